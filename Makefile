@@ -1,0 +1,67 @@
+# One command each. `make help` lists them; nothing here needs more than make and a Python with venv.
+PYTHON ?= python3
+DEMO_ARGS ?=
+# Where and what to test, e.g. `make test TESTS=tests/unit PYTEST_ARGS=-x`.
+TESTS ?= tests
+PYTEST_ARGS ?=
+# Test processes. More than four gain nothing: the integration tests share one machine's loopback.
+JOBS ?= auto
+# `make lock UPGRADE=--upgrade` moves the pins to the newest versions that pyproject.toml allows.
+UPGRADE ?=
+BENCH_ARGS ?=
+
+# Where none of that name exists, the default one is said to be missing.
+VECTORS = $(or $(wildcard tests/*/test_*vectors*.py),tests/unit/test_vectors.py)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check bench verify lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F '	' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+setup: $(READY) ## install everything into .venv, from the lock file and checked against its hashes
+
+# Bytecode is compiled when first imported: that halves the set-up.
+$(READY): requirements/dev.lock pyproject.toml hatch_build.py
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH: install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("nats-mesh needs Python 3.11 or newer; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12 ..." % v[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: python3-venv)" >&2; exit 1; }
+	$(PIP) install --quiet --no-compile --require-hashes -r requirements/dev.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## the whole mesh on this machine, with Bookinfo and load (DEMO_ARGS="--duration 10 -o json")
+	@$(BIN)/nats-mesh demo $(DEMO_ARGS)
+
+test: $(READY) ## every test, with reduced counts (TESTS=tests/unit, PYTEST_ARGS=...)
+	@$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist worksteal $(PYTEST_ARGS) $(TESTS)
+
+check: $(READY) ## lint, format, types, import rules, lock files, wire vectors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.lockfile
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/unit/test_imports.py $(VECTORS)
+
+bench: $(READY) ## the speed of calls, as ratios against what runs beside them (BENCH_ARGS=...)
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+verify: check ## the long form: checks, then every test with full counts
+	@MESH_FULL=1 $(MAKE) --no-print-directory test PYTEST_ARGS="--timeout 1800 $(PYTEST_ARGS)"
+
+lock: $(READY) ## resolve pyproject.toml anew into requirements/*.lock (UPGRADE=--upgrade)
+	$(COMPILE) --all-extras --output-file requirements/dev.lock
+	$(COMPILE) --extra speed --constraint requirements/dev.lock --output-file requirements/runtime.lock
+	@$(BIN)/python -m tests.lockfile
+
+clean: ## remove everything that make or a tool made, .venv too
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/interop/js/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

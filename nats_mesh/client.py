@@ -1,0 +1,335 @@
+"""The caller's side of a call: from a target and a value to a reply or an error that says why.
+
+A :class:`Client` is one identity on one connection; :class:`~nats_mesh.mesh.Mesh` and the context of
+a running service are two faces of it. What never changes for a target is resolved at its first call.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import anyio
+import msgspec
+
+from nats_mesh.clock import Clock
+from nats_mesh.context import Context, current_context
+from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, check_timeout, deadline_for
+from nats_mesh.discovery.directory import Directory
+from nats_mesh.endpoint import Contract, contract_of
+from nats_mesh.errors import (
+    CallError,
+    CodecError,
+    ConfigError,
+    DeadlineExceededError,
+    Executed,
+    NoInstancesError,
+    RemoteError,
+    Status,
+)
+from nats_mesh.exchange import Target, decode_value, encode_value, request_block
+from nats_mesh.layers.stack import compose
+from nats_mesh.model import HeadersLike, Interceptor, Next, OwnHeaders, Priority, Reply, Request, check_name
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.wire import headers as h
+from nats_mesh.wire.loop import CancelledError, Deadline, TaskPool, Waiter
+from nats_mesh.wire.mux import ReplyMux
+from nats_mesh.wire.outcome import decode_error, is_error
+from nats_mesh.wire.subjects import Subjects, check_plain_subject
+from nats_mesh.wire.transport import Transport
+
+__all__ = ["Client"]
+
+log = logging.getLogger("nats_mesh.client")
+
+_MAX_TARGETS = 4096
+_PLAIN = "nats://"
+_LEARN_EVERY_S = 60.0
+
+
+class Client:
+    """Calls as one identity. ``interceptors`` run around every call, the first outermost."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        namespace: str,
+        transport: Transport,
+        clock: Clock,
+        rng: random.Random,
+        stats: Stats,
+        interceptors: Sequence[Interceptor] = (),
+    ) -> None:
+        self.name = check_name("caller", name)
+        self.subjects = Subjects(namespace)
+        self.namespace = namespace
+        self.transport = transport
+        self.mux = ReplyMux(transport)
+        self.stats = stats
+        self.directory = Directory(transport, self.mux, clock)
+        self._clock = clock
+        self._now: Callable[[], float] = clock.monotonic
+        self._rng = rng
+        self._targets: dict[Any, Target] = {}
+        self._background = TaskPool(_report)
+        self._chain: Next | None = compose(interceptors, self._send_request) if interceptors else None
+
+    # -- resolving ----------------------------------------------------------------------------------
+
+    def _resolve(self, target: Any) -> Target:
+        if isinstance(target, str):
+            resolved = self._resolve_name(target)
+        else:
+            contract = contract_of(target)
+            resolved = self._mesh_target(contract.service, contract.endpoint, contract)
+        if len(self._targets) >= _MAX_TARGETS:
+            self._targets.pop(next(iter(self._targets)))
+        self._targets[target] = resolved
+        return resolved
+
+    def _resolve_name(self, target: str) -> Target:
+        if target.startswith(_PLAIN):
+            subject = check_plain_subject(target[len(_PLAIN) :])
+            return Target(
+                "", subject, subject, "", self.stats.series("out", "_PLAIN", "_OTHER", self.name), None
+            )
+        service, dot, endpoint = target.partition(".")
+        if not dot:
+            raise ConfigError(f"target {target[:80]!r}: say 'service.endpoint' or 'nats://subject'")
+        return self._mesh_target(check_name("service", service), check_name("endpoint", endpoint), None)
+
+    def _mesh_target(self, service: str, endpoint: str, contract: Contract | None) -> Target:
+        return Target(
+            service,
+            endpoint,
+            self.subjects.rpc(service, endpoint, self.name),
+            self.subjects.cancel(service, self.name),
+            self.stats.series("out", service, endpoint, self.name),
+            contract,
+        )
+
+    # -- calling ------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = msgspec.UNSET,
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
+        raises: tuple[type[Exception], ...] = (),
+        idempotent: bool | None = None,
+        idempotency_key: str | None = None,
+        priority: Priority | None = None,
+        codec: str | None = None,
+        parent: Context | None = None,
+    ) -> Reply[Any]:
+        """One call, see :meth:`nats_mesh.mesh.Mesh.request`. ``parent`` is the call it is made from."""
+        known = self._targets.get(target) or self._resolve(target)
+        if parent is None:
+            parent = current_context.get()
+        if timeout is None:
+            timeout_s = known.timeout_s
+        else:
+            timeout_s = check_timeout(
+                f"call to {target if isinstance(target, str) else known.destination}", timeout
+            )
+        contract = known.contract
+        if contract is not None:
+            if returns is msgspec.UNSET:
+                returns = contract.returns
+            raises = (*raises, *contract.raises)
+            idempotent = contract.idempotent if idempotent is None else idempotent
+        request = Request(
+            service=known.service,
+            endpoint=known.endpoint,
+            caller=self.name,
+            namespace=self.namespace,
+            value=value,
+            headers=OwnHeaders(headers),
+            deadline=deadline_for(self._now(), timeout_s, None if parent is None else parent.deadline),
+            subject=known.subject,
+            codec=codec or known.codec.name,
+            returns=Any if returns is msgspec.UNSET else returns,
+            raises=raises,
+            idempotent=idempotent,
+            idempotency_key=idempotency_key,
+            priority=priority,
+        )
+        return await self._call(known, request, parent)
+
+    async def _call(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
+        if request.deadline > known.learn_at:
+            self._learn_soon(known)
+        if self._chain is not None:
+            request.state = {_CALL: (known, parent)}
+            return await self._chain(request)
+        return await self._send(known, request, parent)
+
+    async def _send_request(self, request: Request) -> Reply[Any]:
+        """The end of the chain: what is left after the interceptors."""
+        known, parent = (request.state or {})[_CALL]
+        return await self._send(known, request, parent)
+
+    async def _send(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
+        start = self._now()
+        status = Status.OK
+        try:
+            try:
+                return await self._attempt(known, known.subject, request, parent, start)
+            except NoInstancesError:
+                if not known.mesh:
+                    raise
+            return await self._attempt(
+                known, await self._elsewhere(known, request), request, parent, start, foreign=True
+            )
+        except CallError as error:
+            status = error.status
+            error.service, error.endpoint = known.service, known.endpoint
+            raise
+        except CancelledError:
+            status = Status.CANCELLED
+            raise
+        except (CodecError, ConfigError):
+            status = Status.INVALID_ARGUMENT
+            raise
+        finally:
+            known.series.record(self._now() - start, status)
+
+    async def _attempt(
+        self,
+        known: Target,
+        subject: str,
+        request: Request,
+        parent: Context | None,
+        start: float,
+        *,
+        foreign: bool = False,
+    ) -> Reply[Any]:
+        """One try: encode, write, wait, decode."""
+        transport = self.transport
+        payload, codec = encode_value(known, request)
+        remaining = request.deadline - self._now()
+        if remaining <= 0:
+            raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
+        if not transport.connected:
+            await transport.wait_connected(min(remaining, transport.reconnect_grace_s))
+        elif transport.congested:
+            await self._drained(remaining)
+        now = self._now()
+        remaining = request.deadline - now
+        if remaining <= 0:
+            raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
+        block = request_block(request, parent, codec, remaining_s=remaining, now=now, rng=self._rng)
+        waiter = Waiter(subject, remaining)
+        reply_to = self.mux.open(known.destination, waiter)
+        try:
+            transport.publish(subject, payload, reply_to, block)
+            headers, body = await waiter.wait()
+        except Deadline:
+            self._cancel(known, reply_to, foreign)
+            raise DeadlineExceededError(
+                f"no answer in {self._now() - start:.3f} s", executed=Executed.MAYBE, attempts=request.attempt
+            ) from None
+        except CancelledError:
+            self._cancel(known, reply_to, foreign)
+            raise
+        except CallError as error:
+            waiter.abandon()
+            error.attempts = 0 if error.executed is Executed.NO else request.attempt
+            raise
+        finally:
+            self.mux.close(reply_to)
+        return self._decode(known, request, headers, body, start)
+
+    async def _drained(self, remaining_s: float) -> None:
+        """Wait for the socket to take bytes again, but not beyond the deadline."""
+        with anyio.move_on_after(remaining_s):
+            await self.transport.writable()
+
+    def _cancel(self, known: Target, reply_to: str, foreign: bool) -> None:
+        """Tell the instances that nobody waits for this attempt any more."""
+        if known.mesh and not foreign and self.transport.connected:
+            inbox = self.mux.one_way(known.destination)
+            self.transport.publish(known.cancel, reply_to.encode(), inbox)
+
+    # -- answering ----------------------------------------------------------------------------------
+
+    def _decode(
+        self, known: Target, request: Request, headers: bytes, body: bytes, start: float
+    ) -> Reply[Any]:
+        if headers:
+            if h.server_status(headers) == 503:
+                raise NoInstancesError(f"nobody serves it in namespace {self.namespace!r}")
+            if is_error(headers):
+                raise decode_error(
+                    headers,
+                    body,
+                    service=known.service,
+                    endpoint=known.endpoint,
+                    attempts=request.attempt,
+                    raises=request.raises,
+                )
+        value = decode_value(headers, body, request.returns)
+        instance = h.field(headers, h.INSTANCE)
+        return Reply(
+            value,
+            headers=partial(h.user_headers, headers),
+            instance="" if instance is None else instance.decode("ascii", "replace"),
+            attempts=request.attempt,
+            duration_s=self._now() - start,
+        )
+
+    async def _elsewhere(self, known: Target, request: Request) -> str:
+        """Nobody serves the mesh subject: a service of the NATS Services API may, on a subject of its own."""
+        found = await self.directory.find(
+            known.service, timeout_s=min(1.0, max(0.001, request.deadline - self._now()))
+        )
+        foreign = None if found is None else found.foreign_subject(known.endpoint)
+        if foreign is not None:
+            return foreign
+        text = f"nobody serves {known.service!r} in namespace {self.namespace!r}; is it running?"
+        if found is not None and found.namespaces and self.namespace not in found.namespaces:
+            there = ", ".join(repr(n) for n in sorted(found.namespaces))
+            text = f"{known.service!r} runs in namespace {there}, this caller is in {self.namespace!r}"
+        elif found is not None and not found.namespaces:
+            there = ", ".join(sorted(found.endpoints)) or "none"
+            raise RemoteError(
+                f"the service has no endpoint {known.endpoint!r}; it has: {there}",
+                status=Status.UNIMPLEMENTED,
+                executed=Executed.NO,
+                attempts=request.attempt,
+            )
+        raise NoInstancesError(text, attempts=request.attempt)
+
+    def _learn_soon(self, known: Target) -> None:
+        """Ask, beside the call, what the endpoint declares: later calls use its timeout as their default."""
+        known.learn_at = self._now() + _LEARN_EVERY_S
+        self._background.start(self._learn(known))
+
+    async def _learn(self, known: Target) -> None:
+        found = await self.directory.find(known.service, timeout_s=2.0)
+        declared = None if found is None else found.timeout_s(known.endpoint)
+        known.timeout_s = DEFAULT_TIMEOUT_S if declared is None else declared
+
+    async def close(self) -> None:
+        """Stop waiting for replies; calls in flight end with an error."""
+        self._background.cancel_all()
+        self.mux.shut()
+        await self._background.join(1.0)
+
+    def __repr__(self) -> str:
+        return f"<Client {self.name} of {self.namespace}, {self.mux.pending} in flight>"
+
+
+#: The key under which a request's own resolution travels through the interceptors.
+_CALL = "nats_mesh.call"
+
+
+def _report(error: BaseException) -> None:
+    log.error("asking a service for its declarations failed", exc_info=error)

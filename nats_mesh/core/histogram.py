@@ -1,0 +1,149 @@
+"""A latency histogram that costs one bisection to feed and adds up exactly.
+
+Bounds are fixed and log-spaced, four to the octave: every quantile between 50 µs and 120 s is at most
+9.1 % off (half a bucket: 2^(1/8)), and as every fourth bound is 0.25 ms times a power of two, coarser
+buckets for metrics derive without error. Counts and the sum (whole nanoseconds) are integers, so merging
+in any order gives the same result.
+
+Rejected: HDR histograms (finer than anything shown here, at many times the memory and bytes) and
+t-digests (smaller errors at the tails, but merging depends on the order and feeding costs far more).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from itertools import accumulate, pairwise
+from typing import Annotated, Final
+
+import msgspec
+
+from nats_mesh.errors import CodecError
+
+__all__ = ["BOUNDS", "LAYOUT", "Histogram", "HistogramSnapshot"]
+
+#: Names this choice of bounds in snapshots; another choice takes another number.
+LAYOUT: Final = 1
+_PER_OCTAVE: Final = 4
+_FIRST: Final = -10
+_LAST: Final = 76
+#: Upper bounds of the buckets in seconds, inclusive: 44 µs … 131 s. What is above falls in one bucket more.
+BOUNDS: Final[tuple[float, ...]] = tuple(0.00025 * 2.0 ** (k / _PER_OCTAVE) for k in range(_FIRST, _LAST + 1))
+
+_SIZE: Final = len(BOUNDS) + 1
+_MAX_COUNT: Final = 2**53 - 1
+_MAX_SUM: Final = 2**62
+#: What a quantile answers for a bucket: the geometric middle; at the open ends the bound itself.
+_MIDDLES: Final[tuple[float, ...]] = (
+    BOUNDS[0],
+    *(math.sqrt(low * high) for low, high in pairwise(BOUNDS)),
+    BOUNDS[-1],
+)
+
+_Bucket = Annotated[int, msgspec.Meta(ge=0, lt=_SIZE)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=_MAX_COUNT)]
+
+
+class HistogramSnapshot(msgspec.Struct, frozen=True, array_like=True):
+    """A histogram as it travels: pairs of bucket and count, of the filled buckets alone, and the sum."""
+
+    buckets: Annotated[tuple[tuple[_Bucket, _Count], ...], msgspec.Meta(max_length=_SIZE)] = ()
+    sum_ns: Annotated[int, msgspec.Meta(ge=0, le=_MAX_SUM)] = 0
+
+    @property
+    def count(self) -> int:
+        """How many durations were recorded."""
+        return sum(count for _, count in self.buckets)
+
+
+class Histogram:
+    """Durations in seconds. Not thread-safe: it lives on one event loop."""
+
+    __slots__ = ("counts", "sum_ns")
+
+    def __init__(self) -> None:
+        self.counts: list[int] = [0] * _SIZE
+        self.sum_ns = 0
+
+    def record(self, seconds: float) -> None:
+        """Count one duration: a difference of monotonic readings, so finite and not negative."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum_ns += int(seconds * 1e9)
+
+    @property
+    def count(self) -> int:
+        """How many durations were recorded."""
+        return sum(self.counts)
+
+    @property
+    def sum_s(self) -> float:
+        """All durations together, in seconds."""
+        return self.sum_ns / 1e9
+
+    def merge(self, other: Histogram) -> None:
+        """Add what ``other`` holds."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.sum_ns += other.sum_ns
+
+    def add(self, snapshot: HistogramSnapshot) -> None:
+        """Add what a snapshot holds."""
+        for bucket, count in snapshot.buckets:
+            self.counts[bucket] += count
+        self.sum_ns += snapshot.sum_ns
+
+    def subtract(self, earlier: HistogramSnapshot) -> None:
+        """Take away what was there ``earlier``, so that what came since remains; never below nothing."""
+        for bucket, count in earlier.buckets:
+            self.counts[bucket] = max(0, self.counts[bucket] - count)
+        self.sum_ns = max(0, self.sum_ns - earlier.sum_ns)
+
+    def quantile(self, q: float) -> float | None:
+        """The duration in seconds that a share ``q`` (0 … 1) of all does not exceed; ``None`` while empty.
+
+        Within 9.1 % from 50 µs to 120 s; what is longer than 131 s answers 131 s.
+        """
+        if not 0.0 <= q <= 1.0:
+            raise ValueError(f"a quantile lies between 0 and 1, got {q!r}")
+        total = self.count
+        if total == 0:
+            return None
+        rank = max(1, math.ceil(q * total))
+        for bucket, reached in enumerate(accumulate(self.counts)):
+            if reached >= rank:
+                return _MIDDLES[bucket]
+        raise AssertionError("unreachable: the last running total is the count")
+
+    def at_most(self, seconds: float) -> int:
+        """How many durations are at most ``seconds``: exact where that is one of :data:`BOUNDS`, else those
+        of the buckets that lie wholly below."""
+        return sum(self.counts[: bisect_left(BOUNDS, math.nextafter(seconds, math.inf))])
+
+    def snapshot(self) -> HistogramSnapshot:
+        """What travels and what :meth:`from_snapshot` reads."""
+        return HistogramSnapshot(
+            tuple((bucket, count) for bucket, count in enumerate(self.counts) if count), self.sum_ns
+        )
+
+    @classmethod
+    def from_snapshot(cls, snapshot: HistogramSnapshot) -> Histogram:
+        """Rebuild a histogram; :class:`CodecError` where a bucket does not exist or a count is no count."""
+        histogram = cls()
+        for bucket, count in snapshot.buckets:
+            if not 0 <= bucket < _SIZE or count < 0:
+                raise CodecError(
+                    f"histogram: bucket {bucket} with {count} entries; buckets are 0 … {_SIZE - 1}"
+                )
+        if snapshot.sum_ns < 0:
+            raise CodecError(f"histogram: the sum of {snapshot.sum_ns} ns is negative")
+        histogram.add(snapshot)
+        return histogram
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return self.counts == other.counts and self.sum_ns == other.sum_ns
+
+    __hash__ = None  # type: ignore[assignment]  # it changes, so it cannot be a key
+
+    def __repr__(self) -> str:
+        return f"<Histogram {self.count} durations, {self.sum_s:.6f} s>"

@@ -1,0 +1,67 @@
+"""W3C Trace Context and Baggage: parse, format, continue.
+
+Rules of https://www.w3.org/TR/trace-context/ (version 00, later versions read as far as they are
+known) and https://www.w3.org/TR/baggage/. A malformed parent starts a new trace; it never fails a call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+__all__ = ["TraceContext", "format_baggage", "format_traceparent", "parse_baggage", "parse_traceparent"]
+
+_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_NO_TRACE = "0" * 32
+_NO_SPAN = "0" * 16
+_MAX_BAGGAGE_BYTES = 8192
+_MAX_BAGGAGE_MEMBERS = 64
+_SAFE = "!#$&'()*+-./:<=>?@[]^_`{|}~"
+
+
+class TraceContext(NamedTuple):
+    """One position in a trace: 32 and 16 hexadecimal digits, and whether it is sampled."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+
+def parse_traceparent(value: str | None) -> TraceContext | None:
+    """The context a ``traceparent`` names, or ``None`` where it is missing or breaks the rules."""
+    if value is None or (found := _PARENT.fullmatch(value.strip())) is None:
+        return None
+    version, trace_id, span_id, flags, rest = found.groups()
+    if version == "ff" or trace_id == _NO_TRACE or span_id == _NO_SPAN or (version == "00" and rest):
+        return None
+    return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1))
+
+
+def format_traceparent(context: TraceContext) -> str:
+    """Version 00 of the header."""
+    return f"00-{context.trace_id}-{context.span_id}-{'01' if context.sampled else '00'}"
+
+
+def parse_baggage(value: str | None) -> dict[str, str]:
+    """Members of a ``baggage`` header, percent-decoded; properties are dropped, what is malformed is skipped."""
+    members: dict[str, str] = {}
+    for member in (value or "")[:_MAX_BAGGAGE_BYTES].split(","):
+        pair = member.split(";", 1)[0]
+        name, equals, text = pair.partition("=")
+        name = name.strip()
+        if equals and name and len(members) < _MAX_BAGGAGE_MEMBERS:
+            members[name] = unquote(text.strip())
+    return members
+
+
+def format_baggage(members: Mapping[str, str]) -> str:
+    """The header for ``members``; :class:`ValueError` over 64 members or 8,192 bytes (the W3C's limits)."""
+    text = ",".join(f"{name}={quote(value, safe=_SAFE)}" for name, value in members.items())
+    if len(members) > _MAX_BAGGAGE_MEMBERS or len(text) > _MAX_BAGGAGE_BYTES:
+        raise ValueError(
+            f"baggage has {len(members)} members and {len(text)} bytes; the limits are "
+            f"{_MAX_BAGGAGE_MEMBERS} and {_MAX_BAGGAGE_BYTES}"
+        )
+    return text

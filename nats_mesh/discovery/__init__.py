@@ -1,0 +1,1 @@
+"""Who is there: presence, the registry's feed, and the NATS Services API."""

@@ -1,0 +1,120 @@
+"""An instance tells the mesh that it is there: join, beats, changes, leave."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from nats_mesh.core.presence import Announcement, EndpointInfo, Kind, Load, State
+from nats_mesh.discovery.messages import beat_interval_s, encode, nominal_interval_s, rfc3339
+from nats_mesh.errors import DisconnectedError
+from nats_mesh.wire.loop import Timer, call_later
+from nats_mesh.wire.mux import ReplyMux
+from nats_mesh.wire.subjects import Subjects
+from nats_mesh.wire.transport import Transport
+
+__all__ = ["Announcer"]
+
+
+class Announcer:
+    """Publishes the presence of one instance. ``load`` and ``peers`` (how many instances of the service are
+    known) are asked at each announcement. Timers only: a beat costs no task."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        instance: str,
+        display_name: str,
+        version: str,
+        labels: dict[str, str],
+        endpoints: tuple[EndpointInfo, ...],
+        subjects: Subjects,
+        transport: Transport,
+        mux: ReplyMux,
+        rng: random.Random,
+        started_wall_s: float,
+        load: Callable[[], Load],
+        peers: Callable[[], int] = lambda: 1,
+    ) -> None:
+        self.state = State.JOINING
+        self.started = rfc3339(started_wall_s)
+        self._service = service
+        self._instance = instance
+        self._name = display_name
+        self._version = version
+        self._labels = labels
+        self._endpoints = endpoints
+        self._namespace = subjects.namespace
+        self._subject = subjects.presence(service, instance)
+        self._transport = transport
+        self._mux = mux
+        self._rng = rng
+        self._load = load
+        self._peers = peers
+        self._seq = 0
+        self._timer: Timer | None = None
+
+    def join(self) -> None:
+        """Announce the instance as ready, and go on beating."""
+        self.state = State.READY
+        self._say(Kind.JOIN)
+        self._schedule()
+
+    def change(self, state: State) -> None:
+        """Announce another state at once."""
+        self.state = state
+        self._say(Kind.CHANGE)
+
+    def again(self) -> None:
+        """Announce everything anew, as after a reconnect, when observers may have missed something."""
+        self._say(Kind.CHANGE)
+
+    def metadata(self) -> dict[str, str]:
+        """The same facts for whoever asks instead of listening (``$SRV.PING`` and ``INFO``)."""
+        return {
+            "mesh.instance": self._name,
+            "mesh.state": self.state.value,
+            "mesh.started": self.started,
+            "mesh.seq": str(self._seq),
+            "mesh.interval_s": repr(nominal_interval_s(self._peers())),
+        }
+
+    def leave(self) -> None:
+        """Announce that no call shall come any more; the beats end."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._say(Kind.LEAVE)
+
+    def _schedule(self) -> None:
+        delay_s = beat_interval_s(self._peers(), self._rng.random())
+        self._timer = call_later(delay_s, self._beat)
+
+    def _beat(self) -> None:
+        self._say(Kind.BEAT)
+        self._schedule()
+
+    def _say(self, kind: Kind) -> None:
+        self._seq += 1
+        body = encode(
+            Announcement(
+                type=kind,
+                service=self._service,
+                instance=self._instance,
+                name=self._name,
+                version=self._version,
+                namespace=self._namespace,
+                seq=self._seq,
+                started=self.started,
+                interval_s=nominal_interval_s(self._peers()),
+                state=self.state,
+                labels=self._labels,
+                endpoints=self._endpoints if kind in (Kind.JOIN, Kind.CHANGE) else (),
+                load=self._load(),
+            )
+        )
+        try:
+            self._transport.publish(self._subject, body, self._mux.one_way("presence"))
+        except DisconnectedError:
+            pass  # nobody hears it now; after the reconnect everything is announced anew

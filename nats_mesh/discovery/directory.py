@@ -1,0 +1,134 @@
+"""What a service says of itself, asked on the bus when somebody needs to know (``$SRV.INFO.<service>``).
+
+Callers need no registry for their calls; this serves the cases beside them: a service of the NATS
+Services API that is not a mesh service, one that lives in another namespace, declared timeouts.
+"""
+
+from __future__ import annotations
+
+import anyio
+import msgspec
+
+from nats_mesh.clock import Clock
+from nats_mesh.discovery.services_api import parse_info
+from nats_mesh.errors import CallError, CodecError
+from nats_mesh.wire import headers as h
+from nats_mesh.wire.mux import ReplyMux
+from nats_mesh.wire.transport import Transport
+
+__all__ = ["Collector", "Directory", "ServiceFacts"]
+
+_CACHE_S = 5.0
+_MAX_CACHED = 1024
+#: How long to listen for further instances once one has answered (seconds).
+_LINGER_S = 0.03
+_MAX_REPLIES = 256
+
+
+class ServiceFacts(msgspec.Struct, frozen=True):
+    """What the answers of a service's instances add up to."""
+
+    #: Namespaces of the mesh instances among them.
+    namespaces: frozenset[str]
+    #: Endpoint name → subject, of the instances that are not of a mesh.
+    endpoints: dict[str, str]
+    #: Endpoint name → declared timeout in seconds, of the mesh instances.
+    timeouts: dict[str, float]
+
+    def foreign_subject(self, endpoint: str) -> str | None:
+        """Where a service outside the mesh listens for ``endpoint``."""
+        return self.endpoints.get(endpoint)
+
+    def timeout_s(self, endpoint: str) -> float | None:
+        """The timeout that the endpoint's own declaration asks for."""
+        return self.timeouts.get(endpoint)
+
+
+class Collector:
+    """A sink for several replies: keeps up to a bound of them and wakes whoever waits for the first."""
+
+    def __init__(self, subject: str, limit: int = _MAX_REPLIES) -> None:
+        self.subject = subject
+        self.replies: list[tuple[bytes, bytes]] = []
+        self.none = False
+        self.overflow = 0
+        self.first = anyio.Event()
+        self._limit = limit
+
+    def on_reply(self, headers: bytes, payload: bytes) -> None:
+        if h.server_status(headers) == 503:
+            self.none = True
+        elif len(self.replies) < self._limit:
+            self.replies.append((headers, payload))
+        else:
+            self.overflow += 1
+        self.first.set()
+
+    def on_failure(self, error: CallError) -> None:
+        self.none = True
+        self.first.set()
+
+
+class Directory:
+    """Asks ``$SRV`` and remembers the answers for a few seconds."""
+
+    def __init__(self, transport: Transport, mux: ReplyMux, clock: Clock) -> None:
+        self._transport = transport
+        self._mux = mux
+        self._clock = clock
+        self._cache: dict[str, tuple[float, ServiceFacts | None]] = {}
+
+    async def find(self, service: str, *, timeout_s: float) -> ServiceFacts | None:
+        """What is known of ``service``; ``None`` where nobody answers (at once where nobody listens)."""
+        now = self._clock.monotonic()
+        cached = self._cache.get(service)
+        if cached is not None and cached[0] > now and cached[1] is not None:
+            return cached[1]
+        replies = await self.ask(f"$SRV.INFO.{service}", timeout_s=timeout_s)
+        facts = _facts([payload for _, payload in replies], service)
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.pop(next(iter(self._cache)))
+        self._cache[service] = (now + _CACHE_S, facts)
+        return facts
+
+    async def ask(
+        self, subject: str, *, timeout_s: float, linger_s: float = _LINGER_S
+    ) -> list[tuple[bytes, bytes]]:
+        """Every reply to a question on ``subject``, until ``linger_s`` after the first; empty where nobody listens."""
+        sink = Collector(subject)
+        reply = self._mux.open("$SRV", sink)
+        try:
+            self._transport.publish(subject, b"", reply)
+            with anyio.move_on_after(timeout_s):
+                await sink.first.wait()
+                if not sink.none:
+                    await anyio.sleep(linger_s)
+        except CallError:
+            return []  # the connection is away: nobody can be asked, and the call itself says so
+        finally:
+            self._mux.close(reply)
+        return sink.replies
+
+
+def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
+    namespaces: set[str] = set()
+    endpoints: dict[str, str] = {}
+    timeouts: dict[str, float] = {}
+    known = False
+    for document in documents:
+        try:
+            info = parse_info(document)
+        except CodecError:
+            continue  # some other program's idea of an answer
+        if info.name != service:
+            continue
+        known = True
+        namespace = info.metadata.get("mesh.namespace")
+        if namespace is not None:
+            namespaces.add(namespace)
+        for endpoint in info.endpoints:
+            if namespace is None:
+                endpoints.setdefault(endpoint.name, endpoint.subject)
+            elif (declared := endpoint.metadata.get("mesh.timeout_ms", "")).isdigit():
+                timeouts[endpoint.name] = int(declared) / 1000.0
+    return ServiceFacts(frozenset(namespaces), endpoints, timeouts) if known else None

@@ -1,0 +1,120 @@
+"""The body of presence messages: bytes to :class:`Announcement` and back, and how often to send one.
+
+Whoever may publish presence may send any bytes, so a body is checked whole before anything sees it:
+size first, then every field's bounds, then that it speaks of the instance its subject names.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Final
+
+from nats_mesh.core.presence import (
+    MAX_INTERVAL_S,
+    Announcement,
+    EndpointInfo,
+    Kind,
+    Load,
+    Rejection,
+    State,
+    check_labels,
+    check_version,
+)
+from nats_mesh.errors import CodecError
+from nats_mesh.wire.codecs import JSON
+
+__all__ = [
+    "BASE_INTERVAL_S",
+    "JITTER",
+    "MAX_BEATS_PER_S",
+    "MAX_BYTES",
+    "Announcement",
+    "EndpointInfo",
+    "Kind",
+    "Load",
+    "Rejection",
+    "State",
+    "beat_interval_s",
+    "check_labels",
+    "check_version",
+    "decode",
+    "encode",
+    "nominal_interval_s",
+    "rfc3339",
+]
+
+#: The largest body that is read or sent; a quarter of the server's default max_payload.
+MAX_BYTES: Final = 256 * 1024
+#: Seconds between the beats of an instance whose service is small.
+BASE_INTERVAL_S: Final = 5.0
+#: How far a beat may be off its interval, so that instances started together do not beat together.
+JITTER: Final = 0.2
+#: Beats a second that all instances of one service together may send.
+MAX_BEATS_PER_S: Final = 20.0
+
+_RESERVED = frozenset({"all", "anonymous"})
+_decode = JSON.decoder(Announcement)
+
+
+def encode(announcement: Announcement) -> bytes:
+    """The bytes of a presence message; :class:`CodecError` where a peer would refuse them."""
+    data = JSON.encode(announcement)
+    decode(data)
+    return data
+
+
+def decode(
+    data: bytes,
+    *,
+    service: str | None = None,
+    instance: str | None = None,
+    namespace: str | None = None,
+) -> Announcement:
+    """Read a presence message, or raise :class:`CodecError` saying what is wrong with it.
+
+    The keyword arguments are what its subject says; a body that claims something else is refused,
+    because the server vouches for the subject alone. Unknown fields are ignored.
+    """
+    if len(data) > MAX_BYTES:
+        raise CodecError(f"presence: {len(data)} bytes, at most {MAX_BYTES} are read")
+    announcement: Announcement = _decode(data)
+    for what, said, claimed in (
+        ("service", service, announcement.service),
+        ("instance", instance, announcement.instance),
+        ("namespace", namespace, announcement.namespace),
+    ):
+        if claimed in _RESERVED:
+            raise CodecError(f"presence: {claimed!r} is reserved and cannot be the {what}")
+        if said is not None and said != claimed:
+            raise CodecError(f"presence: the body says {what} {claimed!r}, its subject says {said!r}")
+    return announcement
+
+
+def nominal_interval_s(instances_known: int) -> float:
+    """Seconds between two beats, without jitter: what ``interval_s`` of an announcement promises.
+
+    Every observer of a service hears each beat, so with a fixed interval the work of observing grows
+    with the service. From 100 instances on the interval grows with their number instead, and the
+    service as a whole sends at most 20 beats a second (up to 12,000 instances, where the interval
+    reaches its cap of 600 s). Absence is noticed at once by other means (no responders, a leave,
+    failed calls), so a slower beat costs only a later removal from listings.
+    """
+    return min(MAX_INTERVAL_S, max(BASE_INTERVAL_S, instances_known / MAX_BEATS_PER_S))
+
+
+def beat_interval_s(instances_known: int, rng_value: float) -> float:
+    """Seconds to wait for the next beat: the nominal interval ± 20 %, by ``rng_value`` in [0, 1).
+
+    Use the same ``instances_known`` as for the ``interval_s`` of the announcement just sent: observers
+    judge silence by what was promised.
+    """
+    return nominal_interval_s(instances_known) * (1.0 - JITTER + 2.0 * JITTER * rng_value)
+
+
+def rfc3339(wall_s: float) -> str:
+    """A wall time (seconds since 1970) as RFC 3339 in UTC.
+
+    Always with six digits after the point: some decoders insist on a fraction and refuse nanoseconds.
+    """
+    moment = datetime.datetime.fromtimestamp(wall_s, tz=datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,155 @@
+"""The two ends of one attempt at the caller: a request made of bytes, and a value made of a reply."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+from nats_mesh.context import Context
+from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
+from nats_mesh.core.trace import parse_traceparent
+from nats_mesh.endpoint import Contract
+from nats_mesh.errors import CodecError, ConfigError
+from nats_mesh.model import Request
+from nats_mesh.telemetry.stats import Series
+from nats_mesh.wire import headers as h
+from nats_mesh.wire.codecs import JSON, RAW, Codec, by_content_type, check_codec
+
+__all__ = ["Target", "decode_value", "encode_value", "request_block"]
+
+_PRIORITIES = frozenset({"critical", "default", "sheddable"})
+
+
+class Target:
+    """Everything about a destination that its calls share."""
+
+    __slots__ = (
+        "cancel", "codec", "contract", "destination", "endpoint", "learn_at", "mesh", "series", "service", "subject",
+        "timeout_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        service: str,
+        endpoint: str,
+        subject: str,
+        cancel: str,
+        series: Series,
+        contract: Contract | None,
+    ) -> None:
+        self.service = service
+        self.endpoint = endpoint
+        self.subject = subject
+        #: Where to say that nobody waits any more; empty for what is not a mesh service.
+        self.cancel = cancel
+        self.mesh = bool(cancel)
+        self.destination = service or subject
+        self.series = series
+        self.contract = contract
+        self.codec = check_codec(contract.codec) if contract is not None else JSON
+        self.timeout_s = (
+            DEFAULT_TIMEOUT_S if contract is None or contract.timeout_s is None else contract.timeout_s
+        )
+        #: When to ask the service again what it declares (monotonic seconds); never for a known contract.
+        self.learn_at = 0.0 if self.mesh and contract is None else math.inf
+
+
+def request_block(
+    request: Request,
+    parent: Context | None,
+    codec: Codec,
+    *,
+    remaining_s: float,
+    now: float,
+    rng: random.Random,
+) -> bytes:
+    """The header block of one attempt: time left, our clock, trace, baggage, and the user's own headers."""
+    trace_id, flags = _trace(request, parent, rng)
+    headers = request.headers
+    extra = ""
+    priority = request.priority
+    if parent is not None:
+        if (baggage := parent.baggage_header()) and "baggage" not in headers:
+            extra = f"baggage: {baggage}\r\n"
+        if priority is None and parent.priority != "default":
+            priority = parent.priority
+    if request.attempt > 1:
+        extra += f"Mesh-Attempt: {request.attempt}\r\n"
+    if request.idempotency_key is not None:
+        extra += f"Mesh-Idempotency-Key: {_plain_value('idempotency_key', request.idempotency_key)}\r\n"
+    if priority is not None:
+        if priority not in _PRIORITIES:
+            raise ConfigError(f"priority {priority!r}: use one of {', '.join(sorted(_PRIORITIES))}")
+        extra += f"Mesh-Priority: {priority}\r\n"
+    if codec is not JSON and "content-type" not in headers:
+        extra += f"content-type: {codec.content_type}\r\n"
+    for name, value in headers.pairs():
+        if name.lower() != "traceparent":
+            extra += f"{name}: {value}\r\n"
+    return (
+        f"NATS/1.0\r\nMesh-Timeout-Ms: {to_wire_ms(remaining_s)}\r\nMesh-Sent-Ms: {int(now * 1000)}\r\n"
+        f"traceparent: 00-{trace_id}-{rng.getrandbits(64) | 1:016x}-{flags}\r\n{extra}\r\n"
+    ).encode()
+
+
+def _trace(request: Request, parent: Context | None, rng: random.Random) -> tuple[str, str]:
+    """The trace to continue: a header the user gave, the call this one is made from, or a new one."""
+    explicit = request.headers.get("traceparent") if request.headers else None
+    known = parse_traceparent(explicit) if explicit is not None else None
+    if known is None and parent is not None:
+        known = parent.trace
+    if known is not None:
+        return known.trace_id, "01" if known.sampled else "00"
+    return f"{rng.getrandbits(128) | 1:032x}", "00"
+
+
+def _plain_value(what: str, value: str) -> str:
+    if (
+        not isinstance(value, str)
+        or not value
+        or len(value) > 256
+        or not value.isprintable()
+        or not value.isascii()
+    ):
+        raise ConfigError(f"{what} {value!r}: use 1 to 256 printable ASCII characters")
+    return value
+
+
+def encode_value(known: Target, request: Request) -> tuple[bytes, Codec]:
+    """The body and the codec it is in; bytes travel raw, ``None`` as an empty body. :class:`CodecError` else."""
+    value = request.value
+    if value is None:
+        return b"", check_codec(request.codec)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value), RAW
+    codec = check_codec(request.codec)
+    try:
+        return codec.encode(value), codec
+    except CodecError as error:
+        raise CodecError(f"{known.destination}.{known.endpoint}: {error}") from error.__cause__
+
+
+def decode_value(headers: bytes, body: bytes, returns: Any) -> Any:
+    """The value of a reply as ``returns``; :class:`CodecError` where it does not fit."""
+    if returns is bytes:
+        return body
+    if returns is None or returns is type(None):
+        return None
+    content_type = h.field(headers, h.CONTENT_TYPE) if headers else None
+    codec = by_content_type(content_type)
+    if codec is None:
+        if returns is Any:
+            return body
+        raise CodecError(f"the reply is {content_type!r}, which is no codec of the mesh; use returns=bytes")
+    if not body and returns is Any:
+        return None
+    if codec is JSON and content_type is None and returns is Any:
+        try:
+            return codec.decoder(returns)(body)
+        except CodecError:
+            return body  # a foreign answer without a content type that is not JSON: handed on as it is
+    try:
+        return codec.decoder(returns)(body)
+    except CodecError as error:
+        raise CodecError(f"the reply does not fit {returns!r}: {error}") from None

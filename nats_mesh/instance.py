@@ -1,0 +1,354 @@
+"""A running instance: connects, serves, announces itself, drains and leaves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+from contextlib import AsyncExitStack
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from nats_mesh.client import Client
+from nats_mesh.clock import SYSTEM_CLOCK, Clock
+from nats_mesh.core.presence import EndpointInfo, Load, State
+from nats_mesh.discovery.announcer import Announcer
+from nats_mesh.discovery.responder import Responder
+from nats_mesh.discovery.services_api import EndpointCounters, EndpointDoc, mesh_endpoint
+from nats_mesh.dispatch import Dispatcher
+from nats_mesh.endpoint import Endpoint
+from nats_mesh.errors import ConfigError, DisconnectedError
+from nats_mesh.service import Service
+from nats_mesh.settings import Settings
+from nats_mesh.telemetry.publisher import StatsPublisher
+from nats_mesh.telemetry.stats import Stats, encode_stats
+from nats_mesh.wire.ids import new_id
+from nats_mesh.wire.nats_transport import connect
+from nats_mesh.wire.subjects import QUEUE, Subjects
+from nats_mesh.wire.transport import Connector, Subscription, Transport
+
+__all__ = ["DRAIN_S", "Instance", "display_name"]
+
+log = logging.getLogger("nats_mesh.instance")
+
+#: How long a draining instance may take to finish what it holds, seconds.
+DRAIN_S = 25.0
+_ID_CHECK_S = 0.5
+
+
+def display_name() -> str:
+    """``host-pid``: what people read in place of an instance id."""
+    host = (
+        "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in platform.node()) or "host"
+    )
+    return f"{host[:100]}-{os.getpid()}"
+
+
+class Instance:
+    """One running instance of a service; ``async with Instance(service): …`` serves meanwhile.
+
+    Entering returns when the server has confirmed every subscription. Leaving drains: presence ends,
+    the subscriptions are left, what is held is finished within ``drain_s`` seconds, then the connection closes.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        settings: Settings | None = None,
+        connector: Connector = connect,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: random.Random | None = None,
+        connect_timeout: float = 5.0,
+        drain_s: float = DRAIN_S,
+    ) -> None:
+        self.service = service
+        self.settings = settings or Settings.resolve(
+            servers=service.servers,
+            namespace=service.namespace,
+            credentials=service.credentials,
+            tls=service.tls,
+        )
+        self.id = service.instance or new_id()
+        self.name = display_name()
+        self.subjects = Subjects(self.settings.namespace)
+        self.stats = Stats(clock=clock)
+        self._connector = connector
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._connect_timeout_s = connect_timeout
+        self._drain_s = drain_s
+        self._stack = AsyncExitStack()
+        self._requests: list[Subscription] = []
+        self._transport: Transport | None = None
+        self._client: Client | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._announcer: Announcer | None = None
+        self._publisher: StatsPublisher | None = None
+        self._responder: Responder | None = None
+        self._left = False
+
+    # -- starting -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._abandon()
+            raise
+        return self
+
+    async def _start(self) -> None:
+        service = self.service
+        if not service.endpoints:
+            raise ConfigError(
+                f"service {service.name!r} has no endpoints; decorate a function with @….endpoint()"
+            )
+        options = self.settings.options(service.name, connect_timeout_s=self._connect_timeout_s)
+        self._transport = transport = await self._connector(options)
+        self._client = client = Client(
+            name=service.name,
+            namespace=self.settings.namespace,
+            transport=transport,
+            clock=self._clock,
+            rng=self._rng,
+            stats=self.stats,
+        )
+        await self._check_id(client)
+        self._dispatcher = dispatcher = Dispatcher(
+            service=service.name,
+            instance=self.id,
+            client=client,
+            transport=transport,
+            clock=self._clock,
+            rng=self._rng,
+            stats=self.stats,
+            endpoints=service.endpoints,
+            interceptors=service.interceptors,
+            codec=service.codec,
+            enforced=self.settings.enforced,
+        )
+        if service.lifespan is not None:
+            dispatcher.state = await self._stack.enter_async_context(service.lifespan(service))
+        self._announce_with(client, transport, dispatcher)
+        self._subscribe(transport, dispatcher)
+        await transport.fence()
+        assert self._announcer is not None
+        self._announcer.join()
+        transport.add_listener(self)
+        await transport.fence()
+        log.info("%s %s is ready as %s (%s)", service.name, service.version, self.id, self.name)
+
+    async def _check_id(self, client: Client) -> None:
+        """A second instance under one id would share its direct subjects and its reputation."""
+        if self.service.instance is None:
+            return
+        await client.transport.fence()
+        taken = await client.directory.ask(f"$SRV.PING.{self.service.name}.{self.id}", timeout_s=_ID_CHECK_S)
+        if taken:
+            raise ConfigError(
+                f"{self.service.name}: an instance with the id {self.id!r} is running already; "
+                "stop it, or give this one another instance="
+            )
+
+    def _subscribe(self, transport: Transport, dispatcher: Dispatcher) -> None:
+        name, subjects = self.service.name, self.subjects
+        self._requests = [
+            transport.subscribe(subjects.rpc_of(name), dispatcher.on_request, QUEUE),
+            transport.subscribe(subjects.direct_of(name, self.id), dispatcher.on_request),
+        ]
+        for served in dispatcher.served.values():
+            endpoint = served.endpoint
+            if endpoint.subject is not None:
+                handler = partial(dispatcher.on_plain, served)
+                self._requests.append(transport.subscribe(endpoint.subject, handler, endpoint.queue))
+        transport.subscribe(subjects.cancel_of(name), dispatcher.on_cancel)
+
+    def _announce_with(self, client: Client, transport: Transport, dispatcher: Dispatcher) -> None:
+        service = self.service
+        self._announcer = announcer = Announcer(
+            service=service.name,
+            instance=self.id,
+            display_name=self.name,
+            version=service.version,
+            labels=service.labels,
+            endpoints=tuple(_endpoint_info(endpoint) for endpoint in service.endpoints.values()),
+            subjects=self.subjects,
+            transport=transport,
+            mux=client.mux,
+            rng=self._rng,
+            started_wall_s=self._clock.time(),
+            load=self._load,
+        )
+        self._responder = Responder(
+            service=service.name,
+            instance=self.id,
+            version=service.version,
+            description=service.description,
+            labels=service.labels,
+            endpoints=tuple(self._document(endpoint) for endpoint in service.endpoints.values()),
+            announcer=announcer,
+            namespace=self.settings.namespace,
+            transport=transport,
+            load=self._load,
+            counters=self._counters,
+        )
+        self._publisher = StatsPublisher(
+            member=service.name,
+            instance=self.id,
+            subjects=self.subjects,
+            transport=transport,
+            mux=client.mux,
+            clock=self._clock,
+            enforced=self.settings.enforced,
+            snapshot=self._snapshot,
+        )
+
+    # -- what others are told -----------------------------------------------------------------------
+
+    def _document(self, endpoint: Endpoint) -> EndpointDoc:
+        return mesh_endpoint(
+            self.subjects,
+            self.service.name,
+            endpoint.name,
+            subject=endpoint.subject,
+            queue=endpoint.queue,
+            timeout_s=endpoint.contract.timeout_s,
+            idempotent=endpoint.contract.idempotent,
+            concurrency=endpoint.concurrency,
+            schema_hash=endpoint.schema_hash,
+            request_schema=endpoint.request_schema,
+            response_schema=endpoint.response_schema,
+        )
+
+    def _counters(self) -> dict[str, EndpointCounters]:
+        return {
+            name: EndpointCounters(
+                requests=total.requests, errors=total.errors, busy_s=total.busy_s, last_error=total.last_error
+            )
+            for name, total in self.stats.by_endpoint("in").items()
+        }
+
+    def _load(self) -> Load:
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            return Load()
+        requests, errors = self.stats.totals("in")
+        return Load(
+            in_flight=dispatcher.in_flight,
+            limit=sum(served.concurrency.limit for served in dispatcher.served.values()),
+            requests=requests,
+            errors=errors,
+        )
+
+    def _snapshot(self) -> list[bytes]:
+        return encode_stats(
+            self.stats.snapshot(
+                instance=self.id,
+                service=self.service.name,
+                version=self.service.version,
+                namespace=self.settings.namespace,
+                state=self.state,
+            )
+        )
+
+    @property
+    def state(self) -> State:
+        """What the instance announces of itself."""
+        return State.JOINING if self._announcer is None else self._announcer.state
+
+    @property
+    def client(self) -> Client:
+        """Calls as this service; :class:`ConfigError` before the start."""
+        if self._client is None:
+            raise ConfigError(f"{self.service.name} is not running")
+        return self._client
+
+    @property
+    def transport(self) -> Transport:
+        """The connection; :class:`ConfigError` before the start."""
+        if self._transport is None:
+            raise ConfigError(f"{self.service.name} is not running")
+        return self._transport
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The data path of this instance; :class:`ConfigError` before the start."""
+        if self._dispatcher is None:
+            raise ConfigError(f"{self.service.name} is not running")
+        return self._dispatcher
+
+    def on_disconnect(self, reason: str) -> None:
+        """Handlers go on: what they answer is lost, and their callers know already."""
+
+    def on_reconnect(self) -> None:
+        """Observers may have missed anything: say everything again."""
+        if self._announcer is not None and not self._left:
+            self._announcer.again()
+
+    def on_denied(self, operation: str, subject: str) -> None:
+        """The transport has logged it; a start-up fence raises it."""
+
+    # -- leaving ------------------------------------------------------------------------------------
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+        await self._abandon()
+
+    async def drain(self, timeout_s: float | None = None) -> int:
+        """Leave without losing a call; returns how many handlers had to be stopped after ``timeout_s``.
+
+        The order matters: presence first, then the queue group, then a fence (after it nothing new can
+        arrive), then what is held is finished while replies still reach it, the connection last.
+        """
+        if self._left or self._transport is None or self._dispatcher is None:
+            return 0
+        self._left = True
+        transport, dispatcher = self._transport, self._dispatcher
+        if self._announcer is not None:
+            self._announcer.state = State.DRAINING
+            self._announcer.leave()
+        for subscription in self._requests:
+            transport.unsubscribe(subscription)
+        try:
+            await transport.fence()
+        except DisconnectedError:
+            log.warning("%s leaves while the bus is away", self.service.name)
+        dispatcher.draining.shut = True
+        stopped = await dispatcher.finish_all(self._drain_s if timeout_s is None else timeout_s)
+        if stopped:
+            log.warning("%s: %d calls did not finish in time and were stopped", self.service.name, stopped)
+        return stopped
+
+    async def _abandon(self) -> None:
+        if self._publisher is not None:
+            self._publisher.close()
+        if self._responder is not None:
+            self._responder.close()
+        try:
+            await self._stack.aclose()
+        finally:
+            if self._client is not None:
+                await self._client.close()
+            if self._transport is not None:
+                self._transport.remove_listener(self)
+                await self._transport.close()
+
+    def __repr__(self) -> str:
+        return f"<Instance {self.service.name} {self.id} {self.state}>"
+
+
+def _endpoint_info(endpoint: Endpoint) -> EndpointInfo:
+    timeout_s = endpoint.contract.timeout_s
+    return EndpointInfo(
+        name=endpoint.name,
+        subject=endpoint.subject or "",
+        timeout_ms=None if timeout_s is None else max(1, round(timeout_s * 1000)),
+        idempotent=endpoint.contract.idempotent,
+        concurrency=endpoint.concurrency,
+        schema=endpoint.schema_hash,
+    )

@@ -1,0 +1,1 @@
+"""The chain, one file per layer; ``stack.py`` holds the order and the reasons."""

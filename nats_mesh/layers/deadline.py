@@ -1,0 +1,49 @@
+"""Expired work is refused on arrival: before it is decoded, before it takes a slot."""
+
+from __future__ import annotations
+
+from nats_mesh.core.age import AgeGauge
+from nats_mesh.core.deadline import MAX_TIMEOUT_S
+from nats_mesh.errors import Refused, Status
+from nats_mesh.layers.base import Arrival, Refusal
+from nats_mesh.wire import headers as h
+
+__all__ = ["DeadlineGate"]
+
+
+class DeadlineGate:
+    """Turns the remaining time on the wire, less the age of the message, into a deadline of this process."""
+
+    name = "deadline"
+
+    def __init__(self, default_timeout_s: float, gauge: AgeGauge) -> None:
+        self.default_timeout_s = default_timeout_s
+        self._gauge = gauge
+
+    def enter(self, call: Arrival) -> Refusal | None:
+        try:
+            timeout_ms = h.int_field(call.headers, h.TIMEOUT_MS)
+            sent_ms = h.int_field(call.headers, h.SENT_MS)
+            attempt = h.int_field(call.headers, h.ATTEMPT)
+        except ValueError as error:
+            return Refusal(Status.INVALID_ARGUMENT, None, str(error))
+        timeout_s = self.default_timeout_s if timeout_ms is None else min(timeout_ms / 1000.0, MAX_TIMEOUT_S)
+        if attempt is not None:
+            call.attempt = max(1, attempt)
+        if sent_ms is None:
+            age_s = call.stall_s
+        else:
+            connection = call.reply[: call.reply.rfind(".")]
+            age_s = self._gauge.age(connection, sent_ms / 1000.0, call.received, call.stall_s)
+        remaining_s = timeout_s - age_s
+        if remaining_s <= 0.0:
+            return Refusal(
+                Status.DEADLINE_EXCEEDED,
+                Refused.DEADLINE,
+                f"expired on arrival: {timeout_s:.3f} s were left when it was sent, it waited {age_s:.3f} s",
+            )
+        call.deadline = call.received + remaining_s
+        return None
+
+    def leave(self, call: Arrival) -> None:
+        """Nothing was taken."""

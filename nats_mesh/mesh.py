@@ -1,0 +1,166 @@
+"""The caller's face of the mesh: connect as somebody, call services."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack, overload
+
+from msgspec import UNSET
+
+from nats_mesh.client import Client
+from nats_mesh.clock import SYSTEM_CLOCK, Clock
+from nats_mesh.errors import ConfigError
+from nats_mesh.model import CallOptions, Interceptor, Reply, check_name
+from nats_mesh.settings import Settings
+from nats_mesh.telemetry.publisher import StatsPublisher
+from nats_mesh.telemetry.stats import Stats, encode_stats
+from nats_mesh.wire.nats_transport import connect
+from nats_mesh.wire.transport import Connector, Transport
+
+__all__ = ["Mesh"]
+
+T = TypeVar("T")
+
+#: What a pure client's statistics say in place of a version.
+_NO_VERSION = "0.0.0"
+
+
+class Mesh:
+    """A client of the mesh: ``async with Mesh("web") as mesh: await mesh.call("orders.place", order)``.
+
+    ``name`` is the identity that calls carry (a service name, or any name of a pure client). ``servers``,
+    ``namespace``, ``credentials`` and ``tls`` win over the environment. ``interceptors`` run around every
+    call, the first outermost. Entering raises :class:`DisconnectedError` where no server can be reached
+    within ``connect_timeout`` seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        servers: str | Sequence[str] | None = None,
+        namespace: str | None = None,
+        credentials: str | None = None,
+        tls: Any = None,
+        policies: Any = None,
+        interceptors: Sequence[Interceptor] = (),
+        connect_timeout: float = 5.0,
+        settings: Settings | None = None,
+        connector: Connector = connect,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.name = check_name("caller", name, reserved=True)
+        if policies is not None:
+            raise ConfigError(f"mesh {name!r}: this version applies no policies yet; leave out policies=")
+        self.settings = settings or Settings.resolve(
+            servers=servers, namespace=namespace, credentials=credentials, tls=tls
+        )
+        self.stats = Stats(clock=clock)
+        self._interceptors = tuple(interceptors)
+        self._connect_timeout_s = connect_timeout
+        self._connector = connector
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._client: Client | None = None
+        self._transport: Transport | None = None
+        self._publisher: StatsPublisher | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._client is not None:
+            raise ConfigError(f"mesh {self.name!r} is open already; make another Mesh for another connection")
+        options = self.settings.options(self.name, connect_timeout_s=self._connect_timeout_s)
+        transport = await self._connector(options)
+        try:
+            client = Client(
+                name=self.name,
+                namespace=self.settings.namespace,
+                transport=transport,
+                clock=self._clock,
+                rng=self._rng,
+                stats=self.stats,
+                interceptors=self._interceptors,
+            )
+            self._publisher = StatsPublisher(
+                member=self.name,
+                instance=transport.connection,
+                subjects=client.subjects,
+                transport=transport,
+                mux=client.mux,
+                clock=self._clock,
+                enforced=self.settings.enforced,
+                snapshot=partial(self._snapshot, transport.connection),
+            )
+            await transport.fence()
+        except BaseException:
+            await transport.close()
+            raise
+        self._transport, self._client = transport, client
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        client, transport = self._client, self._transport
+        self._client = self._transport = None
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+        if client is not None:
+            await client.close()
+        if transport is not None:
+            await transport.close()
+
+    def _snapshot(self, instance: str) -> list[bytes]:
+        return encode_stats(
+            self.stats.snapshot(
+                instance=instance, service=self.name, version=_NO_VERSION, namespace=self.settings.namespace
+            )
+        )
+
+    @property
+    def client(self) -> Client:
+        """The engine underneath; :class:`ConfigError` where the mesh is not open."""
+        if self._client is None:
+            raise ConfigError(
+                f"mesh {self.name!r} is not open; use 'async with Mesh({self.name!r}) as mesh:'"
+            )
+        return self._client
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that calls go to."""
+        return self.settings.namespace
+
+    @overload
+    async def call(
+        self, target: Any, value: Any = None, *, returns: type[T], **options: Unpack[CallOptions]
+    ) -> T: ...
+
+    @overload
+    async def call(
+        self, target: Any, value: Any = None, *, returns: Any = ..., **options: Unpack[CallOptions]
+    ) -> Any: ...
+
+    async def call(
+        self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]
+    ) -> Any:
+        """Call ``"service.endpoint"``, a decorated function, or ``"nats://plain.subject"``; returns the value.
+
+        ``returns`` is the type to decode to (plain Python values without it), ``timeout`` seconds for the
+        whole call (within a handler never more than what its own caller left), ``raises`` the application
+        errors to get back as themselves, ``headers`` go along. Raises a :class:`CallError`.
+        """
+        return (await self.client.request(target, value, returns=returns, **options)).value
+
+    async def request(
+        self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]
+    ) -> Reply[Any]:
+        """As :meth:`call`, but the whole :class:`Reply`: value, headers, status, instance, attempts, duration."""
+        return await self.client.request(target, value, returns=returns, **options)
+
+    def __repr__(self) -> str:
+        return f"<Mesh {self.name} of {self.settings.namespace}, {'open' if self._client else 'closed'}>"

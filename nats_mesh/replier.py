@@ -1,0 +1,109 @@
+"""Writes the one answer of each call: a value or an error, and what to do when it cannot be written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nats_mesh.errors import CallError, DisconnectedError, Refused, Status
+from nats_mesh.layers.base import Arrival
+from nats_mesh.model import Headers, is_reserved_header
+from nats_mesh.wire import headers as h
+from nats_mesh.wire.codecs import CODECS, JSON, RAW, Codec
+from nats_mesh.wire.outcome import encode_error
+from nats_mesh.wire.transport import Transport
+
+__all__ = ["Replier", "merged"]
+
+#: How much of a message survives where the whole error reply would be too large for the server.
+_SHORT_TEXT = 200
+
+
+class Replier:
+    """Answers on one transport as one instance. ``lost`` counts answers that met no connection."""
+
+    def __init__(self, *, instance: str, transport: Transport, codec: Codec) -> None:
+        self.lost = 0
+        self._instance = instance
+        self._transport = transport
+        #: What a value is written in when the request came as raw bytes.
+        self._default = JSON if codec is RAW else codec
+        head = f"NATS/1.0\r\nMesh-Instance: {instance}\r\n"
+        self._heads = {
+            each.name: (head if each is JSON else f"{head}content-type: {each.content_type}\r\n").encode()
+            for each in CODECS.values()
+        }
+
+    def answer(self, call: Arrival, codec: Codec, result: Any, extra: Headers | None) -> None:
+        """Answer with a value, in the request's codec. :class:`CodecError` where it cannot be encoded."""
+        if isinstance(result, bytes | bytearray | memoryview):
+            codec, body = RAW, bytes(result)
+        else:
+            codec = self._default if codec is RAW else codec
+            body = codec.encode(result)
+        block = self._heads[codec.name] + _lines(extra) + h.END
+        try:
+            if call.reply:
+                self._transport.publish(call.reply, body, "", block)
+        except DisconnectedError:
+            self.lost += 1
+        except CallError as error:
+            self.fail(call, Status.RESOURCE_EXHAUSTED, f"the reply is too large: {error.message}")
+            return
+        call.status = Status.OK
+
+    def fail(
+        self,
+        call: Arrival,
+        status: Status,
+        message: str,
+        *,
+        kind: str = "",
+        details: dict[str, Any] | None = None,
+        refused: Refused | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Answer with an error; a text too large for a message is cut, the status always arrives."""
+        call.status = status
+        if not call.reply:
+            return
+        reply = call.reply
+        try:
+            try:
+                block, body = encode_error(
+                    status,
+                    message,
+                    instance=self._instance,
+                    kind=kind,
+                    details=details,
+                    refused=refused,
+                    retry_after_s=retry_after_s,
+                )
+                self._transport.publish(reply, body, "", block)
+            except DisconnectedError:
+                raise
+            except CallError:
+                text = f"{message[:_SHORT_TEXT]}… (cut: too large for a message)"
+                block, body = encode_error(status, text, instance=self._instance, kind=kind, refused=refused)
+                self._transport.publish(reply, body, "", block)
+        except DisconnectedError:
+            self.lost += 1
+
+
+def merged(first: Headers | None, second: Headers | None) -> Headers | None:
+    """Both sets of headers, or the one there is."""
+    if first is None or not len(first):
+        return second
+    if second is None:
+        return first
+    both = Headers(first)
+    for name, value in second.pairs():
+        both.add(name, value)
+    return both
+
+
+def _lines(extra: Headers | None) -> bytes:
+    """An application's reply headers; the content type is the codec's business."""
+    if extra is None:
+        return b""
+    kept = [(n, v) for n, v in extra.pairs() if n.lower() != "content-type" and not is_reserved_header(n)]
+    return h.encode_lines(Headers.trusted(kept))

@@ -1,0 +1,134 @@
+"""What a team writes: a service and its endpoints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+from nats_mesh.core.presence import MAX_ENDPOINTS, check_labels, check_version
+from nats_mesh.endpoint import DEFAULT_CONCURRENCY, Endpoint, describe_handler
+from nats_mesh.errors import ApplicationError, ConfigError
+from nats_mesh.model import Interceptor, check_name
+from nats_mesh.wire.codecs import check_codec
+from nats_mesh.wire.subjects import QUEUE
+
+__all__ = ["Service"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Service:
+    """A named service: endpoints by decorator, everything else by option.
+
+    ``name`` is what callers use, ``version`` a SemVer (``"1.2.0"``), ``labels`` select subsets.
+    ``lifespan`` is a function from the service to an async context manager; what it yields is
+    ``ctx.state``. ``interceptors`` run around every handler, the first outermost. ``instance`` fixes
+    the instance's id where a platform hands one out; otherwise each start gets a new one. ``servers``,
+    ``namespace``, ``credentials`` and ``tls`` win over the environment.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        version: str,
+        labels: Mapping[str, str] | None = None,
+        namespace: str | None = None,
+        servers: str | Sequence[str] | None = None,
+        codec: str = "json",
+        lifespan: Callable[[Service], AbstractAsyncContextManager[Any]] | None = None,
+        credentials: str | None = None,
+        tls: Any = None,
+        policies: Any = None,
+        interceptors: Sequence[Interceptor] = (),
+        description: str = "",
+        instance: str | None = None,
+    ) -> None:
+        self.name = check_name("service", name)
+        try:
+            self.version = check_version(version)
+            self.labels = check_labels(dict(labels or {}))
+        except ConfigError as error:
+            raise ConfigError(f"service {name!r}: {error}") from None
+        self.namespace = None if namespace is None else check_name("namespace", namespace)
+        self.servers = servers
+        self.codec = check_codec(codec)
+        self.lifespan = lifespan
+        self.credentials = credentials
+        self.tls = tls
+        self.interceptors = _check_interceptors(name, interceptors)
+        self.description = description
+        self.instance = None if instance is None else check_name("instance", instance)
+        self.endpoints: dict[str, Endpoint] = {}
+        if policies is not None:
+            raise ConfigError(f"service {name!r}: this version applies no policies yet; leave out policies=")
+
+    def endpoint(
+        self,
+        name: str | Callable[..., Any] | None = None,
+        *,
+        timeout: float | None = None,
+        idempotent: bool = False,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        raises: tuple[type[ApplicationError], ...] | type[ApplicationError] = (),
+        codec: str | None = None,
+        subject: str | None = None,
+        queue: str = QUEUE,
+        duplicates: str = "shared",
+    ) -> Callable[[F], F]:
+        """Serve a function. It stays an ordinary function; a signature that cannot work is refused here.
+
+        ``timeout`` (seconds) is what callers get who ask for nothing else, ``idempotent`` says that
+        running twice does no harm, ``concurrency`` how many run at a time (the next is refused at once),
+        ``raises`` which application errors belong to the contract. ``subject`` and ``queue`` serve a plain
+        NATS subject of an existing system as well.
+        """
+        if callable(name):
+            raise ConfigError(f"{self.name}: write @{self.name}.endpoint() with parentheses")
+        locals_ = sys._getframe(1).f_locals
+
+        def register(handler: F) -> F:
+            endpoint = describe_handler(
+                self.name,
+                handler,
+                name=name,
+                timeout=timeout,
+                idempotent=idempotent,
+                concurrency=concurrency,
+                raises=raises if isinstance(raises, tuple) else (raises,),
+                codec=codec or self.codec.name,
+                subject=subject,
+                queue=queue,
+                duplicates=duplicates,
+                locals_=locals_,
+            )
+            if endpoint.name in self.endpoints:
+                raise ConfigError(
+                    f"{self.name} has an endpoint {endpoint.name!r} already; give this one another name="
+                )
+            if len(self.endpoints) >= MAX_ENDPOINTS:
+                raise ConfigError(f"{self.name} has {MAX_ENDPOINTS} endpoints; split the service")
+            self.endpoints[endpoint.name] = endpoint
+            return handler
+
+        return register
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM, then drain: finish what is held, take nothing new. Blocks."""
+        from nats_mesh.runner import run
+
+        run(self)
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name} {self.version}, {len(self.endpoints)} endpoints>"
+
+
+def _check_interceptors(name: str, interceptors: Sequence[Interceptor]) -> tuple[Interceptor, ...]:
+    for each in interceptors:
+        if not callable(each):
+            raise ConfigError(
+                f"{name}: interceptor {each!r} cannot be called; use 'async def f(request, proceed)'"
+            )
+    return tuple(interceptors)

@@ -1,0 +1,178 @@
+"""Settings: the argument, then the environment, then the ``nats`` CLI's context, then the default."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nats_mesh.errors import ConfigError
+from nats_mesh.model import check_name
+from nats_mesh.wire.transport import ConnectOptions
+
+__all__ = ["DEFAULT_SERVER", "NatsContext", "Settings", "load_context"]
+
+DEFAULT_SERVER = "nats://127.0.0.1:4222"
+_MODES = ("open", "enforced")
+_SCHEMES = ("nats://", "tls://", "ws://", "wss://")
+
+
+class NatsContext(msgspec.Struct, frozen=True):
+    """The fields of a ``nats`` CLI context that matter here; the rest is ignored."""
+
+    url: str = ""
+    creds: str = ""
+    user: str = ""
+    password: str = ""
+    token: str = ""
+    nkey: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides how a process joins the mesh."""
+
+    servers: tuple[str, ...] = (DEFAULT_SERVER,)
+    namespace: str = "default"
+    mode: str = "open"
+    credentials: str | None = None
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    nkey_seed: str | None = None
+    tls: ssl.SSLContext | None = None
+    log_level: str = "INFO"
+
+    @property
+    def enforced(self) -> bool:
+        """Whether identity is enforced by the server, so that foreign inboxes are refused."""
+        return self.mode == "enforced"
+
+    def options(self, name: str, *, connect_timeout_s: float = 5.0) -> ConnectOptions:
+        """How ``name`` connects under these settings."""
+        return ConnectOptions(
+            name=name,
+            servers=self.servers,
+            credentials=self.credentials,
+            tls=self.tls,
+            user=self.user,
+            password=self.password,
+            token=self.token,
+            nkey_seed=self.nkey_seed,
+            connect_timeout_s=connect_timeout_s,
+        )
+
+    @classmethod
+    def resolve(
+        cls,
+        *,
+        servers: str | Sequence[str] | None = None,
+        namespace: str | None = None,
+        credentials: str | os.PathLike[str] | None = None,
+        tls: ssl.SSLContext | str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        env: Mapping[str, str] = os.environ,
+    ) -> Settings:
+        """Settle every setting; what is wrong is a :class:`ConfigError` that names the source."""
+        saved = NatsContext()
+        if servers is None and not env.get("NATS_URL"):
+            saved = load_context(context or env.get("NATS_CONTEXT"), env)
+        elif context is not None:
+            saved = load_context(context, env)
+        given = servers if servers is not None else env.get("NATS_URL") or saved.url or DEFAULT_SERVER
+        mode = env.get("MESH_MODE", "open")
+        if mode not in _MODES:
+            raise ConfigError(f"MESH_MODE is {mode!r}; use one of: {', '.join(_MODES)}")
+        return cls(
+            servers=_servers(given),
+            namespace=check_name("namespace", namespace or env.get("MESH_NAMESPACE") or "default"),
+            mode=mode,
+            credentials=_file("credentials", credentials or env.get("NATS_CREDS") or saved.creds),
+            user=saved.user or None,
+            password=saved.password or None,
+            token=saved.token or None,
+            nkey_seed=_seed(saved.nkey),
+            tls=_tls(tls or env.get("NATS_CA") or saved.ca or None, saved.cert, saved.key),
+            log_level=_level(env.get("MESH_LOG", "INFO")),
+        )
+
+
+def load_context(name: str | None, env: Mapping[str, str] = os.environ) -> NatsContext:
+    """The ``nats`` CLI's context called ``name``, or its selected one; empty where there is none selected."""
+    base = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "~")).expanduser() / ".config") / "nats"
+    if name is None:
+        selected = base / "context.txt"
+        if not selected.is_file():
+            return NatsContext()
+        name = selected.read_text().strip()
+        if not name:
+            return NatsContext()
+    if "/" in name or name.startswith("."):
+        raise ConfigError(f"context name {name!r} is not valid")
+    path = base / "context" / f"{name}.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=NatsContext)
+    except FileNotFoundError:
+        known = sorted(p.stem for p in (base / "context").glob("*.json"))
+        raise ConfigError(f"no nats context {name!r}; there are: {', '.join(known) or 'none'}") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"nats context {name!r} cannot be read: {error}") from None
+
+
+def _servers(given: str | Sequence[str]) -> tuple[str, ...]:
+    items = given.split(",") if isinstance(given, str) else list(given)
+    result = []
+    for item in items:
+        url = item.strip() if isinstance(item, str) else ""
+        if url and "://" not in url:
+            url = f"nats://{url}"
+        if not url.startswith(_SCHEMES) or any(c.isspace() for c in url) or url.endswith("://"):
+            raise ConfigError(
+                f"server {item!r} is no address; use nats://host:port (or tls://, ws://, wss://)"
+            )
+        result.append(url)
+    if not result:
+        raise ConfigError("no server given; use nats://host:port")
+    return tuple(result)
+
+
+def _file(what: str, path: str | os.PathLike[str] | None) -> str | None:
+    if not path:
+        return None
+    if not Path(path).is_file():
+        raise ConfigError(f"{what} file {os.fspath(path)!r} does not exist")
+    return os.fspath(path)
+
+
+def _seed(path: str) -> str | None:
+    if not path:
+        return None
+    checked = _file("nkey", path)
+    return Path(checked).read_text().strip() if checked else None
+
+
+def _tls(tls: Any, cert: str, key: str) -> ssl.SSLContext | None:
+    if tls is None and not cert:
+        return None
+    if isinstance(tls, ssl.SSLContext):
+        return tls
+    try:
+        context = ssl.create_default_context(cafile=_file("CA", tls) if tls else None)
+        if cert:
+            context.load_cert_chain(cert, key or None)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"TLS files cannot be used ({tls or cert}): {error}") from None
+    return context
+
+
+def _level(name: str) -> str:
+    level = name.upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        raise ConfigError(f"MESH_LOG is {name!r}; use debug, info, warning, error or critical")
+    return level

@@ -1,0 +1,1 @@
+"""What happened: plain numbers, and how observers get them."""

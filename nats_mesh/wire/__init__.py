@@ -1,0 +1,1 @@
+"""The bus: subjects, headers, codecs, and the connection that carries them."""

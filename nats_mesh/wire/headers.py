@@ -1,0 +1,126 @@
+"""Header blocks as bytes: written in one go, read only where asked.
+
+A block is ``NATS/1.0[ status[ text]]\\r\\n`` and ``name: value\\r\\n`` lines, closed by an empty line.
+Lookups of the mesh's own fields scan the raw block; a dictionary is built for users alone, on demand.
+"""
+
+from __future__ import annotations
+
+from nats_mesh.model import Headers, is_reserved_header
+
+__all__ = [
+    "ATTEMPT",
+    "BAGGAGE",
+    "CONTENT_TYPE",
+    "ERROR",
+    "ERROR_CODE",
+    "IDEMPOTENCY_KEY",
+    "INSTANCE",
+    "PREAMBLE",
+    "PRIORITY",
+    "REFUSED",
+    "RETRY_AFTER_MS",
+    "SENT_MS",
+    "STATUS",
+    "TIMEOUT_MS",
+    "TRACEPARENT",
+    "TRACESTATE",
+    "encode",
+    "encode_lines",
+    "field",
+    "int_field",
+    "one_line",
+    "parse",
+    "server_status",
+    "user_headers",
+]
+
+PREAMBLE = b"NATS/1.0\r\n"
+END = b"\r\n"
+
+
+def _key(name: str) -> bytes:
+    return b"\r\n" + name.encode() + b":"
+
+
+TIMEOUT_MS = _key("Mesh-Timeout-Ms")
+SENT_MS = _key("Mesh-Sent-Ms")
+ATTEMPT = _key("Mesh-Attempt")
+IDEMPOTENCY_KEY = _key("Mesh-Idempotency-Key")
+PRIORITY = _key("Mesh-Priority")
+STATUS = _key("Mesh-Status")
+REFUSED = _key("Mesh-Refused")
+INSTANCE = _key("Mesh-Instance")
+RETRY_AFTER_MS = _key("Mesh-Retry-After-Ms")
+ERROR = _key("Nats-Service-Error")
+ERROR_CODE = _key("Nats-Service-Error-Code")
+CONTENT_TYPE = _key("content-type")
+TRACEPARENT = _key("traceparent")
+TRACESTATE = _key("tracestate")
+BAGGAGE = _key("baggage")
+
+_MAX_INT_DIGITS = 15
+
+
+def field(block: bytes, key: bytes) -> bytes | None:
+    """The first value of ``key`` (one of the constants above) without blanks around it, or ``None``."""
+    at = block.find(key)
+    if at < 0:
+        return None
+    start = at + len(key)
+    return block[start : block.find(b"\r\n", start)].strip()
+
+
+def int_field(block: bytes, key: bytes) -> int | None:
+    """A whole number; :class:`ValueError` where the field is there and is none (or has over 15 digits)."""
+    value = field(block, key)
+    if value is None:
+        return None
+    digits = value[1:] if value[:1] == b"-" else value
+    if not digits.isdigit() or len(digits) > _MAX_INT_DIGITS:
+        raise ValueError(f"{key[2:-1].decode()}: {value[:40]!r} is not a whole number")
+    return int(value)
+
+
+def encode_lines(headers: Headers) -> bytes:
+    """The lines of ``headers``, without preamble and end."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.pairs()]).encode()
+
+
+def encode(headers: Headers) -> bytes:
+    """A whole block."""
+    return PREAMBLE + encode_lines(headers) + END
+
+
+def parse(block: bytes) -> list[tuple[str, str]]:
+    """Every pair of a block, in order; lines without a colon and names that are not ASCII are left out."""
+    pairs: list[tuple[str, str]] = []
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon or not name.isascii():
+            continue
+        if value[:1] == b" ":
+            value = value[1:]
+        pairs.append((name.strip().decode("ascii"), value.decode("utf-8", "replace")))
+    return pairs
+
+
+def user_headers(block: bytes) -> Headers:
+    """What an application may see: everything but the ``Mesh-*`` and ``Nats-*`` fields."""
+    if not block:
+        return Headers()
+    return Headers.trusted([pair for pair in parse(block) if not is_reserved_header(pair[0])])
+
+
+def server_status(block: bytes) -> int | None:
+    """The code of an inline status message (503: no responders), or ``None`` for an ordinary block."""
+    if block[8:9] != b" ":
+        return None
+    code = block[9:12]
+    return int(code) if code.isdigit() else None
+
+
+def one_line(text: str, limit: int = 256) -> str:
+    """Free text made fit for one header line: control characters become blanks, long text is cut."""
+    clean = " ".join("".join(c if c.isprintable() else " " for c in text[: limit * 2]).split())
+    return (clean[: limit - 1] + "…" if len(clean) > limit else clean) or "error"

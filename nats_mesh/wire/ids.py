@@ -1,0 +1,21 @@
+"""Identifiers: NUIDs for connections and instances, secrets for inboxes."""
+
+from __future__ import annotations
+
+import secrets
+
+from nats.nuid import NUID
+
+__all__ = ["new_id", "new_secret"]
+
+_nuid = NUID()
+
+
+def new_id() -> str:
+    """A NUID: 22 characters, unique in the world, cheap."""
+    return _nuid.next().decode("ascii")
+
+
+def new_secret() -> str:
+    """128 random bits in 32 hexadecimal digits, from the system's secure source."""
+    return secrets.token_hex(16)

@@ -1,0 +1,166 @@
+"""Plain asyncio, in this one place, because it stands on the path of every call.
+
+Measured on the data path: an anyio cancel scope or ``asyncio.wait_for`` per call costs several
+microseconds each, one ``call_later`` and one future less than one; so a call has exactly one future
+and one timer, and an instance one task per request. Everything else in the package uses anyio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+__all__ = [
+    "CancelledError",
+    "Deadline",
+    "TaskPool",
+    "Timer",
+    "Waiter",
+    "busy_threads",
+    "call_later",
+    "call_soon",
+    "in_thread",
+]
+
+T = TypeVar("T")
+
+CancelledError = asyncio.CancelledError
+Timer = asyncio.TimerHandle
+
+
+class Deadline(Exception):
+    """What a waiter raises when its time is up; the caller of the waiter knows what that means."""
+
+
+class Waiter:
+    """One reply awaited until an instant: a :class:`~nats_mesh.wire.mux.Sink` that takes the first and no other."""
+
+    __slots__ = ("_future", "_timer", "subject")
+
+    def __init__(self, subject: str, timeout_s: float) -> None:
+        self.subject = subject
+        loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[tuple[bytes, bytes]] = loop.create_future()
+        self._timer = loop.call_later(timeout_s, self._expire)
+
+    def _expire(self) -> None:
+        if not self._future.done():
+            self._future.set_exception(Deadline())
+
+    def on_reply(self, headers: bytes, payload: bytes) -> None:
+        """Hand in the reply; a second one is none of the waiter's business."""
+        if not self._future.done():
+            self._future.set_result((headers, payload))
+
+    def on_failure(self, error: BaseException) -> None:
+        """End the wait with ``error``, unless it is over already."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+    async def wait(self) -> tuple[bytes, bytes]:
+        """The reply's header block and payload, :class:`Deadline`, or the error handed in."""
+        try:
+            return await self._future
+        finally:
+            self._timer.cancel()
+
+    def abandon(self) -> None:
+        """Let go of a wait that never began, so that neither timer nor future outlives it."""
+        self._timer.cancel()
+        self._future.cancel()
+
+
+class TaskPool:
+    """The tasks that run now. ``on_error`` gets what a task dies of; nothing is swallowed."""
+
+    __slots__ = ("_context", "_empty", "_on_error", "tasks")
+
+    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._on_error = on_error
+        self._context = contextvars.copy_context()
+        self._empty: asyncio.Event | None = None
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], on_done: Callable[[], None] | None = None
+    ) -> asyncio.Task[None]:
+        """Start ``work`` in a copy of the context the pool was made in: no request sees another's variables.
+
+        ``on_done`` runs when the task is over, also where it was cancelled before its first step.
+        """
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        self.tasks.add(task)
+        task.add_done_callback(
+            self._done if on_done is None else functools.partial(self._done, on_done=on_done)
+        )
+        return task
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """As :meth:`spawn`, for whoever needs no handle on the task."""
+        self.spawn(work).get_name()
+
+    def _done(self, task: asyncio.Task[None], on_done: Callable[[], None] | None = None) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_error(error)
+        if on_done is not None:
+            on_done()
+        if not self.tasks and self._empty is not None:
+            self._empty.set()
+
+    async def join(self, timeout_s: float) -> bool:
+        """Wait until nothing runs; ``False`` where something still does after ``timeout_s``."""
+        if not self.tasks:
+            return True
+        self._empty = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._empty = None
+        return True
+
+    def cancel_all(self) -> int:
+        """Ask everything that runs to stop; returns how many that were."""
+        for task in (running := list(self.tasks)):
+            task.cancel()
+        return len(running)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+_threads = 0
+
+
+def busy_threads() -> int:
+    """How many worker threads run a handler now; virtual time stands still meanwhile."""
+    return _threads
+
+
+async def in_thread(function: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
+    """Run ``function`` in a worker thread; cancelled, it waits for the thread, which nobody can stop."""
+    global _threads
+    _threads += 1
+    try:
+        return await anyio.to_thread.run_sync(function, limiter=limiter)
+    finally:
+        _threads -= 1
+
+
+def call_later(delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+    """Run ``callback`` on the loop in ``delay_s`` seconds."""
+    return asyncio.get_running_loop().call_later(delay_s, callback, *args)
+
+
+def call_soon(callback: Callable[..., object], *args: Any) -> asyncio.Handle:
+    """Run ``callback`` in the loop's next turn."""
+    return asyncio.get_running_loop().call_soon(callback, *args)

@@ -1,0 +1,179 @@
+"""nats-py's client with its dispatch and write path replaced.
+
+What is replaced, and why:
+
+- dispatch: nats-py runs one callback at a time per subscription and parses every header; here a message
+  goes straight to its handler with the raw header block;
+- writes: nats-py's PING overtakes pending commands, so that ``flush`` is no barrier; here everything
+  goes through one buffer, in order, sent once per turn of the loop;
+- losing the connection: nats-py waits for a dead socket to flush and keeps requests waiting; here the
+  socket is aborted and the owner is told at once;
+- errors after which nats-py closes for good (expired credentials among them) lead to a reconnect.
+
+The private surface this touches is checked in :func:`check_surface` before the first connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import struct
+import time
+from typing import Any, Protocol
+
+import nats.errors
+from nats.aio.client import Client
+
+from nats_mesh.errors import ConfigError
+from nats_mesh.wire.transport import MessageHandler, TransportStats
+
+__all__ = ["PING", "PULSE_S", "STALL_S", "NatsClient", "Owner", "check_surface"]
+
+log = logging.getLogger("nats_mesh.bus")
+
+PING = b"PING\r\n"
+#: How often the loop's pulse is felt, and the lateness from which on it counts as a stall (seconds).
+PULSE_S = 0.1
+STALL_S = 0.25
+_DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]+)\"")
+_PRIVATE = (
+    "_attempt_reconnect", "_flush_pending", "_pending", "_pending_data_size", "_pongs", "_process_err",
+    "_process_msg", "_process_op_err", "_process_pong", "_send_command", "_send_ping", "_sid", "_subs", "_transport",
+)  # fmt: skip
+
+
+def check_surface() -> None:
+    """Raise :class:`ConfigError` where this nats-py lacks something that :class:`NatsClient` stands on."""
+    client = Client()
+    missing = [name for name in _PRIVATE if not hasattr(client, name)]
+    if missing:
+        raise ConfigError(
+            f"this nats-py does not have {', '.join(missing)}, which the mesh stands on: install nats-py >=2.16,<2.17"
+        )
+
+
+class Owner(Protocol):
+    """Whom the client tells what happens; none of these may raise."""
+
+    stats: TransportStats
+    #: When the event loop was last seen running (monotonic seconds).
+    pulse: float
+
+    def stalled(self, late_s: float) -> None: ...
+
+    def answered(self, pong: asyncio.Future[Any]) -> None: ...
+
+    def denied(self, operation: str, subject: str) -> None: ...
+
+    def lost(self, reason: str) -> None: ...
+
+
+class NatsClient(Client):
+    """nats-py with the hot path replaced; it knows the transport it works for."""
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__()
+        self.owner = owner
+        self.handlers: dict[int, MessageHandler] = {}
+        self._out: list[bytes] = []
+        self._scheduled = False
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        handler = self.handlers.get(sid)
+        if handler is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        owner = self.owner
+        owner.stats.in_messages += 1
+        if (late := time.monotonic() - owner.pulse) > PULSE_S + STALL_S:
+            owner.stalled(late)
+        try:
+            handler(subject.decode(), reply.decode(), headers or b"", data)
+        except (
+            Exception
+        ):  # whatever a handler raises would silently kill nats-py's reader: it is logged and counted
+            owner.stats.dropped_handler_errors += 1
+            log.exception("a message on %s could not be handled", subject.decode("utf-8", "replace"))
+
+    async def _process_pong(self) -> None:
+        # nats-py's own sets the result of a future that may be cancelled, which would end its reader.
+        if self._pongs:
+            pong = self._pongs.pop(0)
+            if not pong.done():
+                pong.set_result(True)
+            self.owner.answered(pong)
+        self._pings_outstanding = 0
+
+    async def _process_err(self, err_msg: str) -> None:
+        found = _DENIED.search(err_msg)
+        if found is not None:
+            self.owner.denied(found[1], found[2])
+        elif "permissions violation" in err_msg or "invalid subject" in err_msg:
+            log.warning("the server refused something: %s", err_msg.strip("'"))
+        else:
+            log.warning("the server closes the connection: %s", err_msg.strip("'"))
+            await self._process_op_err(nats.errors.Error(f"nats: {err_msg.strip(chr(39))}"))
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def put(self, command: bytes) -> None:
+        """Append one command; what a turn of the loop appends is written together."""
+        self._out.append(command)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.flush_out)
+
+    def flush_out(self) -> None:
+        """Write what was appended. A broken socket shows in the reader, which reconnects."""
+        self._scheduled = False
+        if not self._out:
+            return
+        data, self._out = b"".join(self._out), []
+        if self.is_connected and self._transport is not None:
+            try:
+                self._transport.write(data)
+            # A transport that is closing raises whatever it likes; the reader notices and ends it.
+            except Exception as error:  # noqa: BLE001
+                log.debug("a write failed: %s", error)
+
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        self.put(cmd)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        self.flush_out()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        self._out.append(PING)
+        self.flush_out()
+
+    # -- losing the connection ----------------------------------------------------------------------
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if not self.is_closed and not self.is_reconnecting:
+            self.abort_socket()
+            self._out.clear()
+            pongs, self._pongs = self._pongs, []
+            for pong in pongs:
+                pong.cancel()
+            self.owner.lost(str(e) or type(e).__name__)
+        await super()._process_op_err(e)
+
+    def abort_socket(self) -> None:
+        """Throw the socket away with linger 0: a dead peer must not hold us while its buffer drains."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is None:
+            return
+        sock = writer.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()

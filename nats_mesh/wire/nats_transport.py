@@ -1,0 +1,366 @@
+"""The bus itself: a connection to a real nats-server.
+
+Connecting, TLS, credentials, server discovery, reconnecting and resubscribing are nats-py's; dispatch
+and writing are :class:`~nats_mesh.wire.nats_client.NatsClient`'s. nats-py lives on asyncio, and so does
+this module: there is no anyio between the socket and the handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import random
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Server
+from nats.aio.subscription import Subscription as NatsSubscription
+
+from nats_mesh.errors import (
+    CallError,
+    ConfigError,
+    DisconnectedError,
+    Executed,
+    PermissionDeniedError,
+    Status,
+)
+from nats_mesh.wire import transport as seam
+from nats_mesh.wire.ids import new_id
+from nats_mesh.wire.nats_client import PING, PULSE_S, STALL_S, NatsClient, check_surface
+from nats_mesh.wire.transport import ConnectOptions, Listener, MessageHandler, Subscription
+
+__all__ = ["NatsTransport", "connect"]
+
+log = logging.getLogger("nats_mesh.bus")
+
+_HIGH_WATER = 1 << 20
+
+
+class NatsTransport:
+    """A :class:`~nats_mesh.wire.transport.Transport` over a real nats-server."""
+
+    def __init__(self, options: ConnectOptions, rng: random.Random | None = None) -> None:
+        self.name = options.name
+        self.connection = new_id()
+        self.stats = seam.TransportStats()
+        self.pulse = time.monotonic()
+        self._options = options
+        self._rng = rng or random.Random()
+        self._client = NatsClient(self)
+        self._listeners: list[Listener] = []
+        self._denials: collections.deque[tuple[int, str, str]] = collections.deque(maxlen=100)
+        self._denied = 0
+        self._stall_pong: asyncio.Future[Any] | None = None
+        self._opening: asyncio.Timeout | None = None
+        self._back = asyncio.Event()
+        self._pulse_timer: asyncio.TimerHandle | None = None
+        self._attempts = 0
+        self._closed = False
+        self._leaving: list[int] = []
+        self._last_error: Exception | None = None
+
+    # -- opening and closing ------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect within ``connect_timeout_s`` or raise a :class:`DisconnectedError` that says why."""
+        options = self._options
+        try:
+            async with asyncio.timeout(options.connect_timeout_s) as self._opening:
+                await self._client.connect(**self._arguments())
+            self._opening = None
+        except TimeoutError:
+            await self._give_up()
+            raise self._unreachable(self._last_error) from None
+        except (OSError, nats.errors.Error) as error:
+            await self._give_up()
+            raise self._unreachable(error) from error
+        except (ValueError, TypeError) as error:
+            await self._give_up()
+            raise ConfigError(f"cannot connect to {self._where()}: {error}") from error
+        if not self._client._server_info.get("headers", False):
+            await self.close()
+            raise ConfigError(f"the server at {self.server} has headers switched off; the mesh needs them")
+        self._back.set()
+        self._beat()
+
+    def _arguments(self) -> dict[str, Any]:
+        options = self._options
+        arguments: dict[str, Any] = {
+            "servers": list(options.servers),
+            "name": options.name,
+            "allow_reconnect": True,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.25,
+            "connect_timeout": min(2.0, options.connect_timeout_s),
+            "ping_interval": options.ping_interval_s,
+            "max_outstanding_pings": options.max_outstanding_pings,
+            "pending_size": 0,
+            "error_cb": self._on_error,
+            "reconnected_cb": self._on_reconnected,
+            "reconnect_to_server_handler": self._choose_server,
+            "inbox_prefix": f"_INBOX.{options.name}.{self.connection}.js",
+            "user": options.user,
+            "password": options.password,
+            "token": options.token,
+            "user_credentials": options.credentials,
+            "nkeys_seed_str": options.nkey_seed,
+        }
+        if options.tls is not None:
+            arguments["tls"] = options.tls
+        return {key: value for key, value in arguments.items() if value is not None}
+
+    async def _give_up(self) -> None:
+        self._closed = True
+        with contextlib.suppress(
+            Exception
+        ):  # closing something that never opened may fail in any way; it is gone
+            self._client.abort_socket()
+            await self._client.close()
+
+    def _unreachable(self, error: Exception | None) -> CallError:
+        text = str(error or "no answer").strip()
+        if "authorization" in text.lower() or "authentication" in text.lower():
+            return PermissionDeniedError(
+                f"{self._where()} refused the credentials of {self.name!r}: {text}",
+                status=Status.UNAUTHENTICATED,
+            )
+        return DisconnectedError(
+            f"cannot reach {self._where()} within {self._options.connect_timeout_s:g} s: {text}; "
+            "is a nats-server running there? 'nats-mesh up' starts one",
+            executed=Executed.NO,
+        )
+
+    def _where(self) -> str:
+        return ", ".join(_without_secrets(server) for server in self._options.servers)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._pulse_timer is not None:
+            self._pulse_timer.cancel()
+        if self._client.is_connected:
+            with contextlib.suppress(DisconnectedError):
+                await self.fence(timeout_s=1.0)
+        with contextlib.suppress(
+            Exception
+        ):  # nats-py raises what the dying socket raises; it is closed either way
+            async with asyncio.timeout(2.0):
+                await self._client.close()
+        self._client.abort_socket()
+
+    # -- the seam -----------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected and not self._closed
+
+    @property
+    def max_payload(self) -> int:
+        return int(self._client.max_payload)
+
+    @property
+    def server(self) -> str:
+        url = self._client.connected_url
+        return _without_secrets(url.geturl()) if url is not None else self._where()
+
+    @property
+    def server_version(self) -> str:
+        """The version the connected server states, for compatibility checks."""
+        return str(self._client._server_info.get("version", ""))
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """The INFO document of the connected server."""
+        return dict(self._client._server_info)
+
+    @property
+    def congested(self) -> bool:
+        writer = getattr(self._client._transport, "_io_writer", None)
+        return writer is not None and writer.transport.get_write_buffer_size() > _HIGH_WATER
+
+    @property
+    def reconnect_grace_s(self) -> float:
+        return 2.0 if len(self._client._server_pool) > 1 else 0.05
+
+    def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
+        client = self._client
+        if not client.is_connected or self._closed:
+            raise seam.disconnected("closed" if self._closed else "reconnecting", self._where())
+        size = len(headers) + len(payload)
+        if size > client._max_payload:
+            raise seam.too_large(size, client._max_payload)
+        self.stats.out_messages += 1
+        if headers:
+            command = (
+                f"HPUB {subject} {reply} {len(headers)} {size}\r\n"
+                if reply
+                else f"HPUB {subject} {len(headers)} {size}\r\n"
+            )
+            client.put(b"%b%b%b\r\n" % (command.encode(), headers, payload))
+        else:
+            command = f"PUB {subject} {reply} {size}\r\n" if reply else f"PUB {subject} {size}\r\n"
+            client.put(b"%b%b\r\n" % (command.encode(), payload))
+
+    def subscribe(self, subject: str, handler: MessageHandler, queue: str = "") -> Subscription:
+        client = self._client
+        client._sid += 1
+        sid = client._sid
+        # nats-py replays its own table after a reconnect, so the entry must be one of its own.
+        client._subs[sid] = NatsSubscription(client, sid, subject, queue=queue)
+        client.handlers[sid] = handler
+        if client.is_connected:
+            client.put(
+                f"SUB {subject} {queue} {sid}\r\n".encode() if queue else f"SUB {subject} {sid}\r\n".encode()
+            )
+        return Subscription(sid, subject, queue, handler)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        client = self._client
+        if client.is_connected:
+            client.put(f"UNSUB {subscription.sid}\r\n".encode())
+        # What the server sent before it saw the UNSUB is still handled; forgotten with the next fence.
+        client._subs.pop(subscription.sid, None)
+        self._leaving.append(subscription.sid)
+
+    async def fence(self, timeout_s: float = 5.0) -> float:
+        if not self.connected:
+            raise seam.disconnected("reconnecting", self._where())
+        leaving, self._leaving = self._leaving, []
+        denied_before = self._denied
+        start = time.monotonic()
+        pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._client._send_ping(pong)
+                await pong
+        except TimeoutError:
+            self._leaving = leaving + self._leaving
+            raise seam.disconnected(f"no answer to a ping in {timeout_s:g} s", self._where()) from None
+        except asyncio.CancelledError:
+            self._leaving = leaving + self._leaving
+            task = asyncio.current_task()
+            if pong.cancelled() and (task is None or not task.cancelling()):
+                raise seam.disconnected("the connection was lost", self._where()) from None
+            raise
+        for sid in leaving:
+            self._client.handlers.pop(sid, None)
+        for number, operation, subject in self._denials:
+            if number > denied_before and operation == "subscription":
+                raise PermissionDeniedError(
+                    f"the server's permissions do not let {self.name!r} subscribe to {subject}"
+                )
+        return time.monotonic() - start
+
+    async def writable(self) -> None:
+        transport = self._client._transport
+        if transport is not None:
+            with contextlib.suppress(OSError):
+                await transport.drain()  # type: ignore[no-untyped-call]
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        if self.connected:
+            return True
+        if self._closed:
+            return False
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._back.wait()
+        except TimeoutError:
+            return False
+        return self.connected
+
+    def add_listener(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        with contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
+
+    # -- what the client reports --------------------------------------------------------------------
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone: tell everyone before nats-py starts to reconnect."""
+        self._back.clear()
+        self._attempts = 0
+        self._stall_pong = None
+        self.stats.stall_s = 0.0
+        if self._closed:
+            return
+        log.warning("lost the connection to %s: %s", self.server, reason)
+        for listener in list(self._listeners):
+            listener.on_disconnect(reason)
+
+    def denied(self, operation: str, subject: str) -> None:
+        """The server refused a publish or a subscription (its message is in lower case)."""
+        log.warning("the server's permissions do not let %r do: %s %s", self.name, operation, subject)
+        self._denied += 1
+        self._denials.append((self._denied, operation, subject))
+        for listener in list(self._listeners):
+            listener.on_denied(operation, subject)
+
+    def stalled(self, late_s: float) -> None:
+        """The loop did not run for ``late_s``: what is read until the next PONG waited about that long."""
+        self.pulse = time.monotonic()
+        self.stats.stall_s = max(self.stats.stall_s, late_s - PULSE_S)
+        if self._client.is_connected:
+            self._stall_pong = asyncio.get_running_loop().create_future()
+            self._client._pongs.append(self._stall_pong)
+            self._client.put(PING)
+
+    def answered(self, pong: asyncio.Future[Any]) -> None:
+        """A PONG came; if it answers the ping of a stall, what follows it was not held up."""
+        if pong is self._stall_pong:
+            self._stall_pong = None
+            self.stats.stall_s = 0.0
+
+    def _beat(self) -> None:
+        # Whether timers or sockets run first after a stall depends on the loop, so both look.
+        if (late := time.monotonic() - self.pulse) > PULSE_S + STALL_S:
+            self.stalled(late)
+        self.pulse = time.monotonic()
+        if not self._closed:
+            self._pulse_timer = asyncio.get_running_loop().call_later(PULSE_S, self._beat)
+
+    def _choose_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
+        """Any other server first, soon; the spread keeps a herd of clients from arriving together."""
+        self._attempts += 1
+        current = self._client._current_server
+        others = [s for s in servers if current is None or s.uri.netloc != current.uri.netloc]
+        pool = others if others and self._attempts <= len(others) else servers
+        longest = min(2.0, 0.6 * 1.5 ** (self._attempts - 1))
+        return self._rng.choice(pool), self._rng.uniform(0.0, longest)
+
+    async def _on_reconnected(self) -> None:
+        self.stats.reconnects += 1
+        self._attempts = 0
+        self._back.set()
+        log.info("connected again to %s", self.server)
+        for listener in list(self._listeners):
+            listener.on_reconnect()
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = error
+        log.debug("bus: %r", error)
+        if self._opening is not None and "authorization" in str(error).lower():
+            self._opening.reschedule(asyncio.get_running_loop().time())  # trying again would not help
+
+    def __repr__(self) -> str:
+        return f"<NatsTransport {self.name} {self.server} {'up' if self.connected else 'away'}>"
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+
+
+async def connect(options: ConnectOptions) -> NatsTransport:
+    """Open a connection to a nats-server (a :data:`~nats_mesh.wire.transport.Connector`)."""
+    check_surface()
+    transport = NatsTransport(options)
+    await transport.open()
+    return transport

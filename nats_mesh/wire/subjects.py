@@ -1,0 +1,169 @@
+"""The mesh's subjects: built and taken apart here alone (wire version 1, prefix ``mesh.<namespace>.``).
+
+Identity is a token of the subject, so that the server can enforce it; see ``docs/wire.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from nats_mesh.errors import ConfigError
+from nats_mesh.model import check_name, is_name
+
+__all__ = [
+    "ALL",
+    "ANONYMOUS",
+    "INBOX",
+    "QUEUE",
+    "WIRE_VERSION",
+    "Inbox",
+    "RpcSubject",
+    "Subjects",
+    "check_plain_subject",
+    "parse_inbox",
+    "parse_rpc",
+    "reply_allowed",
+]
+
+WIRE_VERSION = 1
+#: The route that means every instance of the service.
+ALL = "all"
+#: The caller token that stands for clients that are not part of the mesh.
+ANONYMOUS = "anonymous"
+#: The queue group of every service subscription.
+QUEUE = "q"
+INBOX = "_INBOX."
+
+_SECRET = re.compile(r"[0-9a-f]{32}")
+_PLAIN = re.compile(r"[^\s.*>\x00-\x20\x7f]+(\.[^\s.*>\x00-\x20\x7f]+)*")
+_MAX_SUBJECT = 1024
+
+
+class RpcSubject(NamedTuple):
+    """A request's subject taken apart; ``route`` is empty and ``instance`` set on a direct one."""
+
+    service: str
+    route: str
+    instance: str
+    endpoint: str
+    caller: str
+
+
+class Inbox(NamedTuple):
+    """A mesh inbox: who reads it, on which connection, under which secret, for which request."""
+
+    caller: str
+    connection: str
+    secret: str
+    number: str
+
+
+class Subjects:
+    """Every subject of one namespace. Names are checked by whoever brings them in (:func:`check_name`)."""
+
+    __slots__ = ("namespace", "prefix")
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = check_name("namespace", namespace)
+        self.prefix = f"mesh.{namespace}."
+
+    def rpc(self, service: str, endpoint: str, caller: str, route: str = ALL) -> str:
+        """Where a caller sends a request that the queue group balances."""
+        return f"{self.prefix}rpc.{service}.{route}.{endpoint}.{caller}"
+
+    def rpc_of(self, service: str, route: str = ALL) -> str:
+        """What an instance subscribes to, in queue group ``q``, for one route."""
+        return f"{self.prefix}rpc.{service}.{route}.*.*"
+
+    def direct(self, service: str, instance: str, endpoint: str, caller: str) -> str:
+        """Where a caller sends a request to one chosen instance."""
+        return f"{self.prefix}direct.{service}.{instance}.{endpoint}.{caller}"
+
+    def direct_of(self, service: str, instance: str) -> str:
+        """What that one instance subscribes to."""
+        return f"{self.prefix}direct.{service}.{instance}.*.*"
+
+    def cancel(self, service: str, caller: str) -> str:
+        """Where a caller says that it no longer waits; the body is the attempt's reply subject."""
+        return f"{self.prefix}cancel.{service}.{caller}"
+
+    def cancel_of(self, service: str) -> str:
+        """What every instance of the service subscribes to."""
+        return f"{self.prefix}cancel.{service}.*"
+
+    def presence(self, service: str, instance: str) -> str:
+        """Where an instance announces itself."""
+        return f"{self.prefix}presence.{service}.{instance}"
+
+    def presence_of(self, service: str = "*") -> str:
+        """What an observer of one service, or of all, subscribes to."""
+        return f"{self.prefix}presence.{service}.*"
+
+    def command_of(self, service: str) -> str:
+        """What an instance subscribes to for operators' commands."""
+        return f"{self.prefix}control.command.{service}.*.*"
+
+    def want(self, kind: str, service: str, observer: str) -> str:
+        """Where an observer leases a kind of telemetry for five seconds."""
+        return f"{self.prefix}telemetry.want.{kind}.{service}.{observer}"
+
+    @property
+    def want_of(self) -> str:
+        """What instances subscribe to, to learn what is wanted."""
+        return f"{self.prefix}telemetry.want.>"
+
+    def telemetry(self, kind: str, service: str, instance: str) -> str:
+        """Where an instance publishes one kind of telemetry, while it is wanted."""
+        return f"{self.prefix}telemetry.{kind}.{service}.{instance}"
+
+    def telemetry_of(self, kind: str, service: str = "*") -> str:
+        """What an observer subscribes to for one kind of telemetry."""
+        return f"{self.prefix}telemetry.{kind}.{service}.*"
+
+
+def parse_rpc(subject: str) -> RpcSubject | None:
+    """Take a ``rpc`` or ``direct`` subject apart; ``None`` where it is neither or a name is not one."""
+    parts = subject.split(".")
+    if len(parts) != 7 or parts[0] != "mesh":
+        return None
+    if not all(is_name(part) for part in parts[3:]):
+        return None
+    if parts[2] == "rpc":
+        return RpcSubject(parts[3], parts[4], "", parts[5], parts[6])
+    if parts[2] == "direct":
+        return RpcSubject(parts[3], "", parts[4], parts[5], parts[6])
+    return None
+
+
+def parse_inbox(subject: str) -> Inbox | None:
+    """Take ``_INBOX.<caller>.<connection>.<secret>.<n>`` apart; ``None`` for any other inbox."""
+    parts = subject.split(".")
+    if len(parts) != 5 or parts[0] != "_INBOX" or _SECRET.fullmatch(parts[3]) is None:
+        return None
+    return Inbox(parts[1], parts[2], parts[3], parts[4])
+
+
+def reply_allowed(reply: str, publisher: str, *, enforced: bool) -> bool:
+    """Whether a message of ``publisher`` may be believed, by the inbox it names for its answer.
+
+    The server never checks where JetStream sends its answers, so a message without its publisher's
+    own inbox may be JetStream's, talked into it by somebody else. In open mode a foreign inbox
+    (``_INBOX.<nuid>``) passes, because identity is only claimed there; an inbox of another mesh
+    member never does.
+    """
+    if reply.startswith(f"{INBOX}{publisher}."):
+        return len(reply) > len(INBOX) + len(publisher) + 1
+    if enforced or not reply.startswith(INBOX) or len(reply) == len(INBOX):
+        return False
+    return parse_inbox(reply) is None
+
+
+def check_plain_subject(subject: str) -> str:
+    """Return a concrete NATS subject, or raise :class:`ConfigError` (wildcards, spaces, empty tokens, length)."""
+    if len(subject) > _MAX_SUBJECT or _PLAIN.fullmatch(subject) is None:
+        raise ConfigError(
+            f"subject {subject[:80]!r}: need tokens joined by '.', without spaces and wildcards, "
+            f"at most {_MAX_SUBJECT} characters"
+        )
+    return subject
