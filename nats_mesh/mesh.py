@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar, Unpack, overload
 
 from msgspec import UNSET
 
+from nats_mesh.blocking import BlockingMesh
 from nats_mesh.client import Client
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.errors import ConfigError
@@ -161,6 +162,10 @@ class Mesh:
     ) -> Reply[Any]:
         """As :meth:`call`, but the whole :class:`Reply`: value, headers, status, instance, attempts, duration."""
         return await self.client.request(target, value, returns=returns, **options)
+
+    def blocking(self) -> BlockingMesh:
+        """The same client for code without ``async``: ``with Mesh("script").blocking() as mesh: …``."""
+        return BlockingMesh(self)
 
     def __repr__(self) -> str:
         return f"<Mesh {self.name} of {self.settings.namespace}, {'open' if self._client else 'closed'}>"

@@ -5,7 +5,8 @@ share it and keep apart by ``mesh_namespace``; they must not stop, kill or freez
 ``nats_server_factory``: servers of one's own, to configure and to break.
 ``nats_cluster``: three clustered servers of one's own. ``mesh_namespace``: a name no other test has.
 
-All are plain fixtures: they serve synchronous tests, and asynchronous ones under any plugin.
+These are plain fixtures: they serve synchronous tests, and asynchronous ones under any plugin.
+``mesh`` is a whole mesh in memory, for tests that run under the anyio plugin (``@pytest.mark.anyio``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -22,6 +23,7 @@ import pytest
 # of every project that has nats-mesh installed.
 if TYPE_CHECKING:
     from nats_mesh.testing.cluster import NatsCluster
+    from nats_mesh.testing.memory import MemoryMesh
     from nats_mesh.testing.server import NatsServer
 
 __all__ = ["NatsServerFactory"]
@@ -65,6 +67,15 @@ def nats_cluster() -> Iterator[NatsCluster]:
 
     with NatsCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+async def mesh(anyio_backend: object) -> AsyncIterator[MemoryMesh]:
+    """A :class:`~nats_mesh.testing.MemoryMesh`: ``await mesh.serve(orders)``, then ``await mesh.call(…)``."""
+    from nats_mesh.testing.memory import MemoryMesh
+
+    async with MemoryMesh() as memory:
+        yield memory
 
 
 @pytest.fixture
