@@ -39,7 +39,7 @@ class Context:
     __slots__ = (
         "_baggage", "_baggage_text", "_clock", "_client", "_headers", "_log", "_reply_headers", "attempt", "caller",
         "claims", "deadline", "endpoint", "idempotency_key", "instance", "namespace", "priority", "raw_headers",
-        "service", "state", "trace",
+        "service", "state", "trace", "tracestate",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,7 @@ class Context:
         clock: Clock,
         client: Client,
         trace: TraceContext,
+        tracestate: str = "",
         headers: Headers | None = None,
         raw_headers: bytes = b"",
         baggage: str = "",
@@ -71,6 +72,7 @@ class Context:
         self.attempt = attempt
         self.deadline = deadline
         self.trace = trace
+        self.tracestate = tracestate
         self.priority = priority
         self.idempotency_key = idempotency_key
         self.state = state

@@ -26,7 +26,7 @@ from nats_mesh.layers.base import Arrival, Gate, Refusal
 from nats_mesh.layers.concurrency import ConcurrencyGate
 from nats_mesh.layers.deadline import DeadlineGate
 from nats_mesh.layers.draining import DrainingGate
-from nats_mesh.model import Headers, Interceptor, Request
+from nats_mesh.model import PRIORITIES, Headers, Interceptor, Request
 from nats_mesh.replier import Replier, merged
 from nats_mesh.telemetry.stats import OTHER, Stats
 from nats_mesh.wire import headers as h
@@ -198,6 +198,7 @@ class Dispatcher:
     def _context(self, served: Served, call: Arrival) -> Context:
         headers = call.headers
         parent = h.field(headers, h.TRACEPARENT)
+        priority = h.text_field(headers, h.PRIORITY)
         trace = parse_traceparent(parent.decode("ascii", "replace")) if parent is not None else None
         if trace is None:
             rng = self._rng
@@ -213,10 +214,11 @@ class Dispatcher:
             clock=self._clock,
             client=self._client,
             trace=trace,
+            tracestate=h.text_field(headers, h.TRACESTATE),
             raw_headers=headers,
-            baggage=_text(headers, h.BAGGAGE),
-            priority=_text(headers, h.PRIORITY) or "default",
-            idempotency_key=_text(headers, h.IDEMPOTENCY_KEY) or None,
+            baggage=h.text_field(headers, h.BAGGAGE),
+            priority=priority if priority in PRIORITIES else "default",
+            idempotency_key=h.text_field(headers, h.IDEMPOTENCY_KEY) or None,
             state=self.state,
         )
 
@@ -336,8 +338,3 @@ _ENDED: dict[str, tuple[Status, str]] = {
     "cancelled": (Status.CANCELLED, "the caller no longer waits"),
     "shutdown": (Status.CANCELLED, "the instance is shutting down and stopped the handler"),
 }
-
-
-def _text(block: bytes, key: bytes) -> str:
-    value = h.field(block, key)
-    return "" if value is None else value.decode("utf-8", "replace")

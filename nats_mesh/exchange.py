@@ -11,14 +11,12 @@ from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
 from nats_mesh.core.trace import parse_traceparent
 from nats_mesh.endpoint import Contract
 from nats_mesh.errors import CodecError, ConfigError
-from nats_mesh.model import Request
+from nats_mesh.model import PRIORITIES, Request
 from nats_mesh.telemetry.stats import Series
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, RAW, Codec, by_content_type, check_codec
 
 __all__ = ["Target", "decode_value", "encode_value", "request_block"]
-
-_PRIORITIES = frozenset({"critical", "default", "sheddable"})
 
 
 class Target:
@@ -72,6 +70,8 @@ def request_block(
     if parent is not None:
         if (baggage := parent.baggage_header()) and "baggage" not in headers:
             extra = f"baggage: {baggage}\r\n"
+        if parent.tracestate and "tracestate" not in headers and "traceparent" not in headers:
+            extra += f"tracestate: {parent.tracestate}\r\n"
         if priority is None and parent.priority != "default":
             priority = parent.priority
     if request.attempt > 1:
@@ -79,8 +79,8 @@ def request_block(
     if request.idempotency_key is not None:
         extra += f"Mesh-Idempotency-Key: {_plain_value('idempotency_key', request.idempotency_key)}\r\n"
     if priority is not None:
-        if priority not in _PRIORITIES:
-            raise ConfigError(f"priority {priority!r}: use one of {', '.join(sorted(_PRIORITIES))}")
+        if priority not in PRIORITIES:
+            raise ConfigError(f"priority {priority!r}: use one of {', '.join(sorted(PRIORITIES))}")
         extra += f"Mesh-Priority: {priority}\r\n"
     if codec is not JSON and "content-type" not in headers:
         extra += f"content-type: {codec.content_type}\r\n"

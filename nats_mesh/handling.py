@@ -59,6 +59,8 @@ def decode_body(endpoint: Endpoint, codec: Codec | None, payload: bytes) -> Any:
         raise UndecodableError(f"{name} takes no value, but the request has a body of {len(payload)} bytes")
     if not payload and endpoint.value_optional:
         return NOTHING
+    if codec is None and endpoint.value_type is bytes:
+        return payload
     if codec is None:
         raise UndecodableError(
             f"{name}: unknown content-type; use application/json, application/msgpack or application/octet-stream"

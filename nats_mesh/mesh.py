@@ -54,7 +54,7 @@ class Mesh:
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
     ) -> None:
-        self.name = check_name("caller", name, reserved=True)
+        self.name = check_name("caller", name)
         if policies is not None:
             raise ConfigError(f"mesh {name!r}: this version applies no policies yet; leave out policies=")
         self.settings = settings or Settings.resolve(

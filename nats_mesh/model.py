@@ -11,6 +11,8 @@ from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar
 from nats_mesh.errors import ConfigError, Status
 
 __all__ = [
+    "CONTROL",
+    "PRIORITIES",
     "CallOptions",
     "Headers",
     "HeadersLike",
@@ -30,12 +32,14 @@ T = TypeVar("T")
 #: What ``headers=`` accepts: a mapping (a list as value keeps every value) or pairs.
 HeadersLike: TypeAlias = "Mapping[str, Any] | Iterable[tuple[str, Any]]"
 
-#: The values of ``Mesh-Priority``.
+#: The values of ``Mesh-Priority``, and their type.
+PRIORITIES = frozenset({"critical", "default", "sheddable"})
 Priority: TypeAlias = str
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+#: What cannot stand in a header value: control characters other than the tab.
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RESERVED = frozenset({"all", "anonymous"})
 
 
@@ -182,7 +186,7 @@ def _wire_value(name: str, value: object) -> str:
             f"header {name!r}: a value must be str (or bytes under a '-bin' name), got {type(value).__name__}"
         )
     text = str(value)
-    if (bad := _FORBIDDEN.search(text)) is not None:
+    if (bad := CONTROL.search(text)) is not None:
         raise ConfigError(f"header {name!r}: {bad[0]!a} at position {bad.start()} cannot stand in a value")
     try:
         text.encode()

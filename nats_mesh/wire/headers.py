@@ -6,7 +6,7 @@ Lookups of the mesh's own fields scan the raw block; a dictionary is built for u
 
 from __future__ import annotations
 
-from nats_mesh.model import Headers, is_reserved_header
+from nats_mesh.model import CONTROL, Headers, is_reserved_header
 
 __all__ = [
     "ATTEMPT",
@@ -32,6 +32,8 @@ __all__ = [
     "one_line",
     "parse",
     "server_status",
+    "text",
+    "text_field",
     "user_headers",
 ]
 
@@ -71,6 +73,17 @@ def field(block: bytes, key: bytes) -> bytes | None:
     return block[start : block.find(b"\r\n", start)].strip()
 
 
+def text(value: bytes) -> str:
+    """A value as text. Control characters become blanks: a bare CR or LF handed on would forge a line elsewhere."""
+    return CONTROL.sub(" ", value.decode("utf-8", "replace"))
+
+
+def text_field(block: bytes, key: bytes) -> str:
+    """As :func:`field`, as text; empty where the field is missing."""
+    value = field(block, key)
+    return "" if value is None else text(value)
+
+
 def int_field(block: bytes, key: bytes) -> int | None:
     """A whole number; :class:`ValueError` where the field is there and is none (or has over 15 digits)."""
     value = field(block, key)
@@ -101,7 +114,7 @@ def parse(block: bytes) -> list[tuple[str, str]]:
             continue
         if value[:1] == b" ":
             value = value[1:]
-        pairs.append((name.strip().decode("ascii"), value.decode("utf-8", "replace")))
+        pairs.append((name.strip().decode("ascii"), text(value)))
     return pairs
 
 

@@ -103,7 +103,7 @@ class TaskPool:
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """As :meth:`spawn`, for whoever needs no handle on the task."""
-        self.spawn(work).get_name()
+        _ = self.spawn(work)
 
     def _done(self, task: asyncio.Task[None], on_done: Callable[[], None] | None = None) -> None:
         self.tasks.discard(task)

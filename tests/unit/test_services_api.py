@@ -4,7 +4,7 @@ import datetime
 import json
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # ships no types
+import jsonschema
 import msgspec
 import pytest
 from hypothesis import given
