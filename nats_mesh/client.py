@@ -179,6 +179,7 @@ class Client:
     async def _send(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
         start = self._now()
         status = Status.OK
+        known.series.in_flight += 1
         try:
             try:
                 return await self._attempt(known, known.subject, request, parent, start)
@@ -199,6 +200,7 @@ class Client:
             status = Status.INVALID_ARGUMENT
             raise
         finally:
+            known.series.in_flight -= 1
             known.series.record(self._now() - start, status)
 
     async def _attempt(

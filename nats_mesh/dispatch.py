@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from nats_mesh.client import Client
 from nats_mesh.clock import Clock
@@ -28,11 +28,11 @@ from nats_mesh.layers.deadline import DeadlineGate
 from nats_mesh.layers.draining import DrainingGate
 from nats_mesh.model import PRIORITIES, Headers, Interceptor, Request
 from nats_mesh.replier import Replier, merged
-from nats_mesh.telemetry.stats import OTHER, Stats
+from nats_mesh.telemetry.stats import OTHER, Series, Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, Codec, by_content_type
 from nats_mesh.wire.loop import CancelledError, TaskPool, call_later
-from nats_mesh.wire.subjects import ANONYMOUS, INBOX, parse_rpc, reply_allowed
+from nats_mesh.wire.subjects import ANONYMOUS, FOREIGN_INBOXES, INBOX, parse_rpc, reply_allowed
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Dispatcher"]
@@ -42,6 +42,18 @@ log = logging.getLogger("nats_mesh.instance")
 _MAX_ROUTES = 4096
 #: What a caller learns of an error that the endpoint does not declare; the details go to the log.
 INTERNAL_TEXT = "internal error"
+
+
+class _Route(NamedTuple):
+    """What a request's subject says, looked up once; ``served`` is ``None`` where the endpoint does not exist."""
+
+    served: Served | None
+    endpoint: str
+    caller: str
+    #: What a reply subject of this caller begins with.
+    inbox: str
+    addressed: bool
+    series: Series
 
 
 class Dispatcher:
@@ -78,7 +90,8 @@ class Dispatcher:
         self._gauge = AgeGauge()
         self._pool = TaskPool(self._died)
         self._running: dict[str, Arrival] = {}
-        self._routes: dict[str, tuple[Served | None, str, str, str, bool]] = {}
+        self._calls: set[Arrival] = set()
+        self._routes: dict[str, _Route] = {}
         self.served = {name: self._serve(endpoint, interceptors) for name, endpoint in endpoints.items()}
 
     def _serve(self, endpoint: Endpoint, interceptors: Sequence[Interceptor]) -> Served:
@@ -103,20 +116,27 @@ class Dispatcher:
         if route is None:
             self._drop("malformed", subject)
             return
-        served, endpoint, caller, inbox, addressed = route
-        if not reply.startswith(inbox) and not reply_allowed(reply, caller, enforced=self._enforced):
+        if not reply.startswith(route.inbox) and not reply_allowed(
+            reply, route.caller, enforced=self._enforced
+        ):
             self._drop("forged", subject)
             return
-        if served is None:
-            self._refuse_unknown(reply, endpoint, caller)
+        if route.served is None:
+            self._refuse_unknown(reply, route)
             return
-        self._admit(served, caller, reply, headers, payload, addressed)
+        self._admit(route.served, route, reply, headers, payload)
 
     def on_plain(self, served: Served, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on a plain subject that an endpoint serves; nobody's identity is known there."""
         if reply.startswith("$"):
             reply = ""  # JetStream asks for an acknowledgement; an answer there would be one
-        self._admit(served, ANONYMOUS, reply, headers, payload, False)
+        elif reply and not reply.startswith(FOREIGN_INBOXES):
+            self._drop("forged", subject)  # answering there would be publishing on somebody's behalf
+            return
+        route = self._routes.get(subject)
+        if route is None:
+            route = self._remember(subject, served, served.endpoint.name, ANONYMOUS, addressed=False)
+        self._admit(served, route, reply, headers, payload)
 
     def on_cancel(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A caller no longer waits for one of its attempts."""
@@ -128,37 +148,46 @@ class Dispatcher:
         if call is not None and call.caller == caller:
             self._end(call, "cancelled")
 
-    def _route(self, subject: str) -> tuple[Served | None, str, str, str, bool] | None:
+    def _route(self, subject: str) -> _Route | None:
         parsed = parse_rpc(subject)
         if parsed is None or parsed.service != self.service:
             return None
         served = self.served.get(parsed.endpoint)
-        route = (served, parsed.endpoint, parsed.caller, f"{INBOX}{parsed.caller}.", bool(parsed.instance))
+        return self._remember(
+            subject, served, parsed.endpoint, parsed.caller, addressed=bool(parsed.instance)
+        )
+
+    def _remember(
+        self, subject: str, served: Served | None, endpoint: str, caller: str, *, addressed: bool
+    ) -> _Route:
+        series = self._stats.series("in", self.service, endpoint if served is not None else OTHER, caller)
+        route = _Route(served, endpoint, caller, f"{INBOX}{caller}.", addressed, series)
         if len(self._routes) >= _MAX_ROUTES:
             self._routes.pop(next(iter(self._routes)))
         self._routes[subject] = route
         return route
 
-    def _admit(
-        self, served: Served, caller: str, reply: str, headers: bytes, payload: bytes, addressed: bool
-    ) -> None:
+    def _admit(self, served: Served, route: _Route, reply: str, headers: bytes, payload: bytes) -> None:
         received = self._now()
         call = Arrival(
-            caller=caller,
+            caller=route.caller,
+            series=route.series,
             reply=reply,
             headers=headers,
             payload=payload,
             received=received,
             stall_s=self._transport.stats.stall_s,
-            instance_addressed=addressed,
+            instance_addressed=route.addressed,
         )
         for entered, gate in enumerate(served.gates):
             refusal = gate.enter(call)
             if refusal is not None:
                 for held in served.gates[:entered]:
                     held.leave(call)
-                self._refuse(served, call, refusal)
+                self._refuse(call, refusal)
                 return
+        route.series.in_flight += 1
+        self._calls.add(call)
         task = self._pool.spawn(self._run(served, call), partial(self._finish, served, call))
         call.stop = task.cancel
         call.timer = call_later(call.deadline - received, self._end, call, "deadline")
@@ -266,11 +295,10 @@ class Dispatcher:
             "%s.%s, called by %s, failed", self.service, name, call.caller, exc_info=error,
             extra={"service": self.service, "endpoint": name, "caller": call.caller},
         )  # fmt: skip
-        series = self._stats.series("in", self.service, name, call.caller)
-        series.last_error = f"{type(error).__name__}: {error}"
+        call.series.last_error = f"{type(error).__name__}: {error}"
         self.replier.fail(call, Status.INTERNAL, INTERNAL_TEXT)
 
-    def _refuse(self, served: Served, call: Arrival, refusal: Refusal) -> None:
+    def _refuse(self, call: Arrival, refusal: Refusal) -> None:
         self.replier.fail(
             call,
             refusal.status,
@@ -278,14 +306,20 @@ class Dispatcher:
             refused=refusal.refused,
             retry_after_s=refusal.retry_after_s,
         )
-        self._stats.series("in", self.service, served.endpoint.name, call.caller).record(0.0, refusal.status)
+        call.series.refuse(refusal.status)
 
-    def _refuse_unknown(self, reply: str, endpoint: str, caller: str) -> None:
-        call = Arrival(caller=caller, reply=reply, headers=b"", payload=b"", received=self._now())
+    def _refuse_unknown(self, reply: str, route: _Route) -> None:
+        call = Arrival(
+            caller=route.caller,
+            series=route.series,
+            reply=reply,
+            headers=b"",
+            payload=b"",
+            received=self._now(),
+        )
         known = ", ".join(sorted(self.served)) or "none"
-        text = f"{self.service} has no endpoint {endpoint!r}; it has: {known[:512]}"
-        self.replier.fail(call, Status.UNIMPLEMENTED, text, refused=Refused.UNIMPLEMENTED)
-        self._stats.series("in", self.service, OTHER, caller).record(0.0, Status.UNIMPLEMENTED)
+        text = f"{self.service} has no endpoint {route.endpoint!r}; it has: {known[:512]}"
+        self._refuse(call, Refusal(Status.UNIMPLEMENTED, Refused.UNIMPLEMENTED, text))
 
     # -- ending -------------------------------------------------------------------------------------
 
@@ -308,8 +342,9 @@ class Dispatcher:
             self.replier.fail(call, status, text)
         took = self._now() - call.received
         served.concurrency.took(took)
-        series = self._stats.series("in", self.service, served.endpoint.name, call.caller)
-        series.record(took, call.status or Status.UNKNOWN)
+        call.series.in_flight -= 1
+        call.series.record(took, call.status or Status.UNKNOWN)
+        self._calls.discard(call)
         call.stop = None
 
     def _died(self, error: BaseException) -> None:
@@ -326,11 +361,11 @@ class Dispatcher:
         """Wait for what runs, then stop what still does; returns how many had to be stopped."""
         if await self._pool.join(timeout_s):
             return 0
-        for call in list(self._running.values()):
+        stopped = list(self._calls)
+        for call in stopped:
             self._end(call, "shutdown")
-        stopped = self._pool.cancel_all()
         await self._pool.join(2.0)
-        return stopped
+        return len(stopped)
 
 
 _ENDED: dict[str, tuple[Status, str]] = {

@@ -92,8 +92,8 @@ class Announcer:
         self._timer = call_later(delay_s, self._beat)
 
     def _beat(self) -> None:
+        self._schedule()  # first: whatever one beat meets, the next one comes
         self._say(Kind.BEAT)
-        self._schedule()
 
     def _say(self, kind: Kind) -> None:
         self._seq += 1

@@ -128,7 +128,10 @@ def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
             namespaces.add(namespace)
         for endpoint in info.endpoints:
             if namespace is None:
-                endpoints.setdefault(endpoint.name, endpoint.subject)
+                if (
+                    "*" not in endpoint.subject and ">" not in endpoint.subject
+                ):  # a pattern is nowhere to send to
+                    endpoints.setdefault(endpoint.name, endpoint.subject)
             elif (declared := endpoint.metadata.get("mesh.timeout_ms", "")).isdigit():
                 timeouts[endpoint.name] = int(declared) / 1000.0
     return ServiceFacts(frozenset(namespaces), endpoints, timeouts) if known else None

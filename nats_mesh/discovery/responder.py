@@ -21,11 +21,11 @@ from nats_mesh.discovery.services_api import (
     stats_response,
 )
 from nats_mesh.errors import DisconnectedError
+from nats_mesh.wire.subjects import FOREIGN_INBOXES
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Responder"]
 
-_INBOXES = ("_INBOX.", "_R_.")
 _SCHEMAS = ("mesh.schema.request", "mesh.schema.response")
 
 
@@ -86,7 +86,7 @@ class Responder:
         verb = parse_verb(subject, self._name, self._instance)
         if verb is None:
             return
-        if not reply.startswith(_INBOXES):
+        if not reply.startswith(FOREIGN_INBOXES):
             self.unanswered += 1
             return
         try:

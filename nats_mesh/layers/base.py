@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from nats_mesh.errors import Refused, Status
+from nats_mesh.telemetry.stats import Series
 
 __all__ = ["Arrival", "Gate", "Refusal"]
 
@@ -37,13 +38,14 @@ class Arrival:
 
     __slots__ = (
         "attempt", "caller", "deadline", "ended", "headers", "instance_addressed", "payload", "received", "reply",
-        "stall_s", "status", "stop", "timer",
+        "series", "stall_s", "status", "stop", "timer",
     )  # fmt: skip
 
     def __init__(
         self,
         *,
         caller: str,
+        series: Series,
         reply: str,
         headers: bytes,
         payload: bytes,
@@ -52,6 +54,8 @@ class Arrival:
         instance_addressed: bool = False,
     ) -> None:
         self.caller = caller
+        #: Where the call is counted.
+        self.series = series
         self.reply = reply
         self.headers = headers
         self.payload = payload

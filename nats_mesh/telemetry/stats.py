@@ -95,6 +95,10 @@ class Series:
             self.by_status[status] = self.by_status.get(status, 0) + 1
         self.histogram.record(duration_s)
 
+    def refuse(self, status_name: str) -> None:
+        """Count a call that never began: it has a status but no duration, which would flatter the quantiles."""
+        self.by_status[status_name] = self.by_status.get(status_name, 0) + 1
+
     @property
     def requests(self) -> int:
         """How many calls finished."""

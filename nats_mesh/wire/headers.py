@@ -70,7 +70,8 @@ def field(block: bytes, key: bytes) -> bytes | None:
     if at < 0:
         return None
     start = at + len(key)
-    return block[start : block.find(b"\r\n", start)].strip()
+    end = block.find(b"\r\n", start)
+    return block[start : end if end >= 0 else None].strip()
 
 
 def text(value: bytes) -> str:

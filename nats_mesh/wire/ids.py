@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 
 from nats.nuid import NUID
@@ -9,6 +10,15 @@ from nats.nuid import NUID
 __all__ = ["new_id", "new_secret"]
 
 _nuid = NUID()
+
+
+def _anew() -> None:
+    global _nuid
+    _nuid = NUID()
+
+
+if hasattr(os, "register_at_fork"):  # a forked worker would go on with its parent's ids
+    os.register_at_fork(after_in_child=_anew)
 
 
 def new_id() -> str:

@@ -106,7 +106,7 @@ class ReplyMux:
         if operation != "publish":
             return
         for sink in list(self._sinks.values()):
-            if sink.subject.lower() == subject:
+            if sink.subject == subject:
                 sink.on_failure(
                     PermissionDeniedError(
                         f"the server's permissions do not let {self._transport.name!r} publish on {sink.subject}"

@@ -8,7 +8,8 @@ What is replaced, and why:
   goes through one buffer, in order, sent once per turn of the loop;
 - losing the connection: nats-py waits for a dead socket to flush and keeps requests waiting; here the
   socket is aborted and the owner is told at once;
-- errors after which nats-py closes for good (expired credentials among them) lead to a reconnect.
+- errors after which nats-py closes for good (expired credentials among them) lead to a reconnect;
+- nats-py's reader and its reconnecting end silently on an exception they do not know; here neither does.
 
 The private surface this touches is checked in :func:`check_surface` before the first connection.
 """
@@ -35,13 +36,16 @@ __all__ = ["PING", "PULSE_S", "STALL_S", "NatsClient", "Owner", "check_surface"]
 log = logging.getLogger("nats_mesh.bus")
 
 PING = b"PING\r\n"
+_MAX_LINE = 8192
 #: How often the loop's pulse is felt, and the lateness from which on it counts as a stall (seconds).
 PULSE_S = 0.1
 STALL_S = 0.25
-_DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]+)\"")
+_DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]+)\"", re.IGNORECASE)
 _PRIVATE = (
-    "_attempt_reconnect", "_flush_pending", "_pending", "_pending_data_size", "_pongs", "_process_err",
-    "_process_msg", "_process_op_err", "_process_pong", "_send_command", "_send_ping", "_sid", "_subs", "_transport",
+    "_attempt_reconnect", "_current_server", "_flush_pending", "_flusher_task", "_max_payload", "_ping_interval_task",
+    "_pings_outstanding", "_pongs", "_process_connect_init", "_process_err", "_process_msg", "_process_op_err",
+    "_process_pong", "_ps", "_read_loop", "_reading_task", "_send_command", "_send_ping", "_server_info",
+    "_server_pool", "_sid", "_subs", "_transport",
 )  # fmt: skip
 
 
@@ -63,6 +67,8 @@ class Owner(Protocol):
     pulse: float
 
     def stalled(self, late_s: float) -> None: ...
+
+    def asked(self, pong: asyncio.Future[Any]) -> None: ...
 
     def answered(self, pong: asyncio.Future[Any]) -> None: ...
 
@@ -110,14 +116,22 @@ class NatsClient(Client):
         self._pings_outstanding = 0
 
     async def _process_err(self, err_msg: str) -> None:
-        found = _DENIED.search(err_msg)
+        # nats-py hands the message over in lower case; two subjects may differ in nothing but that.
+        line = bytes(self._ps.buf[:_MAX_LINE]).partition(b"\r\n")[0].decode("utf-8", "replace")
+        found = _DENIED.search(line) or _DENIED.search(err_msg)
         if found is not None:
-            self.owner.denied(found[1], found[2])
+            self.owner.denied(found[1].lower(), found[2])
         elif "permissions violation" in err_msg or "invalid subject" in err_msg:
             log.warning("the server refused something: %s", err_msg.strip("'"))
         else:
             log.warning("the server closes the connection: %s", err_msg.strip("'"))
             await self._process_op_err(nats.errors.Error(f"nats: {err_msg.strip(chr(39))}"))
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        task = asyncio.current_task()
+        if self.is_connected and task is not None and task is self._reading_task and not task.cancelling():
+            await self._process_op_err(nats.errors.Error("the reader failed; the log above says why"))
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -151,11 +165,33 @@ class NatsClient(Client):
         return future
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
-        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        pong = future or asyncio.get_running_loop().create_future()
+        self._pongs.append(pong)
+        self.owner.asked(pong)
         self._out.append(PING)
         self.flush_out()
 
-    # -- losing the connection ----------------------------------------------------------------------
+    # -- losing the connection, and getting it back -------------------------------------------------
+
+    async def _process_connect_init(self) -> None:
+        # What an attempt that failed half-way left running would read and ping the new socket too.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+        if not self._reconnecting:
+            await super()._process_connect_init()
+            return
+        try:
+            await super()._process_connect_init()
+        except (OSError, nats.errors.Error, TimeoutError):
+            raise
+        # A credentials file that is being rewritten, an odd INFO: whatever it is, the next attempt may do.
+        except Exception as error:
+            raise nats.errors.Error(f"nats: {type(error).__name__}: {error}") from error
+
+    @property
+    def _reconnecting(self) -> bool:
+        return self._reconnection_task is not None and self._reconnection_task is asyncio.current_task()
 
     async def _process_op_err(self, e: Exception) -> None:
         if not self.is_closed and not self.is_reconnecting:

@@ -14,21 +14,14 @@ import logging
 import random
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Server
 from nats.aio.subscription import Subscription as NatsSubscription
 
-from nats_mesh.errors import (
-    CallError,
-    ConfigError,
-    DisconnectedError,
-    Executed,
-    PermissionDeniedError,
-    Status,
-)
+from nats_mesh.errors import ConfigError, DisconnectedError, PermissionDeniedError
 from nats_mesh.wire import transport as seam
+from nats_mesh.wire.dialling import arguments, is_hopeless, unreachable, where, without_secrets
 from nats_mesh.wire.ids import new_id
 from nats_mesh.wire.nats_client import PING, PULSE_S, STALL_S, NatsClient, check_surface
 from nats_mesh.wire.transport import ConnectOptions, Listener, MessageHandler, Subscription
@@ -38,6 +31,8 @@ __all__ = ["NatsTransport", "connect"]
 log = logging.getLogger("nats_mesh.bus")
 
 _HIGH_WATER = 1 << 20
+#: The longest command line that a server takes (its default max_control_line) before it closes the connection.
+_MAX_LINE = 4096
 
 
 class NatsTransport:
@@ -60,7 +55,12 @@ class NatsTransport:
         self._pulse_timer: asyncio.TimerHandle | None = None
         self._attempts = 0
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        # Subscriptions whose verdict no fence has seen yet: how many denials there were before, and the subject.
+        self._fresh: dict[int, tuple[int, str]] = {}
+        # Subscriptions that were left: since the last ping, and before each ping that is not answered yet.
         self._leaving: list[int] = []
+        self._left: dict[asyncio.Future[Any], list[int]] = {}
         self._last_error: Exception | None = None
 
     # -- opening and closing ------------------------------------------------------------------------
@@ -69,86 +69,62 @@ class NatsTransport:
         """Connect within ``connect_timeout_s`` or raise a :class:`DisconnectedError` that says why."""
         options = self._options
         try:
-            async with asyncio.timeout(options.connect_timeout_s) as self._opening:
-                await self._client.connect(**self._arguments())
-            self._opening = None
+            try:
+                async with asyncio.timeout(options.connect_timeout_s) as self._opening:
+                    await self._client.connect(**self._arguments())
+            finally:
+                self._opening = None
         except TimeoutError:
             await self._give_up()
-            raise self._unreachable(self._last_error) from None
+            raise unreachable(options, self._last_error) from None
         except (OSError, nats.errors.Error) as error:
             await self._give_up()
-            raise self._unreachable(error) from error
+            raise unreachable(options, error) from error
         except (ValueError, TypeError) as error:
             await self._give_up()
-            raise ConfigError(f"cannot connect to {self._where()}: {error}") from error
+            raise ConfigError(f"cannot connect to {where(options)}: {error}") from error
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
         if not self._client._server_info.get("headers", False):
             await self.close()
             raise ConfigError(f"the server at {self.server} has headers switched off; the mesh needs them")
         self._back.set()
+        self.pulse = time.monotonic()
         self._beat()
 
     def _arguments(self) -> dict[str, Any]:
-        options = self._options
-        arguments: dict[str, Any] = {
-            "servers": list(options.servers),
-            "name": options.name,
-            "allow_reconnect": True,
-            "max_reconnect_attempts": -1,
-            "reconnect_time_wait": 0.25,
-            "connect_timeout": min(2.0, options.connect_timeout_s),
-            "ping_interval": options.ping_interval_s,
-            "max_outstanding_pings": options.max_outstanding_pings,
-            "pending_size": 0,
+        return {
+            **arguments(self._options),
             "error_cb": self._on_error,
             "reconnected_cb": self._on_reconnected,
             "reconnect_to_server_handler": self._choose_server,
-            "inbox_prefix": f"_INBOX.{options.name}.{self.connection}.js",
-            "user": options.user,
-            "password": options.password,
-            "token": options.token,
-            "user_credentials": options.credentials,
-            "nkeys_seed_str": options.nkey_seed,
+            "inbox_prefix": f"_INBOX.{self.name}.{self.connection}.js",
         }
-        if options.tls is not None:
-            arguments["tls"] = options.tls
-        return {key: value for key, value in arguments.items() if value is not None}
 
     async def _give_up(self) -> None:
         self._closed = True
-        with contextlib.suppress(
-            Exception
-        ):  # closing something that never opened may fail in any way; it is gone
+        # Closing something that never opened may fail in any way; it is gone.
+        with contextlib.suppress(Exception):
             self._client.abort_socket()
             await self._client.close()
 
-    def _unreachable(self, error: Exception | None) -> CallError:
-        text = str(error or "no answer").strip()
-        if "authorization" in text.lower() or "authentication" in text.lower():
-            return PermissionDeniedError(
-                f"{self._where()} refused the credentials of {self.name!r}: {text}",
-                status=Status.UNAUTHENTICATED,
-            )
-        return DisconnectedError(
-            f"cannot reach {self._where()} within {self._options.connect_timeout_s:g} s: {text}; "
-            "is a nats-server running there? 'nats-mesh up' starts one",
-            executed=Executed.NO,
-        )
-
-    def _where(self) -> str:
-        return ", ".join(_without_secrets(server) for server in self._options.servers)
-
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        # Whoever closes a second time waits for the first; a cancelled closer leaves nothing open.
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._pulse_timer is not None:
             self._pulse_timer.cancel()
-        if self._client.is_connected:
-            with contextlib.suppress(DisconnectedError):
-                await self.fence(timeout_s=1.0)
-        with contextlib.suppress(
-            Exception
-        ):  # nats-py raises what the dying socket raises; it is closed either way
+        try:
+            await self.fence(timeout_s=1.0)
+        except (DisconnectedError, PermissionDeniedError):
+            self._client.abort_socket()  # it answers no ping: there is nothing to wait for
+        self._closed = True
+        # nats-py raises what the dying socket raises; it is closed either way.
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(2.0):
                 await self._client.close()
         self._client.abort_socket()
@@ -166,7 +142,7 @@ class NatsTransport:
     @property
     def server(self) -> str:
         url = self._client.connected_url
-        return _without_secrets(url.geturl()) if url is not None else self._where()
+        return without_secrets(url.geturl()) if url is not None else where(self._options)
 
     @property
     def server_version(self) -> str:
@@ -190,21 +166,23 @@ class NatsTransport:
     def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
         client = self._client
         if not client.is_connected or self._closed:
-            raise seam.disconnected("closed" if self._closed else "reconnecting", self._where())
+            raise seam.disconnected(self._why(), where(self._options))
         size = len(headers) + len(payload)
         if size > client._max_payload:
             raise seam.too_large(size, client._max_payload)
-        self.stats.out_messages += 1
         if headers:
             command = (
                 f"HPUB {subject} {reply} {len(headers)} {size}\r\n"
                 if reply
                 else f"HPUB {subject} {len(headers)} {size}\r\n"
             )
-            client.put(b"%b%b%b\r\n" % (command.encode(), headers, payload))
         else:
             command = f"PUB {subject} {reply} {size}\r\n" if reply else f"PUB {subject} {size}\r\n"
-            client.put(b"%b%b\r\n" % (command.encode(), payload))
+        line = command.encode()
+        if len(line) > _MAX_LINE:
+            raise seam.line_too_long(len(line), _MAX_LINE)
+        self.stats.out_messages += 1
+        client.put(b"%b%b%b\r\n" % (line, headers, payload))
 
     def subscribe(self, subject: str, handler: MessageHandler, queue: str = "") -> Subscription:
         client = self._client
@@ -213,6 +191,7 @@ class NatsTransport:
         # nats-py replays its own table after a reconnect, so the entry must be one of its own.
         client._subs[sid] = NatsSubscription(client, sid, subject, queue=queue)
         client.handlers[sid] = handler
+        self._fresh[sid] = (self._denied, subject)
         if client.is_connected:
             client.put(
                 f"SUB {subject} {queue} {sid}\r\n".encode() if queue else f"SUB {subject} {sid}\r\n".encode()
@@ -221,17 +200,19 @@ class NatsTransport:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         client = self._client
-        if client.is_connected:
-            client.put(f"UNSUB {subscription.sid}\r\n".encode())
-        # What the server sent before it saw the UNSUB is still handled; forgotten with the next fence.
         client._subs.pop(subscription.sid, None)
+        self._fresh.pop(subscription.sid, None)
+        if not client.is_connected:
+            client.handlers.pop(subscription.sid, None)
+            return
+        client.put(f"UNSUB {subscription.sid}\r\n".encode())
+        # What the server sent before it saw the UNSUB is still handled; forgotten once it answers a ping.
         self._leaving.append(subscription.sid)
 
     async def fence(self, timeout_s: float = 5.0) -> float:
         if not self.connected:
-            raise seam.disconnected("reconnecting", self._where())
-        leaving, self._leaving = self._leaving, []
-        denied_before = self._denied
+            raise seam.disconnected(self._why(), where(self._options))
+        fresh, self._fresh = self._fresh, {}
         start = time.monotonic()
         pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         try:
@@ -239,22 +220,27 @@ class NatsTransport:
                 await self._client._send_ping(pong)
                 await pong
         except TimeoutError:
-            self._leaving = leaving + self._leaving
-            raise seam.disconnected(f"no answer to a ping in {timeout_s:g} s", self._where()) from None
+            self._fresh = fresh | self._fresh
+            raise seam.disconnected(f"no answer to a ping in {timeout_s:g} s", where(self._options)) from None
         except asyncio.CancelledError:
-            self._leaving = leaving + self._leaving
+            self._fresh = fresh | self._fresh
             task = asyncio.current_task()
             if pong.cancelled() and (task is None or not task.cancelling()):
-                raise seam.disconnected("the connection was lost", self._where()) from None
+                raise seam.disconnected("the connection was lost", where(self._options)) from None
             raise
-        for sid in leaving:
-            self._client.handlers.pop(sid, None)
         for number, operation, subject in self._denials:
-            if number > denied_before and operation == "subscription":
+            if operation == "subscription" and any(
+                number > before and subject == wanted for before, wanted in fresh.values()
+            ):
                 raise PermissionDeniedError(
                     f"the server's permissions do not let {self.name!r} subscribe to {subject}"
                 )
         return time.monotonic() - start
+
+    def _why(self) -> str:
+        if self._closed:
+            return "closed"
+        return "reconnecting" if self._last_error is None else f"reconnecting: {self._last_error}"
 
     async def writable(self) -> None:
         transport = self._client._transport
@@ -289,19 +275,34 @@ class NatsTransport:
         self._attempts = 0
         self._stall_pong = None
         self.stats.stall_s = 0.0
+        for sids in (self._leaving, *self._left.values()):
+            self._forget(sids)
+        self._leaving, self._left = [], {}
+        self._last_error = None
         if self._closed:
             return
         log.warning("lost the connection to %s: %s", self.server, reason)
+        self._tell("on_disconnect", reason)
+
+    def _tell(self, what: str, *args: str) -> None:
         for listener in list(self._listeners):
-            listener.on_disconnect(reason)
+            try:
+                getattr(listener, what)(*args)
+            # Whatever a listener raises would end nats-py's reader or its reconnecting: it is logged and counted.
+            except Exception:
+                self.stats.dropped_handler_errors += 1
+                log.exception("%s of %r failed", what, listener)
+
+    def _forget(self, sids: list[int]) -> None:
+        for sid in sids:
+            self._client.handlers.pop(sid, None)
 
     def denied(self, operation: str, subject: str) -> None:
-        """The server refused a publish or a subscription (its message is in lower case)."""
+        """The server refused a publish or a subscription."""
         log.warning("the server's permissions do not let %r do: %s %s", self.name, operation, subject)
         self._denied += 1
         self._denials.append((self._denied, operation, subject))
-        for listener in list(self._listeners):
-            listener.on_denied(operation, subject)
+        self._tell("on_denied", operation, subject)
 
     def stalled(self, late_s: float) -> None:
         """The loop did not run for ``late_s``: what is read until the next PONG waited about that long."""
@@ -312,8 +313,14 @@ class NatsTransport:
             self._client._pongs.append(self._stall_pong)
             self._client.put(PING)
 
+    def asked(self, pong: asyncio.Future[Any]) -> None:
+        """A PING is about to be written, behind every UNSUB so far."""
+        if self._leaving:
+            self._left[pong], self._leaving = self._leaving, []
+
     def answered(self, pong: asyncio.Future[Any]) -> None:
-        """A PONG came; if it answers the ping of a stall, what follows it was not held up."""
+        """A PONG came: nothing more comes for what was left before its PING; the ping of a stall ends the stall."""
+        self._forget(self._left.pop(pong, []))
         if pong is self._stall_pong:
             self._stall_pong = None
             self.stats.stall_s = 0.0
@@ -340,22 +347,16 @@ class NatsTransport:
         self._attempts = 0
         self._back.set()
         log.info("connected again to %s", self.server)
-        for listener in list(self._listeners):
-            listener.on_reconnect()
+        self._tell("on_reconnect")
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
         log.debug("bus: %r", error)
-        if self._opening is not None and "authorization" in str(error).lower():
-            self._opening.reschedule(asyncio.get_running_loop().time())  # trying again would not help
+        if self._opening is not None and is_hopeless(error):
+            self._opening.reschedule(asyncio.get_running_loop().time())
 
     def __repr__(self) -> str:
         return f"<NatsTransport {self.name} {self.server} {'up' if self.connected else 'away'}>"
-
-
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
 
 
 async def connect(options: ConnectOptions) -> NatsTransport:

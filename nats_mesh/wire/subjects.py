@@ -14,6 +14,7 @@ from nats_mesh.model import check_name, is_name
 __all__ = [
     "ALL",
     "ANONYMOUS",
+    "FOREIGN_INBOXES",
     "INBOX",
     "QUEUE",
     "WIRE_VERSION",
@@ -34,6 +35,8 @@ ANONYMOUS = "anonymous"
 #: The queue group of every service subscription.
 QUEUE = "q"
 INBOX = "_INBOX."
+#: Where clients outside the mesh expect answers: their own inboxes, and the servers' names for those of other accounts.
+FOREIGN_INBOXES = (INBOX, "_R_.")
 
 _SECRET = re.compile(r"[0-9a-f]{32}")
 _PLAIN = re.compile(r"[^\s.*>\x00-\x20\x7f]+(\.[^\s.*>\x00-\x20\x7f]+)*")

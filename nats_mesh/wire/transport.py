@@ -23,6 +23,7 @@ __all__ = [
     "Transport",
     "TransportStats",
     "disconnected",
+    "line_too_long",
     "too_large",
 ]
 
@@ -72,7 +73,7 @@ class Listener(Protocol):
         """The connection is back and every subscription stands again."""
 
     def on_denied(self, operation: str, subject: str) -> None:
-        """The server refused ``operation`` (``publish`` or ``subscription``) on ``subject`` (lower case)."""
+        """The server refused ``operation`` (``publish`` or ``subscription``) on ``subject``."""
 
 
 class TransportStats:
@@ -158,6 +159,15 @@ def too_large(size: int, limit: int) -> CallError:
     """The error of a message that the server would close the connection for."""
     return CallError(
         f"header and payload have {size} bytes, the server takes at most {limit} (max_payload)",
+        status=Status.RESOURCE_EXHAUSTED,
+        executed=Executed.NO,
+    )
+
+
+def line_too_long(size: int, limit: int) -> CallError:
+    """The error of a subject and reply for which the server would close the connection."""
+    return CallError(
+        f"subject and reply make a command of {size} bytes, the server takes at most {limit}",
         status=Status.RESOURCE_EXHAUSTED,
         executed=Executed.NO,
     )

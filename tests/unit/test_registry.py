@@ -277,7 +277,9 @@ def test_who_fell_silent_comes_back_with_its_next_word() -> None:
     registry.apply(announce(Kind.JOIN, 7), 0.0)
     list(run_until(registry, 0.0, 60.0))
     assert registry.apply(announce(Kind.BEAT, 7), 60.0) == []
+    assert repr(registry) == "<Registry 0 instances of 0 services, 1 tombstones>"
     assert kinds(registry.apply(announce(Kind.BEAT, 8), 60.0)) == [ChangeKind.JOINED]
+    assert repr(registry) == "<Registry 1 instances of 1 services, 0 tombstones>"
 
 
 @pytest.mark.parametrize(
@@ -330,6 +332,9 @@ def test_one_service_cannot_fill_the_table() -> None:
         registry.apply(announce(Kind.JOIN, 1, instance=f"A{number}"), 0.0)
     assert kinds(registry.apply(announce(Kind.JOIN, 1, service="cart"), 0.0)) == [ChangeKind.JOINED]
     assert (len(registry), registry.overflowed) == (4, 5)
+    registry.apply(announce(Kind.LEAVE, 2, instance="A0"), 1.0)
+    assert kinds(registry.apply(announce(Kind.BEAT, 2, instance="A7"), 2.0)) == [ChangeKind.JOINED]
+    assert registry.apply(announce(Kind.BEAT, 2, instance="A6"), 2.0) == []
 
 
 def test_tombstones_are_bounded_and_expire() -> None:
