@@ -122,7 +122,7 @@ class Client:
         returns: Any = msgspec.UNSET,
         timeout: float | None = None,
         headers: HeadersLike | None = None,
-        raises: tuple[type[Exception], ...] = (),
+        raises: tuple[type[Exception], ...] | type[Exception] = (),
         idempotent: bool | None = None,
         idempotency_key: str | None = None,
         priority: Priority | None = None,
@@ -130,7 +130,10 @@ class Client:
         parent: Context | None = None,
     ) -> Reply[Any]:
         """One call, see :meth:`nats_mesh.mesh.Mesh.request`. ``parent`` is the call it is made from."""
-        known = self._targets.get(target) or self._resolve(target)
+        try:
+            known = self._targets.get(target) or self._resolve(target)
+        except TypeError:  # it has no hash, so it is neither a name nor a function
+            raise ConfigError(f"target {target!r:.80}: say 'service.endpoint' or 'nats://subject'") from None
         if parent is None:
             parent = current_context.get()
         if timeout is None:
@@ -139,6 +142,8 @@ class Client:
             timeout_s = check_timeout(
                 f"call to {target if isinstance(target, str) else known.destination}", timeout
             )
+        if isinstance(raises, type):
+            raises = (raises,)
         contract = known.contract
         if contract is not None:
             if returns is msgspec.UNSET:
@@ -229,7 +234,11 @@ class Client:
             raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
         block = request_block(request, parent, codec, remaining_s=remaining, now=now, rng=self._rng)
         waiter = Waiter(subject, remaining)
-        reply_to = self.mux.open(known.destination, waiter)
+        try:
+            reply_to = self.mux.open(known.destination, waiter)
+        except CallError:
+            waiter.abandon()
+            raise
         try:
             transport.publish(subject, payload, reply_to, block)
             headers, body = await waiter.wait()
@@ -266,8 +275,17 @@ class Client:
         self, known: Target, request: Request, headers: bytes, body: bytes, start: float
     ) -> Reply[Any]:
         if headers:
-            if h.server_status(headers) == 503:
-                raise NoInstancesError(f"nobody serves it in namespace {self.namespace!r}")
+            code = h.server_status(headers)
+            if code == 503:
+                raise NoInstancesError("nobody listens there")
+            if code is not None and code >= 400:  # JetStream's way to say no, without a body
+                text = h.one_line(headers.partition(b"\r\n")[0][9:].decode("utf-8", "replace"))
+                raise RemoteError(
+                    f"answered {text}",
+                    status=Status.from_code(code),
+                    executed=Executed.MAYBE,
+                    attempts=request.attempt,
+                )
             if is_error(headers):
                 raise decode_error(
                     headers,
@@ -277,7 +295,10 @@ class Client:
                     attempts=request.attempt,
                     raises=request.raises,
                 )
-        value = decode_value(headers, body, request.returns)
+        try:
+            value = decode_value(headers, body, request.returns)
+        except CodecError as error:
+            raise CodecError(f"{known.label}: {error}") from None
         instance = h.field(headers, h.INSTANCE)
         return Reply(
             value,

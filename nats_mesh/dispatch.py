@@ -116,9 +116,8 @@ class Dispatcher:
         if route is None:
             self._drop("malformed", subject)
             return
-        if not reply.startswith(route.inbox) and not reply_allowed(
-            reply, route.caller, enforced=self._enforced
-        ):
+        own = reply.startswith(route.inbox) and reply != route.inbox
+        if not own and not reply_allowed(reply, route.caller, enforced=self._enforced):
             self._drop("forged", subject)
             return
         if route.served is None:
@@ -128,7 +127,7 @@ class Dispatcher:
 
     def on_plain(self, served: Served, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on a plain subject that an endpoint serves; nobody's identity is known there."""
-        if reply.startswith("$"):
+        if reply.startswith("$JS.ACK."):
             reply = ""  # JetStream asks for an acknowledgement; an answer there would be one
         elif reply and not reply.startswith(FOREIGN_INBOXES):
             self._drop("forged", subject)  # answering there would be publishing on somebody's behalf
@@ -201,7 +200,7 @@ class Dispatcher:
         codec: Codec | None = JSON
         extra: Headers | None = None
         try:
-            codec = by_content_type(h.field(call.headers, h.CONTENT_TYPE)) if call.headers else JSON
+            codec = by_content_type(h.content_type(call.headers)) if call.headers else JSON
             value = decode_body(endpoint, codec, call.payload)
             context = self._context(served, call)
             current_context.set(context)
@@ -219,7 +218,11 @@ class Dispatcher:
         except UndecodableError as error:
             self.replier.fail(call, Status.INVALID_ARGUMENT, str(error))
         except CallError as error:
-            self._handler_error(served, call, error)
+            try:
+                self._handler_error(served, call, error)
+            # Its text and details are whatever the handler put there: where they cannot be written, that is the error.
+            except Exception as failure:  # noqa: BLE001
+                self._internal(served, call, failure)
         # Whatever a handler raises is answered and logged; sys.exit() in one would end the process for everybody.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             self._internal(served, call, error)
@@ -229,6 +232,7 @@ class Dispatcher:
         parent = h.field(headers, h.TRACEPARENT)
         priority = h.text_field(headers, h.PRIORITY)
         trace = parse_traceparent(parent.decode("ascii", "replace")) if parent is not None else None
+        tracestate = "" if trace is None else h.text_field(headers, h.TRACESTATE)
         if trace is None:
             rng = self._rng
             trace = TraceContext(f"{rng.getrandbits(128) | 1:032x}", f"{rng.getrandbits(64) | 1:016x}", False)
@@ -243,7 +247,7 @@ class Dispatcher:
             clock=self._clock,
             client=self._client,
             trace=trace,
-            tracestate=h.text_field(headers, h.TRACESTATE),
+            tracestate=tracestate,
             raw_headers=headers,
             baggage=h.text_field(headers, h.BAGGAGE),
             priority=priority if priority in PRIORITIES else "default",
@@ -295,7 +299,8 @@ class Dispatcher:
             "%s.%s, called by %s, failed", self.service, name, call.caller, exc_info=error,
             extra={"service": self.service, "endpoint": name, "caller": call.caller},
         )  # fmt: skip
-        call.series.last_error = f"{type(error).__name__}: {error}"
+        # Anybody may ask for statistics, and the text is not meant for anybody.
+        call.series.last_error = f"{type(error).__name__} (its text is in the log)"
         self.replier.fail(call, Status.INTERNAL, INTERNAL_TEXT)
 
     def _refuse(self, call: Arrival, refusal: Refusal) -> None:
@@ -355,7 +360,7 @@ class Dispatcher:
         self.dropped[reason] += 1
         count = self.dropped[reason]
         if count & (count - 1) == 0:
-            log.warning("dropped a message on %s: %s (%d so far)", subject[:256], reason, count)
+            log.warning("dropped a message on %a: %s (%d so far)", subject[:256], reason, count)
 
     async def finish_all(self, timeout_s: float) -> int:
         """Wait for what runs, then stop what still does; returns how many had to be stopped."""

@@ -190,6 +190,8 @@ def _parameters(
                     f"{where}: {context.name!r} and {parameter.name!r} both take the Context; one is enough"
                 )
             context = parameter
+        elif Context in typing.get_args(kind):
+            raise ConfigError(f"{where}: annotate {parameter.name!r} as Context alone; every call has one")
         elif value is None:
             value = parameter
         else:
@@ -197,7 +199,23 @@ def _parameters(
                 f"{where}: a handler takes one value, but both {value.name!r} and {parameter.name!r} want one; "
                 "put the fields into a struct, and annotate the context as 'ctx: Context'"
             )
+    _check_positional_only(where, value, context, signature)
     return value, context
+
+
+def _check_positional_only(
+    where: str,
+    value: inspect.Parameter | None,
+    context: inspect.Parameter | None,
+    signature: inspect.Signature,
+) -> None:
+    """Refuse a ``/`` where parameters are passed by name: the context stands first, or the value may be missing."""
+    optional = value is not None and value.default is not inspect.Parameter.empty
+    if _positional(value, context, signature) and not optional:
+        return
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ConfigError(f"{where}: {parameter.name!r} must be passed by name here; leave out the '/'")
 
 
 def _positional(

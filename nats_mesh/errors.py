@@ -179,10 +179,22 @@ class CallError(MeshError):
         self.refused = refused
         self.details: Mapping[str, Any] = details or {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (
+            type(self),
+            dict(self.__dict__),
+        )  # constructors want arguments that are not in `args`
+
     def __str__(self) -> str:
-        target = f"{self.service}.{self.endpoint}" if self.endpoint else self.service
+        target = ".".join(part for part in (self.service, self.endpoint) if part)
         text = self.message or self.__class__.__name__
         return f"{target}: {text} ({self.status})" if target else f"{text} ({self.status})"
+
+
+def _restored(cls: type[CallError], state: dict[str, Any]) -> CallError:
+    error = cls.__new__(cls, state["message"])
+    error.__dict__.update(state)
+    return error
 
 
 class CircuitOpenError(CallError):
@@ -317,13 +329,19 @@ class ApplicationError(CallError):
 
     @classmethod
     def from_details(cls, message: str, details: Mapping[str, Any], **call: Any) -> ApplicationError | None:
-        """Rebuild an error that travelled; ``None`` where its details do not fit this class."""
+        """Rebuild an error that travelled; ``None`` where its details do not fit this class.
+
+        The class's own constructor is not called: it may take whatever it likes.
+        """
         try:
             content = msgspec.convert(details, cls.fields_type(), strict=False)
         except msgspec.ValidationError:
             return None
-        fields = {name: getattr(content, name) for name in content.__struct_fields__}
-        return cls(message, **fields, **call)
+        error = cls.__new__(cls, message)
+        CallError.__init__(error, message, details=details, **call)
+        for name in content.__struct_fields__:
+            setattr(error, name, getattr(content, name))
+        return error
 
 
 _CALL_FIELDS = frozenset(

@@ -23,8 +23,8 @@ class Target:
     """Everything about a destination that its calls share."""
 
     __slots__ = (
-        "cancel", "codec", "contract", "destination", "endpoint", "learn_at", "mesh", "series", "service", "subject",
-        "timeout_s",
+        "cancel", "codec", "contract", "destination", "endpoint", "label", "learn_at", "mesh", "series", "service",
+        "subject", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +43,8 @@ class Target:
         self.cancel = cancel
         self.mesh = bool(cancel)
         self.destination = service or subject
+        #: What people call it.
+        self.label = f"{service}.{endpoint}" if service else subject
         self.series = series
         self.contract = contract
         self.codec = check_codec(contract.codec) if contract is not None else JSON
@@ -82,10 +84,14 @@ def request_block(
         if priority not in PRIORITIES:
             raise ConfigError(f"priority {priority!r}: use one of {', '.join(sorted(PRIORITIES))}")
         extra += f"Mesh-Priority: {priority}\r\n"
-    if codec is not JSON and "content-type" not in headers:
+    if codec is not JSON and (codec is not RAW or "content-type" not in headers):
         extra += f"content-type: {codec.content_type}\r\n"
     for name, value in headers.pairs():
-        if name.lower() != "traceparent":
+        lower = name.lower()
+        if lower == "content-type":
+            if codec is RAW:  # bytes may be anything; what the mesh encoded is what the mesh says
+                extra += f"content-type: {value}\r\n"
+        elif lower != "traceparent":
             extra += f"{name}: {value}\r\n"
     return (
         f"NATS/1.0\r\nMesh-Timeout-Ms: {to_wire_ms(remaining_s)}\r\nMesh-Sent-Ms: {int(now * 1000)}\r\n"
@@ -127,7 +133,7 @@ def encode_value(known: Target, request: Request) -> tuple[bytes, Codec]:
     try:
         return codec.encode(value), codec
     except CodecError as error:
-        raise CodecError(f"{known.destination}.{known.endpoint}: {error}") from error.__cause__
+        raise CodecError(f"{known.label}: {error}") from error.__cause__
 
 
 def decode_value(headers: bytes, body: bytes, returns: Any) -> Any:
@@ -136,7 +142,7 @@ def decode_value(headers: bytes, body: bytes, returns: Any) -> Any:
         return body
     if returns is None or returns is type(None):
         return None
-    content_type = h.field(headers, h.CONTENT_TYPE) if headers else None
+    content_type = h.content_type(headers) if headers else None
     codec = by_content_type(content_type)
     if codec is None:
         if returns is Any:

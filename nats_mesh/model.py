@@ -23,6 +23,7 @@ __all__ = [
     "Reply",
     "Request",
     "check_name",
+    "is_header_name",
     "is_name",
     "is_reserved_header",
 ]
@@ -85,7 +86,11 @@ class Headers(MutableMapping[str, Any]):
             return
         if isinstance(items, Headers):
             items = items.pairs()
-        for name, value in items.items() if isinstance(items, Mapping) else items:
+        try:
+            pairs = list(items.items()) if isinstance(items, Mapping) else [(n, v) for n, v in items]
+        except (TypeError, ValueError):
+            raise ConfigError(f"headers must be a mapping or pairs, got {items!r:.80}") from None
+        for name, value in pairs:
             if isinstance(value, list | tuple):
                 for each in value:
                     self.add(name, each)
@@ -120,9 +125,9 @@ class Headers(MutableMapping[str, Any]):
         raise KeyError(name)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        wanted = name.lower()
+        wanted = _check_header_name(name).lower()
         values = value if isinstance(value, list | tuple) else (value,)
-        new = [(_check_header_name(name), _wire_value(name, each)) for each in values]
+        new = [(name, _wire_value(name, each)) for each in values]
         self._items = [item for item in self._items if item[0].lower() != wanted] + new
 
     def __delitem__(self, name: str) -> None:
@@ -158,6 +163,11 @@ class OwnHeaders(Headers):
         super().__setitem__(_not_reserved(name), value)
 
 
+def is_header_name(name: str) -> bool:
+    """Whether a header can be called so: a token of up to 256 characters."""
+    return _TOKEN.fullmatch(name) is not None
+
+
 def is_reserved_header(name: str) -> bool:
     """Whether only the mesh itself may set this header."""
     return name[:5].lower() in ("mesh-", "nats-")
@@ -170,7 +180,7 @@ def _not_reserved(name: Any) -> Any:
 
 
 def _check_header_name(name: object) -> str:
-    if not isinstance(name, str) or _TOKEN.fullmatch(name) is None:
+    if not isinstance(name, str) or not is_header_name(name):
         raise ConfigError(f"header name {name!r}: use letters, digits and !#$%&'*+-.^_`|~, without spaces")
     return name
 
@@ -216,7 +226,7 @@ class CallOptions(TypedDict, total=False):
 
     timeout: float | None
     headers: HeadersLike | None
-    raises: tuple[type[Exception], ...]
+    raises: tuple[type[Exception], ...] | type[Exception]
     idempotent: bool | None
     idempotency_key: str | None
     priority: Priority | None
@@ -293,7 +303,8 @@ class Request:
         self.state: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
-        return f"<Request {self.caller} → {self.service}.{self.endpoint} attempt {self.attempt}>"
+        target = ".".join(part for part in (self.service, self.endpoint) if part)
+        return f"<Request {self.caller} → {target} attempt {self.attempt}>"
 
 
 class Reply(Generic[T]):

@@ -47,9 +47,11 @@ async def serve(
     patience_s: float = START_PATIENCE_S,
     stop: anyio.Event | None = None,
     on_ready: Callable[[list[Instance]], None] | None = None,
+    settings_of: Callable[[Service], Settings] | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or ``stop``; a second signal ends the drain at once.
 
+    ``settings_of`` settles what each service connects with; without it code and environment do.
     :class:`DisconnectedError` where no server could be reached within ``patience_s`` seconds.
     """
     if not services:
@@ -59,7 +61,7 @@ async def serve(
         stopping = stop or anyio.Event()
         tasks.start_soon(_watch_signals, stopping, tasks.cancel_scope)
         try:
-            await _serve(services, patience_s, stopping, on_ready)
+            await _serve(services, patience_s, stopping, on_ready, settings_of)
         except MeshError as error:  # raised outside the group, so that callers see it and not a group of one
             failure = error
         tasks.cancel_scope.cancel()
@@ -72,11 +74,13 @@ async def _serve(
     patience_s: float,
     stopping: anyio.Event,
     on_ready: Callable[[list[Instance]], None] | None,
+    settings_of: Callable[[Service], Settings] | None,
 ) -> None:
     running: list[Instance] = []
     try:
         for service in services:
-            instance = await _start(service, patience_s, stopping)
+            settings = None if settings_of is None else settings_of(service)
+            instance = await _start(service, settings, patience_s, stopping)
             if instance is None:
                 return
             running.append(instance)
@@ -91,13 +95,15 @@ async def _serve(
             await instance.__aexit__(None, None, None)
 
 
-async def _start(service: Service, patience_s: float, stopping: anyio.Event) -> Instance | None:
+async def _start(
+    service: Service, settings: Settings | None, patience_s: float, stopping: anyio.Event
+) -> Instance | None:
     """Start one service; while the server is away, try again and say so once."""
     deadline = anyio.current_time() + patience_s
     said = False
     while not stopping.is_set():
         remaining = deadline - anyio.current_time()
-        instance = Instance(service, connect_timeout=max(0.5, min(2.0, remaining)))
+        instance = Instance(service, settings=settings, connect_timeout=max(0.5, min(2.0, remaining)))
         try:
             return await instance.__aenter__()
         except DisconnectedError as error:

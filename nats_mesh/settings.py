@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -132,14 +134,29 @@ def _servers(given: str | Sequence[str]) -> tuple[str, ...]:
         url = item.strip() if isinstance(item, str) else ""
         if url and "://" not in url:
             url = f"nats://{url}"
-        if not url.startswith(_SCHEMES) or any(c.isspace() for c in url) or url.endswith("://"):
+        if not _is_address(url):
+            shown = re.sub(r"//.*@", "//…@", item) if isinstance(item, str) else item
             raise ConfigError(
-                f"server {item!r} is no address; use nats://host:port (or tls://, ws://, wss://)"
+                f"server {shown!r} is no address; use nats://host:port (or tls://, ws://, wss://)"
             )
         result.append(url)
     if not result:
         raise ConfigError("no server given; use nats://host:port")
     return tuple(result)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            url.startswith(_SCHEMES)
+            and url.isprintable()
+            and " " not in url
+            and bool(parts.hostname)
+            and parts.port != 0
+        )
+    except ValueError:  # a port that is none, or half an IPv6 address
+        return False
 
 
 def _file(what: str, path: str | os.PathLike[str] | None) -> str | None:

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 __all__ = ["TraceContext", "format_baggage", "format_traceparent", "parse_baggage", "parse_traceparent"]
 
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
 _MAX_BAGGAGE_BYTES = 8192
@@ -51,13 +52,21 @@ def parse_baggage(value: str | None) -> dict[str, str]:
         pair = member.split(";", 1)[0]
         name, equals, text = pair.partition("=")
         name = name.strip()
-        if equals and name and len(members) < _MAX_BAGGAGE_MEMBERS:
+        if equals and _TOKEN.fullmatch(name) is not None and len(members) < _MAX_BAGGAGE_MEMBERS:
             members[name] = unquote(text.strip())
     return members
 
 
 def format_baggage(members: Mapping[str, str]) -> str:
-    """The header for ``members``; :class:`ValueError` over 64 members or 8,192 bytes (the W3C's limits)."""
+    """The header for ``members``; :class:`ValueError` for a name that is no token, over 64 members or 8,192 bytes.
+
+    The limits are the W3C's.
+    """
+    for name in members:
+        if _TOKEN.fullmatch(name) is None:
+            raise ValueError(
+                f"baggage name {name!r:.80}: use letters, digits and !#$%&'*+-.^_`|~, without spaces"
+            )
     text = ",".join(f"{name}={quote(value, safe=_SAFE)}" for name, value in members.items())
     if len(members) > _MAX_BAGGAGE_MEMBERS or len(text) > _MAX_BAGGAGE_BYTES:
         raise ValueError(

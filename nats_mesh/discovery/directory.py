@@ -23,6 +23,7 @@ _MAX_CACHED = 1024
 #: How long to listen for further instances once one has answered (seconds).
 _LINGER_S = 0.03
 _MAX_REPLIES = 256
+_NOT_FOREIGN = ("mesh.", "$", "_INBOX.", "_R_.")
 
 
 class ServiceFacts(msgspec.Struct, frozen=True):
@@ -110,6 +111,15 @@ class Directory:
         return sink.replies
 
 
+def _may_be_called(subject: str) -> bool:
+    """Whether a subject that anybody may have claimed is a plain one.
+
+    A pattern is nowhere to send to. The mesh's own subjects, the server's and inboxes are where a caller
+    could be led to do, under its own name, what it never meant to.
+    """
+    return not subject.startswith(_NOT_FOREIGN) and "*" not in subject and ">" not in subject
+
+
 def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
     namespaces: set[str] = set()
     endpoints: dict[str, str] = {}
@@ -128,9 +138,7 @@ def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
             namespaces.add(namespace)
         for endpoint in info.endpoints:
             if namespace is None:
-                if (
-                    "*" not in endpoint.subject and ">" not in endpoint.subject
-                ):  # a pattern is nowhere to send to
+                if _may_be_called(endpoint.subject):
                     endpoints.setdefault(endpoint.name, endpoint.subject)
             elif (declared := endpoint.metadata.get("mesh.timeout_ms", "")).isdigit():
                 timeouts[endpoint.name] = int(declared) / 1000.0

@@ -10,6 +10,9 @@ from nats_mesh.wire import headers as h
 
 __all__ = ["DeadlineGate"]
 
+#: Only an inbox ``_INBOX.<caller>.<connection>.<secret>.<n>`` says whose clock ``Mesh-Sent-Ms`` is.
+_INBOX_DOTS = 4
+
 
 class DeadlineGate:
     """Turns the remaining time on the wire, less the age of the message, into a deadline of this process."""
@@ -30,7 +33,7 @@ class DeadlineGate:
         timeout_s = self.default_timeout_s if timeout_ms is None else min(timeout_ms / 1000.0, MAX_TIMEOUT_S)
         if attempt is not None:
             call.attempt = max(1, attempt)
-        if sent_ms is None:
+        if sent_ms is None or call.reply.count(".") != _INBOX_DOTS:
             age_s = call.stall_s
         else:
             connection = call.reply[: call.reply.rfind(".")]

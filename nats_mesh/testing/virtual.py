@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from nats_mesh.wire.loop import busy_threads
 
-__all__ = ["VIRTUAL_TIME", "LoopClock", "VirtualTimeLoop", "run_virtual"]
+__all__ = ["MAX_VIRTUAL_S", "VIRTUAL_TIME", "LoopClock", "VirtualTimeLoop", "run_virtual"]
 
 T = TypeVar("T")
 
@@ -22,6 +22,8 @@ _WALL_START_S = 1_700_000_000.0
 _START_S = 1000.0
 #: How long a loop without timers waits for a socket or a thread before it is called stuck (real seconds).
 _STUCK_S = 30.0
+#: How far virtual time may run. A mesh has timers that repeat, so a test that waits in vain would spin for ever.
+MAX_VIRTUAL_S = 2 * 86400.0
 
 
 class LoopClock:
@@ -65,6 +67,11 @@ class _JumpingSelector(selectors.BaseSelector):
                 )
             return events
         self.now += max(0.0, timeout)
+        if self.now - _START_S > MAX_VIRTUAL_S:
+            raise RuntimeError(
+                f"{MAX_VIRTUAL_S / 86400:g} days of virtual time have passed: only timers that repeat go off, "
+                "and what the test waits for never happens"
+            )
         return []
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+import msgspec.inspect
 
 from nats_mesh.errors import CodecError, ConfigError
 
@@ -68,6 +69,7 @@ class Codec:
     def _build(self, kind: Any) -> Callable[[bytes], Any]:
         try:
             decode = self._make_decoder(kind)
+            _check_kind(kind)
         except TypeError as error:
             raise ConfigError(f"cannot decode {self.name} to {kind!r}: {error}") from error
 
@@ -101,6 +103,25 @@ def _pydantic_model(kind: Any) -> Any:
     if pydantic is None or not isinstance(kind, type) or not issubclass(kind, pydantic.BaseModel):
         return None
     return kind
+
+
+def _check_kind(kind: Any) -> None:
+    """Raise :class:`TypeError` where ``kind`` holds a class that no codec knows: every message would fail on it."""
+    waiting: list[Any] = [msgspec.inspect.type_info(kind)]
+    seen: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, tuple):
+            waiting.extend(node)
+        elif isinstance(node, msgspec.inspect.CustomType):
+            if node.cls is not msgspec.UnsetType and _pydantic_model(node.cls) is None:
+                raise TypeError(
+                    f"{node.cls.__qualname__} is no type that travels; use a msgspec.Struct, a dataclass, "
+                    "a pydantic model, plain types or Any"
+                )
+        elif isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field) and id(node) not in seen:
+            seen.add(id(node))
+            waiting.extend(getattr(node, name) for name in node.__struct_fields__)
 
 
 def _enc_hook(value: Any) -> Any:

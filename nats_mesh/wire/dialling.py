@@ -2,21 +2,72 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
+import re
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from nats_mesh.errors import CallError, DisconnectedError, Executed, PermissionDeniedError, Status
+from nats_mesh.errors import (
+    CallError,
+    ConfigError,
+    DisconnectedError,
+    Executed,
+    PermissionDeniedError,
+    Status,
+)
 from nats_mesh.wire.transport import ConnectOptions
 
 __all__ = ["arguments", "is_hopeless", "unreachable", "where", "without_secrets"]
 
 _REFUSED = ("authorization", "authentication expired", "authentication revoked")
+_JWT = re.compile(r"-+BEGIN NATS USER JWT-+\s+(\S+)\s+-+END NATS USER JWT-+")
+_SEED = re.compile(r"-+BEGIN USER NKEY SEED-+\s+(\S+)\s+-+END USER NKEY SEED-+")
+
+
+class CredentialsFile:
+    """A user's token and key out of a ``.creds`` file, read anew for each connection because it may be renewed.
+
+    nats-py's own reader never returns from a file without a token, and reads the file twice, so that
+    token and key may be of two versions of it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._token = b""
+
+    def sign(self, nonce: str) -> bytes:
+        """The server's ``nonce`` signed, in base64; :class:`ConfigError` where the file is not what it should be."""
+        import nkeys
+
+        try:
+            text = Path(self._path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"credentials file {self._path!r} cannot be read: {error}") from error
+        token, seed = _JWT.search(text), _SEED.search(text)
+        if token is None or seed is None:
+            missing = "token (BEGIN NATS USER JWT)" if token is None else "key (BEGIN USER NKEY SEED)"
+            raise ConfigError(f"credentials file {self._path!r} holds no {missing}")
+        self._token = token[1].encode()
+        try:
+            pair = nkeys.from_seed(bytearray(seed[1].encode()))
+            return base64.b64encode(pair.sign(nonce.encode()))
+        except (nkeys.NkeysError, ValueError) as error:
+            raise ConfigError(f"credentials file {self._path!r}: its key is not valid: {error}") from error
+
+    def token(self) -> bytes:
+        """The token that belongs to the last signature."""
+        return self._token
 
 
 def arguments(options: ConnectOptions) -> dict[str, Any]:
     """nats-py's arguments: it reconnects for ever, buffers nothing and notices a dead server soon."""
     user, password, token = _credentials(options)
+    if (options.credentials or options.nkey_seed) and importlib.util.find_spec("nkeys") is None:
+        raise ConfigError("credentials with keys need the package nkeys: install nats-mesh[nkeys]")
+    file = CredentialsFile(options.credentials) if options.credentials else None
     given: dict[str, Any] = {
         "servers": list(options.servers),
         "name": options.name,
@@ -30,7 +81,8 @@ def arguments(options: ConnectOptions) -> dict[str, Any]:
         "user": user,
         "password": password,
         "token": token,
-        "user_credentials": options.credentials,
+        "signature_cb": None if file is None else file.sign,
+        "user_jwt_cb": None if file is None else file.token,
         "nkeys_seed_str": options.nkey_seed,
         "tls": options.tls,
     }

@@ -6,7 +6,7 @@ Lookups of the mesh's own fields scan the raw block; a dictionary is built for u
 
 from __future__ import annotations
 
-from nats_mesh.model import CONTROL, Headers, is_reserved_header
+from nats_mesh.model import CONTROL, Headers, is_header_name, is_reserved_header
 
 __all__ = [
     "ATTEMPT",
@@ -25,6 +25,7 @@ __all__ = [
     "TIMEOUT_MS",
     "TRACEPARENT",
     "TRACESTATE",
+    "content_type",
     "encode",
     "encode_lines",
     "field",
@@ -57,6 +58,7 @@ RETRY_AFTER_MS = _key("Mesh-Retry-After-Ms")
 ERROR = _key("Nats-Service-Error")
 ERROR_CODE = _key("Nats-Service-Error-Code")
 CONTENT_TYPE = _key("content-type")
+_FOREIGN_CONTENT_TYPE = _key("Content-Type")
 TRACEPARENT = _key("traceparent")
 TRACESTATE = _key("tracestate")
 BAGGAGE = _key("baggage")
@@ -85,6 +87,12 @@ def text_field(block: bytes, key: bytes) -> str:
     return "" if value is None else text(value)
 
 
+def content_type(block: bytes) -> bytes | None:
+    """The content type, also in the spelling of clients that come from HTTP."""
+    value = field(block, CONTENT_TYPE)
+    return field(block, _FOREIGN_CONTENT_TYPE) if value is None else value
+
+
 def int_field(block: bytes, key: bytes) -> int | None:
     """A whole number; :class:`ValueError` where the field is there and is none (or has over 15 digits)."""
     value = field(block, key)
@@ -107,15 +115,16 @@ def encode(headers: Headers) -> bytes:
 
 
 def parse(block: bytes) -> list[tuple[str, str]]:
-    """Every pair of a block, in order; lines without a colon and names that are not ASCII are left out."""
+    """Every pair of a block, in order; lines without a colon and names that nobody could send are left out."""
     pairs: list[tuple[str, str]] = []
     for line in block.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if not colon or not name.isascii():
+        raw_name, colon, value = line.partition(b":")
+        name = raw_name.strip().decode("latin-1")
+        if not colon or not is_header_name(name):
             continue
         if value[:1] == b" ":
             value = value[1:]
-        pairs.append((name.strip().decode("ascii"), text(value)))
+        pairs.append((name, text(value)))
     return pairs
 
 

@@ -149,9 +149,20 @@ def busy_threads() -> int:
 async def in_thread(function: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
     """Run ``function`` in a worker thread; cancelled, it waits for the thread, which nobody can stop."""
     global _threads
+    # A task of its own, because no scope shields against asyncio's own cancellation of the one that waits.
+    work = asyncio.ensure_future(anyio.to_thread.run_sync(function, limiter=limiter))
     _threads += 1
     try:
-        return await anyio.to_thread.run_sync(function, limiter=limiter)
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                pass  # told again: the thread ends no sooner, and this task ends with it
+        if not work.cancelled():
+            work.exception()  # looked at, because nobody is left who waits for what came of it
+        raise
     finally:
         _threads -= 1
 

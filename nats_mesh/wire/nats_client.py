@@ -99,10 +99,11 @@ class NatsClient(Client):
         if (late := time.monotonic() - owner.pulse) > PULSE_S + STALL_S:
             owner.stalled(late)
         try:
-            handler(subject.decode(), reply.decode(), headers or b"", data)
-        except (
-            Exception
-        ):  # whatever a handler raises would silently kill nats-py's reader: it is logged and counted
+            handler(
+                subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace"), headers or b"", data
+            )
+        # Whatever a handler raises would silently kill nats-py's reader: it is logged and counted.
+        except Exception:
             owner.stats.dropped_handler_errors += 1
             log.exception("a message on %s could not be handled", subject.decode("utf-8", "replace"))
 
@@ -178,20 +179,19 @@ class NatsClient(Client):
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
-        if not self._reconnecting:
-            await super()._process_connect_init()
-            return
         try:
             await super()._process_connect_init()
-        except (OSError, nats.errors.Error, TimeoutError):
-            raise
-        # A credentials file that is being rewritten, an odd INFO: whatever it is, the next attempt may do.
-        except Exception as error:
-            raise nats.errors.Error(f"nats: {type(error).__name__}: {error}") from error
-
-    @property
-    def _reconnecting(self) -> bool:
-        return self._reconnection_task is not None and self._reconnection_task is asyncio.current_task()
+        except BaseException as error:
+            self.abort_socket()  # nats-py would forget it open
+            again = self._reconnection_task is not None and self._reconnection_task is asyncio.current_task()
+            if (
+                not again
+                or not isinstance(error, Exception)
+                or isinstance(error, OSError | nats.errors.Error)
+            ):
+                raise
+            # A credentials file that is being rewritten, an odd INFO: whatever it is, the next attempt may do.
+            raise nats.errors.Error(f"nats: {error}") from error
 
     async def _process_op_err(self, e: Exception) -> None:
         if not self.is_closed and not self.is_reconnecting:
@@ -208,8 +208,10 @@ class NatsClient(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is None:
             return
-        sock = writer.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):
+        # A transport that is closed already raises what its loop likes; then there is nothing left to abort.
+        with contextlib.suppress(Exception):
+            sock = writer.get_extra_info("socket")
+            if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        with contextlib.suppress(Exception):
+            writer.transport.abort()

@@ -19,7 +19,7 @@ import nats.errors
 from nats.aio.client import Server
 from nats.aio.subscription import Subscription as NatsSubscription
 
-from nats_mesh.errors import ConfigError, DisconnectedError, PermissionDeniedError
+from nats_mesh.errors import ConfigError, DisconnectedError, MeshError, PermissionDeniedError
 from nats_mesh.wire import transport as seam
 from nats_mesh.wire.dialling import arguments, is_hopeless, unreachable, where, without_secrets
 from nats_mesh.wire.ids import new_id
@@ -80,12 +80,12 @@ class NatsTransport:
         except (OSError, nats.errors.Error) as error:
             await self._give_up()
             raise unreachable(options, error) from error
-        except (ValueError, TypeError) as error:
-            await self._give_up()
-            raise ConfigError(f"cannot connect to {where(options)}: {error}") from error
-        except asyncio.CancelledError:
+        except (MeshError, asyncio.CancelledError):
             await self._give_up()
             raise
+        except Exception as error:
+            await self._give_up()
+            raise ConfigError(f"cannot connect to {where(options)}: {error}") from error
         if not self._client._server_info.get("headers", False):
             await self.close()
             raise ConfigError(f"the server at {self.server} has headers switched off; the mesh needs them")
@@ -157,7 +157,9 @@ class NatsTransport:
     @property
     def congested(self) -> bool:
         writer = getattr(self._client._transport, "_io_writer", None)
-        return writer is not None and writer.transport.get_write_buffer_size() > _HIGH_WATER
+        if writer is None or writer.transport.is_closing():
+            return False
+        return bool(writer.transport.get_write_buffer_size() > _HIGH_WATER)
 
     @property
     def reconnect_grace_s(self) -> float:

@@ -130,7 +130,7 @@ def parse_rpc(subject: str) -> RpcSubject | None:
     parts = subject.split(".")
     if len(parts) != 7 or parts[0] != "mesh":
         return None
-    if not all(is_name(part) for part in parts[3:]):
+    if not is_name(parts[1]) or not all(is_name(part) for part in parts[3:]) or parts[6] == ALL:
         return None
     if parts[2] == "rpc":
         return RpcSubject(parts[3], parts[4], "", parts[5], parts[6])

@@ -137,3 +137,14 @@ def test_two_virtual_runs_are_the_same() -> None:
     first = run_virtual(main)
     assert first == run_virtual(main)
     assert set(first) == {0, 1, 2}
+
+
+def test_waiting_in_vain_ends_with_an_explanation() -> None:
+    """Presence beats for ever, so a test that awaits what never happens is stopped instead of spinning."""
+
+    async def main() -> None:
+        async with MemoryMesh(_orders()):
+            await anyio.Event().wait()
+
+    with pytest.raises(RuntimeError, match="never happens"):
+        run_virtual(main)

@@ -1,0 +1,1 @@
+"""The command line of nats-mesh: what a person types and sees. Installed as ``nats-mesh`` and ``mesh``."""

@@ -1,0 +1,147 @@
+"""``check``: what is wrong here, each with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from nats_mesh import ConfigError, DisconnectedError, Mesh, MeshError
+from nats_mesh.clock import SYSTEM_CLOCK
+from nats_mesh.discovery.observer import Observer
+from nats_mesh.discovery.services_api import InfoReply
+from nats_mesh.errors import CallError
+from nats_mesh.wire.subjects import Subjects
+from nats_mesh_cli import checks
+from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.catalog import announcement_of, visible
+from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN, Finding
+from nats_mesh_cli.errors import BUS, DENIED, FAILED, OK, exit_code_of
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, Record, dump, paint
+from nats_mesh_cli.permissions import check_permissions
+
+__all__ = ["check", "render"]
+
+_MARKS = {GOOD: ("✓", "ok"), WARN: ("!", "warn"), BAD: ("✗", "bad"), SKIPPED: ("-", "dim")}
+_NAME_WIDTH = 12
+#: Beats may come this much later than their interval, as a factor, and a moment for the way (seconds).
+_BEAT_FACTOR, _WAY_S = 1.2, 0.3
+_LONGEST_LISTEN_S = 15.0
+_USUAL_INTERVAL_S = 5.0
+
+
+async def check(options: Options, out: Out, *, name: str | None, quick: bool) -> int:
+    """Look at everything and tell; 0 where nothing is wrong, 1 where something is, 3 without a bus, 4 refused."""
+    options.settings()  # a setting that cannot work is a usage error, not a finding
+    report = _Report(options, out)
+    report.add(checks.check_client(), checks.check_loop())
+    code = OK
+    try:
+        async with connected(options, name or CALLER) as mesh:
+            await _look(mesh, options, out, report, quick=quick)
+    except (CallError, ConfigError) as error:
+        code = exit_code_of(error)
+        report.add(_not_connected(error))
+    report.end()
+    if code in (BUS, DENIED):
+        return code
+    return FAILED if report.failed else OK
+
+
+class _Report:
+    """The findings so far: shown one by one to people, all at the end to programs."""
+
+    def __init__(self, options: Options, out: Out) -> None:
+        self._options = options
+        self._out = out
+        self._findings: list[Finding] = []
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.state == BAD for finding in self._findings)
+
+    def add(self, *findings: Finding) -> None:
+        self._findings += findings
+        for finding in findings:
+            if self._options.format is Format.JSONL:
+                self._out.data(dump(finding.record(), Format.JSONL))
+            elif self._options.format is Format.NAME:
+                if finding.state in (WARN, BAD):
+                    self._out.data(finding.check)
+            elif not self._options.format.structured:
+                self._out.data(render(finding.record(), color=self._out.color))
+
+    def end(self) -> None:
+        if self._options.format in (Format.JSON, Format.YAML):
+            records = [finding.record() for finding in self._findings]
+            self._out.data(dump(records, self._options.format, pretty=self._out.tty))
+            return
+        wrong = sum(finding.state == BAD for finding in self._findings)
+        warned = sum(finding.state == WARN for finding in self._findings)
+        if wrong or warned:
+            self._out.note(f"{wrong} wrong, {warned} to look at", "bad" if wrong else "warn")
+        else:
+            self._out.note("nothing wrong", "ok")
+
+
+def render(record: Record, *, color: bool = False) -> str:
+    """One finding on a line, and its remedy below it."""
+    mark, style = _MARKS[record["state"]]
+    word = f"{mark} {record['state']}".ljust(6)
+    line = f"{paint(word, style, color)}  {record['check'].ljust(_NAME_WIDTH)}  {record['text']}"
+    return f"{line}\n{' ' * (_NAME_WIDTH + 10)}→ {record['remedy']}" if record["remedy"] else line
+
+
+def _not_connected(error: MeshError) -> Finding:
+    message = error.message if isinstance(error, CallError) else str(error)
+    if isinstance(error, DisconnectedError):
+        remedy = "-s URL names another server; so do NATS_URL and --context NAME"
+    else:
+        remedy = (
+            "--creds FILE or --context NAME give other credentials" if isinstance(error, CallError) else ""
+        )
+    return Finding("server", BAD, message, remedy)
+
+
+async def _look(mesh: Mesh, options: Options, out: Out, report: _Report, *, quick: bool) -> None:
+    client = mesh.client
+    report.add(await checks.check_server(mesh), checks.check_payload(mesh))
+    report.add(await checks.check_jetstream(mesh), await checks.check_clock(mesh))
+    report.add(*await check_permissions(mesh))
+    observer = Observer(
+        subjects=Subjects(mesh.namespace), transport=client.transport, mux=client.mux, clock=SYSTEM_CLOCK
+    )
+    try:
+        infos = await _ask(mesh, options, out, report)
+        if infos is None:
+            return
+        report.add(checks.check_wire(infos))
+        if quick:
+            report.add(Finding("instances", SKIPPED, "not listened for (--quick)"))
+            return
+        wait_s = _listening_s(infos)
+        if out.stderr.isatty():
+            out.note(f"listening {wait_s:.0f} s for instances (--quick leaves it out) …", "dim")
+        await anyio.sleep(wait_s)
+        again = await _ask(mesh, options, out, report)
+        if again is not None:
+            report.add(*checks.check_answers(observer.registry.instances(), again, observer.ignored))
+    finally:
+        observer.close()
+
+
+async def _ask(mesh: Mesh, options: Options, out: Out, report: _Report) -> list[InfoReply] | None:
+    try:
+        return visible(await fetch(mesh, options, out), mesh.namespace)
+    except CallError as error:
+        report.add(Finding("instances", SKIPPED, f"cannot be asked: {error.message}"))
+        return None
+
+
+def _listening_s(infos: Sequence[InfoReply]) -> float:
+    """Long enough to hear a beat of everybody who answered."""
+    announced = [announcement_of(info) for info in infos]
+    longest = max((each.interval_s for each in announced if each is not None), default=_USUAL_INTERVAL_S)
+    return min(_LONGEST_LISTEN_S, longest * _BEAT_FACTOR + _WAY_S)

@@ -1,0 +1,85 @@
+"""``get``, ``describe``, ``check``: what is there, and what is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nats_mesh_cli.help import Command
+from nats_mesh_cli.options import options_of, out_of
+
+__all__ = ["register"]
+
+PANEL = "Look"
+
+
+def _get(
+    ctx: typer.Context,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="services, instances or endpoints.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A service, an endpoint, or how an instance begins.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on and show every change.")] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="Those of every namespace.")
+    ] = False,
+) -> None:
+    """List services, instances or endpoints of the mesh, and the NATS Services API services beside them."""
+    from nats_mesh_cli.bus import run_async
+
+    options, out = options_of(ctx), out_of(ctx)
+    if watch:
+        from nats_mesh_cli.watch import watch as work
+
+        run_async(work(options, out, kind, name, everywhere=everywhere))
+    else:
+        from nats_mesh_cli.get import get
+
+        run_async(get(options, out, kind, name, everywhere=everywhere))
+
+
+def _describe(
+    ctx: typer.Context,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT", help="SERVICE, SERVICE.ENDPOINT, or how an instance's id or host-pid begins."
+        ),
+    ],
+) -> None:
+    """Say everything known of a service, an endpoint or an instance: schemas, options and their source, layers."""
+    from nats_mesh_cli.bus import run_async
+    from nats_mesh_cli.describe import describe
+
+    run_async(describe(options_of(ctx), out_of(ctx), what))
+
+
+def _check(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Check what this service or caller may do.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not wait for instances to be heard (about 6 s).")
+    ] = False,
+) -> None:
+    """Find what is wrong here, each with its remedy: server, JetStream, permissions, clock, versions, instances."""
+    from nats_mesh_cli.bus import run_async
+    from nats_mesh_cli.check import check
+
+    code = run_async(check(options_of(ctx), out_of(ctx), name=name, quick=quick))
+    raise typer.Exit(code)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(
+        "get", cls=Command, rich_help_panel=PANEL, epilog="Example: nats-mesh get instances orders -o wide"
+    )(_get)
+    app.command(
+        "describe", cls=Command, rich_help_panel=PANEL, epilog="Example: nats-mesh describe orders.place"
+    )(_describe)
+    app.command(
+        "check", cls=Command, rich_help_panel=PANEL, epilog="Example: nats-mesh check -s nats://bus:4222"
+    )(_check)

@@ -1,0 +1,76 @@
+"""The last things that happened: joins, leaves, errors, warnings. A bounded list that both views read."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from nats_mesh.core.registry import Change, ChangeKind, Reason
+from nats_mesh_cli.demo.state import Event, Mark
+
+__all__ = ["Events", "LogEvents", "describe"]
+
+_KEPT = 200
+_MAX_TEXT = 400
+
+
+class Events:
+    """What happened lately, oldest first. ``say`` gets each new one as well, for whoever has no view."""
+
+    def __init__(self, say: Callable[[Event], None] | None = None) -> None:
+        self._events: deque[Event] = deque(maxlen=_KEPT)
+        self._say = say
+
+    def add(self, mark: Mark, text: str) -> None:
+        """Note something that happened now; the same again right after only counts up."""
+        text = " ".join(text.split())[:_MAX_TEXT]
+        last = self._events[-1] if self._events else None
+        if last is not None and (last.mark, last.text) == (mark, text):
+            self._events[-1] = msgspec.structs.replace(last, count=last.count + 1)
+            return
+        event = Event(time=f"{datetime.now(UTC).astimezone():%H:%M:%S}", mark=mark, text=text)
+        self._events.append(event)
+        if self._say is not None:
+            self._say(event)
+
+    def presence(self, change: Change) -> None:
+        """Note what happened to an instance."""
+        mark, text = describe(change)
+        self.add(mark, text)
+
+    @property
+    def all(self) -> tuple[Event, ...]:
+        """Everything that is remembered."""
+        return tuple(self._events)
+
+
+def describe(change: Change) -> tuple[Mark, str]:
+    """A membership change in words; on one machine a process id says which instance."""
+    instance = change.instance
+    who = f"{instance.service} {instance.version} (pid {instance.name.rpartition('-')[2]})"
+    if change.kind is ChangeKind.JOINED:
+        return Mark.JOIN, who
+    if change.kind is ChangeKind.GONE:
+        return Mark.LEAVE, who if change.reason is Reason.LEFT else f"{who} without a word"
+    if change.kind is ChangeKind.SUSPECT:
+        return Mark.WARN, f"{who} is suspect: its beats are missing"
+    if change.kind is ChangeKind.ALIVE:
+        return Mark.CHANGE, f"{who} is alive again"
+    return Mark.CHANGE, f"{who}: {', '.join(change.fields)}; now {instance.state}"
+
+
+class LogEvents(logging.Handler):
+    """Turns warnings of the libraries into events: a line on stderr would tear the view apart."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__(logging.WARNING)
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note the record."""
+        mark = Mark.ERROR if record.levelno >= logging.ERROR else Mark.WARN
+        self._events.add(mark, record.getMessage())

@@ -1,0 +1,271 @@
+"""One run of the demo: server, services, watch, load; started in this order, stopped in reverse, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import anyio
+import msgspec
+
+from nats_mesh import Mesh, MeshError
+from nats_mesh.core.presence import State
+from nats_mesh.settings import Settings
+from nats_mesh.testing import NatsServer
+from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
+from nats_mesh_cli.demo.events import Events
+from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
+from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
+from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, locate
+from nats_mesh_cli.demo.state import Mark, PagesLine, Phase, ViewState
+from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, milliseconds, missing, summarise
+from nats_mesh_cli.demo.watch import BusWatch
+
+__all__ = ["Options", "Session", "StartError"]
+
+_SETTLE_TIMEOUT_S = 10.0
+#: So many pages are asked for at most until every instance of `reviews` has answered one: a miss is no chance then.
+_MAX_FIRST_PAGES = 500
+_TREND_EVERY_S = 1.0
+_TREND_KEPT = 30
+_now = time.monotonic
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person can choose. ``duration_s`` is the load's; ``None``: until told to stop."""
+
+    rate_per_s: float = 50.0
+    duration_s: float | None = None
+    namespace: str = "default"
+    start_timeout_s: float = 60.0
+
+
+class StartError(MeshError):
+    """The demo could not be brought up; the message says which part of it and why."""
+
+
+class Session:
+    """Call :meth:`run` once; :meth:`view` may be asked at any time meanwhile."""
+
+    def __init__(self, options: Options, events: Events) -> None:
+        self._options = options
+        self._events = events
+        self._phase: Phase = "starting"
+        self._url = ""
+        self._load: Load | None = None
+        self._watch: BusWatch | None = None
+        self._fleet: Fleet | None = None
+        self._began: float | None = None
+        self._trends: dict[str, deque[float]] = {}
+        self._trend_due = 0.0
+        self._server_lost = ""
+        #: Whether every instance lived to give its last figures: only then can sums agree.
+        self._complete = False
+
+    async def run(self, stop: anyio.Event) -> Summary | None:
+        """Everything from the first process to the last; ``None`` where ``stop`` came before it was up.
+
+        :class:`StartError`, or another :class:`MeshError`, where it cannot be brought up.
+        """
+        bookinfo = locate()
+        async with NatsServer(name="nats-mesh-demo") as server:
+            self._url = server.url
+            environ = child_environment(
+                os.environ,
+                url=server.url,
+                namespace=self._options.namespace,
+                python_path=bookinfo.python_path(os.environ.get("PYTHONPATH", "")),
+            )
+            settings = Settings(servers=(server.url,), namespace=self._options.namespace)
+            async with Mesh(CALLER, settings=settings) as mesh:
+                watch = self._watch = BusWatch(mesh, self._events.presence)
+                await mesh.client.transport.fence()
+                async with Fleet(bookinfo, DEFAULT, environ, self._on_exit) as fleet:
+                    self._fleet = fleet
+                    load = self._load = Load(
+                        mesh, rate_per_s=self._options.rate_per_s, on_trouble=self._on_trouble
+                    )
+                    problems = await self._measure(server, fleet, load, stop)
+                watch.close()
+                if problems is None:
+                    if self._server_lost:
+                        raise StartError(self._server_lost)
+                    return None
+                problems += [f"told to stop, {process.failure()}" for process in fleet.unruly]
+                return self._summarise(mesh, watch, load, problems)
+
+    async def _measure(
+        self, server: NatsServer, fleet: Fleet, load: Load, stop: anyio.Event
+    ) -> list[str] | None:
+        """From the first process to the last figure: what was wrong; ``None`` where it was never up."""
+        watch = self._watch
+        assert watch is not None  # made before the fleet
+        failure: MeshError | None = None
+        problems: list[str] | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_server, server, stop)
+            tasks.start_soon(watch.run)
+            tasks.start_soon(fleet.watch)
+            try:
+                await _unless(stop, lambda: self._bring_up(watch, fleet, load))
+                if not stop.is_set() or self._phase == "running":
+                    self._began = _now()
+                    await load.run(stop, self._options.duration_s)
+                    self._phase = "stopping"
+                    problems = await self._settle(watch, fleet)
+            except MeshError as error:  # raised outside the group: callers want it, not a group of one
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return problems
+
+    async def _bring_up(self, watch: BusWatch, fleet: Fleet, load: Load) -> None:
+        """Wait until every service is there, then until each instance of `reviews` had a part in a page."""
+        patience_s = self._options.start_timeout_s
+        with anyio.move_on_after(patience_s) as patience:
+            while absent := self._absent(watch):
+                self._check_alive(fleet)
+                await watch.news()
+        if patience.cancelled_caught:
+            raise StartError(f"not there after {patience_s:g} s: {', '.join(absent)}")
+        wanted = {instance.id for instance in watch.registry.instances("reviews")}
+        while not wanted <= load.reviewers:
+            self._check_alive(fleet)
+            if not await load.page() or load.calls >= _MAX_FIRST_PAGES:
+                raise StartError(
+                    f"{load.calls} pages were asked for, and {len(wanted - load.reviewers)} of {len(wanted)} "
+                    "instances of reviews had no part in any"
+                )
+        self._phase = "running"
+        self._events.add(Mark.INFO, f"all {len(watch.registry)} instances answer; the load begins")
+
+    def _absent(self, watch: BusWatch) -> list[str]:
+        ready = {(i.service, i.version) for i in watch.registry.instances() if i.state is State.READY}
+        return [
+            f"{name} {version}"
+            for name, versions in EXPECTED.items()
+            for version in versions
+            if (name, version) not in ready
+        ]
+
+    async def _watch_server(self, server: NatsServer, stop: anyio.Event) -> None:
+        """Without a server there is nothing to see any more."""
+        status = await server.wait()
+        end = server.logs(5) if status >= 0 else []  # who was killed has nothing to say about it
+        self._server_lost = "\n  ".join([f"the embedded nats-server ended with status {status}", *end])
+        self._events.add(Mark.ERROR, f"the embedded nats-server ended with status {status}")
+        stop.set()
+
+    def _check_alive(self, fleet: Fleet) -> None:
+        if fleet.crashed:
+            process = fleet.crashed[0]
+            raise StartError("\n  ".join([process.failure(), *process.output]))
+
+    async def _settle(self, watch: BusWatch, fleet: Fleet) -> list[str]:
+        """Wait for everybody's last figures; whoever does not give them is a problem, and so is a crash."""
+        problems = [process.failure() for process in fleet.crashed]
+        if self._server_lost:
+            return [*problems, self._server_lost]
+        ended = {str(process.child.pid) for process in fleet.crashed}
+        members = [
+            (i.service, i.id) for i in watch.registry.instances() if i.name.rpartition("-")[2] not in ended
+        ]
+        with anyio.move_on_after(_SETTLE_TIMEOUT_S) as patience:
+            await watch.settled(members)
+        self._complete = not fleet.crashed and not patience.cancelled_caught
+        if patience.cancelled_caught:
+            problems.append(f"not every instance gave its last figures within {_SETTLE_TIMEOUT_S:.0f} s")
+        return problems
+
+    def _summarise(self, mesh: Mesh, watch: BusWatch, load: Load, problems: list[str]) -> Summary:
+        services = in_order(watch.aggregate.services(_now()), EXPECTED)
+        edges = in_order(watch.aggregate.edges(_now()), EXPECTED)
+        seen = mesh.stats.series("out", SERVICE, ENDPOINT, CALLER).histogram
+        if load.failed:
+            statuses = ", ".join(f"{status} {count}" for status, count in load.statuses.most_common())
+            problems.append(f"{load.failed} of {load.calls} pages failed: {statuses}")
+        if load.degraded:
+            problems.append(f"{load.degraded} of {load.calls} pages came without one of their parts")
+        problems += missing(services, EXPECTED)
+        if self._complete:
+            problems += differences(
+                services,
+                edges,
+                target=SERVICE,
+                caller=CALLER,
+                sent=load.calls - load.unsent - load.unknown,
+                unknown=load.unknown,
+            )
+        pages = PagesSummary(
+            calls=load.calls,
+            errors=load.failed,
+            success=1.0 - load.failed / load.calls if load.calls else None,
+            p50_ms=milliseconds(seen.quantile(0.5)),
+            p90_ms=milliseconds(seen.quantile(0.9)),
+            p99_ms=milliseconds(seen.quantile(0.99)),
+            rate_per_s=self._options.rate_per_s,
+            degraded=load.degraded,
+            skipped=load.skipped,
+        )
+        return summarise(
+            duration_s=load.asked_s, pages=pages, services=services, edges=edges, problems=problems
+        )
+
+    # -- what happens meanwhile -------------------------------------------------------------------------
+
+    def _on_exit(self, process: ServiceProcess) -> None:
+        self._events.add(Mark.ERROR, process.failure())
+        if self._watch is not None:
+            self._watch.wake()
+
+    def _on_trouble(self, text: str) -> None:
+        self._events.add(Mark.ERROR, text)
+
+    def view(self) -> ViewState:
+        """What there is to see now."""
+        now = _now()
+        load, watch, fleet = self._load, self._watch, self._fleet
+        pages = PagesLine(asked_per_s=self._options.rate_per_s) if load is None else load.line
+        state = ViewState(
+            url=self._url,
+            phase=self._phase,
+            elapsed_s=0.0 if self._began is None else now - self._began,
+            duration_s=self._options.duration_s,
+            pages=pages,
+            events=self._events.all,
+        )
+        if watch is None or fleet is None:
+            return state
+        rows = watch.aggregate.services(now)
+        if now >= self._trend_due:
+            self._trend_due = now + _TREND_EVERY_S
+            for row in rows:
+                self._trends.setdefault(row.service, deque(maxlen=_TREND_KEPT)).append(row.rate_per_s)
+        return msgspec.structs.replace(
+            state,
+            services=service_lines(rows, watch.registry.services(), EXPECTED, self._trends),
+            edges=edge_lines(watch.aggregate.edges(now), EXPECTED),
+            instances=instance_lines(watch.registry.instances(), watch.heard, EXPECTED, fleet.is_running),
+        )
+
+
+async def _unless(stop: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    """Do ``work``, or give it up when ``stop`` is set."""
+    failure: MeshError | None = None
+
+    async def give_up() -> None:
+        await stop.wait()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(give_up)
+        try:
+            await work()
+        except MeshError as error:  # raised outside the group: callers want it, not a group of one
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,166 @@
+"""What the demo comes to: figures per service and edge, and everything that was not as it should be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from nats_mesh.telemetry.aggregate import Figures, Row
+
+__all__ = [
+    "EdgeSummary",
+    "PagesSummary",
+    "ServiceSummary",
+    "Summary",
+    "differences",
+    "milliseconds",
+    "missing",
+    "summarise",
+]
+
+
+class ServiceSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One service over the whole run, as its instances counted.
+
+    ``errors`` are the service's faults; ratio and durations (milliseconds) are ``None`` where there was no
+    call. ``versions`` says how many calls each version answered.
+    """
+
+    service: str
+    calls: int
+    errors: int
+    success: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    versions: dict[str, int]
+
+
+class EdgeSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One caller and one service, in the same figures; ``reporter`` says who counted: ``out`` the caller,
+    ``in`` the instances."""
+
+    source: str
+    service: str
+    reporter: str
+    calls: int
+    errors: int
+    success: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+
+
+class PagesSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The load as the generator saw it; here every page that failed is an error.
+
+    ``degraded`` pages came without a part, ``skipped`` were never asked for because too many were in flight.
+    """
+
+    rate_per_s: float
+    calls: int
+    errors: int
+    degraded: int
+    skipped: int
+    success: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The result. ``ok`` is true exactly where ``problems`` is empty."""
+
+    ok: bool
+    duration_s: float
+    pages: PagesSummary
+    services: tuple[ServiceSummary, ...]
+    edges: tuple[EdgeSummary, ...]
+    problems: tuple[str, ...]
+
+
+def summarise(
+    *,
+    duration_s: float,
+    pages: PagesSummary,
+    services: Sequence[Row],
+    edges: Sequence[Row],
+    problems: Iterable[str],
+) -> Summary:
+    """Put the rows of an aggregate and what went wrong into a summary."""
+    found = tuple(problems)
+    return Summary(
+        ok=not found,
+        duration_s=round(duration_s, 3),
+        pages=pages,
+        services=tuple(
+            ServiceSummary(service=row.service, versions=row.versions, **_numbers(row.total))
+            for row in services
+        ),
+        edges=tuple(
+            EdgeSummary(source=row.source, service=row.service, reporter=row.reporter, **_numbers(row.total))
+            for row in edges
+        ),
+        problems=found,
+    )
+
+
+def _numbers(figures: Figures) -> dict[str, Any]:
+    return {
+        "calls": figures.requests,
+        "errors": figures.errors,
+        "success": figures.success,
+        "p50_ms": milliseconds(figures.p50_s),
+        "p90_ms": milliseconds(figures.p90_s),
+        "p99_ms": milliseconds(figures.p99_s),
+    }
+
+
+def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> list[str]:
+    """What should have answered and did not, and errors that services counted."""
+    problems: list[str] = []
+    rows = {row.service: row for row in services}
+    for service, versions in expected.items():
+        answered = rows[service].versions if service in rows else {}
+        problems += [
+            f"{service} {version} answered no call" for version in versions if not answered.get(version)
+        ]
+    for row in services:
+        if row.total.errors:
+            cause = f"; the last: {row.last_error}" if row.last_error else ""
+            problems.append(f"{row.service} failed {row.total.errors} of {row.total.requests} calls{cause}")
+    return problems
+
+
+def differences(
+    services: Sequence[Row], edges: Sequence[Row], *, target: str, caller: str, sent: int, unknown: int
+) -> list[str]:
+    """Where sums differ that must be equal: the calls a service answered, and those its callers made.
+
+    For ``caller``, who calls ``target``, what counts is its own word: ``sent`` calls that arrived, and perhaps
+    up to ``unknown`` more. Where a stranger calls as well nothing is said: he may have left before he told.
+    """
+    known = {row.service for row in services} | {caller}
+    problems: list[str] = []
+    for row in services:
+        callers = [edge for edge in edges if edge.service == row.service]
+        if not all(edge.source in known for edge in callers):
+            continue
+        least = sum(
+            edge.total.requests for edge in callers if (edge.source, edge.service) != (caller, target)
+        )
+        least += sent if row.service == target else 0
+        most = least + (unknown if row.service == target else 0)
+        if not least <= row.total.requests <= most:
+            perhaps = f" (and perhaps {unknown} more)" if most > least else ""
+            problems.append(
+                f"{row.service} counted {row.total.requests} calls, its callers made {least}{perhaps}"
+            )
+    return problems
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Seconds as milliseconds, to the microsecond."""
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -1,0 +1,167 @@
+"""The document of ``describe`` as text for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nats_mesh_cli.output import Column, age, paint, table
+from nats_mesh_cli.schemas import definitions, type_name
+
+__all__ = ["render"]
+
+_INDENT = "  "
+
+_INSTANCES = (
+    Column("INSTANCE", lambda r: str(r["instance"])),
+    Column("HOST-PID", lambda r: str(r["host_pid"])),
+    Column("VERSION", lambda r: str(r["version"])),
+    Column("STATE", lambda r: str(r["state"])),
+    Column("IN FLIGHT", lambda r: _of(r["in_flight"], r["limit"]), right=True),
+    Column("REQUESTS", lambda r: _text(r.get("requests")), right=True),
+    Column("ERRORS", lambda r: _text(r.get("errors")), right=True),
+    Column("AGE", lambda r: age(r["age_s"]), right=True),
+)
+
+
+def render(document: dict[str, Any], *, color: bool = False) -> str:
+    """The whole text."""
+    kind = document["kind"]
+    lines = _facts(document, color)
+    if kind == "service":
+        lines += _section(
+            "Instances", [_indented(table(document["instances"], _INSTANCES, color=color))], color
+        )
+    if kind == "endpoint":
+        lines += _options(document, color)
+    else:
+        for endpoint in document["endpoints"]:
+            lines += ["", *_endpoint_head(endpoint, color), *_options(endpoint, color)]
+    lines += _layers(document["layers"], color)
+    return "\n".join(lines)
+
+
+def _facts(document: dict[str, Any], color: bool) -> list[str]:
+    kind = document["kind"]
+    name = document["service"] if kind == "service" else document[kind]
+    facts: dict[str, str] = {}
+    if document["origin"] == "foreign":
+        facts["origin"] = "a NATS Services API service outside the mesh"
+    else:
+        facts["namespace"] = str(document["namespace"])
+    if kind == "service":
+        facts["description"] = document["description"]
+        facts["versions"] = ", ".join(f"{v} ({count})" for v, count in document["versions"].items())
+        facts["state"] = f"{document['state']}, {document['ready']} of {len(document['instances'])} ready"
+    elif kind == "instance":
+        facts["service"] = f"{document['service']} {document['version']}"
+        facts["host-pid"] = document["host_pid"]
+        facts["state"] = document["state"]
+        facts["in flight"] = _of(document["in_flight"], document["limit"])
+        facts["requests"] = f"{_text(document.get('requests'))}, errors {_text(document.get('errors'))}"
+        facts["started"] = f"{document['started'] or '-'} (up {age(document['age_s'])})"
+    else:
+        facts["versions"] = ", ".join(document["versions"])
+        facts["instances"] = str(document["instances"])
+    if labels := document.get("labels"):
+        facts["labels"] = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    if kind == "endpoint":
+        facts |= _endpoint_facts(document)
+    lines = [f"{kind} {paint(name, 'name', color)}", *_pairs(facts)]
+    return lines + _definitions(document) if kind == "endpoint" else lines
+
+
+def _endpoint_head(endpoint: dict[str, Any], color: bool) -> list[str]:
+    return [
+        f"endpoint {paint(endpoint['endpoint'], 'name', color)}",
+        *_pairs(_endpoint_facts(endpoint)),
+        *_definitions(endpoint),
+    ]
+
+
+def _endpoint_facts(endpoint: dict[str, Any]) -> dict[str, str]:
+    def shown(which: str) -> str:
+        schema = endpoint[f"{which}_schema"]
+        if schema is not None:
+            return type_name(schema)
+        return (
+            f"too large to be shown ({endpoint['schema_omitted']})"
+            if endpoint["schema_omitted"]
+            else "not declared"
+        )
+
+    statistics = endpoint.get("statistics") or {}
+    facts = {
+        "subject": endpoint["subject"],
+        "queue": endpoint["queue"],
+        "takes": shown("request"),
+        "returns": shown("response"),
+    }
+    if endpoint["schema_differs"]:
+        facts["note"] = "instances differ in their schemas; that of the newest version is shown"
+    if statistics.get("requests"):
+        average = f"{statistics['average_ms']} ms on average"
+        facts["so far"] = f"{statistics['requests']} requests, {statistics['errors']} errors, {average}"
+    if statistics.get("last_error"):
+        facts["last error"] = statistics["last_error"]
+    return facts
+
+
+def _definitions(endpoint: dict[str, Any]) -> list[str]:
+    found = definitions(endpoint["request_schema"], endpoint["response_schema"])
+    return _pairs(dict(found), indent=_INDENT * 2) if found else []
+
+
+def _options(endpoint: dict[str, Any], color: bool) -> list[str]:
+    rows = [
+        {"option": name, "value": option["value"], "source": option["source"]}
+        for name, option in endpoint["options"].items()
+    ]
+    columns = (
+        Column("OPTION", lambda r: str(r["option"])),
+        Column("VALUE", lambda r: _value(r["value"])),
+        Column(
+            "SOURCE", lambda r: str(r["source"]), style=lambda r: "dim" if r["source"] == "default" else ""
+        ),
+    )
+    return [_indented(table(rows, columns, color=color))]
+
+
+def _layers(layers: dict[str, Sequence[dict[str, str]]], color: bool) -> list[str]:
+    lines: list[str] = []
+    titles = {"outbound": "Layers at the caller", "inbound": "Layers at the instance"}
+    for side, title in titles.items():
+        if layers[side]:
+            lines += _section(title, _pairs({each["layer"]: each["why"] for each in layers[side]}), color)
+    return lines
+
+
+def _section(title: str, lines: list[str], color: bool) -> list[str]:
+    return ["", paint(title, "bold", color), *lines]
+
+
+def _pairs(facts: dict[str, str], indent: str = _INDENT) -> list[str]:
+    size = max(map(len, facts), default=0)
+    return [f"{indent}{key.ljust(size)}  {value}" for key, value in facts.items() if value]
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"{_INDENT}{line}" for line in text.split("\n"))
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _of(value: object, limit: object) -> str:
+    return "-" if value is None else f"{value} of {limit}" if limit else str(value)
+
+
+def _value(value: object) -> str:
+    return (
+        ("yes" if value else "no")
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

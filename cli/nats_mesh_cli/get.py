@@ -1,0 +1,233 @@
+"""``get``: what is there, once. Watching it change is in ``watch.py``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nats_mesh import Mesh
+from nats_mesh.discovery.services_api import InfoReply, Verb, request_subject
+from nats_mesh.model import check_name
+from nats_mesh_cli.bus import QUESTION_S, ask, connected
+from nats_mesh_cli.catalog import (
+    FOREIGN,
+    endpoint_records,
+    instance_record,
+    read_infos,
+    service_records,
+    visible,
+)
+from nats_mesh_cli.errors import FAILED, CliError, did_you_mean
+from nats_mesh_cli.hints import listed, missing_service, namespace_text
+from nats_mesh_cli.options import Options
+from nats_mesh_cli.output import Column, Out, Record, age, render_list
+
+__all__ = ["KINDS", "Kind", "fetch", "get", "kind_of", "records_of", "short_ids"]
+
+_SHORT = 8
+_STATES = {
+    "ready": "ok",
+    "partial": "warn",
+    "draining": "warn",
+    "joining": "warn",
+    "suspect": "bad",
+    "gone": "bad",
+}
+
+
+def _state(record: Record) -> str:
+    return _STATES.get(str(record["state"]), "warn")
+
+
+def _text(key: str) -> Callable[[Record], str]:
+    return lambda record: "" if record[key] is None else str(record[key])
+
+
+def _labels(record: Record) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(record["labels"].items()))
+
+
+def _versions(record: Record) -> str:
+    versions = record["versions"]
+    if isinstance(versions, dict) and len(versions) > 1:
+        return ",".join(f"{version}×{count}" for version, count in versions.items())
+    return ",".join(versions)
+
+
+def _in_flight(record: Record) -> str:
+    if record["in_flight"] is None:
+        return "-"
+    return f"{record['in_flight']}/{record['limit']}" if record.get("limit") else str(record["in_flight"])
+
+
+def _timeout(record: Record) -> str:
+    return "default" if record["timeout_ms"] is None else f"{record['timeout_ms'] / 1000:g}s"
+
+
+def _yes(record: Record) -> str:
+    return "-" if record["idempotent"] is None else "yes" if record["idempotent"] else "no"
+
+
+def _namespace(record: Record) -> str:
+    return "-" if record["kind"] == FOREIGN else record["namespace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One thing that ``get`` lists: its columns, the word for ``-o name``, and who answers to a name."""
+
+    plural: str
+    columns: tuple[Column, ...]
+    name: Callable[[Record], str]
+    matches: Callable[[Record, str], bool]
+
+
+_AGE = Column("AGE", lambda r: age(r["age_s"]), right=True)
+_NAMESPACE = Column("NAMESPACE", _namespace, wide=True)
+_KIND = Column("KIND", _text("kind"), style=lambda r: "dim" if r["kind"] == FOREIGN else "")
+
+KINDS = {
+    "services": Kind(
+        "services",
+        (
+            Column("SERVICE", _text("service"), style=lambda _: "name"),
+            Column("VERSION", _versions),
+            Column("READY", lambda r: f"{r['ready']}/{r['instances']}", right=True),
+            Column("ENDPOINTS", lambda r: str(len(r["endpoints"])), right=True),
+            Column("STATE", _text("state"), style=_state),
+            Column("IN FLIGHT", _in_flight, right=True),
+            _AGE,
+            _KIND,
+            _NAMESPACE,
+            Column("LABELS", _labels, wide=True),
+            Column("ENDPOINT NAMES", lambda r: ",".join(r["endpoints"]), wide=True),
+        ),
+        lambda r: str(r["service"]),
+        lambda r, name: bool(r["service"] == name),
+    ),
+    "instances": Kind(
+        "instances",
+        (
+            Column("INSTANCE", lambda r: str(r.get("short") or r["instance"]), style=lambda _: "name"),
+            Column("SERVICE", _text("service")),
+            Column("VERSION", _text("version")),
+            Column("STATE", _text("state"), style=_state),
+            Column("ENDPOINTS", lambda r: str(len(r["endpoints"])), right=True),
+            Column("IN FLIGHT", _in_flight, right=True),
+            _AGE,
+            _KIND,
+            Column("ID", _text("instance"), wide=True),
+            Column("HOST-PID", _text("host_pid"), wide=True),
+            _NAMESPACE,
+            Column("LABELS", _labels, wide=True),
+        ),
+        lambda r: str(r["instance"]),
+        lambda r, name: bool(
+            r["service"] == name or r["instance"].startswith(name) or (r["host_pid"] or "").startswith(name)
+        ),
+    ),
+    "endpoints": Kind(
+        "endpoints",
+        (
+            Column("ENDPOINT", _text("endpoint"), style=lambda _: "name"),
+            Column("VERSION", _versions),
+            Column("INSTANCES", _text("instances"), right=True),
+            Column("TIMEOUT", _timeout, right=True),
+            Column("IDEMPOTENT", _yes),
+            Column("CONCURRENCY", _text("concurrency"), right=True),
+            Column("REQUEST", _text("request")),
+            Column("RESPONSE", _text("response")),
+            _KIND,
+            _NAMESPACE,
+            Column("SUBJECT", _text("subject"), wide=True),
+            Column("QUEUE", _text("queue"), wide=True),
+            Column("SCHEMA", _text("schema_hash"), wide=True),
+        ),
+        lambda r: str(r["endpoint"]),
+        lambda r, name: bool(name in (r["service"], r["endpoint"])),
+    ),
+}
+_ALIASES = {"svc": "services", "inst": "instances", "ep": "endpoints"} | {k[:-1]: k for k in KINDS}
+
+
+def kind_of(word: str) -> Kind:
+    """The kind called ``word`` (plural, singular or short), or :class:`CliError` with the nearest."""
+    kind = KINDS.get(_ALIASES.get(word.lower(), word.lower()))
+    if kind is None:
+        hint = did_you_mean(word, KINDS) or f"there are: {', '.join(KINDS)}"
+        raise CliError(f"get: no kind {word!r}", hint=hint)
+    return kind
+
+
+async def fetch(mesh: Mesh, options: Options, out: Out, service: str | None = None) -> list[InfoReply]:
+    """Everything that answers ``$SRV.INFO``, of any namespace; what could not be read is said."""
+    subject = request_subject(Verb.INFO, None if service is None else check_name("service", service))
+    replies = await ask(mesh, subject, timeout_s=options.timeout_s or QUESTION_S)
+    infos, illegible = read_infos(replies.payloads)
+    if illegible:
+        out.note(
+            f"note: {illegible} answers on {subject} were not of the Services API and are left out", "warn"
+        )
+    if replies.overflow:
+        out.note(f"note: {replies.overflow} more instances answered than can be shown", "warn")
+    return infos
+
+
+def short_ids(instances: Sequence[Record]) -> list[Record]:
+    """The records with ``short``: as much of the id as tells the instances apart, at least eight characters."""
+    ids = [record["instance"] for record in instances]
+    size = _SHORT
+    while size < max(map(len, ids), default=0) and len({each[:size] for each in ids}) < len(set(ids)):
+        size += 2
+    return [{**record, "short": record["instance"][:size]} for record in instances]
+
+
+def records_of(kind: Kind, infos: Sequence[InfoReply]) -> list[Record]:
+    """The records of one kind."""
+    if kind.plural == "endpoints":
+        dropped = ("schemas", "schema_omitted", "request_schema", "response_schema")
+        return [{k: v for k, v in record.items() if k not in dropped} for record in endpoint_records(infos)]
+    instances = [instance_record(info, time.time()) for info in infos]
+    return instances if kind.plural == "instances" else service_records(instances)
+
+
+def show(kind: Kind, records: Sequence[Record], options: Options, out: Out) -> None:
+    """Print a list in the form asked for."""
+    shown = records if options.format.structured or kind.plural != "instances" else short_ids(records)
+    text = render_list(shown, kind.columns, options.format, name=kind.name, pretty=out.tty, color=out.color)
+    if text:
+        out.data(text)
+
+
+async def get(options: Options, out: Out, word: str, name: str | None, *, everywhere: bool) -> None:
+    """List what is there; with a ``name`` that nothing has, exit code 1."""
+    kind = kind_of(word)
+    async with connected(options) as mesh:
+        namespace = None if everywhere else mesh.namespace
+        infos = await fetch(mesh, options, out)
+    records = records_of(kind, visible(infos, namespace))
+    chosen = records if name is None else [record for record in records if kind.matches(record, name)]
+    show(kind, chosen, options, out)
+    if chosen:
+        return
+    where = namespace_text(namespace)
+    if name is None:
+        if not options.format.structured:
+            out.note(f"no {kind.plural} in {where}; {missing_service('', infos, namespace)}", "dim")
+        return
+    raise CliError(
+        f"no {kind.plural[:-1]} {name!r} in {where}",
+        hint=_hint(kind, name, infos, records, namespace),
+        code=FAILED,
+    )
+
+
+def _hint(
+    kind: Kind, name: str, infos: Sequence[InfoReply], records: Sequence[Record], namespace: str | None
+) -> str:
+    if kind.plural == "services" or not records or "." not in name:
+        service = name.partition(".")[0] if kind.plural == "endpoints" else name
+        return missing_service(service, infos, namespace)
+    known = [kind.name(record) for record in records]
+    return did_you_mean(name, known) or f"there are: {listed(known)}"

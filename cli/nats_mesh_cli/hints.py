@@ -1,0 +1,54 @@
+"""What to say to somebody who asked for what is not there. Pure, over the answers to ``$SRV.INFO``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nats_mesh.discovery.services_api import InfoReply
+from nats_mesh_cli.errors import did_you_mean
+
+__all__ = ["listed", "missing_endpoint", "missing_service", "namespace_text"]
+
+_LISTED = 8
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few of ``names``, and how many more there are."""
+    ordered = sorted(set(names))
+    more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
+    return ", ".join(ordered[:_LISTED]) + more
+
+
+def namespace_text(namespace: str | None) -> str:
+    """Where was looked, for a sentence."""
+    return "any namespace" if namespace is None else f"namespace {namespace!r}"
+
+
+def missing_service(service: str, infos: Sequence[InfoReply], namespace: str | None) -> str:
+    """What to do when ``service`` does not answer: another namespace, another spelling, or what there is."""
+    elsewhere = {
+        i.metadata["mesh.namespace"] for i in infos if i.name == service and "mesh.namespace" in i.metadata
+    }
+    elsewhere.discard(namespace or "")
+    if elsewhere:
+        there = sorted(elsewhere)
+        return f"it runs in namespace {listed(there)}: use -n {there[0]}"
+    here = {
+        i.name for i in infos if namespace is None or i.metadata.get("mesh.namespace", namespace) == namespace
+    }
+    if not here:
+        others = {i.metadata["mesh.namespace"] for i in infos if "mesh.namespace" in i.metadata}
+        if others:
+            return f"nothing runs here; there are services in namespace {listed(others)} (-n NAME, or get -A)"
+        return "nothing runs here; 'nats-mesh run MOD:APP' starts a service"
+    guess = did_you_mean(service, here)
+    return f"{guess} there are: {listed(here)}" if guess else f"there are: {listed(here)}"
+
+
+def missing_endpoint(service: str, endpoint: str, infos: Sequence[InfoReply]) -> str:
+    """What to do when the service is there and the endpoint is not; empty where the endpoint exists."""
+    names = {e.name for i in infos if i.name == service for e in i.endpoints}
+    if not names or endpoint in names:
+        return ""
+    guess = did_you_mean(f"{service}.{endpoint}", [f"{service}.{name}" for name in names])
+    return f"{guess} {service} has: {listed(names)}" if guess else f"{service} has: {listed(names)}"

@@ -1,0 +1,91 @@
+"""The options that every command takes, before or behind its name."""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from nats_mesh_cli.errors import CliError
+
+if TYPE_CHECKING:
+    from nats_mesh.settings import Settings
+    from nats_mesh_cli.output import Out
+
+__all__ = ["Format", "Options", "Session", "duration", "options_of", "out_of"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_S = 86_400.0
+
+
+class Format(enum.StrEnum):
+    """What ``-o`` takes."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    JSONL = "jsonl"
+    YAML = "yaml"
+    NAME = "name"
+
+    @property
+    def structured(self) -> bool:
+        """Whether a program reads it."""
+        return self in (Format.JSON, Format.JSONL, Format.YAML)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The global options as given; ``None`` means: not given. ``timeout_s`` in seconds."""
+
+    server: str | None = None
+    context: str | None = None
+    creds: str | None = None
+    namespace: str | None = None
+    format: Format = Format.TABLE
+    timeout_s: float | None = None
+    color: bool = True
+
+    def settings(self) -> Settings:
+        """How to join the mesh under these options; :class:`nats_mesh.ConfigError` where that cannot work."""
+        from nats_mesh.settings import Settings
+
+        return Settings.resolve(
+            servers=self.server, namespace=self.namespace, credentials=self.creds, context=self.context
+        )
+
+
+class Session:
+    """What one run of the program shares: its options once they are read, and where it writes."""
+
+    __slots__ = ("options", "out")
+
+    def __init__(self, out: Out) -> None:
+        self.options = Options()
+        self.out = out
+
+
+def options_of(ctx: typer.Context) -> Options:
+    """The global options of the command that runs."""
+    session: Session = ctx.obj
+    return session.options
+
+
+def out_of(ctx: typer.Context) -> Out:
+    """Where the command that runs writes."""
+    session: Session = ctx.obj
+    return session.out
+
+
+def duration(text: str) -> float:
+    """``250ms``, ``2s``, ``1.5m``, ``1h`` or a plain number of seconds, as seconds; for typer's ``parser=``."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else math.nan
+    if not 0.0 < seconds <= _LONGEST_S:
+        raise CliError(f"{text!r} is no duration", hint="write 250ms, 2s, 1.5m or 1h (above 0, at most 24h)")
+    return seconds

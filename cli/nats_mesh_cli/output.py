@@ -1,0 +1,238 @@
+"""What a command prints: data to stdout, messages to stderr, in the form that ``-o`` asks for.
+
+The renderers are pure functions from records (plain dictionaries with raw numbers) to text. Escape codes
+are written to terminals alone, and to none where ``NO_COLOR`` or ``--no-color`` says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO, TypeAlias
+
+from nats_mesh_cli.errors import PIPE, CliError, one_line
+from nats_mesh_cli.options import Format
+
+__all__ = [
+    "Column",
+    "Out",
+    "Record",
+    "age",
+    "column_widths",
+    "dump",
+    "millis",
+    "paint",
+    "render_list",
+    "row",
+    "table",
+    "width",
+]
+
+Record: TypeAlias = dict[str, Any]
+
+_STYLES = {"ok": "32", "warn": "33", "bad": "31", "dim": "2", "bold": "1", "name": "36"}
+_GAP = "  "
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table: its head, how a record's cell reads, and whether ``-o wide`` alone shows it."""
+
+    header: str
+    text: Callable[[Record], str]
+    wide: bool = False
+    right: bool = False
+    style: Callable[[Record], str] | None = None
+
+
+class Out:
+    """The two streams of a command. Colour goes to a stream that is a terminal, where nothing forbids it."""
+
+    def __init__(self, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self.colorless = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+    @property
+    def tty(self) -> bool:
+        """Whether a person reads the data."""
+        return self.stdout.isatty()
+
+    @property
+    def color(self) -> bool:
+        """Whether data may be coloured."""
+        return self.tty and not self.colorless
+
+    def data(self, text: str) -> None:
+        """Write data and a line end; ends the program quietly where the reader has gone."""
+        try:
+            self.stdout.write(f"{text}\n")
+            self.stdout.flush()
+        except BrokenPipeError:
+            raise self._closed() from None
+
+    def raw(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        try:
+            self.stdout.flush()
+            self.stdout.buffer.write(data)
+            self.stdout.flush()
+        except BrokenPipeError:
+            raise self._closed() from None
+
+    def note(self, text: str, style: str = "") -> None:
+        """Write a message for the person at the terminal."""
+        try:
+            self.stderr.write(f"{paint(text, style, self.stderr.isatty() and not self.colorless)}\n")
+            self.stderr.flush()
+        except BrokenPipeError:
+            pass  # nobody reads the messages; the data may still be wanted
+
+    def error(self, error: CliError, fmt: Format = Format.TABLE) -> None:
+        """Tell what went wrong: one line and its remedy, or a JSON object where data would be JSON.
+
+        An error without a message is one that needs no telling.
+        """
+        if not error.message:
+            return
+        if fmt.structured:
+            fields = {"message": error.message, "hint": error.hint, "exit_code": error.code, **error.document}
+            self.note(dump({"error": fields}, Format.JSONL))
+            return
+        color = self.stderr.isatty() and not self.colorless
+        self.note(f"{paint('error:', 'bad', color)} {_lines(error.message)}")
+        if error.hint:
+            self.note(f"{paint('hint:', 'dim', color)} {_lines(error.hint)}")
+
+    def _closed(self) -> CliError:
+        # The interpreter flushes stdout once more at its end and would complain there.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, self.stdout.fileno())
+        os.close(devnull)
+        return CliError("", code=PIPE)
+
+
+def _lines(text: str) -> str:
+    """One line; further ones (a server's log) stay lines, indented."""
+    first, *others = text.split("\n")
+    return "\n".join([one_line(first), *(f"  {one_line(line)}" for line in others if line.strip())])
+
+
+def paint(text: str, style: str, color: bool) -> str:
+    """``text`` in a style (``ok``, ``warn``, ``bad``, ``dim``, ``bold``, ``name``), where colour is wanted."""
+    code = _STYLES.get(style)
+    return f"\x1b[{code}m{text}\x1b[0m" if color and code and text else text
+
+
+def dump(value: Any, fmt: Format, *, pretty: bool = False) -> str:
+    """A value as JSON (indented where ``pretty``), as one line of JSON, or as YAML; without a line end."""
+    if fmt is Format.YAML:
+        import yaml
+
+        # Through JSON, so that YAML shows the same plain types (and no object can reach the dumper).
+        text: str = yaml.safe_dump(json.loads(dump(value, Format.JSONL)), sort_keys=False, allow_unicode=True)
+        return text.removesuffix("\n").removesuffix("\n...")
+    import msgspec
+
+    encoded = msgspec.json.encode(value)
+    if pretty and fmt is Format.JSON:
+        encoded = msgspec.json.format(encoded, indent=2)
+    return encoded.decode()
+
+
+def render_list(
+    records: Sequence[Record],
+    columns: Sequence[Column],
+    fmt: Format,
+    *,
+    name: Callable[[Record], str],
+    pretty: bool = False,
+    color: bool = False,
+) -> str:
+    """Several things in the form asked for; a list without elements is empty text, ``[]`` in JSON and YAML."""
+    if fmt is Format.NAME:
+        return "\n".join(name(record) for record in records)
+    if fmt is Format.JSONL:
+        return "\n".join(dump(record, fmt) for record in records)
+    if fmt.structured:
+        return dump(list(records), fmt, pretty=pretty)
+    return table(records, columns, wide=fmt is Format.WIDE, color=color) if records else ""
+
+
+def table(
+    records: Sequence[Record],
+    columns: Sequence[Column],
+    *,
+    wide: bool = False,
+    color: bool = False,
+    sizes: Sequence[int] = (),
+) -> str:
+    """Aligned columns with a head; never cut, because what is cut cannot be copied. ``sizes``: as they were."""
+    shown = [column for column in columns if wide or not column.wide]
+    sizes = sizes or column_widths(records, shown)
+    lines = [paint(_line([column.header for column in shown], shown, sizes), "bold", color)]
+    return "\n".join([*lines, *(row(record, shown, sizes, color=color) for record in records)])
+
+
+def column_widths(records: Sequence[Record], columns: Sequence[Column]) -> list[int]:
+    """How wide each column must be for its head and every cell."""
+    return [max([width(c.header), *(width(_cell(c, record)) for record in records)]) for c in columns]
+
+
+def row(record: Record, columns: Sequence[Column], sizes: Sequence[int], *, color: bool = False) -> str:
+    """One line of a table whose columns are ``sizes`` wide."""
+    styles = [column.style(record) if column.style is not None else "" for column in columns]
+    return _line([_cell(column, record) for column in columns], columns, sizes, styles if color else ())
+
+
+def _cell(column: Column, record: Record) -> str:
+    return one_line(column.text(record)) or "-"
+
+
+def _line(
+    cells: Sequence[str], columns: Sequence[Column], sizes: Sequence[int], styles: Sequence[str] = ()
+) -> str:
+    padded = []
+    for at, (cell, column, size) in enumerate(zip(cells, columns, sizes, strict=True)):
+        blanks = " " * max(0, size - width(cell))
+        text = paint(cell, styles[at], color=True) if styles else cell
+        last = at == len(columns) - 1
+        padded.append(blanks + text if column.right else text if last else text + blanks)
+    return _GAP.join(padded)
+
+
+def width(text: str) -> int:
+    """How many cells of a terminal ``text`` takes (wide East Asian characters take two, marks none)."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def age(seconds: float | None) -> str:
+    """How long something runs, in one or two units: ``42s``, ``5m10s``, ``3h5m``, ``12d``."""
+    if seconds is None:
+        return "-"
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60}s" if whole % 60 else f"{whole // 60}m"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60}m" if whole % 3600 // 60 else f"{whole // 3600}h"
+    return f"{whole // 86_400}d"
+
+
+def millis(seconds: float | None) -> str:
+    """A duration for people: ``0.42 ms``, ``12.3 ms``, ``1.25 s``."""
+    if seconds is None:
+        return "-"
+    if seconds >= 1.0:
+        return f"{seconds:.2f} s"
+    ms = seconds * 1000.0
+    return f"{ms:.2f} ms" if ms < 10 else f"{ms:.1f} ms" if ms < 100 else f"{ms:.0f} ms"

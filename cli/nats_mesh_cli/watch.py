@@ -1,0 +1,174 @@
+"""``get -w``: what is there, and every change: a table that is drawn anew on a terminal, lines in a pipe."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import anyio
+
+from nats_mesh_cli.bus import connected
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.get import Kind, fetch, kind_of, records_of, short_ids
+from nats_mesh_cli.hints import namespace_text
+from nats_mesh_cli.live import Live, difference
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+
+__all__ = ["watch"]
+
+_FRAME_S = 0.5
+_Key = tuple[str, str, str]
+
+
+class _View(Protocol):
+    def update(self, records: dict[_Key, Record]) -> None:
+        """Show what is there now."""
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+
+
+async def watch(options: Options, out: Out, word: str, name: str | None, *, everywhere: bool) -> None:
+    """Show what is there and go on until Ctrl-C."""
+    kind = kind_of(word)
+    if options.format in (Format.JSON, Format.YAML):
+        raise CliError(
+            f"-w goes on for ever, which -o {options.format} cannot", hint="use -o jsonl: one change a line"
+        )
+    async with connected(options) as mesh:
+        namespace = None if everywhere else mesh.namespace
+        live = Live(mesh, namespace, lambda: fetch(mesh, options, out))
+        mesh.client.transport.add_listener(_Connection(out))
+        await mesh.client.transport.fence()
+        await live.refresh()
+        view = _view(options, out, kind, live)
+        if not _chosen(kind, live, name):
+            out.note(f"no {kind.plural} in {namespace_text(namespace)} yet; waiting", "dim")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(live.follow)
+            try:
+                while True:
+                    view.update(_chosen(kind, live, name))
+                    await live.change(_FRAME_S)
+            finally:
+                view.close()
+
+
+def _chosen(kind: Kind, live: Live, name: str | None) -> dict[_Key, Record]:
+    records = records_of(kind, live.infos())
+    return {
+        (record["namespace"] or "", record["kind"], kind.name(record)): record
+        for record in records
+        if name is None or kind.matches(record, name)
+    }
+
+
+def _view(options: Options, out: Out, kind: Kind, live: Live) -> _View:
+    if options.format in (Format.JSONL, Format.NAME):
+        return _Lines(out, kind, live, options.format)
+    wide = options.format is Format.WIDE
+    return _Screen(out, kind, wide) if out.tty else _Rows(out, kind, live, wide)
+
+
+class _Connection:
+    """Says when the bus goes away and comes back, so that silence is not taken for peace."""
+
+    def __init__(self, out: Out) -> None:
+        self._out = out
+
+    def on_disconnect(self, reason: str) -> None:
+        self._out.note(f"the connection is lost ({reason}); what is shown may be old", "warn")
+
+    def on_reconnect(self) -> None:
+        self._out.note("connected again", "ok")
+
+    def on_denied(self, operation: str, subject: str) -> None:
+        self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
+
+
+class _Changes:
+    """Turns states into events, and tells each to ``_tell``."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._before: dict[_Key, Record] | None = None
+
+    def update(self, records: dict[_Key, Record]) -> None:
+        if self._before is None:
+            events = [("present", record) for record in records.values()]
+        else:
+            events = difference(self._before, records)
+        self._before = records
+        for event, record in events:
+            reason = self._live.reasons.get(str(record.get("instance", ""))) if event == "removed" else None
+            self._tell(event, record if reason is None else {**record, "reason": reason})
+
+    def _tell(self, event: str, record: Record) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class _Lines(_Changes):
+    """One change a line: an object, or a name."""
+
+    def __init__(self, out: Out, kind: Kind, live: Live, fmt: Format) -> None:
+        super().__init__(live)
+        self._out, self._kind, self._format = out, kind, fmt
+
+    def _tell(self, event: str, record: Record) -> None:
+        if self._format is Format.NAME:
+            if event in ("present", "added"):
+                self._out.data(self._kind.name(record))
+        else:
+            self._out.data(dump({"event": event, **record}, Format.JSONL))
+
+
+class _Rows(_Changes):
+    """A table that grows by a row with each change; for pipes and files."""
+
+    def __init__(self, out: Out, kind: Kind, live: Live, wide: bool) -> None:
+        super().__init__(live)
+        shown = [column for column in kind.columns if wide or not column.wide]
+        self._out = out
+        self._columns = [Column("EVENT", _event_text), *shown]
+        self._sizes: list[int] = []
+
+    def update(self, records: dict[_Key, Record]) -> None:
+        if not self._sizes and records:
+            rows = [{**record, "event": "changed"} for record in records.values()]
+            self._sizes = column_widths(rows, self._columns)
+            self._out.data(table([], self._columns, sizes=self._sizes))
+        super().update(records)
+
+    def _tell(self, event: str, record: Record) -> None:
+        self._out.data(row({**record, "event": event}, self._columns, self._sizes))
+
+
+def _event_text(record: Record) -> str:
+    return f"{record['event']} ({record['reason']})" if "reason" in record else str(record["event"])
+
+
+class _Screen:
+    """A table drawn anew in place, twice a second; for terminals."""
+
+    def __init__(self, out: Out, kind: Kind, wide: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live as Drawing
+
+        self._kind, self._wide, self._color = kind, wide, out.color
+        console = Console(file=out.stdout, no_color=not out.color, highlight=False)
+        self._drawing = Drawing(console=console, auto_refresh=False, transient=False)
+        self._drawing.start()
+
+    def update(self, records: dict[_Key, Record]) -> None:
+        from rich.text import Text
+
+        rows = list(records.values())
+        shown: list[Any] = short_ids(rows) if self._kind.plural == "instances" else rows
+        text = table(shown, self._kind.columns, wide=self._wide, color=self._color)
+        self._drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def close(self) -> None:
+        self._drawing.stop()

@@ -1,0 +1,21 @@
+"""`python -m examples.bookinfo [module:version …]`: serve these in one process, or all that start by default."""
+
+import sys
+
+from nats_mesh import ConfigError, Service, run
+
+from . import DEFAULT, load
+
+
+def main(names: list[str]) -> None:
+    """Serve until SIGINT or SIGTERM; a name that does not exist ends it with exit code 2."""
+    try:
+        services: list[Service] = [load(name) for name in names or DEFAULT]
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    run(*services)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,413 @@
+"""`nats-mesh demo` from the outside: its figures add up, it tells trouble, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from tests.tools import require_tool
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(sys.platform != "linux", reason="who is left behind is looked up in /proc"),
+]
+
+DEMO = [sys.executable, "-m", "nats_mesh_cli", "demo"]
+PATIENCE_S = 90.0
+MARK = "NATS_MESH_TEST_MARK"
+SERVICES = ["productpage", "details", "reviews", "ratings"]
+
+
+class Family:
+    """A run of the demo and everything that it started: all carry one mark in their environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.folder = folder
+        self.environ = {
+            name: value for name, value in os.environ.items() if not name.startswith(("NATS_", "MESH_"))
+        }
+        # What a real mesh of this developer would set must make no difference.
+        self.environ |= {
+            MARK: self.mark,
+            "TMPDIR": str(folder),
+            "NATS_URL": "nats://127.0.0.1:1",
+            "NATS_CREDS": "/none",
+        }
+        self.process: subprocess.Popen[str] | None = None
+        self.told: list[str] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Run the demo without a terminal."""
+        self.process = subprocess.Popen(
+            [*DEMO, *arguments],
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return self.process
+
+    def until(self, words: str) -> None:
+        """Read messages until one has ``words``."""
+        assert self.process is not None
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.told.append(line.rstrip())
+            if words in line:
+                return
+        pytest.fail(f"it never said {words!r}: {self.told}")
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for its end; exit code and data."""
+        assert self.process is not None
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        self.told += err.splitlines()
+        return self.process.returncode, out
+
+    def pid_of(self, who: str) -> int:
+        """The process of an instance, by what was told of its joining."""
+        found = re.search(rf"joined: {re.escape(who)} \(pid (\d+)\)", "\n".join(self.told))
+        assert found is not None, self.told
+        return int(found[1])
+
+    def alive(self) -> list[str]:
+        """The command lines of all processes that carry the mark."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except (OSError, ProcessLookupError):
+                continue  # it has gone, or is somebody else's
+        return found
+
+    def gone(self) -> None:
+        """Nothing is left: no process, and nothing in the folder for temporary files."""
+        eventually(lambda: not self.alive(), self.alive)
+        eventually(lambda: not list(self.folder.iterdir()), lambda: list(self.folder.iterdir()))
+
+
+def eventually(condition: Callable[[], object], explain: Callable[[], object]) -> None:
+    """Wait for what other processes bring about."""
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, f"it never came true: {explain()}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Family]:
+    """A run to be; whatever is left of it is killed, and that is a failure of its own."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    made = Family(folder)
+    yield made
+    if made.process is not None:
+        if made.process.poll() is None:
+            made.process.kill()
+        made.process.communicate()
+    made.gone()
+
+
+def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows of a summary by service."""
+    return {row["service"]: row for row in rows}
+
+
+def test_the_summary_adds_up(family: Family) -> None:
+    """Three seconds of load: every page arrived, every sum agrees, all versions of reviews had their part."""
+    family.start("--duration", "3", "-o", "json")
+    code, out = family.finish()
+    found = json.loads(out)
+    assert (code, found["ok"], found["problems"]) == (0, True, []), family.told
+    pages, services = found["pages"], by_name(found["services"])
+    assert list(services) == SERVICES
+    assert pages["calls"] == services["productpage"]["calls"] == services["details"]["calls"]
+    assert pages["calls"] >= 3 * 50 - pages["skipped"]
+    assert (pages["errors"], pages["degraded"], pages["success"]) == (0, 0, 1.0)
+    versions = services["reviews"]["versions"]
+    assert list(versions) == ["1.0.0", "2.0.0", "3.0.0"]
+    assert min(versions.values()) > 0
+    assert services["ratings"]["calls"] == versions["2.0.0"] + versions["3.0.0"]
+    edges = {(edge["source"], edge["service"]): edge["calls"] for edge in found["edges"]}
+    assert edges == {
+        ("web", "productpage"): pages["calls"],
+        ("productpage", "details"): pages["calls"],
+        ("productpage", "reviews"): pages["calls"],
+        ("reviews", "ratings"): services["ratings"]["calls"],
+    }
+    for row in [pages, *found["services"], *found["edges"]]:
+        assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+    assert out.count("\n") == 1
+    family.gone()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_load_and_brings_the_summary(family: Family, number: signal.Signals) -> None:
+    """Ctrl-C is how a run without a duration ends: the summary is complete, and nothing is left."""
+    process = family.start()
+    family.until("the load begins")
+    process.send_signal(number)
+    code, out = family.finish()
+    assert code == 0, family.told
+    assert out.splitlines()[-1].endswith("0 failed, 0 incomplete: all is well")
+    assert f"{number.name}: stopping; Ctrl-C stops at once" in family.told
+
+
+def test_stopped_before_it_is_up_there_is_nothing_to_report(family: Family) -> None:
+    """A signal during the start undoes the start: exit code 130 and no data."""
+    process = family.start("-o", "json")
+    eventually(lambda: any("nats.conf" in line for line in family.alive()), family.alive)
+    process.send_signal(signal.SIGINT)
+    code, out = family.finish()
+    assert (code, out) == (130, ""), family.told
+
+
+def test_a_second_signal_stops_at_once(family: Family) -> None:
+    """Nobody has to wait for the summary; the services are gone all the same."""
+    process = family.start()
+    family.until("the load begins")
+    process.send_signal(signal.SIGINT)
+    family.until("stopping")
+    process.send_signal(signal.SIGINT)
+    code, out = family.finish()
+    assert (code, out) == (130, ""), family.told
+
+
+def test_killed_the_demo_takes_everything_with_it(family: Family) -> None:
+    """Even SIGKILL leaves neither services nor server nor files."""
+    process = family.start()
+    family.until("the load begins")
+    assert len(family.alive()) > len(SERVICES)
+    process.kill()
+    process.wait()
+    family.gone()
+
+
+def test_a_service_that_dies_is_a_failure_with_its_reason(family: Family) -> None:
+    """The rest goes on, the summary names who died and how, and the exit code is 1."""
+    family.start("--duration", "4", "-o", "json")
+    family.until("the load begins")
+    os.kill(family.pid_of("reviews 2.0.0"), signal.SIGKILL)
+    code, out = family.finish()
+    found = json.loads(out)
+    assert (code, found["ok"]) == (1, False)
+    assert re.fullmatch(
+        r"reviews:v2 \(pid \d+\) was killed by signal 9: it wrote nothing", found["problems"][0]
+    )
+    assert f"error: {found['problems'][0]}" in family.told
+    assert found["pages"]["calls"] > 0
+
+
+def test_a_server_that_dies_ends_the_demo(family: Family) -> None:
+    """Without a bus there is nothing to see: it ends at once and says why."""
+    family.start("-o", "json")
+    family.until("the load begins")
+    (server,) = (
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and is_server_of(family.mark, entry)
+    )
+    os.kill(server, signal.SIGKILL)
+    code, out = family.finish()
+    assert code == 1
+    assert json.loads(out)["problems"][0] == "the embedded nats-server ended with status -9"
+
+
+def is_server_of(mark: str, entry: Path) -> bool:
+    """Whether a process is the nats-server of a run."""
+    try:
+        command, environ = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
+    except OSError:
+        return False
+    return b"nats-server\0-c" in command and mark.encode() in environ
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-s", "nats://127.0.0.1:4222"], "demo takes no --server"),
+        (["--rate", "0"], "--rate"),
+        (["--rate", "6000"], "--rate"),
+        (["--duration", "0"], "'0' is no duration"),
+        (["--duration", "nan"], "'nan' is no duration"),
+        (["-n", "a b"], "namespace name 'a b'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_starts(
+    family: Family, arguments: list[str], says: str
+) -> None:
+    """Exit code 2, one line that says why, nothing on stdout."""
+    family.start(*arguments)
+    code, out = family.finish()
+    assert (code, out) == (2, "")
+    assert says in family.told[0]
+
+
+# -- on a terminal ------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A terminal of a given size, by tmux, in which one command runs."""
+
+    def __init__(self, socket: Path, width: int, height: int, command: str, environ: dict[str, str]) -> None:
+        self._tmux = [require_tool("tmux"), "-S", str(socket), "-f", os.devnull]
+        size = ["-x", str(width), "-y", str(height)]
+        self._do("new-session", "-d", *size, command, environ=environ)
+
+    def _do(self, *arguments: str, environ: dict[str, str] | None = None) -> str:
+        done = subprocess.run(
+            [*self._tmux, *arguments], env=environ, capture_output=True, text=True, timeout=30, check=True
+        )
+        return done.stdout
+
+    def screen(self, *, colors: bool = False) -> str:
+        """What there is to see; ``colors`` keeps the escape codes."""
+        return self._do("capture-pane", "-p", *(["-e"] if colors else []))
+
+    def press(self, key: str) -> None:
+        """Press a key."""
+        self._do("send-keys", key)
+
+    def ask(self, variable: str) -> str:
+        """One of tmux's facts about the terminal."""
+        return self._do("display-message", "-p", f"#{{{variable}}}").strip()
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait until the screen shows something; returns it."""
+        eventually(lambda: re.search(pattern, self.screen()), self.screen)
+        return self.screen()
+
+    def close(self) -> None:
+        """End the terminal and what runs in it."""
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=30, check=False)
+
+
+@pytest.fixture
+def terminal(family: Family, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """``terminal(width, height, *arguments, **environ)`` runs the demo in a terminal; then it says how it ended."""
+    opened: list[Terminal] = []
+
+    def open_terminal(width: int, height: int, *arguments: str, **environ: str) -> Terminal:
+        demo = shlex.join([*DEMO, *arguments])
+        restored = '[ "$before" = "$(stty -g)" ] && echo tty=restored'
+        # cat waits for input: it would end at once on a terminal that was left non-blocking.
+        shell = f'before=$(stty -g); {demo}; echo "exit=$?"; {restored}; exec cat'
+        inside = {
+            name: value
+            for name, value in family.environ.items()
+            if name not in ("TMUX", "NO_COLOR", "COLUMNS")
+        }
+        made = Terminal(tmp_path / "s", width, height, shell, {**inside, **environ})
+        opened.append(made)
+        return made
+
+    yield open_terminal
+    for each in opened:
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "key", "environ"),
+    [(80, 24, "q", {"NO_COLOR": "1"}), (120, 36, "C-c", {})],
+    ids=["80x24", "120x36"],
+)
+def test_the_view_on_a_terminal(
+    terminal: Callable[..., Terminal], width: int, height: int, key: str, environ: dict[str, str]
+) -> None:
+    """Everything is on the screen and whole; a key ends it, the summary follows, the terminal is as it was."""
+    shown = terminal(width, height, **environ)
+    text = shown.wait_for(r"(?s)● running 0:0[2-9].*reviews → ratings +[1-9]")
+    lines = text.splitlines()
+    assert len(lines) == height or text.count("\n") == height
+    assert lines[0].startswith("nats-mesh demo  nats://127.0.0.1:")
+    assert lines[0].endswith("q quits")
+    assert len(lines[0]) == width
+    rows = [line.split() for line in lines]
+    heads = [row[0] for row in rows if row and row[0].isupper()]
+    assert heads == ["SERVICES", "EDGES", "INSTANCES", "EVENTS"]
+    for service in SERVICES:
+        (row,) = (row for row in rows if row[:1] == [service] and "/" in row[1])
+        assert row[3:5] == ["✓", "100%"]
+    assert text.count("● ready") == 6
+    assert "all 6 instances answer; the load begins" in text
+    assert ("ANSWERED BY" in text) == (width >= 120)
+    colored = re.search(r"\x1b\[[0-9;]*3[1-7]", shown.screen(colors=True)) is not None
+    assert colored == ("NO_COLOR" not in environ)
+    shown.press(key)
+    end = shown.wait_for(r"exit=\d+\s[^$]*tty=restored")
+    assert "exit=0" in end
+    assert "0 failed, 0 incomplete: all is well" in end
+    assert (shown.ask("alternate_on"), shown.ask("cursor_flag")) == ("0", "1")
+
+
+def test_a_view_with_a_duration_ends_by_itself(terminal: Callable[..., Terminal]) -> None:
+    """First the view, then the summary, without a key."""
+    shown = terminal(80, 24, "--duration", "2s")
+    shown.wait_for(r"● running 0:0\d of 0:02")
+    assert "all is well" in shown.wait_for(r"exit=0\s")
+
+
+def test_a_crash_is_seen_at_once(terminal: Callable[..., Terminal]) -> None:
+    """The instance is marked and the event says why, long before its beats are missed; the end is exit code 1."""
+    shown = terminal(100, 30)
+    text = shown.wait_for(r"(?s)● running.*reviews 1\.0\.0 +● ready")
+    found = re.search(r"reviews 1\.0\.0 +● ready.* (\d+)\n", text)
+    assert found is not None
+    os.kill(int(found[1]), signal.SIGKILL)
+    text = shown.wait_for(r"reviews 1\.0\.0 +✗ ended")
+    assert re.search(rf"✗ error +reviews:v1 \(pid {found[1]}\) was killed by signal 9", text)
+    shown.press("q")
+    assert "exit=1" in shown.wait_for(r"exit=\d")
+
+
+def test_the_streams_are_kept_apart_on_a_terminal(family: Family) -> None:
+    """With `-o json` a terminal gets no view: JSON is for programs, also where a person reads along."""
+    leader, follower = os.openpty()
+    try:
+        process = subprocess.Popen(
+            [*DEMO, "--duration", "1s", "-o", "json"],
+            env=family.environ | {"TERM": "xterm"},
+            stdin=subprocess.DEVNULL,
+            stdout=follower,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(follower)
+        with os.fdopen(leader, "rb", buffering=0) as screen:
+            out = read_all(screen)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert b"\x1b" not in out
+    assert json.loads(out)["ok"] is True
+
+
+def read_all(screen: IO[bytes]) -> bytes:
+    """Everything that is written to a terminal until its other end is closed."""
+    out = b""
+    try:
+        while data := screen.read(65_536):
+            out += data
+    except OSError:
+        pass  # how Linux says that the other end of a terminal is closed
+    return out

@@ -1,0 +1,158 @@
+"""What is printed, in every form."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.options import Format, duration
+from nats_mesh_cli.output import Column, Out, age, dump, millis, render_list, table, width
+
+COLUMNS = (
+    Column("NAME", lambda r: str(r["name"]), style=lambda _: "ok"),
+    Column("COUNT", lambda r: str(r["count"]), right=True),
+    Column("LABELS", lambda r: str(r.get("labels", "")), wide=True),
+)
+RECORDS = [{"name": "orders", "count": 7}, {"name": "日本", "count": 1234, "labels": "a=b"}]
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False), st.text()
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+record = st.fixed_dictionaries(
+    {"name": st.text(min_size=1), "count": st.integers()}, optional={"more": values}
+)
+
+
+def rendered(records: list[Any], fmt: Format, **options: Any) -> str:
+    """A list of ``records`` in a form."""
+    return render_list(records, COLUMNS, fmt, name=lambda r: str(r["name"]), **options)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "expected"),
+    [
+        (Format.JSON, "[]"),
+        (Format.YAML, "[]"),
+        (Format.JSONL, ""),
+        (Format.NAME, ""),
+        (Format.TABLE, ""),
+    ],
+)
+def test_nothing_is_valid_in_every_form(fmt: Format, expected: str) -> None:
+    """A list without elements is an empty array where a program reads it, and no text elsewhere."""
+    assert rendered([], fmt) == expected
+
+
+@given(st.lists(record, max_size=4), st.booleans())
+def test_json_is_an_array_of_the_records(records: list[Any], pretty: bool) -> None:
+    """JSON lists are top-level arrays with exactly the records, indented or not."""
+    assert json.loads(rendered(records, Format.JSON, pretty=pretty)) == records
+
+
+@given(st.lists(record, min_size=1, max_size=4))
+def test_jsonl_is_one_object_a_line(records: list[Any]) -> None:
+    """However odd the texts inside, there are as many lines as records."""
+    lines = rendered(records, Format.JSONL).split("\n")
+    assert [json.loads(line) for line in lines] == records
+
+
+@given(values)
+def test_yaml_says_what_json_says(value: Any) -> None:
+    """YAML shows the same value."""
+    assert yaml.safe_load(dump(value, Format.YAML)) == json.loads(dump(value, Format.JSON))
+
+
+def test_names_stand_alone() -> None:
+    """-o name prints what the next command takes, and nothing else."""
+    assert rendered(RECORDS, Format.NAME) == "orders\n日本"
+
+
+def test_table_is_aligned_by_cells() -> None:
+    """Numbers to the right, wide characters take two cells, wide columns only when asked for."""
+    lines = rendered(RECORDS, Format.TABLE).split("\n")
+    assert lines == ["NAME    COUNT", "orders      7", "日本     1234"]
+    assert "LABELS" not in lines[0]
+    assert "LABELS" in rendered(RECORDS, Format.WIDE)
+    assert len({width(line) for line in lines}) == 1
+
+
+def test_colour_is_written_only_where_wanted() -> None:
+    """Escape codes appear with colour and never without."""
+    assert "\x1b[" not in table(RECORDS, COLUMNS)
+    coloured = table(RECORDS, COLUMNS, color=True)
+    assert "\x1b[32morders\x1b[0m" in coloured
+
+
+@given(st.text())
+def test_cells_cannot_drive_the_terminal(name: str) -> None:
+    """What comes from the bus stays on its line and sends no control characters."""
+    shown = table([{"name": name, "count": 1}], COLUMNS).split("\n")
+    assert len(shown) == 2
+    assert all(c.isprintable() for c in shown[1])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "-"),
+        (0.4, "0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (310, "5m10s"),
+        (3600, "1h"),
+        (11_100, "3h5m"),
+        (200_000, "2d"),
+    ],
+)
+def test_age(seconds: float | None, shown: str) -> None:
+    """Ages have one or two units."""
+    assert age(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "-"), (0.00042, "0.42 ms"), (0.0123, "12.3 ms"), (0.25, "250 ms"), (1.25, "1.25 s")],
+)
+def test_millis(seconds: float | None, shown: str) -> None:
+    """Durations keep three digits or so."""
+    assert millis(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("250ms", 0.25), ("2s", 2), ("1.5m", 90), ("1h", 3600), (" 3 ", 3), (".5", 0.5)]
+)
+def test_duration(text: str, seconds: float) -> None:
+    """Units are ms, s, m and h; without one it is seconds."""
+    assert duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "0", "1d", "nan", "inf", "1e3", "25h", "1 2", "s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """Nothing, nothing positive, nothing finite, nothing sane: a usage error with an example."""
+    with pytest.raises(CliError) as caught:
+        duration(text)
+    assert "250ms" in caught.value.hint
+
+
+def test_errors_go_to_stderr_as_text_or_json() -> None:
+    """One line and a hint for people; one object for programs; nothing on stdout."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    out = Out(stdout, stderr)
+    out.error(CliError("no \x1b[31mway", hint="turn\nround", code=4))
+    assert stderr.getvalue() == "error: no [31mway\nhint: turn\n  round\n"
+    out.error(CliError("no", code=3, document={"status": "UNAVAILABLE"}), Format.JSON)
+    fields = json.loads(stderr.getvalue().splitlines()[-1])["error"]
+    assert fields == {"message": "no", "hint": "", "exit_code": 3, "status": "UNAVAILABLE"}
+    assert stdout.getvalue() == ""

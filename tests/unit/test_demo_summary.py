@@ -1,0 +1,359 @@
+"""What the demo makes of what the bus says: lines, events, a summary, and whether all is well."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from examples import bookinfo
+from nats_mesh import ConfigError
+from nats_mesh.core.members import Change, ChangeKind, Health, Instance, Reason, ServiceSummary
+from nats_mesh.core.presence import Load, State
+from nats_mesh.telemetry.aggregate import Figures, Row
+from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
+from nats_mesh_cli.demo.events import Events, LogEvents, describe
+from nats_mesh_cli.demo.fleet import child_environment
+from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
+from nats_mesh_cli.demo.report import report
+from nats_mesh_cli.demo.state import Event, Mark
+from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, missing, summarise
+from nats_mesh_cli.demo.watch import Heard
+from nats_mesh_cli.options import Format
+
+# -- from the bus to the view ---------------------------------------------------------------------------------
+
+
+def figures(requests: int, errors: int = 0) -> Figures:
+    """So many calls, all of 2 ms."""
+    seen = 0.002 if requests else None
+    return Figures(
+        requests=requests,
+        errors=errors,
+        statuses={},
+        success=1.0 - errors / requests if requests else None,
+        p50_s=seen,
+        p90_s=seen,
+        p99_s=seen,
+    )
+
+
+def row(
+    source: str, service: str, requests: int, *, errors: int = 0, versions: Any = None, last: str = ""
+) -> Row:
+    """A line of an aggregate."""
+    return Row(
+        source=source,
+        service=service,
+        endpoint="",
+        version="",
+        reporter="out" if source else "in",
+        instances=1,
+        in_flight=0,
+        rate_per_s=12.5,
+        total=figures(requests, errors),
+        recent=figures(requests, errors),
+        versions=versions or {},
+        last_error=last,
+    )
+
+
+def instance(service: str, pid: int, **changes: Any) -> Instance:
+    """An instance as a registry knows it."""
+    known = Instance(
+        service=service,
+        id=f"{service}{pid}",
+        name=f"my-host-{pid}",
+        version="1.0.0",
+        namespace="default",
+        labels={},
+        state=State.READY,
+        health=Health.ALIVE,
+        started="2026-01-01T00:00:00Z",
+        interval_s=5.0,
+        endpoints=(),
+        described=True,
+        load=Load(in_flight=1, requests=10),
+        revision=(0, 0),
+        rejections=(),
+        seen=0.0,
+    )
+    return msgspec.structs.replace(known, **changes)
+
+
+def test_services_stand_in_the_order_of_a_call() -> None:
+    """The expected ones are there from the start, whoever else turns up stands behind them."""
+    present = [ServiceSummary(name="reviews", instances=2, ready=1, suspect=0, draining=1, versions={})]
+    shown = service_lines([row("", "zebra", 4, versions={"1.0.0": 4})], present, EXPECTED, {"zebra": [1.0]})
+    assert [each.name for each in shown] == ["productpage", "details", "reviews", "ratings", "zebra"]
+    assert [(each.ready, each.instances) for each in shown] == [(0, 1), (0, 1), (1, 3), (0, 1), (0, 0)]
+    assert shown[-1].shares == (("1.0.0", 1.0),)
+
+
+def test_edges_stand_in_the_order_of_a_call() -> None:
+    """Callers from outside first, then each service's own calls."""
+    pairs = [
+        ("reviews", "ratings"),
+        ("productpage", "reviews"),
+        ("productpage", "details"),
+        ("web", "productpage"),
+    ]
+    shown = edge_lines([row(source, service, 1) for source, service in pairs], EXPECTED)
+    assert [(each.source, each.service) for each in shown] == [
+        ("web", "productpage"),
+        ("productpage", "details"),
+        ("productpage", "reviews"),
+        ("reviews", "ratings"),
+    ]
+    assert [each.service for each in in_order([row("", "zoo", 1), row("", "details", 1)], EXPECTED)] == [
+        "details",
+        "zoo",
+    ]
+
+
+def test_an_instance_shows_its_latest_word_and_its_death() -> None:
+    """Statistics are fresher than beats; a process that has ended is said to have, whatever it announced last."""
+    found = instance_lines(
+        [instance("ratings", 3), instance("details", 1), instance("reviews", 2, health=Health.SUSPECT)],
+        {("details", "details1"): Heard(7, "ready", 4, 99)},
+        EXPECTED,
+        lambda pid: pid != "3",
+    )
+    assert [(each.service, each.state, each.in_flight, each.calls, each.pid) for each in found] == [
+        ("details", "ready", 4, 99, "1"),
+        ("reviews", "suspect", 1, 10, "2"),
+        ("ratings", "ended", 1, 10, "3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"kind": ChangeKind.JOINED}, (Mark.JOIN, "ratings 1.0.0 (pid 5)")),
+        ({"kind": ChangeKind.GONE, "reason": Reason.LEFT}, (Mark.LEAVE, "ratings 1.0.0 (pid 5)")),
+        (
+            {"kind": ChangeKind.GONE, "reason": Reason.MISSED},
+            (Mark.LEAVE, "ratings 1.0.0 (pid 5) without a word"),
+        ),
+        (
+            {"kind": ChangeKind.SUSPECT},
+            (Mark.WARN, "ratings 1.0.0 (pid 5) is suspect: its beats are missing"),
+        ),
+        ({"kind": ChangeKind.ALIVE}, (Mark.CHANGE, "ratings 1.0.0 (pid 5) is alive again")),
+        (
+            {"kind": ChangeKind.CHANGED, "fields": ("state",)},
+            (Mark.CHANGE, "ratings 1.0.0 (pid 5): state; now ready"),
+        ),
+    ],
+)
+def test_every_change_has_its_words(change: dict[str, Any], expected: tuple[Mark, str]) -> None:
+    """Each kind of membership change reads as what it is."""
+    assert describe(Change(instance=instance("ratings", 5), **change)) == expected
+
+
+def test_events_are_bounded_and_told_once() -> None:
+    """The same again only counts up; at most 200 are remembered; texts have one line of bounded length."""
+    told: list[Event] = []
+    events = Events(told.append)
+    for _ in range(3):
+        events.add(Mark.ERROR, "one\n two")
+    events.add(Mark.WARN, "x" * 5000)
+    assert [(event.text[:10], event.count, len(event.text) <= 400) for event in events.all] == [
+        ("one two", 3, True),
+        ("xxxxxxxxxx", 1, True),
+    ]
+    assert len(told) == 2
+    for number in range(300):
+        events.add(Mark.INFO, str(number))
+    assert (len(events.all), events.all[-1].text) == (200, "299")
+
+
+def test_warnings_of_libraries_become_events() -> None:
+    """What would be a line on stderr is an event; less than a warning is nothing."""
+    events = Events()
+    logger = logging.Logger("some.library")
+    logger.addHandler(LogEvents(events))
+    logger.info("no")
+    logger.warning("lost %s", "it")
+    logger.error("broken")
+    assert [(event.mark, event.text) for event in events.all] == [
+        (Mark.WARN, "lost it"),
+        (Mark.ERROR, "broken"),
+    ]
+
+
+# -- the summary ------------------------------------------------------------------------------------------------
+
+SERVICES = (
+    row("", "productpage", 100, versions={"1.0.0": 100}),
+    row("", "details", 100, versions={"1.0.0": 100}),
+    row("", "reviews", 101, versions={"1.0.0": 30, "2.0.0": 36, "3.0.0": 35}),
+    row("", "ratings", 71, versions={"1.0.0": 71}),
+)
+EDGES = (
+    row("web", "productpage", 100),
+    row("productpage", "details", 100),
+    row("productpage", "reviews", 101),
+    row("reviews", "ratings", 71),
+)
+PAGES = PagesSummary(
+    calls=100,
+    errors=0,
+    success=1.0,
+    p50_ms=2.0,
+    p90_ms=2.0,
+    p99_ms=2.5,
+    rate_per_s=50.0,
+    degraded=0,
+    skipped=0,
+)
+
+
+def summary(*problems: str) -> Summary:
+    """A summary of the rows above."""
+    return summarise(duration_s=2.0, pages=PAGES, services=SERVICES, edges=EDGES, problems=problems)
+
+
+def agreed(services: Any = SERVICES, edges: Any = EDGES, *, sent: int = 100, unknown: int = 0) -> list[str]:
+    """Where the sums differ."""
+    return differences(services, edges, target="productpage", caller="web", sent=sent, unknown=unknown)
+
+
+def test_sums_that_agree_are_no_problem() -> None:
+    """The generator's pages, every service's answers and its callers' calls."""
+    assert agreed() == []
+
+
+def test_a_page_more_or_less_is_a_difference() -> None:
+    """The generator's own count is held against what productpage answered, not against what the bus says of it."""
+    assert agreed(sent=99) == ["productpage counted 100 calls, its callers made 99"]
+    assert agreed(sent=101) == ["productpage counted 100 calls, its callers made 101"]
+
+
+def test_a_page_whose_fate_is_unknown_may_have_arrived_or_not() -> None:
+    """Only within that doubt do sums agree."""
+    assert agreed(sent=99, unknown=1) == []
+    assert agreed(sent=100, unknown=1) == []
+    assert agreed(sent=98, unknown=1) == [
+        "productpage counted 100 calls, its callers made 98 (and perhaps 1 more)"
+    ]
+
+
+def test_calls_lost_between_services_are_a_difference() -> None:
+    """Each inner edge is held against what its service counted."""
+    edges = (*EDGES[:3], row("reviews", "ratings", 70))
+    assert agreed(edges=edges) == ["ratings counted 71 calls, its callers made 70"]
+
+
+def test_a_stranger_who_calls_ends_the_comparison_for_that_service_alone() -> None:
+    """Somebody who tries `nats-mesh call` on the demo breaks nothing."""
+    edges = (*EDGES[:3], row("reviews", "ratings", 70), row("someone", "productpage", 5))
+    assert agreed(edges=edges, sent=17) == ["ratings counted 71 calls, its callers made 70"]
+
+
+def test_a_version_that_answered_nothing_is_a_problem() -> None:
+    """Every expected version must have had its part, and every service be there."""
+    services = [
+        row("", "productpage", 1, versions={"1.0.0": 1}),
+        row("", "reviews", 2, versions={"2.0.0": 2, "3.0.0": 0}),
+    ]
+    assert missing(services, EXPECTED) == [
+        "details 1.0.0 answered no call",
+        "reviews 1.0.0 answered no call",
+        "reviews 3.0.0 answered no call",
+        "ratings 1.0.0 answered no call",
+    ]
+
+
+def test_errors_of_a_service_are_a_problem_with_their_cause() -> None:
+    """Even where a second try saved the page."""
+    services = (*SERVICES[:3], row("", "ratings", 71, errors=2, versions={"1.0.0": 71}, last="it broke"))
+    assert missing(services, EXPECTED) == ["ratings failed 2 of 71 calls; the last: it broke"]
+
+
+def test_a_summary_is_well_only_without_problems() -> None:
+    """One problem is enough."""
+    assert (summary().ok, summary("x").ok) == (True, False)
+
+
+def test_the_summary_as_json() -> None:
+    """One object with raw numbers, units in their names."""
+    found = json.loads(report(summary("one"), Format.JSON))
+    assert found["problems"] == ["one"]
+    assert found["services"][2] == {
+        "service": "reviews",
+        "calls": 101,
+        "errors": 0,
+        "success": 1.0,
+        "p50_ms": 2.0,
+        "p90_ms": 2.0,
+        "p99_ms": 2.0,
+        "versions": {"1.0.0": 30, "2.0.0": 36, "3.0.0": 35},
+    }
+    assert (found["edges"][0]["source"], found["edges"][0]["service"]) == ("web", "productpage")
+    assert report(summary(), Format.JSONL).count("\n") == 0
+    assert report(summary(), Format.NAME).split() == ["productpage", "details", "reviews", "ratings"]
+
+
+def test_the_summary_as_text() -> None:
+    """Tables that fit 80 columns, and the verdict in the last line."""
+    text = report(summary(), Format.TABLE)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "reviews 2.0.0" in text
+    assert text.splitlines()[-1] == "100 pages in 2.0 s at 50/s, 0 failed, 0 incomplete: all is well"
+    assert report(summary("a", "b"), Format.TABLE).endswith(": 2 problems")
+
+
+def test_a_summary_of_nothing_is_valid() -> None:
+    """No call at all: no figures, no division by zero."""
+    nothing = msgspec.structs.replace(PAGES, calls=0, success=None, p50_ms=None)
+    empty = summarise(duration_s=0.0, pages=nothing, services=(row("", "details", 0),), edges=(), problems=())
+    assert json.loads(report(empty, Format.JSON))["services"][0]["success"] is None
+    assert "-" in report(empty, Format.TABLE)
+
+
+# -- what is run ---------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_runs_what_the_example_starts() -> None:
+    """Both lists name the same services, and every version that is expected is started."""
+    assert DEFAULT == bookinfo.DEFAULT
+    started = {(service.name, service.version) for service in map(bookinfo.load, DEFAULT)}
+    assert started == {(name, version) for name, versions in EXPECTED.items() for version in versions}
+
+
+def test_an_installation_without_the_example_says_so(tmp_path: Path) -> None:
+    """The error names both places where it was looked for."""
+    with pytest.raises(ConfigError, match=r"nats_mesh_cli\._bookinfo.*" + tmp_path.name):
+        locate(tmp_path)
+
+
+def test_a_checkout_is_found_from_anywhere() -> None:
+    """The example beside this package is run by its own name, with the checkout on the path."""
+    found = locate()
+    assert found.module == "examples.bookinfo"
+    assert found.root is not None
+    assert found.python_path("/x") == f"{found.root}{os.pathsep}/x"
+    assert Bookinfo("nats_mesh_cli._bookinfo").python_path() == ""
+
+
+def test_services_get_the_demos_bus_and_no_setting_of_another_mesh() -> None:
+    """A developer's credentials, contexts and policies must not reach the demo's processes."""
+    given = {
+        "PATH": "/bin",
+        "NATS_CREDS": "x",
+        "NATS_URL": "nats://real",
+        "MESH_MODE": "enforced",
+        "BOOKINFO_RATINGS_DB": "y",
+    }
+    assert child_environment(given, url="nats://demo", namespace="n", python_path="") == {
+        "PATH": "/bin",
+        "NATS_URL": "nats://demo",
+        "MESH_NAMESPACE": "n",
+        "MESH_LOG": "WARNING",
+    }
