@@ -169,7 +169,7 @@ class Client:
         return await self._call(known, request, parent)
 
     async def _call(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
-        if request.deadline > known.learn_at:
+        if self._now() > known.learn_at:
             self._learn_soon(known)
         if self._chain is not None:
             request.state = {_CALL: (known, parent)}
@@ -183,17 +183,18 @@ class Client:
 
     async def _send(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
         start = self._now()
-        status = Status.OK
+        status = Status.UNKNOWN
         known.series.in_flight += 1
         try:
             try:
-                return await self._attempt(known, known.subject, request, parent, start)
+                reply = await self._attempt(known, known.subject, request, parent, start)
             except NoInstancesError:
                 if not known.mesh:
                     raise
-            return await self._attempt(
-                known, await self._elsewhere(known, request), request, parent, start, foreign=True
-            )
+                subject = await self._elsewhere(known, request)
+                reply = await self._attempt(known, subject, request, parent, start, foreign=True)
+            status = Status.OK
+            return reply
         except CallError as error:
             status = error.status
             error.service, error.endpoint = known.service, known.endpoint
@@ -337,8 +338,9 @@ class Client:
 
     async def _learn(self, known: Target) -> None:
         found = await self.directory.find(known.service, timeout_s=2.0)
-        declared = None if found is None else found.timeout_s(known.endpoint)
-        known.timeout_s = DEFAULT_TIMEOUT_S if declared is None else declared
+        if found is not None:  # who does not answer takes nothing back
+            declared = found.timeout_s(known.endpoint)
+            known.timeout_s = DEFAULT_TIMEOUT_S if declared is None else declared
 
     async def close(self) -> None:
         """Stop waiting for replies; calls in flight end with an error."""

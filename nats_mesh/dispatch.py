@@ -32,7 +32,7 @@ from nats_mesh.telemetry.stats import OTHER, Series, Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, Codec, by_content_type
 from nats_mesh.wire.loop import CancelledError, TaskPool, call_later
-from nats_mesh.wire.subjects import ANONYMOUS, FOREIGN_INBOXES, INBOX, parse_rpc, reply_allowed
+from nats_mesh.wire.subjects import ANONYMOUS, INBOX, parse_rpc, plain_answer, reply_allowed
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Dispatcher"]
@@ -127,15 +127,14 @@ class Dispatcher:
 
     def on_plain(self, served: Served, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on a plain subject that an endpoint serves; nobody's identity is known there."""
-        if reply.startswith("$JS.ACK."):
-            reply = ""  # JetStream asks for an acknowledgement; an answer there would be one
-        elif reply and not reply.startswith(FOREIGN_INBOXES):
-            self._drop("forged", subject)  # answering there would be publishing on somebody's behalf
+        answer = plain_answer(reply)
+        if answer is None:
+            self._drop("forged", subject)
             return
         route = self._routes.get(subject)
         if route is None:
             route = self._remember(subject, served, served.endpoint.name, ANONYMOUS, addressed=False)
-        self._admit(served, route, reply, headers, payload)
+        self._admit(served, route, answer, headers, payload)
 
     def on_cancel(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A caller no longer waits for one of its attempts."""
@@ -216,7 +215,7 @@ class Dispatcher:
                 call.ended = "shutdown"
             raise
         except UndecodableError as error:
-            self.replier.fail(call, Status.INVALID_ARGUMENT, str(error))
+            self.replier.fail(call, Status.INVALID_ARGUMENT, str(error), refused=Refused.INVALID)
         except CallError as error:
             try:
                 self._handler_error(served, call, error)

@@ -117,6 +117,10 @@ def describe_handler(
         raise ConfigError(
             f"{where}: concurrency must be a whole number from 1 to {MAX_CONCURRENCY}, got {concurrency!r}"
         )
+    if duplicates == "local":
+        raise ConfigError(
+            f"{where}: this version keeps no replies for idempotency keys yet; leave out duplicates="
+        )
     if duplicates not in _DUPLICATES:
         raise ConfigError(f"{where}: duplicates must be one of {', '.join(_DUPLICATES)}, got {duplicates!r}")
     request_schema = None if value is None else _schema(value_type)

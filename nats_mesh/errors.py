@@ -119,6 +119,7 @@ class Refused(enum.StrEnum):
     DEADLINE = "deadline"
     UNIMPLEMENTED = "unimplemented"
     IDEMPOTENCY = "idempotency"
+    INVALID = "invalid"
 
 
 class MeshError(Exception):

@@ -15,6 +15,7 @@ from nats_mesh.client import Client
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.presence import EndpointInfo, Load, State
 from nats_mesh.discovery.announcer import Announcer
+from nats_mesh.discovery.peers import Peers
 from nats_mesh.discovery.responder import Responder
 from nats_mesh.discovery.services_api import EndpointCounters, EndpointDoc, mesh_endpoint
 from nats_mesh.dispatch import Dispatcher
@@ -88,6 +89,7 @@ class Instance:
         self._announcer: Announcer | None = None
         self._publisher: StatsPublisher | None = None
         self._responder: Responder | None = None
+        self._peers: Peers | None = None
         self._left = False
 
     # -- starting -----------------------------------------------------------------------------------
@@ -168,6 +170,13 @@ class Instance:
 
     def _announce_with(self, client: Client, transport: Transport, dispatcher: Dispatcher) -> None:
         service = self.service
+        self._peers = peers = Peers(
+            service=service.name,
+            subjects=self.subjects,
+            transport=transport,
+            clock=self._clock,
+            enforced=self.settings.enforced,
+        )
         self._announcer = announcer = Announcer(
             service=service.name,
             instance=self.id,
@@ -181,6 +190,7 @@ class Instance:
             rng=self._rng,
             started_wall_s=self._clock.time(),
             load=self._load,
+            peers=peers.count,
         )
         self._responder = Responder(
             service=service.name,
@@ -329,6 +339,8 @@ class Instance:
             self._publisher.close()
         if self._responder is not None:
             self._responder.close()
+        if self._peers is not None:
+            self._peers.close()
         try:
             await self._stack.aclose()
         finally:

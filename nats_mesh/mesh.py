@@ -14,7 +14,7 @@ from nats_mesh.blocking import BlockingMesh
 from nats_mesh.client import Client
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.errors import ConfigError
-from nats_mesh.model import CallOptions, Interceptor, Reply, check_name
+from nats_mesh.model import CallOptions, Interceptor, Reply, check_interceptors, check_name
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.publisher import StatsPublisher
 from nats_mesh.telemetry.stats import Stats, encode_stats
@@ -61,7 +61,7 @@ class Mesh:
             servers=servers, namespace=namespace, credentials=credentials, tls=tls
         )
         self.stats = Stats(clock=clock)
-        self._interceptors = tuple(interceptors)
+        self._interceptors = check_interceptors(name, interceptors)
         self._connect_timeout_s = connect_timeout
         self._connector = connector
         self._clock = clock

@@ -22,6 +22,7 @@ __all__ = [
     "Priority",
     "Reply",
     "Request",
+    "check_interceptors",
     "check_name",
     "is_header_name",
     "is_name",
@@ -351,3 +352,14 @@ class Interceptor(Protocol):
     """``async def interceptor(request, proceed) -> Reply``: call ``proceed(request)`` once, or answer yourself."""
 
     def __call__(self, request: Request, proceed: Next, /) -> Awaitable[Reply[Any]]: ...
+
+
+def check_interceptors(name: str, interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
+    """Return ``interceptors`` if each can be called, else raise :class:`ConfigError`; ``name`` is whose they are."""
+    checked = tuple(interceptors)
+    for each in checked:
+        if not callable(each):
+            raise ConfigError(
+                f"{name}: interceptor {each!r} cannot be called; use 'async def f(request, proceed)'"
+            )
+    return checked

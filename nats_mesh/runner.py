@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import anyio
 
-from nats_mesh.errors import ConfigError, DisconnectedError, MeshError, PermissionDeniedError
+from nats_mesh.errors import CallError, ConfigError, DisconnectedError, MeshError, PolicyError, Status
 from nats_mesh.instance import DRAIN_S, Instance
 from nats_mesh.service import Service
 from nats_mesh.settings import Settings
@@ -130,11 +130,11 @@ async def _watch_signals(stopping: anyio.Event, scope: anyio.CancelScope) -> Non
 
 def exit_code(error: MeshError) -> int:
     """The exit code that says what kind of error ended a program."""
-    if isinstance(error, PermissionDeniedError):
+    if isinstance(error, CallError) and error.status in (Status.PERMISSION_DENIED, Status.UNAUTHENTICATED):
         return EXIT_DENIED
     if isinstance(error, DisconnectedError):
         return EXIT_BUS
-    return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+    return EXIT_USAGE if isinstance(error, ConfigError | PolicyError) else EXIT_FAILED
 
 
 def run(*services: Service) -> None:

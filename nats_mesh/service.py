@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from nats_mesh.core.presence import MAX_ENDPOINTS, check_labels, check_version
 from nats_mesh.endpoint import DEFAULT_CONCURRENCY, Endpoint, describe_handler
 from nats_mesh.errors import ApplicationError, ConfigError
-from nats_mesh.model import Interceptor, check_name
+from nats_mesh.model import Interceptor, check_interceptors, check_name
 from nats_mesh.wire.codecs import check_codec
 from nats_mesh.wire.subjects import QUEUE
 
@@ -58,7 +58,7 @@ class Service:
         self.lifespan = lifespan
         self.credentials = credentials
         self.tls = tls
-        self.interceptors = _check_interceptors(name, interceptors)
+        self.interceptors = check_interceptors(name, interceptors)
         self.description = description
         self.instance = None if instance is None else check_name("instance", instance)
         self.endpoints: dict[str, Endpoint] = {}
@@ -123,12 +123,3 @@ class Service:
 
     def __repr__(self) -> str:
         return f"<Service {self.name} {self.version}, {len(self.endpoints)} endpoints>"
-
-
-def _check_interceptors(name: str, interceptors: Sequence[Interceptor]) -> tuple[Interceptor, ...]:
-    for each in interceptors:
-        if not callable(each):
-            raise ConfigError(
-                f"{name}: interceptor {each!r} cannot be called; use 'async def f(request, proceed)'"
-            )
-    return tuple(interceptors)

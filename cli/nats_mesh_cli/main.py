@@ -122,7 +122,6 @@ def _globals(
 
 demo.register(app)
 serve.register(app)
-demo.register(app)
 calls.register(app)
 look.register(app)
 

@@ -1,4 +1,4 @@
-"""The smallest service: run it with `python examples/hello/app.py`, call it with `nats-mesh call hello.greet '"Ada"'`."""
+"""The smallest service. Run it: `python examples/hello/app.py`. Call it: `nats-mesh call hello.greet '"Ada"'`."""
 
 from nats_mesh import Service
 

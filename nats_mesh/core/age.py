@@ -29,17 +29,22 @@ class AgeGauge:
         self._limit = limit
 
     def age(self, connection: str, sent_s: float, received_s: float, fallback_s: float = 0.0) -> float:
-        """Seconds this message waited; ``fallback_s`` for a connection that is heard for the first time.
+        """Seconds this message waited; ``fallback_s`` for a connection of which nothing is known yet.
 
         ``sent_s`` is the sender's clock, ``received_s`` ours; only differences within one connection count.
+        ``fallback_s`` is how long our own loop just stood still. What arrived meanwhile waited for some part
+        of that, nobody knows which, and so it makes no base: one that is too low would make the
+        connection's messages old for hours.
         """
         difference = received_s - sent_s
         known = self._base.get(connection)
         if known is None:
-            self._base[connection] = (difference - fallback_s, received_s)
+            if fallback_s > 0.0:
+                return fallback_s
+            self._base[connection] = (difference, received_s)
             if len(self._base) > self._limit:
                 self._base.popitem(last=False)
-            return fallback_s
+            return 0.0
         base, at = known
         base += max(0.0, received_s - at) * DRIFT
         age = difference - base

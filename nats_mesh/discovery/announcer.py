@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 
 from nats_mesh.core.presence import Announcement, EndpointInfo, Kind, Load, State
 from nats_mesh.discovery.messages import beat_interval_s, encode, nominal_interval_s, rfc3339
-from nats_mesh.errors import DisconnectedError
+from nats_mesh.errors import CallError, ConfigError, DisconnectedError
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Announcer"]
+
+log = logging.getLogger("nats_mesh.presence")
 
 
 class Announcer:
@@ -35,7 +38,7 @@ class Announcer:
         rng: random.Random,
         started_wall_s: float,
         load: Callable[[], Load],
-        peers: Callable[[], int] = lambda: 1,
+        peers: Callable[[], int],
     ) -> None:
         self.state = State.JOINING
         self.started = rfc3339(started_wall_s)
@@ -97,24 +100,30 @@ class Announcer:
 
     def _say(self, kind: Kind) -> None:
         self._seq += 1
-        body = encode(
-            Announcement(
-                type=kind,
-                service=self._service,
-                instance=self._instance,
-                name=self._name,
-                version=self._version,
-                namespace=self._namespace,
-                seq=self._seq,
-                started=self.started,
-                interval_s=nominal_interval_s(self._peers()),
-                state=self.state,
-                labels=self._labels,
-                endpoints=self._endpoints if kind in (Kind.JOIN, Kind.CHANGE) else (),
-                load=self._load(),
-            )
+        announcement = Announcement(
+            type=kind,
+            service=self._service,
+            instance=self._instance,
+            name=self._name,
+            version=self._version,
+            namespace=self._namespace,
+            seq=self._seq,
+            started=self.started,
+            interval_s=nominal_interval_s(self._peers()),
+            state=self.state,
+            labels=self._labels,
+            endpoints=self._endpoints if kind in (Kind.JOIN, Kind.CHANGE) else (),
+            load=self._load(),
         )
         try:
-            self._transport.publish(self._subject, body, self._mux.one_way("presence"))
+            self._transport.publish(self._subject, encode(announcement), self._mux.one_way("presence"))
         except DisconnectedError:
             pass  # nobody hears it now; after the reconnect everything is announced anew
+        except (
+            CallError
+        ) as error:  # too large for this server: presence without the endpoints is better than none
+            if not announcement.endpoints:
+                raise ConfigError(f"{self._service}: presence cannot be announced: {error.message}") from None
+            log.warning("%s announces itself without its endpoints: %s", self._service, error.message)
+            self._endpoints = ()
+            self._say(kind)

@@ -19,6 +19,8 @@ from nats_mesh.wire.transport import Transport
 __all__ = ["Collector", "Directory", "ServiceFacts"]
 
 _CACHE_S = 5.0
+#: How long "nobody" is believed: long enough for a burst of calls, too short to miss who starts (seconds).
+_NOBODY_S = 0.05
 _MAX_CACHED = 1024
 #: How long to listen for further instances once one has answered (seconds).
 _LINGER_S = 0.03
@@ -78,18 +80,26 @@ class Directory:
         self._mux = mux
         self._clock = clock
         self._cache: dict[str, tuple[float, ServiceFacts | None]] = {}
+        self._asking: dict[str, anyio.Event] = {}
 
     async def find(self, service: str, *, timeout_s: float) -> ServiceFacts | None:
         """What is known of ``service``; ``None`` where nobody answers (at once where nobody listens)."""
+        while (asked := self._asking.get(service)) is not None:
+            await asked.wait()  # many calls that miss the same service ask once
         now = self._clock.monotonic()
         cached = self._cache.get(service)
-        if cached is not None and cached[0] > now and cached[1] is not None:
+        if cached is not None and cached[0] > now:
             return cached[1]
-        replies = await self.ask(f"$SRV.INFO.{service}", timeout_s=timeout_s)
+        self._asking[service] = asked = anyio.Event()
+        try:
+            replies = await self.ask(f"$SRV.INFO.{service}", timeout_s=timeout_s)
+        finally:
+            del self._asking[service]
+            asked.set()
         facts = _facts([payload for _, payload in replies], service)
         if len(self._cache) >= _MAX_CACHED:
             self._cache.pop(next(iter(self._cache)))
-        self._cache[service] = (now + _CACHE_S, facts)
+        self._cache[service] = (now + (_CACHE_S if facts is not None else _NOBODY_S), facts)
         return facts
 
     async def ask(

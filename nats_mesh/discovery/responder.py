@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -20,11 +21,13 @@ from nats_mesh.discovery.services_api import (
     service_metadata,
     stats_response,
 )
-from nats_mesh.errors import DisconnectedError
+from nats_mesh.errors import CallError, DisconnectedError
 from nats_mesh.wire.subjects import FOREIGN_INBOXES
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Responder"]
+
+log = logging.getLogger("nats_mesh.services_api")
 
 _SCHEMAS = ("mesh.schema.request", "mesh.schema.response")
 
@@ -93,6 +96,9 @@ class Responder:
             self._transport.publish(reply, self._answer(verb))
         except DisconnectedError:
             self.unanswered += 1
+        except CallError as error:
+            self.unanswered += 1
+            log.warning("%s cannot answer %s: %s", self._name, subject, error.message)
 
     def _answer(self, verb: Verb) -> bytes:
         document = self.document()

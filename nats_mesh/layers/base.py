@@ -22,7 +22,7 @@ class Refusal(msgspec.Struct, frozen=True):
     """Why a call is not let in: the handler surely does not run."""
 
     status: Status
-    refused: Refused | None
+    refused: Refused
     message: str
     retry_after_s: float | None = None
 

@@ -29,7 +29,7 @@ class DeadlineGate:
             sent_ms = h.int_field(call.headers, h.SENT_MS)
             attempt = h.int_field(call.headers, h.ATTEMPT)
         except ValueError as error:
-            return Refusal(Status.INVALID_ARGUMENT, None, str(error))
+            return Refusal(Status.INVALID_ARGUMENT, Refused.INVALID, str(error))
         timeout_s = self.default_timeout_s if timeout_ms is None else min(timeout_ms / 1000.0, MAX_TIMEOUT_S)
         if attempt is not None:
             call.attempt = max(1, attempt)

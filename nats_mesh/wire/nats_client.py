@@ -43,7 +43,8 @@ STALL_S = 0.25
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]+)\"", re.IGNORECASE)
 _PRIVATE = (
     "_attempt_reconnect", "_current_server", "_flush_pending", "_flusher_task", "_max_payload", "_ping_interval_task",
-    "_pings_outstanding", "_pongs", "_process_connect_init", "_process_err", "_process_msg", "_process_op_err",
+    "_pings_outstanding", "_pongs", "_process_connect_init", "_process_err", "_process_msg",
+    "_reconnection_task", "_process_op_err",
     "_process_pong", "_ps", "_read_loop", "_reading_task", "_send_command", "_send_ping", "_server_info",
     "_server_pool", "_sid", "_subs", "_transport",
 )  # fmt: skip

@@ -24,6 +24,7 @@ __all__ = [
     "check_plain_subject",
     "parse_inbox",
     "parse_rpc",
+    "plain_answer",
     "reply_allowed",
 ]
 
@@ -160,6 +161,17 @@ def reply_allowed(reply: str, publisher: str, *, enforced: bool) -> bool:
     if enforced or not reply.startswith(INBOX) or len(reply) == len(INBOX):
         return False
     return parse_inbox(reply) is None
+
+
+def plain_answer(reply: str) -> str | None:
+    """Where to answer a message on a plain subject; empty: nowhere, ``None``: it is not believed at all.
+
+    JetStream asks for an acknowledgement, and an answer there would be one. Answering to any subject
+    but an inbox would be publishing on somebody else's behalf.
+    """
+    if reply.startswith("$JS.ACK."):
+        return ""
+    return reply if not reply or reply.startswith(FOREIGN_INBOXES) else None
 
 
 def check_plain_subject(subject: str) -> str:

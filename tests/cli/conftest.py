@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from nats_mesh.testing import NatsServer
-from tests.cli.program import Background, Done, run_cli
+from tests.cli.program import Background, Done, run_cli, run_many
 
 SHOP = """
 import asyncio
@@ -83,6 +83,10 @@ class Shop:
     def __call__(self, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Done:
         """Run a command to its end."""
         return run_cli(*arguments, env={**self.env, **(env or {})}, stdin=stdin)
+
+    def many(self, *lines: Sequence[str]) -> list[Done]:
+        """Run several commands in one process."""
+        return run_many(lines, self.env)
 
     def background(self, *arguments: str) -> Background:
         """Start a command, in the folder of the shop's module."""

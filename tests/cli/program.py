@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import IO, Any, Self
 
 import msgspec
 
-__all__ = ["PATIENCE_S", "PROGRAM", "Background", "Done", "environment", "run_cli"]
+__all__ = ["PATIENCE_S", "PROGRAM", "Background", "Done", "environment", "run_cli", "run_many"]
 
 #: How long anything may take before a test fails instead of hanging (seconds).
 PATIENCE_S = 45.0
@@ -57,6 +58,37 @@ def run_cli(
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+_DRIVER = """
+import io, json, sys
+from nats_mesh_cli.main import run
+from nats_mesh_cli.output import Out
+
+for line in json.load(sys.stdin):
+    streams = [io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2)]
+    sys.stdout, sys.stderr = streams
+    code = run(line, out=Out(*streams))
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    print(json.dumps([code, *(stream.buffer.getvalue().decode() for stream in streams)]))
+"""
+
+
+def run_many(lines: Sequence[Sequence[str]], env: Mapping[str, str]) -> list[Done]:
+    """Run many short commands one after the other in one process: Python starts once for all of them."""
+    done = subprocess.run(
+        [sys.executable, "-c", _DRIVER],
+        env=environment(env),
+        input=msgspec.json.encode(lines).decode(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S * 2,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "whatever a command says goes through its own streams"
+    results = [msgspec.json.decode(line, type=tuple[int, str, str]) for line in done.stdout.splitlines()]
+    return [Done(*result) for result in results]
+
+
 class Background:
     """The command while it runs; what it prints is collected and can be waited for. Killed at the end if need be."""
 
@@ -74,6 +106,7 @@ class Background:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # a process group of its own, as a terminal's foreground job has
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
@@ -113,6 +146,11 @@ class Background:
     def end(self, number: int) -> int:
         """Send a signal and return the exit code once everything printed has been read."""
         self.process.send_signal(number)
+        return self.wait()
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C: the terminal signals the whole process group. Returns the exit code."""
+        os.killpg(self.process.pid, signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:

@@ -67,6 +67,29 @@ def test_open_loop_counts_from_the_intended_start() -> None:
     assert tally.shortest_s == pytest.approx(1.0)
 
 
+def test_a_stall_of_our_own_counts_too() -> None:
+    """A worker that wakes late because this process stood still counts from when its call was due."""
+    tally = Tally()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        stalled_s = 0.0
+
+        async def call() -> tuple[str, str, str]:
+            nonlocal stalled_s
+            await anyio.sleep(0)  # the other worker waits for its turn before the stall begins
+            stalled_s = 1.0
+            return "OK", "", ""
+
+        plan = Plan(concurrency=2, rate=10.0, count=2)
+        await run_load(call, plan, tally, lambda: loop.time() + stalled_s)
+
+    run_virtual(main)
+    # The second call was due at 0.1 s. Its worker woke on time by the loop and a second late by the clock.
+    assert (tally.shortest_s, tally.longest_s) == pytest.approx((1.0, 1.0), abs=0.01)
+    assert tally.calls == 2
+
+
 def test_closed_loop_hides_what_open_loop_shows() -> None:
     """The same service stalls the same; only latency from the intended start says what callers waited."""
     closed, _ = measure(Plan(concurrency=1, count=10), 1.0)

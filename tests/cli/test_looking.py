@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 
+import anyio.to_thread
 import pytest
 import yaml
 from nats.aio.client import Client
@@ -50,68 +51,82 @@ def test_tables_have_no_escape_codes_in_a_pipe(shop: Shop) -> None:
 
 def test_the_other_forms_say_the_same(shop: Shop) -> None:
     """yaml, jsonl and name agree with json."""
-    expected = [record["endpoint"] for record in shop("get", "endpoints", "-o", "json").json]
-    lines = shop("get", "endpoints", "-o", "jsonl").out.splitlines()
-    assert [json.loads(line)["endpoint"] for line in lines] == expected
-    assert [r["endpoint"] for r in yaml.safe_load(shop("get", "endpoints", "-o", "yaml").out)] == expected
-    assert shop("get", "endpoints", "-o", "name").out.split() == expected
+    forms = ("json", "jsonl", "yaml", "name")
+    as_json, as_lines, as_yaml, as_names = shop.many(*(["get", "endpoints", "-o", form] for form in forms))
+    expected = [record["endpoint"] for record in as_json.json]
     assert "orders.place" in expected
+    assert [json.loads(line)["endpoint"] for line in as_lines.out.splitlines()] == expected
+    assert [record["endpoint"] for record in yaml.safe_load(as_yaml.out)] == expected
+    assert as_names.out.split() == expected
 
 
 def test_nothing_is_an_empty_array_and_no_error(shop: Shop) -> None:
     """An empty namespace: [] for programs, a message and exit code 0 for people."""
-    done = shop("get", "services", "-n", "empty", "-o", "json")
-    assert (done.code, done.out, done.err) == (0, "[]\n", "")
-    done = shop("get", "services", "-n", "empty")
-    assert (done.code, done.out) == (0, "")
-    assert "no services in namespace 'empty'" in done.err
+    as_json, as_table = shop.many(
+        ["get", "services", "-n", "empty", "-o", "json"], ["get", "services", "-n", "empty"]
+    )
+    assert (as_json.code, as_json.out, as_json.err) == (0, "[]\n", "")
+    assert (as_table.code, as_table.out) == (0, "")
+    assert "no services in namespace 'empty'" in as_table.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["services", "ordres"], 1, "did you mean 'orders'?"),
-        (["endpoints", "orders.plac"], 1, "did you mean 'orders.place'?"),
-        (["instances", "nobody"], 1, "there are: orders, stock"),
-        (["servces"], 2, "did you mean 'services'?"),
-        (["services", "-w", "-o", "json"], 2, "-o jsonl"),
-        ([], 2, "Missing argument"),
-    ],
-)
-def test_wrong_names_get_the_nearest(arguments: list[str], code: int, said: str, shop: Shop) -> None:
-    """1 where the answer is no, 2 where the question is wrong."""
-    done = shop("get", *arguments)
-    assert (done.code, done.out) == (code, "")
-    assert said in done.err
+def test_wrong_names_get_the_nearest(shop: Shop) -> None:
+    """1 where the answer is no, 2 where the question is wrong; nothing on stdout."""
+    cases = [
+        (["get", "services", "ordres"], 1, "did you mean 'orders'?"),
+        (["get", "endpoints", "orders.plac"], 1, "did you mean 'orders.place'?"),
+        (["get", "instances", "nobody"], 1, "there are: orders, stock"),
+        (["get", "servces"], 2, "did you mean 'services'?"),
+        (["get", "services", "-w", "-o", "json"], 2, "-o jsonl"),
+        (["get"], 2, "Missing argument"),
+        (["describe", "ordes"], 1, "did you mean 'orders'?"),
+        (["describe", "orders.plac"], 1, "did you mean 'orders.place'?"),
+        (["describe", "orders", "-o", "name"], 2, "nothing to show"),
+    ]
+    results = shop.many(*(arguments for arguments, _, _ in cases))
+    for (arguments, code, said), done in zip(cases, results, strict=True):
+        assert (done.code, done.out) == (code, ""), arguments
+        assert said in done.err, arguments
+
+
+def test_a_name_that_fits_nothing_is_still_an_array(shop: Shop) -> None:
+    """The answer is no: exit code 1, and [] for whoever reads JSON."""
+    (done,) = shop.many(["get", "services", "ordres", "-o", "json"])
+    assert (done.code, done.out) == (1, "[]\n")
 
 
 def test_all_namespaces_are_shown_when_asked_for(shop: Shop) -> None:
     """-A crosses the border that -n keeps."""
-    found = shop("get", "services", "-A", "-n", "empty", "-o", "json").json
-    assert shop.namespace in {record["namespace"] for record in found}
+    (done,) = shop.many(["get", "services", "-A", "-n", "empty", "-o", "json"])
+    assert shop.namespace in {record["namespace"] for record in done.json}
 
 
 def test_describe_knows_schemas_options_and_layers(shop: Shop) -> None:
     """A single thing is an object; every option names its source, every layer its reason."""
-    document = shop("describe", "orders.place", "-o", "json").json
+    as_json, as_text = shop.many(["describe", "orders.place", "-o", "json"], ["describe", "orders"])
+    document = as_json.json
     assert document["request_schema"]["$ref"] == "#/$defs/Order"
     assert document["options"]["timeout_s"] == {"value": 2.0, "source": "endpoint"}
     assert document["options"]["concurrency"]["value"] == 64
     assert all(layer["why"] for layer in document["layers"]["inbound"])
-    text = shop("describe", "orders").out
-    assert "{sku: string, count: integer = 1}" in text
-    assert "above concurrency: expired work must not take a slot" in text
+    assert "{sku: string, count: integer = 1}" in as_text.out
+    assert "above concurrency: expired work must not take a slot" in as_text.out
 
 
 def test_describe_takes_the_beginning_of_an_id(shop: Shop) -> None:
-    """An instance by enough of its id; nothing by what does not exist."""
-    (identifier,) = shop("get", "instances", "stock", "-o", "name").out.split()
-    assert shop("describe", identifier[:-1], "-o", "json").code in (0, 2)
-    document = shop("describe", identifier, "-o", "json").json
-    assert (document["kind"], document["service"], document["errors"]) == ("instance", "stock", 0)
-    done = shop("describe", "ordes")
-    assert (done.code, done.out) == (1, "")
-    assert "did you mean 'orders'?" in done.err
+    """An instance by its id or enough of it, with what it counted."""
+    (names,) = shop.many(["get", "instances", "-o", "name"])
+    both = names.out.split()
+    size = next(n for n in range(1, 64) if both[0][:n] != both[1][:n])
+    exact, begun, ambiguous = shop.many(
+        ["describe", both[0], "-o", "json"],
+        ["describe", both[0][:size], "-o", "json"],
+        ["describe", both[0][: size - 1]],
+    )
+    assert exact.json["instance"] == begun.json["instance"] == both[0]
+    assert (exact.json["kind"], exact.json["origin"]) == ("instance", "mesh")
+    assert exact.json["requests"] >= 0
+    assert ambiguous.code == (2 if size > 1 else 1)
 
 
 def test_check_finds_nothing_wrong_here(shop: Shop) -> None:
@@ -160,8 +175,6 @@ def test_a_reader_that_leaves_is_no_error(shop: Shop) -> None:
 @pytest.mark.anyio
 async def test_services_outside_the_mesh_are_listed_and_called(shop: Shop) -> None:
     """A NATS Services API service belongs to no namespace: it is listed as foreign, described and called."""
-    import anyio.to_thread
-
     client = Client()
     await client.connect(shop.url)
     try:
@@ -173,15 +186,18 @@ async def test_services_outside_the_mesh_are_listed_and_called(shop: Shop) -> No
         await service.add_endpoint(name="shout", handler=answer, subject="legacy.shout")
         await client.flush()
 
-        listed = await anyio.to_thread.run_sync(lambda: shop("get", "services", "legacy", "-o", "json").json)
-        called = await anyio.to_thread.run_sync(lambda: shop("call", "legacy.shout", '"hi"'))
-        plain = await anyio.to_thread.run_sync(lambda: shop("call", "nats://legacy.shout", "hi", "--raw"))
-        described = await anyio.to_thread.run_sync(lambda: shop("describe", "legacy", "-o", "json").json)
+        lines = [
+            ["get", "services", "legacy", "-o", "json"],
+            ["call", "legacy.shout", '"hi"'],
+            ["call", "nats://legacy.shout", "hi", "--raw"],
+            ["describe", "legacy", "-o", "json"],
+        ]
+        listed, called, plain, described = await anyio.to_thread.run_sync(lambda: shop.many(*lines))
         await service.stop()
     finally:
         await client.close()
-    assert [(r["service"], r["kind"], r["namespace"]) for r in listed] == [("legacy", "foreign", None)]
+    assert [(r["service"], r["kind"], r["namespace"]) for r in listed.json] == [("legacy", "foreign", None)]
     assert (called.code, called.out) == (0, '"HI"\n')
     assert (plain.code, plain.out) == (0, "HI")
-    assert described["origin"] == "foreign"
-    assert described["instances"][0]["started"]
+    assert described.json["origin"] == "foreign"
+    assert described.json["instances"][0]["started"]

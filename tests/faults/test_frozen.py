@@ -71,6 +71,25 @@ async def test_a_frozen_instance_does_not_execute_expired_calls_when_it_wakes(
     assert sorted(executed) == sorted([*long, "after"])
 
 
+async def test_whoever_first_speaks_to_a_frozen_instance_is_not_held_for_old_afterwards(
+    nats_server: NatsServer, mesh_namespace: str, worker_factory: WorkerFactory
+) -> None:
+    """A caller heard for the first time in the last moment of a stall: its later calls are fresh, even short ones."""
+    worker = worker_factory(nats_server.url, mesh_namespace)
+    settings = Settings(servers=(nats_server.url,), namespace=mesh_namespace)
+    async with Mesh("web", settings=settings) as mesh:
+        worker.freeze()
+        await anyio.sleep(FROZEN_S)  # being frozen for a while is the fault itself
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: mesh.call("work.do", "first", timeout=30.0))
+            await eventually(lambda: mesh.client.mux.pending)
+            await mesh.client.transport.fence()
+            worker.thaw()
+        for number in range(5):
+            assert await mesh.call("work.do", f"later-{number}", timeout=FROZEN_S / 2) == f"later-{number}"
+    assert worker.ledger == ["first", *(f"later-{number}" for number in range(5))]
+
+
 async def test_a_stalled_event_loop_is_not_declared_dead_and_ages_what_waited(
     nats_server: NatsServer, mesh_namespace: str, worker_factory: WorkerFactory
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -23,7 +22,7 @@ from nats_mesh import (
     Service,
     Status,
 )
-from tests.harness import PATIENCE_S, Bus, eventually, open_bus
+from tests.harness import PATIENCE_S, Bus, eventually
 from tests.rawnats import RawMessage, RawNats, header_pairs, raw_nats
 
 pytestmark = pytest.mark.anyio
@@ -35,23 +34,6 @@ class Order(msgspec.Struct):
     """A value."""
 
     sku: str
-
-
-@pytest.fixture
-async def bus(
-    request: pytest.FixtureRequest, mesh_namespace: str, anyio_backend: object
-) -> AsyncIterator[Bus]:
-    """A bus on a real server, in a namespace of its own."""
-    async with open_bus(request, "nats", mesh_namespace) as bus:
-        yield bus
-        await bus.at_rest()
-
-
-@pytest.fixture
-async def tap(bus: Bus) -> AsyncIterator[RawNats]:
-    """Everything that passes on the server from now on."""
-    async with raw_nats(bus.url, ">") as tap:
-        yield tap
 
 
 def _orders(**options: Any) -> Service:

@@ -358,6 +358,38 @@ async def test_whatever_the_server_says_the_client_reads_on(poison: bytes) -> No
         assert [line.split() for line in fake.said if line.startswith(b"SUB")] == [[b"SUB", b"a.b", b"1"]] * 2
 
 
+async def test_what_is_read_after_a_stall_is_known_to_have_waited(
+    nats_server: NatsServer, mesh_namespace: str
+) -> None:
+    """A loop that stood still for 400 ms says so with every message read before the next PONG, and no longer."""
+    seen: list[float] = []
+    async with opened(nats_server.url) as transport:
+
+        def handle(subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+            if payload == b"block":
+                time.sleep(0.4)
+            seen.append(transport.stats.stall_s)
+
+        transport.subscribe(mesh_namespace, handle)
+        for payload in (b"1", b"block", b"2", b"3"):  # read together: the third has waited for the second
+            transport.publish(mesh_namespace, payload)
+        await transport.fence()
+        await eventually(lambda: transport.stats.stall_s == 0.0)
+        assert seen[:2] == [0.0, 0.0]
+        assert all(0.25 < stall < PATIENCE_S for stall in seen[2:])
+        seen.clear()
+        transport.publish(mesh_namespace, b"4")
+        await transport.fence()
+        transport.publish(mesh_namespace, b"5")
+        transport._client.flush_out()
+        time.sleep(0.4)  # noqa: ASYNC251 - somebody else's code blocks the loop, the message waits in the socket
+        await eventually(lambda: len(seen) == 2)
+        assert seen[0] == 0.0
+        assert 0.25 < seen[1] < PATIENCE_S
+        await eventually(lambda: transport.stats.stall_s == 0.0)
+        assert transport.stats.reconnects == 0
+
+
 # -- errors of the server ---------------------------------------------------------------------------
 
 
@@ -719,6 +751,22 @@ async def test_a_fence_fails_when_the_connection_is_lost(nats_server_factory: Na
             await transport.fence()
 
 
+async def test_waiting_for_the_connection_ends_when_it_is_back(
+    nats_server_factory: NatsServerFactory,
+) -> None:
+    """Whoever waits goes on at that moment, not at the end of his patience; a closed one is not waited for."""
+    server = nats_server_factory(jetstream=False)
+    async with opened(server.url) as transport:
+        await server.kill()
+        await eventually(lambda: not transport.connected)
+        assert not await transport.wait_connected(0.01)
+        await server.restart()
+        with anyio.fail_after(PATIENCE_S):
+            assert await transport.wait_connected(3600.0)
+        await transport.fence()
+    assert not await transport.wait_connected(3600.0)
+
+
 async def test_subscriptions_made_and_left_while_away_are_so_afterwards(
     nats_server_factory: NatsServerFactory,
 ) -> None:
@@ -728,7 +776,10 @@ async def test_subscriptions_made_and_left_while_away_are_so_afterwards(
     async with opened(server.url) as transport:
         transport.subscribe("kept", kept)
         leaving = transport.subscribe("left", left)
+        crossed = transport.subscribe("left", left)
         await transport.fence()
+        await server.freeze()
+        transport.unsubscribe(crossed)  # nobody will ever confirm that
         await server.kill()
         await eventually(lambda: not transport.connected)
         transport.unsubscribe(leaving)

@@ -32,14 +32,16 @@ def test_the_first_message_has_the_age_of_our_own_stall() -> None:
     gauge = AgeGauge()
     assert gauge.age("calm", 5.0, 100.0) == 0.0
     assert gauge.age("stalled", 5.0, 100.0, 2.5) == 2.5
+    assert gauge.age("stalled", 7.4, 100.0, 2.5) == 2.5  # the next one, read in the same breath
 
 
-def test_a_first_message_after_a_stall_does_not_spoil_what_follows() -> None:
-    """Fresh messages after it are fresh, and one that waits is seen to have waited."""
+@pytest.mark.parametrize("waited_s", [0.0, 1.0, 2.5])
+def test_a_first_message_after_a_stall_does_not_spoil_what_follows(waited_s: float) -> None:
+    """Whatever part of the stall it waited: fresh messages are fresh, and one that waits is seen to have waited."""
     gauge = AgeGauge()
-    gauge.age("c", 10.0, 102.5, 2.5)
-    assert gauge.age("c", 13.0, 103.0) == pytest.approx(0.0, abs=1e-3)
-    assert gauge.age("c", 14.0, 104.7) == pytest.approx(0.7, abs=1e-3)
+    gauge.age("c", 10.0 - waited_s, 102.5, 2.5)
+    assert gauge.age("c", 10.5, 103.0) == pytest.approx(0.0, abs=1e-3)
+    assert gauge.age("c", 11.5, 104.7) == pytest.approx(0.7, abs=1e-3)
 
 
 def test_a_frozen_receiver_sees_the_age_of_everything_that_waited() -> None:

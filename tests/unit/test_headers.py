@@ -12,24 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nats_mesh import ConfigError, Headers
-from nats_mesh.core.trace import (
-    TraceContext,
-    format_baggage,
-    format_traceparent,
-    parse_baggage,
-    parse_traceparent,
-)
+from nats_mesh.core.trace import format_baggage
 from nats_mesh.model import OwnHeaders, check_name, is_header_name, is_name, is_reserved_header
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.subjects import (
-    Inbox,
-    RpcSubject,
-    Subjects,
-    check_plain_subject,
-    parse_inbox,
-    parse_rpc,
-    reply_allowed,
-)
 
 NAME_CHARACTERS = "!#$%&'*+.^_`|~-abcXYZ019"
 names = st.text(NAME_CHARACTERS, min_size=1, max_size=20).filter(
@@ -38,12 +23,6 @@ names = st.text(NAME_CHARACTERS, min_size=1, max_size=20).filter(
 values = st.text(
     st.characters(blacklist_categories=["Cs"], blacklist_characters=[chr(c) for c in (*range(9), *range(10, 32), 127)])
 )  # fmt: skip
-baggage = st.dictionaries(
-    st.text(NAME_CHARACTERS, min_size=1, max_size=10),
-    st.text(st.characters(blacklist_categories=["Cs"]), max_size=20),
-    max_size=8,
-)
-SECRET = "0123456789abcdef" * 2
 
 
 # -- round trips --------------------------------------------------------------------------------------
@@ -307,7 +286,7 @@ def test_one_line_is_one_line(text: str, limit: int) -> None:
     line.encode()
 
 
-# -- names and subjects -------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------
 
 
 @given(value=st.text(max_size=70))
@@ -333,145 +312,7 @@ def test_header_names(name: str) -> None:
         assert not set(name) & set(' :"(),/;<=>?@[\\]{}')
 
 
-ns = st.text("abcXYZ019_-", min_size=1, max_size=63)
-
-
-@given(namespace=ns, service=ns, route=ns, endpoint=ns, caller=ns)
-def test_rpc_subjects_round_trip(
-    namespace: str, service: str, route: str, endpoint: str, caller: str
-) -> None:
-    """What is built is taken apart into the same names, balanced and direct."""
-    subjects = Subjects(namespace) if namespace not in ("all", "anonymous") else Subjects("ns")
-    assert parse_rpc(subjects.rpc(service, endpoint, caller, route)) == RpcSubject(
-        service, route, "", endpoint, caller
-    )
-    assert parse_rpc(subjects.direct(service, "I1", endpoint, caller)) == RpcSubject(
-        service, "", "I1", endpoint, caller
-    )
-
-
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "",
-        "mesh",
-        "mesh.ns.rpc.s.all.e",
-        "mesh.ns.rpc.s.all.e.c.x",
-        "Mesh.ns.rpc.s.all.e.c",
-        "mesh.ns.cancel.s.all.e.c",
-        "mesh.ns.rpc.s.all.e.",
-        "mesh.ns.rpc..all.e.c",
-        "mesh.ns.rpc.s.*.e.c",
-        "mesh.ns.rpc.s.all.>.c",
-        "mesh.ns.rpc.s.all.e.c\n",
-        "mesh.ns.rpc.s.all.e.zażółć",
-        "mesh.ns.rpc.s.all.e." + "c" * 64,
-        "mesh.ns.rpc.s.all.\x1b[31m.c",
-    ],
-)
-def test_subjects_that_are_not_rpc(subject: str) -> None:
-    """Anything but seven tokens with real names is no request."""
-    assert parse_rpc(subject) is None
-
-
-@given(subject=st.text(max_size=100) | st.text("mesh.rpcdiatINBOX_0*>", max_size=60))
-@example(subject=f"_INBOX.a.b.{SECRET}.1")
-def test_parsing_subjects_is_total(subject: str) -> None:
-    """No text raises anything."""
-    parsed, inbox = parse_rpc(subject), parse_inbox(subject)
-    assert parsed is None or all(is_name(part) for part in parsed if part)
-    assert inbox is None or subject == f"_INBOX.{'.'.join(inbox)}"
-    for enforced in (False, True):
-        assert reply_allowed(subject, "web", enforced=enforced) in (True, False)
-    try:
-        assert check_plain_subject(subject) == subject
-        assert not set(subject) & set(" *>\r\n\t\x00")
-    except ConfigError:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("reply", "is_open", "is_enforced"),
-    [
-        (f"_INBOX.web.CONN.{SECRET}.1", True, True),
-        ("_INBOX.web.x", True, True),
-        ("_INBOX.NUID", True, False),
-        ("_INBOX.NUID.token", True, False),
-        (f"_INBOX.other.CONN.{SECRET}.1", False, False),
-        ("_INBOX.webby.x", True, False),
-        ("_INBOX.web", True, False),
-        ("_INBOX.web.", False, False),
-        ("_INBOX.", False, False),
-        ("_INBOX", False, False),
-        ("", False, False),
-        ("$JS.ACK.s.c.1.1.1.1.0", False, False),
-        ("mesh.ns.rpc.bank.all.transfer.web", False, False),
-        ("mesh.ns.control.command.bank.all.web", False, False),
-        ("_R_.x.y", False, False),
-        ("x_INBOX.web.1", False, False),
-    ],
-)
-def test_whose_message_is_believed(reply: str, is_open: bool, is_enforced: bool) -> None:
-    """Enforced: the publisher's own inbox alone. Open: also foreign inboxes, but never another member's."""
-    assert reply_allowed(reply, "web", enforced=False) is is_open
-    assert reply_allowed(reply, "web", enforced=True) is is_enforced
-
-
-def test_inboxes_are_taken_apart() -> None:
-    """A mesh inbox says whose it is; other shapes are foreign."""
-    assert parse_inbox(f"_INBOX.web.CONN.{SECRET}.17") == Inbox("web", "CONN", SECRET, "17")
-    for foreign in ("_INBOX.NUID", "_INBOX.web.CONN.nosecret.17", f"_INBOX.web.CONN.{SECRET.upper()}.17"):
-        assert parse_inbox(foreign) is None
-
-
-# -- trace and baggage --------------------------------------------------------------------------------
-
-TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-
-
-@pytest.mark.parametrize(
-    ("text", "context"),
-    [
-        (f"00-{TRACE}-{SPAN}-01", TraceContext(TRACE, SPAN, True)),
-        (f"00-{TRACE}-{SPAN}-00", TraceContext(TRACE, SPAN, False)),
-        (f"00-{TRACE}-{SPAN}-ff", TraceContext(TRACE, SPAN, True)),
-        (f" 00-{TRACE}-{SPAN}-01 ", TraceContext(TRACE, SPAN, True)),
-        (f"cc-{TRACE}-{SPAN}-01-what-the-future-holds", TraceContext(TRACE, SPAN, True)),
-        (f"00-{TRACE}-{SPAN}-01-more", None),
-        (f"ff-{TRACE}-{SPAN}-01", None),
-        (f"00-{'0' * 32}-{SPAN}-01", None),
-        (f"00-{TRACE}-{'0' * 16}-01", None),
-        (f"00-{TRACE.upper()}-{SPAN}-01", None),
-        (f"00-{TRACE[:-1]}-{SPAN}-01", None),
-        (f"00-{TRACE}-{SPAN}", None),
-        (f"00-{TRACE}-{SPAN}-1", None),
-        (f"00-{TRACE}-{SPAN}-01\nx", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_traceparents(text: str | None, context: TraceContext | None) -> None:
-    """Version 00 to the letter, later versions as far as they are known, everything else starts anew."""
-    assert parse_traceparent(text) == context
-    if context is not None:
-        assert parse_traceparent(format_traceparent(context)) == context
-
-
-@given(text=st.text(max_size=100) | st.none())
-def test_parsing_trace_headers_is_total(text: str | None) -> None:
-    """No text raises anything, and what baggage is read can be written again."""
-    parse_traceparent(text)
-    format_baggage(parse_baggage(text))
-
-
-@given(members=baggage)
-@example(members={"a": "x\r\nMesh-Status: OK", "b": ',;=%" \\', "c": ""})
-def test_baggage_round_trips(members: dict[str, str]) -> None:
-    """Values of any text come back, and stand on one line of ASCII."""
-    text = format_baggage(members)
-    assert parse_baggage(text) == members
-    assert text.isascii()
-    assert text.isprintable()
+# -- baggage, which becomes a header --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -494,12 +335,6 @@ def test_baggage_that_cannot_be_written(members: dict[str, str]) -> None:
     """A name that is no token, too much of it, or half a character is a ValueError, never a line on the wire."""
     with pytest.raises(ValueError, match=r"baggage|surrogates"):
         format_baggage(members)
-
-
-def test_baggage_is_read_as_the_w3c_says() -> None:
-    """Blanks around names do not matter, properties are dropped, what is malformed is skipped, too much is cut."""
-    assert parse_baggage(" a = 1 ;p=2;q , b=%20x%2C, nothing, =x, c\x00=1, a b=2") == {"a": "1", "b": " x,"}
-    assert len(parse_baggage(",".join(f"k{n}=v" for n in range(200)))) == 64
 
 
 def test_base64_of_the_wire_is_plain() -> None:
