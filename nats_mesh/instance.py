@@ -270,6 +270,11 @@ class Instance:
         return State.JOINING if self._announcer is None else self._announcer.state
 
     @property
+    def peers(self) -> int:
+        """How many instances of the service this one has heard of lately, itself included."""
+        return 1 if self._peers is None else self._peers.count()
+
+    @property
     def client(self) -> Client:
         """Calls as this service; :class:`ConfigError` before the start."""
         if self._client is None:

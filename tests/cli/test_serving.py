@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Shop
-from tests.cli.program import PATIENCE_S, Background, run_cli
+from tests.cli.program import PATIENCE_S, Background, run_cli, run_many
 
 READY = "orders 1.2.0 is ready"
 
@@ -52,6 +53,17 @@ def test_up_serves_until_it_is_told_to_stop(number: int) -> None:
         await_end([int(pid)])
     assert any("Ctrl-C ends" in line for line in up.err)
     assert up.err[-1].startswith("stopped")
+
+
+def test_up_can_be_a_cluster() -> None:
+    """Three servers, a URL each on stdout, all of them one bus; all gone after the signal."""
+    with Background(["up", "--port", "0", "--cluster", "3", "-o", "jsonl"]) as up:
+        document = json.loads(up.wait_for('"urls"'))
+        assert len(set(document["urls"])) == len(set(document["pids"])) == 3
+        (found,) = run_many([["check", "--quick", "-o", "json"]], {"NATS_URL": ",".join(document["urls"])})
+        assert found.code == 0
+        assert up.end(signal.SIGTERM) == 0
+        await_end(document["pids"])
 
 
 def test_up_says_when_its_port_is_taken() -> None:

@@ -1,0 +1,60 @@
+"""The pace of presence follows the size of the service."""
+
+from __future__ import annotations
+
+import anyio
+
+from nats_mesh import Service
+from nats_mesh.clock import ManualClock
+from nats_mesh.discovery.messages import nominal_interval_s
+from nats_mesh.discovery.peers import Peers
+from nats_mesh.testing import MemoryMesh, run_virtual
+from nats_mesh.wire.memory import MemoryBus
+from nats_mesh.wire.subjects import Subjects
+from nats_mesh.wire.transport import ConnectOptions
+
+
+def _service() -> Service:
+    service = Service("many", version="1.0.0")
+
+    @service.endpoint()
+    async def ping() -> None:
+        return None
+
+    return service
+
+
+def test_everybody_knows_how_many_there_are() -> None:
+    """Each instance counts the others from their presence, and those that leave no more."""
+
+    async def main() -> None:
+        async with MemoryMesh() as mesh:
+            instances = [await mesh.serve(_service()) for _ in range(5)]
+            await anyio.sleep(10)  # virtual: everybody has beaten at least once
+            assert [i.peers for i in instances] == [5] * 5
+            await instances[0].drain()
+            await anyio.sleep(1)
+            assert [i.peers for i in instances[1:]] == [4] * 4
+
+    run_virtual(main)
+
+
+def test_a_large_service_beats_more_slowly() -> None:
+    """Many instances promise a longer interval; silent ones are forgotten, forged ones never counted."""
+
+    async def main() -> None:
+        bus, clock = MemoryBus(), ManualClock()
+        transport = await bus.connect(ConnectOptions(name="many"))
+        peers = Peers(
+            service="many", subjects=Subjects("default"), transport=transport, clock=clock, enforced=True
+        )
+        for number in range(1000):
+            transport.publish(f"mesh.default.presence.many.i{number}", b"{}", "_INBOX.many.c.s.0")
+        transport.publish("mesh.default.presence.many.forged", b"{}", "_INBOX.other.c.s.0")
+        await transport.fence()
+        assert peers.count() == 1000
+        assert nominal_interval_s(peers.count()) == 50.0
+        clock.advance(4 * 50.0 + 1)
+        assert peers.count() == 1
+
+    run_virtual(main)

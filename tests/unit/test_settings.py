@@ -1,0 +1,92 @@
+"""Where settings come from, and which source wins."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from nats_mesh import ConfigError
+from nats_mesh.settings import DEFAULT_SERVER, Settings
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment whose nats CLI knows the contexts prod (with a password) and dev (selected)."""
+    contexts = tmp_path / "nats" / "context"
+    contexts.mkdir(parents=True)
+    (contexts / "prod.json").write_text(
+        json.dumps({"url": "nats://prod:4222", "user": "u", "password": "secret"})
+    )
+    (contexts / "dev.json").write_text(json.dumps({"url": "nats://dev:4222"}))
+    (tmp_path / "nats" / "context.txt").write_text("dev\n")
+    return {"XDG_CONFIG_HOME": str(tmp_path)}
+
+
+def test_nothing_set_means_this_machine(tmp_path: Path) -> None:
+    """Without any source the server is the local one, the namespace default, the mode open."""
+    settings = Settings.resolve(env={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert (settings.servers, settings.namespace, settings.mode) == ((DEFAULT_SERVER,), "default", "open")
+
+
+def test_the_selected_context_is_the_last_source(home: dict[str, str]) -> None:
+    """The nats CLI's selected context serves where neither argument nor environment names a server."""
+    assert Settings.resolve(env=home).servers == ("nats://dev:4222",)
+    assert Settings.resolve(env=home | {"NATS_URL": "nats://env:1"}).servers == ("nats://env:1",)
+    assert Settings.resolve(servers="nats://arg:1", env=home).servers == ("nats://arg:1",)
+
+
+def test_a_named_context_wins_whole(home: dict[str, str]) -> None:
+    """A context that is named brings its own server: its password never goes to the environment's."""
+    settings = Settings.resolve(context="prod", env=home | {"NATS_URL": "nats://elsewhere:1"})
+    assert (settings.servers, settings.user, settings.password) == (("nats://prod:4222",), "u", "secret")
+
+
+def test_an_unnamed_context_lends_no_credentials(home: dict[str, str]) -> None:
+    """Where the environment names the server, a context's user and password stay out of it."""
+    settings = Settings.resolve(env=home | {"NATS_URL": "nats://env:1", "NATS_CONTEXT": "prod"})
+    assert (settings.user, settings.password) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "message"),
+    [
+        ({"namespace": ""}, {}, "it is empty"),
+        ({"namespace": "a.b"}, {}, "cannot stand in it"),
+        ({"servers": "http://x"}, {}, "no address"),
+        ({"servers": []}, {}, "no server"),
+        ({"servers": "nats://a b"}, {}, "no address"),
+        ({"credentials": "/nowhere/x.creds"}, {}, "does not exist"),
+        ({"context": "missing"}, {}, "there are: dev, prod"),
+        ({"context": "../x"}, {}, "not valid"),
+        ({}, {"MESH_MODE": "strict"}, "open, enforced"),
+        ({}, {"MESH_LOG": "loud"}, "MESH_LOG"),
+        ({}, {"NATS_CA": "/nowhere/ca.pem"}, "does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    home: dict[str, str], options: dict[str, object], env: dict[str, str], message: str
+) -> None:
+    """A setting that cannot work is a ConfigError that names it and what would do."""
+    with pytest.raises(ConfigError, match=message):
+        Settings.resolve(**options, env=home | env)  # type: ignore[arg-type]
+
+
+def test_an_empty_variable_is_none(home: dict[str, str]) -> None:
+    """A variable that is set to nothing counts as not set."""
+    assert Settings.resolve(env=home | {"MESH_NAMESPACE": "", "NATS_URL": ""}).namespace == "default"
+
+
+def test_several_servers_and_bare_hosts() -> None:
+    """Servers come as a list or joined by commas; a bare host:port is a nats:// address."""
+    assert Settings.resolve(servers="a:1, tls://b:2", env={}).servers == ("nats://a:1", "tls://b:2")
+    assert Settings.resolve(servers=["a:1"], env={}).servers == ("nats://a:1",)
+
+
+def test_what_has_no_effect_yet_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A setting of the contract that this version does not use is not ignored in silence."""
+    with caplog.at_level(logging.WARNING):
+        Settings.resolve(servers="a:1", env={"MESH_POLICIES": "policies/"})
+    assert "MESH_POLICIES" in caplog.text
