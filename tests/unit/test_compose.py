@@ -42,7 +42,7 @@ SERVICE = _object(
         "security_opt": {"const": ["no-new-privileges:true"]},
         "healthcheck": _object(
             {
-                "test": {**TEXTS, "prefixItems": [{"const": "CMD"}]},
+                "test": {**TEXTS, "prefixItems": [{"enum": ["CMD", "CMD-SHELL"]}]},
                 "interval": DURATION,
                 "timeout": DURATION,
                 "start_period": DURATION,
