@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from msgspec import UNSET
 from nats_mesh.blocking import BlockingMesh
 from nats_mesh.client import Client
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
-from nats_mesh.errors import ConfigError
+from nats_mesh.errors import ConfigError, PermissionDeniedError
 from nats_mesh.model import CallOptions, Interceptor, Reply, check_interceptors, check_name
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.publisher import StatsPublisher
@@ -22,6 +23,8 @@ from nats_mesh.wire.nats_transport import connect
 from nats_mesh.wire.transport import Connector, Transport
 
 __all__ = ["Mesh"]
+
+log = logging.getLogger("nats_mesh.mesh")
 
 T = TypeVar("T")
 
@@ -85,6 +88,7 @@ class Mesh:
                 stats=self.stats,
                 interceptors=self._interceptors,
             )
+            await transport.fence()
             self._publisher = StatsPublisher(
                 member=self.name,
                 instance=transport.connection,
@@ -95,7 +99,12 @@ class Mesh:
                 enforced=self.settings.enforced,
                 snapshot=partial(self._snapshot, transport.connection),
             )
-            await transport.fence()
+            try:
+                await transport.fence()
+            except PermissionDeniedError as error:  # calls work without it: whoever may only look around, may
+                log.warning("%s will not be part of the statistics: %s", self.name, error.message)
+                self._publisher.close()
+                self._publisher = None
         except BaseException:
             await transport.close()
             raise

@@ -6,6 +6,8 @@ Services API that is not a mesh service, one that lives in another namespace, de
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 import msgspec
 
@@ -17,6 +19,8 @@ from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Collector", "Directory", "ServiceFacts"]
+
+log = logging.getLogger("nats_mesh.directory")
 
 _CACHE_S = 5.0
 #: How long "nobody" is believed: long enough for a burst of calls, too short to miss who starts (seconds).
@@ -118,6 +122,8 @@ class Directory:
             return []  # the connection is away: nobody can be asked, and the call itself says so
         finally:
             self._mux.close(reply)
+        if sink.overflow:
+            log.warning("%s: %d answers beyond %d were not read", subject, sink.overflow, _MAX_REPLIES)
         return sink.replies
 
 

@@ -6,6 +6,8 @@ beat costs a dictionary entry. The beats it hears are bounded, because their pac
 
 from __future__ import annotations
 
+import re
+
 from nats_mesh.clock import Clock
 from nats_mesh.discovery.messages import nominal_interval_s
 from nats_mesh.wire.subjects import Subjects, reply_allowed
@@ -17,7 +19,7 @@ __all__ = ["Peers"]
 _MAX_PEERS = 20_000
 #: After so many silent intervals an instance is no peer any more.
 _SILENT_INTERVALS = 4.0
-_LEAVE = b'"type":"leave"'
+_LEAVE = re.compile(rb'"type"\s*:\s*"leave"')
 
 
 class Peers:
@@ -44,7 +46,7 @@ class Peers:
         if not reply_allowed(reply, self._service, enforced=self._enforced):
             return
         instance = subject[subject.rfind(".") + 1 :]
-        if _LEAVE in payload:
+        if _LEAVE.search(payload) is not None:
             self._seen.pop(instance, None)
         elif instance in self._seen or len(self._seen) < _MAX_PEERS:
             self._seen[instance] = self._now()

@@ -531,7 +531,7 @@ authorization { users: [
     publish: {allow: ["mesh.default.rpc.open.>", "mesh.default.cancel.>", "mesh.default.rpc.Case.>", "$SRV.>"]}
     subscribe: ["_INBOX.web.>", "mesh.default.telemetry.want.>"] }}
   {user: mute, password: p, permissions: {
-    subscribe: ["_INBOX.mute.>", "mesh.default.telemetry.want.>", "$SRV.>"] }}
+    subscribe: ["_INBOX.mute.>", "mesh.default.telemetry.want.>", "mesh.default.presence.>", "$SRV.>"] }}
   {user: deaf, password: p, permissions: {subscribe: {deny: ["_INBOX.>"]}}}
 ]}
 """

@@ -88,6 +88,7 @@ async def test_jetstream_is_no_deputy(bus: Bus, tap: RawNats, mode: str) -> None
         await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.pull", b'{"batch":1}', reply=direct)
         await client.publish(f"$JS.API.DIRECT.GET.{stream}", b'{"seq":1}', reply=direct)
         await eventually(lambda: victim.dropped == {"forged": 3}, lambda: victim.dropped)
+        await tap.flush()
         delivered = [m for m in tap.messages if m.payload == b'{"sku":"stored"}']
         assert sorted(m.reply[:8] for m in delivered) == ["", "", "$JS.ACK."]
         assert victim.seen == []
@@ -278,6 +279,8 @@ async def test_forged_duplicate_and_late_replies(bus: Bus, raw: RawNats) -> None
         assert (results, client.mux.late, client.mux.pending) == ([], len(forged), 1)
         raw.publish(inbox, b'"first"')
         raw.publish(inbox, b'"at the same time"')
+    await settled(bus, raw)
+    await client.transport.fence()
     before = client.mux.late
     raw.publish(inbox, b'"late"')
     raw.publish(inbox, b"", headers=b"Mesh-Status: ABORTED\r\n")
