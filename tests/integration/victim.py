@@ -74,11 +74,11 @@ async def settled(bus: Bus, raw: RawNats) -> None:
         await instance.transport.fence()
 
 
-def by_mesh(tap: RawNats, bus: Bus) -> list[RawMessage]:
-    """What passed that neither presence nor $SRV and its answers explain."""
+def by_mesh(tap: RawNats, bus: Bus, *, answers: bool = False) -> list[RawMessage]:
+    """What passed that neither presence nor $SRV (and its answers, unless they count) explain."""
     quiet = ("$SRV.", f"mesh.{bus.namespace}.presence.")
     return [
         message
         for message in tap.messages
-        if not message.subject.startswith(quiet) and b'"io.nats.micro.v1.' not in message.payload
+        if not message.subject.startswith(quiet) and (answers or b'"io.nats.micro.v1.' not in message.payload)
     ]
