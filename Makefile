@@ -33,6 +33,7 @@ $(READY): requirements/dev.lock pyproject.toml hatch_build.py
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH: install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("nats-mesh needs Python 3.11 or newer; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12 ..." % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: python3-venv)" >&2; exit 1; }
+	@echo "installing the tools and libraries of requirements/dev.lock into $(VENV): about a minute, once"
 	$(PIP) install --quiet --no-compile --require-hashes -r requirements/dev.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@

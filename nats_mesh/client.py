@@ -157,7 +157,9 @@ class Client:
             namespace=self.namespace,
             value=value,
             headers=OwnHeaders(headers),
-            deadline=deadline_for(self._now(), timeout_s, None if parent is None else parent.deadline),
+            deadline=deadline_for(
+                self._now(), timeout_s, None if parent is None or parent.over else parent.deadline
+            ),
             subject=known.subject,
             codec=codec or known.codec.name,
             returns=Any if returns is msgspec.UNSET else returns,
@@ -172,13 +174,13 @@ class Client:
         if self._now() > known.learn_at:
             self._learn_soon(known)
         if self._chain is not None:
-            request.state = {_CALL: (known, parent)}
+            request.resolved = (known, parent)
             return await self._chain(request)
         return await self._send(known, request, parent)
 
     async def _send_request(self, request: Request) -> Reply[Any]:
         """The end of the chain: what is left after the interceptors."""
-        known, parent = (request.state or {})[_CALL]
+        known, parent = request.resolved
         return await self._send(known, request, parent)
 
     async def _send(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
@@ -252,10 +254,10 @@ class Client:
             self._cancel(known, reply_to, foreign)
             raise
         except CallError as error:
-            waiter.abandon()
             error.attempts = 0 if error.executed is Executed.NO else request.attempt
             raise
         finally:
+            waiter.abandon()
             self.mux.close(reply_to)
         return self._decode(known, request, headers, body, start)
 
@@ -350,10 +352,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.name} of {self.namespace}, {self.mux.pending} in flight>"
-
-
-#: The key under which a request's own resolution travels through the interceptors.
-_CALL = "nats_mesh.call"
 
 
 def _report(error: BaseException) -> None:

@@ -38,7 +38,7 @@ class Context:
 
     __slots__ = (
         "_baggage", "_baggage_text", "_clock", "_client", "_headers", "_log", "_reply_headers", "attempt", "caller",
-        "claims", "deadline", "endpoint", "idempotency_key", "instance", "namespace", "priority", "raw_headers",
+        "claims", "deadline", "endpoint", "idempotency_key", "instance", "namespace", "over", "priority", "raw_headers",
         "service", "state", "trace", "tracestate",
     )  # fmt: skip
 
@@ -71,6 +71,8 @@ class Context:
         self.caller = caller
         self.attempt = attempt
         self.deadline = deadline
+        #: Whether the call has ended. A task that it left behind may go on calling, without its deadline.
+        self.over = False
         self.trace = trace
         self.tracestate = tracestate
         self.priority = priority

@@ -31,7 +31,7 @@ from nats_mesh.replier import Replier, merged
 from nats_mesh.telemetry.stats import OTHER, Series, Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, Codec, by_content_type
-from nats_mesh.wire.loop import CancelledError, TaskPool, call_later
+from nats_mesh.wire.loop import CancelledError, TaskPool, being_cancelled, call_later
 from nats_mesh.wire.subjects import ANONYMOUS, INBOX, parse_rpc, plain_answer, reply_allowed
 from nats_mesh.wire.transport import Transport
 
@@ -198,6 +198,7 @@ class Dispatcher:
         endpoint = served.endpoint
         codec: Codec | None = JSON
         extra: Headers | None = None
+        context: Context | None = None
         try:
             codec = by_content_type(h.content_type(call.headers)) if call.headers else JSON
             value = decode_body(endpoint, codec, call.payload)
@@ -210,9 +211,11 @@ class Dispatcher:
                 result = reply.value
                 extra = reply.headers
             self.replier.answer(call, codec or JSON, result, merged(extra, context.taken_reply_headers()))
-        except CancelledError:
-            if not call.ended:
-                call.ended = "shutdown"
+        except CancelledError as error:
+            if not call.ended and not being_cancelled():  # the handler awaited something that was cancelled
+                self._internal(served, call, error)
+                return
+            call.ended = call.ended or "shutdown"
             raise
         except UndecodableError as error:
             self.replier.fail(call, Status.INVALID_ARGUMENT, str(error), refused=Refused.INVALID)
@@ -222,9 +225,14 @@ class Dispatcher:
             # Its text and details are whatever the handler put there: where they cannot be written, that is the error.
             except Exception as failure:  # noqa: BLE001
                 self._internal(served, call, failure)
+        except KeyboardInterrupt:
+            raise
         # Whatever a handler raises is answered and logged; sys.exit() in one would end the process for everybody.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             self._internal(served, call, error)
+        finally:
+            if context is not None:
+                context.over = True
 
     def _context(self, served: Served, call: Arrival) -> Context:
         headers = call.headers
@@ -341,15 +349,18 @@ class Dispatcher:
             gate.leave(call)
         if call.reply and self._running.get(call.reply) is call:
             del self._running[call.reply]
+        unanswered = call.status is None
+        text = ""
         if call.status is None:
-            status, text = _ENDED.get(call.ended, _ENDED["shutdown"])
-            self.replier.fail(call, status, text)
+            call.status, text = _ENDED.get(call.ended, _ENDED["shutdown"])
         took = self._now() - call.received
         served.concurrency.took(took)
         call.series.in_flight -= 1
-        call.series.record(took, call.status or Status.UNKNOWN)
+        call.series.record(took, call.status)
         self._calls.discard(call)
         call.stop = None
+        if unanswered:
+            self.replier.fail(call, call.status, text)
 
     def _died(self, error: BaseException) -> None:
         log.error("a call's task died", exc_info=error)

@@ -172,6 +172,8 @@ class CallError(MeshError):
         self.type = type
         self.message = message
         self.status = self.default_status if status is None else Status(status)
+        if self.status is Status.OK:
+            raise ConfigError(f"{self.__class__.__name__}: an error cannot have the status OK")
         self.service = service
         self.endpoint = endpoint
         self.attempts = attempts

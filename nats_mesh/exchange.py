@@ -8,10 +8,10 @@ from typing import Any
 
 from nats_mesh.context import Context
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
-from nats_mesh.core.trace import parse_traceparent
+from nats_mesh.core.trace import format_traceparent, parse_traceparent
 from nats_mesh.endpoint import Contract
 from nats_mesh.errors import CodecError, ConfigError
-from nats_mesh.model import PRIORITIES, Request
+from nats_mesh.model import CONTROL, PRIORITIES, Request
 from nats_mesh.telemetry.stats import Series
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, RAW, Codec, by_content_type, check_codec
@@ -73,7 +73,7 @@ def request_block(
         if (baggage := parent.baggage_header()) and "baggage" not in headers:
             extra = f"baggage: {baggage}\r\n"
         if parent.tracestate and "tracestate" not in headers and "traceparent" not in headers:
-            extra += f"tracestate: {parent.tracestate}\r\n"
+            extra += f"tracestate: {CONTROL.sub(' ', parent.tracestate)}\r\n"
         if priority is None and parent.priority != "default":
             priority = parent.priority
     if request.attempt > 1:
@@ -81,7 +81,7 @@ def request_block(
     if request.idempotency_key is not None:
         extra += f"Mesh-Idempotency-Key: {_plain_value('idempotency_key', request.idempotency_key)}\r\n"
     if priority is not None:
-        if priority not in PRIORITIES:
+        if not isinstance(priority, str) or priority not in PRIORITIES:
             raise ConfigError(f"priority {priority!r}: use one of {', '.join(sorted(PRIORITIES))}")
         extra += f"Mesh-Priority: {priority}\r\n"
     if codec is not JSON and (codec is not RAW or "content-type" not in headers):
@@ -104,7 +104,7 @@ def _trace(request: Request, parent: Context | None, rng: random.Random) -> tupl
     explicit = request.headers.get("traceparent") if request.headers else None
     known = parse_traceparent(explicit) if explicit is not None else None
     if known is None and parent is not None:
-        known = parent.trace
+        known = parse_traceparent(format_traceparent(parent.trace))  # a handler may have set anything there
     if known is not None:
         return known.trace_id, "01" if known.sampled else "00"
     return f"{rng.getrandbits(128) | 1:032x}", "00"

@@ -6,10 +6,12 @@ import logging
 import os
 import platform
 import random
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Self
+
+import anyio
 
 from nats_mesh.client import Client
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
@@ -20,7 +22,8 @@ from nats_mesh.discovery.responder import Responder
 from nats_mesh.discovery.services_api import EndpointCounters, EndpointDoc, mesh_endpoint
 from nats_mesh.dispatch import Dispatcher
 from nats_mesh.endpoint import Endpoint
-from nats_mesh.errors import ConfigError, DisconnectedError
+from nats_mesh.errors import CallError, ConfigError
+from nats_mesh.lifespan import Lifespan
 from nats_mesh.service import Service
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.publisher import StatsPublisher
@@ -30,12 +33,16 @@ from nats_mesh.wire.nats_transport import connect
 from nats_mesh.wire.subjects import QUEUE, Subjects
 from nats_mesh.wire.transport import Connector, Subscription, Transport
 
-__all__ = ["DRAIN_S", "Instance", "display_name"]
+__all__ = ["CLOSE_S", "DRAIN_S", "Instance", "display_name"]
 
 log = logging.getLogger("nats_mesh.instance")
 
 #: How long a draining instance may take to finish what it holds, seconds.
 DRAIN_S = 25.0
+#: How long its lifespan may take to end, and then its connection, cancelled or not (seconds).
+CLOSE_S = 10.0
+#: How long handlers may take to end that were told to stop (seconds).
+_STOP_S = 1.0
 _ID_CHECK_S = 0.5
 
 
@@ -52,6 +59,8 @@ class Instance:
 
     Entering returns when the server has confirmed every subscription. Leaving drains: presence ends,
     the subscriptions are left, what is held is finished within ``drain_s`` seconds, then the connection closes.
+    Cancelled meanwhile, it stops what it holds and leaves all the same. ``on_failure`` may be set: it is
+    called where the service's lifespan ends on its own, after which the instance takes no calls any more.
     """
 
     def __init__(
@@ -81,7 +90,9 @@ class Instance:
         self._rng = rng or random.Random()
         self._connect_timeout_s = connect_timeout
         self._drain_s = drain_s
-        self._stack = AsyncExitStack()
+        self.on_failure: Callable[[], None] | None = None
+        self._lifespan: Lifespan | None = None
+        self._entered = False
         self._requests: list[Subscription] = []
         self._transport: Transport | None = None
         self._client: Client | None = None
@@ -90,15 +101,24 @@ class Instance:
         self._publisher: StatsPublisher | None = None
         self._responder: Responder | None = None
         self._peers: Peers | None = None
+        self._withdrawn = False
+        #: Who drains sets it when it is done, and takes it away; ``_waiting`` is its wait for handlers.
+        self._draining: anyio.Event | None = None
+        self._waiting: anyio.CancelScope | None = None
         self._left = False
 
     # -- starting -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise ConfigError(
+                f"{self.service.name}: this Instance was started already; make another one to serve again"
+            )
+        self._entered = True
         try:
             await self._start()
         except BaseException:
-            await self._abandon()
+            await self.close()
             raise
         return self
 
@@ -133,7 +153,8 @@ class Instance:
             enforced=self.settings.enforced,
         )
         if service.lifespan is not None:
-            dispatcher.state = await self._stack.enter_async_context(service.lifespan(service))
+            self._lifespan = Lifespan(service.name, service.lifespan(service), self._lifespan_failed)
+            dispatcher.state = await self._lifespan.start()
         self._announce_with(client, transport, dispatcher)
         self._subscribe(transport, dispatcher)
         await transport.fence()
@@ -300,7 +321,11 @@ class Instance:
 
     def on_reconnect(self) -> None:
         """Observers may have missed anything: say everything again."""
-        if self._announcer is not None and not self._left:
+        if self._announcer is None:
+            return
+        if self._withdrawn:
+            self._announcer.leave()
+        else:
             self._announcer.again()
 
     def on_denied(self, operation: str, subject: str) -> None:
@@ -311,49 +336,124 @@ class Instance:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.drain()
-        await self._abandon()
+        try:
+            await self.drain()
+        finally:
+            await self.close()
 
     async def drain(self, timeout_s: float | None = None) -> int:
         """Leave without losing a call; returns how many handlers had to be stopped after ``timeout_s``.
 
         The order matters: presence first, then the queue group, then a fence (after it nothing new can
         arrive), then what is held is finished while replies still reach it, the connection last.
+        Whoever comes second waits for the first; a drain that was cancelled can be taken up again.
         """
+        while self._draining is not None:
+            await self._draining.wait()
         if self._left or self._transport is None or self._dispatcher is None:
             return 0
-        self._left = True
-        transport, dispatcher = self._transport, self._dispatcher
-        if self._announcer is not None:
-            self._announcer.state = State.DRAINING
-            self._announcer.leave()
-        for subscription in self._requests:
-            transport.unsubscribe(subscription)
+        self._draining = done = anyio.Event()
+        try:
+            self._withdraw()
+            with anyio.CancelScope() as self._waiting:
+                return await self._finish(self._transport, self._dispatcher, timeout_s)
+            return self._dispatcher.in_flight  # halt() ended the wait, and stops them
+        finally:
+            self._draining = self._waiting = None
+            done.set()
+
+    async def _finish(self, transport: Transport, dispatcher: Dispatcher, timeout_s: float | None) -> int:
         try:
             await transport.fence()
-        except DisconnectedError:
-            log.warning("%s leaves while the bus is away", self.service.name)
+        except CallError as error:  # cut off, or an earlier refusal: what is held is finished all the same
+            log.warning("%s leaves, but the bus does not confirm it: %s", self.service.name, error.message)
         dispatcher.draining.shut = True
         stopped = await dispatcher.finish_all(self._drain_s if timeout_s is None else timeout_s)
+        self._left = True
         if stopped:
             log.warning("%s: %d calls did not finish in time and were stopped", self.service.name, stopped)
         return stopped
 
-    async def _abandon(self) -> None:
+    def _withdraw(self) -> None:
+        """Ask for no more calls: presence ends, then the subscriptions; once."""
+        if self._withdrawn or self._transport is None:
+            return
+        self._withdrawn = True
+        try:
+            if self._announcer is not None and self._announcer.state is not State.JOINING:
+                self._announcer.leave()
+        finally:
+            for subscription in self._requests:
+                self._transport.unsubscribe(subscription)
+
+    def _lifespan_failed(self) -> None:
+        """Without its lifespan every call would fail: others shall serve them."""
+        try:
+            self._withdraw()
+        finally:
+            if self.on_failure is not None:
+                self.on_failure()
+
+    async def halt(self) -> None:
+        """Leave without waiting: no more calls, and what is held is stopped, for which it has a second.
+
+        A handler that does not let itself be stopped goes on, as a plain function in a thread does.
+        """
+        try:
+            self._withdraw()
+        finally:
+            if self._dispatcher is not None and not self._left:
+                await self._stop_handlers(self._dispatcher)
+
+    async def _stop_handlers(self, dispatcher: Dispatcher) -> None:
+        dispatcher.draining.shut = True
+        with anyio.move_on_after(_STOP_S, shield=True):
+            if self._waiting is not None:
+                self._waiting.cancel()
+            while self._draining is not None:
+                await self._draining.wait()
+            await dispatcher.finish_all(0.0)
+        self._left = True
+        if dispatcher.in_flight:
+            log.warning(
+                "%s: %d calls were told to stop and still run", self.service.name, dispatcher.in_flight
+            )
+
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
+        """What leaving ends with, cancelled or not: handlers are stopped, the lifespan ends, the connection closes.
+
+        The lifespan and the connection have ``timeout_s`` seconds each. Raises what the lifespan raised.
+        """
+        try:
+            await self.halt()
+        finally:
+            try:
+                self._fall_silent()
+                if self._lifespan is not None:
+                    await self._lifespan.stop(timeout_s)
+            finally:
+                await self._disconnect(timeout_s)
+
+    def _fall_silent(self) -> None:
+        if self._announcer is not None:
+            self._announcer.stop()
         if self._publisher is not None:
             self._publisher.close()
         if self._responder is not None:
             self._responder.close()
         if self._peers is not None:
             self._peers.close()
+
+    async def _disconnect(self, timeout_s: float) -> None:
         try:
-            await self._stack.aclose()
-        finally:
             if self._client is not None:
-                await self._client.close()
+                with anyio.move_on_after(timeout_s, shield=True):
+                    await self._client.close()
+        finally:
             if self._transport is not None:
                 self._transport.remove_listener(self)
-                await self._transport.close()
+                with anyio.move_on_after(timeout_s, shield=True):
+                    await self._transport.close()
 
     def __repr__(self) -> str:
         return f"<Instance {self.service.name} {self.id} {self.state}>"

@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
+import anyio
 from msgspec import UNSET
 
 from nats_mesh.blocking import BlockingMesh
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 #: What a pure client's statistics say in place of a version.
 _NO_VERSION = "0.0.0"
+#: How long closing may take, for the calls in flight and for the connection each, cancelled or not (seconds).
+_CLOSE_S = 4.0
 
 
 class Mesh:
@@ -106,7 +109,7 @@ class Mesh:
                 self._publisher.close()
                 self._publisher = None
         except BaseException:
-            await transport.close()
+            await _close(transport)
             raise
         self._transport, self._client = transport, client
         return self
@@ -119,10 +122,13 @@ class Mesh:
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
-        if client is not None:
-            await client.close()
-        if transport is not None:
-            await transport.close()
+        try:
+            if client is not None:
+                with anyio.move_on_after(_CLOSE_S, shield=True):
+                    await client.close()
+        finally:
+            if transport is not None:
+                await _close(transport)
 
     def _snapshot(self, instance: str) -> list[bytes]:
         return encode_stats(
@@ -178,3 +184,9 @@ class Mesh:
 
     def __repr__(self) -> str:
         return f"<Mesh {self.name} of {self.settings.namespace}, {'open' if self._client else 'closed'}>"
+
+
+async def _close(transport: Transport) -> None:
+    """Close the connection, also where whoever asks for it is cancelled."""
+    with anyio.move_on_after(_CLOSE_S, shield=True):
+        await transport.close()

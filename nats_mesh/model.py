@@ -254,6 +254,7 @@ class Request:
         "namespace",
         "priority",
         "raises",
+        "resolved",
         "returns",
         "route",
         "service",
@@ -302,6 +303,8 @@ class Request:
         self.priority = priority
         #: Free for interceptors to hand something on to each other within this call.
         self.state: dict[str, Any] | None = None
+        #: The client's own: what it found out about the target, on its way around the interceptors.
+        self.resolved: Any = None
 
     def __repr__(self) -> str:
         target = ".".join(part for part in (self.service, self.endpoint) if part)

@@ -85,7 +85,7 @@ class Replier:
                 text = f"{message[:_SHORT_TEXT]}… (cut: too large for a message)"
                 block, body = encode_error(status, text, instance=self._instance, kind=kind, refused=refused)
                 self._transport.publish(reply, body, "", block)
-        except DisconnectedError:
+        except CallError:  # away, or an inbox so long that nothing can be written to it
             self.lost += 1
 
 

@@ -108,6 +108,11 @@ class Service:
                 raise ConfigError(
                     f"{self.name} has an endpoint {endpoint.name!r} already; give this one another name="
                 )
+            for other in self.endpoints.values():
+                if endpoint.subject is not None and endpoint.subject == other.subject:
+                    raise ConfigError(
+                        f"{self.name}: {other.name!r} serves the subject {endpoint.subject!r} already"
+                    )
             if len(self.endpoints) >= MAX_ENDPOINTS:
                 raise ConfigError(f"{self.name} has {MAX_ENDPOINTS} endpoints; split the service")
             self.endpoints[endpoint.name] = endpoint

@@ -48,7 +48,7 @@ async def up(options: Options, out: Out, *, port: int, cluster: int | None, stor
         try:
             servers = started.servers if isinstance(started, NatsCluster) else (started,)
             _announce(options, out, servers, folder)
-            await _first_death(servers)
+            await _last_death(servers, out)
         finally:
             await started.stop()
     out.note("stopped; its data went with it" if folder is None else f"stopped; its data is in {folder}")
@@ -82,12 +82,20 @@ async def _end_on_signal(scope: anyio.CancelScope) -> None:
             scope.cancel()
 
 
-async def _first_death(servers: tuple[NatsServer, ...]) -> None:
-    """Wait until one of the servers ends by itself, and raise what there is to say about it."""
+async def _last_death(servers: tuple[NatsServer, ...], out: Out) -> None:
+    """Wait until no server is left, and raise what there is to say; a cluster goes on without those that end."""
+    left = len(servers)
     async with anyio.create_task_group() as tasks:
 
         async def watch(server: NatsServer) -> None:
+            nonlocal left
             status = await server.wait()
+            left -= 1
+            if left:
+                out.note(
+                    f"{server.name} ({server.url}) ended with status {status}; {left} of {len(servers)} go on"
+                )
+                return
             log = "\n".join(server.logs(_LOG_LINES))
             raise CliError(
                 f"{server.name} ended with status {status}; the end of its log:\n{log}", code=FAILED

@@ -6,7 +6,6 @@ and drains when its stdin ends: so it never outlives the process that supervises
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -20,7 +19,7 @@ import msgspec
 
 from nats_mesh import Service
 from nats_mesh.instance import Instance
-from nats_mesh.runner import START_PATIENCE_S, loop_factory, serve
+from nats_mesh.runner import START_PATIENCE_S, run_to_end, serve
 from nats_mesh.settings import Settings
 from nats_mesh_cli.errors import INTERRUPTED, OK
 from nats_mesh_cli.loader import load_services
@@ -61,15 +60,14 @@ def serve_here(
         if on_ready is not None:
             on_ready()
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(
-            serve(
-                *services,
-                patience_s=options.timeout_s or START_PATIENCE_S,
-                on_ready=ready,
-                settings_of=lambda service: _settings(service, options),
-            )
+    run_to_end(
+        serve(
+            *services,
+            patience_s=options.timeout_s or START_PATIENCE_S,
+            on_ready=ready,
+            settings_of=lambda service: _settings(service, options),
         )
+    )
 
 
 def _settings(service: Service, options: Options) -> Settings:

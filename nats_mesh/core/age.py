@@ -11,21 +11,37 @@ The idea of judging delay by a running minimum of one-way differences is that of
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 __all__ = ["DRIFT", "AgeGauge"]
 
 #: How much the base may rise: seconds per second. Crystal clocks differ by at most about 100 ppm each.
 DRIFT = 200e-6
 
 
-class AgeGauge:
-    """The base difference of every known connection; the least recently heard ones are forgotten first."""
+#: From this age on (seconds) a message counts as held up, and when everything of a connection has been held up
+#: for so long (seconds), it was not the messages that waited: the sender's clock stood still (a suspended machine).
+HELD_UP_S = 0.25
+REBASE_S = 10.0
 
-    __slots__ = ("_base", "_limit")
+
+class _Known:
+    """What is known of one connection: the base difference, when it was judged, and the present run of late ones."""
+
+    __slots__ = ("at", "base", "late_floor", "late_since")
+
+    def __init__(self, base: float, at: float) -> None:
+        self.base = base
+        self.at = at
+        self.late_since = -1.0
+        self.late_floor = 0.0
+
+
+class AgeGauge:
+    """The base difference of every known connection; beyond ``limit`` the one known longest is forgotten."""
+
+    __slots__ = ("_known", "_limit")
 
     def __init__(self, limit: int = 4096) -> None:
-        self._base: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._known: dict[str, _Known] = {}
         self._limit = limit
 
     def age(self, connection: str, sent_s: float, received_s: float, fallback_s: float = 0.0) -> float:
@@ -37,22 +53,32 @@ class AgeGauge:
         connection's messages old for hours.
         """
         difference = received_s - sent_s
-        known = self._base.get(connection)
+        known = self._known.get(connection)
         if known is None:
             if fallback_s > 0.0:
                 return fallback_s
-            self._base[connection] = (difference, received_s)
-            if len(self._base) > self._limit:
-                self._base.popitem(last=False)
+            if len(self._known) >= self._limit:
+                del self._known[next(iter(self._known))]
+            self._known[connection] = _Known(difference, received_s)
             return 0.0
-        base, at = known
-        base += max(0.0, received_s - at) * DRIFT
-        age = difference - base
-        if age <= 0.0:
-            base, age = difference, 0.0
-        self._base[connection] = (base, received_s)
-        self._base.move_to_end(connection)
-        return age
+        if received_s > known.at:
+            known.base += (received_s - known.at) * DRIFT
+            known.at = received_s
+        age = difference - known.base
+        if age <= HELD_UP_S:
+            known.late_since = -1.0
+            if age <= 0.0:
+                known.base, age = difference, 0.0
+            return age
+        return self._late(known, difference, received_s)
+
+    def _late(self, known: _Known, difference: float, received_s: float) -> float:
+        if known.late_since < 0.0:
+            known.late_since, known.late_floor = received_s, difference
+        known.late_floor = min(known.late_floor, difference)
+        if received_s - known.late_since >= REBASE_S:
+            known.base, known.late_since = known.late_floor, -1.0
+        return difference - known.base
 
     def __len__(self) -> int:
-        return len(self._base)
+        return len(self._known)

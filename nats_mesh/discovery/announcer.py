@@ -84,11 +84,16 @@ class Announcer:
         }
 
     def leave(self) -> None:
-        """Announce that no call shall come any more; the beats end."""
+        """Announce that no call shall come any more; the beats end. Again is fine, as after a reconnect."""
+        self.stop()
+        self.state = State.DRAINING
+        self._say(Kind.LEAVE)
+
+    def stop(self) -> None:
+        """End the beats and say nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._say(Kind.LEAVE)
 
     def _schedule(self) -> None:
         delay_s = beat_interval_s(self._peers(), self._rng.random())

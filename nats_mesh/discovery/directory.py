@@ -7,11 +7,13 @@ Services API that is not a mesh service, one that lives in another namespace, de
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import anyio
 import msgspec
 
 from nats_mesh.clock import Clock
+from nats_mesh.core.deadline import MAX_TIMEOUT_S
 from nats_mesh.discovery.services_api import parse_info
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.wire import headers as h
@@ -26,9 +28,12 @@ _CACHE_S = 5.0
 #: How long "nobody" is believed: long enough for a burst of calls, too short to miss who starts (seconds).
 _NOBODY_S = 0.05
 _MAX_CACHED = 1024
+_MAX_TIMEOUT_DIGITS = 9
 #: How long to listen for further instances once one has answered (seconds).
 _LINGER_S = 0.03
 _MAX_REPLIES = 256
+#: All answers to one question together; whoever answers must not be able to stall who asked.
+_MAX_REPLY_BYTES = 4 * 1024 * 1024
 _NOT_FOREIGN = ("mesh.", "$", "_INBOX.", "_R_.")
 
 
@@ -51,6 +56,14 @@ class ServiceFacts(msgspec.Struct, frozen=True):
         return self.timeouts.get(endpoint)
 
 
+class _Answer(NamedTuple):
+    """What was learned, when, and how long it is believed (monotonic seconds)."""
+
+    answered: float
+    expires: float
+    facts: ServiceFacts | None
+
+
 class Collector:
     """A sink for several replies: keeps up to a bound of them and wakes whoever waits for the first."""
 
@@ -61,12 +74,14 @@ class Collector:
         self.overflow = 0
         self.first = anyio.Event()
         self._limit = limit
+        self._bytes = 0
 
     def on_reply(self, headers: bytes, payload: bytes) -> None:
         if h.server_status(headers) == 503:
             self.none = True
-        elif len(self.replies) < self._limit:
+        elif len(self.replies) < self._limit and self._bytes + len(payload) <= _MAX_REPLY_BYTES:
             self.replies.append((headers, payload))
+            self._bytes += len(payload)
         else:
             self.overflow += 1
         self.first.set()
@@ -83,27 +98,34 @@ class Directory:
         self._transport = transport
         self._mux = mux
         self._clock = clock
-        self._cache: dict[str, tuple[float, ServiceFacts | None]] = {}
+        self._cache: dict[str, _Answer] = {}
         self._asking: dict[str, anyio.Event] = {}
 
     async def find(self, service: str, *, timeout_s: float) -> ServiceFacts | None:
         """What is known of ``service``; ``None`` where nobody answers (at once where nobody listens)."""
-        while (asked := self._asking.get(service)) is not None:
-            await asked.wait()  # many calls that miss the same service ask once
-        now = self._clock.monotonic()
+        start = self._clock.monotonic()
+        while (
+            asked := self._asking.get(service)
+        ) is not None:  # many calls that miss the same service ask once
+            with anyio.move_on_after(start + timeout_s - self._clock.monotonic()) as waiting:
+                await asked.wait()
+            if waiting.cancelled_caught:
+                return None
         cached = self._cache.get(service)
-        if cached is not None and cached[0] > now:
-            return cached[1]
+        if cached is not None and (cached.expires > start or cached.answered >= start):
+            return cached.facts
         self._asking[service] = asked = anyio.Event()
         try:
-            replies = await self.ask(f"$SRV.INFO.{service}", timeout_s=timeout_s)
+            remaining = max(0.001, start + timeout_s - self._clock.monotonic())
+            replies = await self.ask(f"$SRV.INFO.{service}", timeout_s=remaining)
         finally:
             del self._asking[service]
             asked.set()
         facts = _facts([payload for _, payload in replies], service)
         if len(self._cache) >= _MAX_CACHED:
             self._cache.pop(next(iter(self._cache)))
-        self._cache[service] = (now + (_CACHE_S if facts is not None else _NOBODY_S), facts)
+        now = self._clock.monotonic()
+        self._cache[service] = _Answer(now, now + (_CACHE_S if facts is not None else _NOBODY_S), facts)
         return facts
 
     async def ask(
@@ -111,7 +133,7 @@ class Directory:
     ) -> list[tuple[bytes, bytes]]:
         """Every reply to a question on ``subject``, until ``linger_s`` after the first; empty where nobody listens."""
         sink = Collector(subject)
-        reply = self._mux.open("$SRV", sink)
+        reply = self._mux.open(subject, sink)
         try:
             self._transport.publish(subject, b"", reply)
             with anyio.move_on_after(timeout_s):
@@ -123,7 +145,7 @@ class Directory:
         finally:
             self._mux.close(reply)
         if sink.overflow:
-            log.warning("%s: %d answers beyond %d were not read", subject, sink.overflow, _MAX_REPLIES)
+            log.warning("%s: %d answers beyond the bounds were not read", subject, sink.overflow)
         return sink.replies
 
 
@@ -156,6 +178,14 @@ def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
             if namespace is None:
                 if _may_be_called(endpoint.subject):
                     endpoints.setdefault(endpoint.name, endpoint.subject)
-            elif (declared := endpoint.metadata.get("mesh.timeout_ms", "")).isdigit():
-                timeouts[endpoint.name] = int(declared) / 1000.0
+            elif (declared := _timeout_s(endpoint.metadata.get("mesh.timeout_ms", ""))) is not None:
+                timeouts[endpoint.name] = declared
     return ServiceFacts(frozenset(namespaces), endpoints, timeouts) if known else None
+
+
+def _timeout_s(text: str) -> float | None:
+    """A declared timeout, in the range that a call may ask for; anything else is as if nothing were declared."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_TIMEOUT_DIGITS):
+        return None
+    seconds = int(text) / 1000.0
+    return seconds if 0.0 < seconds <= MAX_TIMEOUT_S else None

@@ -149,7 +149,9 @@ class NatsServer(Startable):
 
     async def wait(self) -> int:
         """Wait until the process has ended, whoever ended it; returns its status (minus 9: SIGKILL)."""
-        return await drive(exited_steps(self._running_child()), _WATCH_POLL_S)
+        if self._child is None:
+            raise ConfigError(f"server {self.name} is not running: start it first")
+        return await drive(exited_steps(self._child), _WATCH_POLL_S)
 
     # -- faults ----------------------------------------------------------------------------------
 

@@ -95,7 +95,10 @@ def _cached_decoder(codec: Codec, kind: Any) -> Callable[[bytes], Any]:
 
 
 def _decode_message(name: str, data: bytes, error: Exception) -> str:
-    return f"not valid {name}: the body is empty" if not data else f"not valid {name}: {error}"
+    if not data:
+        return "the body is empty"
+    kind = "it does not fit" if isinstance(error, msgspec.ValidationError) else f"not valid {name}"
+    return f"{kind}: {error}"
 
 
 def _pydantic_model(kind: Any) -> Any:

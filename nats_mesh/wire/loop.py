@@ -22,6 +22,7 @@ __all__ = [
     "TaskPool",
     "Timer",
     "Waiter",
+    "being_cancelled",
     "busy_threads",
     "call_later",
     "call_soon",
@@ -113,19 +114,20 @@ class TaskPool:
             on_done()
         if not self.tasks and self._empty is not None:
             self._empty.set()
+            self._empty = None
 
     async def join(self, timeout_s: float) -> bool:
         """Wait until nothing runs; ``False`` where something still does after ``timeout_s``."""
         if not self.tasks:
             return True
-        self._empty = asyncio.Event()
+        if self._empty is None:
+            self._empty = asyncio.Event()  # shared by all who wait
+        empty = self._empty
         try:
             async with asyncio.timeout(timeout_s):
-                await self._empty.wait()
+                await empty.wait()
         except TimeoutError:
-            return False
-        finally:
-            self._empty = None
+            return not self.tasks
         return True
 
     def cancel_all(self) -> int:
@@ -146,11 +148,25 @@ def busy_threads() -> int:
     return _threads
 
 
+def _contained(function: Callable[[], T]) -> T:
+    """Run ``function``; sys.exit() in it must end its call, not the loop that waits for the thread."""
+    try:
+        return function()
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"{type(error).__name__}({error}) was raised in a worker thread") from error
+
+
+def being_cancelled() -> bool:
+    """Whether somebody asked the current task to stop (and not merely something it awaited was cancelled)."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def in_thread(function: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
     """Run ``function`` in a worker thread; cancelled, it waits for the thread, which nobody can stop."""
     global _threads
     # A task of its own, because no scope shields against asyncio's own cancellation of the one that waits.
-    work = asyncio.ensure_future(anyio.to_thread.run_sync(function, limiter=limiter))
+    work = asyncio.ensure_future(anyio.to_thread.run_sync(_contained, function, limiter=limiter))
     _threads += 1
     try:
         return await asyncio.shield(work)

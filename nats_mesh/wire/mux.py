@@ -43,6 +43,7 @@ class ReplyMux:
         self._sinks: dict[str, Sink] = {}
         self._secrets: dict[str, str] = {}
         self._count = 0
+        self._shut = False
         self.late = 0
         self._subscription: Subscription = transport.subscribe(f"{self._prefix}*.*", self._on_message)
         transport.add_listener(self)
@@ -57,6 +58,8 @@ class ReplyMux:
 
         :class:`OverloadedError` where 65,536 requests wait already.
         """
+        if self._shut:
+            raise DisconnectedError("this client is closed", executed=Executed.NO)
         if len(self._sinks) >= _MAX_PENDING:
             raise OverloadedError(
                 f"{_MAX_PENDING} calls of this client wait for replies already", service=destination
@@ -115,6 +118,7 @@ class ReplyMux:
 
     def shut(self) -> None:
         """Leave the subscription; whoever still waits is told."""
+        self._shut = True
         self.on_disconnect("this client was closed")
         self._transport.remove_listener(self)
         self._transport.unsubscribe(self._subscription)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import socket
@@ -29,6 +30,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from nats_mesh.errors import ConfigError
+from nats_mesh.wire.parser import Parser, ProtocolError
 from nats_mesh.wire.transport import MessageHandler, TransportStats
 
 __all__ = ["PING", "PULSE_S", "STALL_S", "NatsClient", "Owner", "check_surface"]
@@ -36,7 +38,6 @@ __all__ = ["PING", "PULSE_S", "STALL_S", "NatsClient", "Owner", "check_surface"]
 log = logging.getLogger("nats_mesh.bus")
 
 PING = b"PING\r\n"
-_MAX_LINE = 8192
 #: How often the loop's pulse is felt, and the lateness from which on it counts as a stall (seconds).
 PULSE_S = 0.1
 STALL_S = 0.25
@@ -78,37 +79,99 @@ class Owner(Protocol):
     def lost(self, reason: str) -> None: ...
 
 
+class _Reader:
+    """Stands where nats-py keeps its parser: one scan per buffer, messages handed on at once."""
+
+    def __init__(self, client: NatsClient) -> None:
+        self._client = client
+        self._parser = Parser(client.on_message, self._on_control)
+        self._lines: list[bytes] = []
+        #: Messages of subscriptions that are nats-py's own (JetStream).
+        self.foreign: list[tuple[bytes, bytes, bytes, bytes, bytes]] = []
+        #: The text of the ``-ERR`` being processed, in the server's own spelling.
+        self.error = ""
+
+    def reset(self) -> None:
+        """A new connection begins."""
+        self._parser.reset()
+        self._lines.clear()
+        self.foreign.clear()
+
+    def _on_control(self, line: bytes) -> None:
+        if line == b"PONG":
+            self._client.on_pong()
+        elif line == b"PING":
+            self._client.put(b"PONG\r\n")
+        else:
+            self._lines.append(line)
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take in what the socket gave; nats-py's reader reconnects on its ProtocolError."""
+        try:
+            self._parser.feed(data)
+            if self._lines or self.foreign:
+                await self._rest()
+        except ProtocolError as error:
+            log.error("the server's bytes cannot be read: %s", error)
+            raise nats.errors.ProtocolError from error
+
+    async def _rest(self) -> None:
+        """What is not for the hot path: nats-py's own messages, and control lines other than PING and PONG."""
+        foreign, self.foreign = self.foreign, []
+        lines, self._lines = self._lines, []
+        for sid, subject, reply, headers, payload in foreign:
+            await self._client._process_msg(int(sid), subject, reply, payload, headers)
+        for line in lines:
+            word = line[:4].upper()
+            if word == b"-ERR":
+                self.error = line[4:].decode("utf-8", "replace").strip()
+                await self._client._process_err(self.error.lower())
+            elif word == b"INFO":
+                try:
+                    info = json.loads(line[5:])
+                except ValueError:
+                    raise ProtocolError(f"an INFO that is no JSON: {line[:200]!r}") from None
+                await self._client._process_info(info)
+            elif word[:3] != b"+OK":
+                raise ProtocolError(f"an unknown line: {line[:200]!r}")
+
+
 class NatsClient(Client):
     """nats-py with the hot path replaced; it knows the transport it works for."""
 
     def __init__(self, owner: Owner) -> None:
         super().__init__()
         self.owner = owner
-        self.handlers: dict[int, MessageHandler] = {}
+        self.handlers: dict[bytes, MessageHandler] = {}
+        self.reader = _Reader(self)
+        self._ps: Any = self.reader
         self._out: list[bytes] = []
         self._scheduled = False
 
     # -- reading ------------------------------------------------------------------------------------
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+    def on_message(self, sid: bytes, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        """One message off the wire: straight to its handler."""
         handler = self.handlers.get(sid)
         if handler is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
+            self.reader.foreign.append((sid, subject, reply, headers, payload))
             return
         owner = self.owner
-        owner.stats.in_messages += 1
+        stats = owner.stats
+        stats.in_messages += 1
         if (late := time.monotonic() - owner.pulse) > PULSE_S + STALL_S:
             owner.stalled(late)
         try:
-            handler(
-                subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace"), headers or b"", data
-            )
-        # Whatever a handler raises would silently kill nats-py's reader: it is logged and counted.
+            handler(subject.decode(), reply.decode(), headers, payload)
+        except UnicodeDecodeError:
+            stats.dropped_not_text += 1  # a subject or inbox that is no text is nobody's of the mesh
+        # Whatever a handler raises would silently end the reader: it is logged and counted.
         except Exception:
-            owner.stats.dropped_handler_errors += 1
+            stats.dropped_handler_errors += 1
             log.exception("a message on %s could not be handled", subject.decode("utf-8", "replace"))
 
-    async def _process_pong(self) -> None:
+    def on_pong(self) -> None:
+        """The server has processed everything that was written before the ping."""
         # nats-py's own sets the result of a future that may be cancelled, which would end its reader.
         if self._pongs:
             pong = self._pongs.pop(0)
@@ -119,8 +182,7 @@ class NatsClient(Client):
 
     async def _process_err(self, err_msg: str) -> None:
         # nats-py hands the message over in lower case; two subjects may differ in nothing but that.
-        line = bytes(self._ps.buf[:_MAX_LINE]).partition(b"\r\n")[0].decode("utf-8", "replace")
-        found = _DENIED.search(line) or _DENIED.search(err_msg)
+        found = _DENIED.search(self.reader.error) or _DENIED.search(err_msg)
         if found is not None:
             self.owner.denied(found[1].lower(), found[2])
         elif "permissions violation" in err_msg or "invalid subject" in err_msg:

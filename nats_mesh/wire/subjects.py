@@ -41,6 +41,8 @@ FOREIGN_INBOXES = (INBOX, "_R_.")
 
 _SECRET = re.compile(r"[0-9a-f]{32}")
 _PLAIN = re.compile(r"[^\s.*>\x00-\x20\x7f]+(\.[^\s.*>\x00-\x20\x7f]+)*")
+#: ``_INBOX.<caller>.<connection>.<secret>.<n>``
+_INBOX_DOTS = 4
 _MAX_SUBJECT = 1024
 
 
@@ -160,7 +162,7 @@ def reply_allowed(reply: str, publisher: str, *, enforced: bool) -> bool:
         return len(reply) > len(INBOX) + len(publisher) + 1
     if enforced or not reply.startswith(INBOX) or len(reply) == len(INBOX):
         return False
-    return parse_inbox(reply) is None
+    return reply.count(".") != _INBOX_DOTS  # judged by the shape of a member's inbox, not by its secret
 
 
 def plain_answer(reply: str) -> str | None:
@@ -176,9 +178,17 @@ def plain_answer(reply: str) -> str | None:
 
 def check_plain_subject(subject: str) -> str:
     """Return a concrete NATS subject, or raise :class:`ConfigError` (wildcards, spaces, empty tokens, length)."""
-    if len(subject) > _MAX_SUBJECT or _PLAIN.fullmatch(subject) is None:
+    if len(subject) > _MAX_SUBJECT or _PLAIN.fullmatch(subject) is None or not _is_text(subject):
         raise ConfigError(
             f"subject {subject[:80]!r}: need tokens joined by '.', without spaces and wildcards, "
             f"at most {_MAX_SUBJECT} characters"
         )
     return subject
+
+
+def _is_text(subject: str) -> bool:
+    try:
+        subject.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True

@@ -226,7 +226,7 @@ async def test_nothing_a_handler_hands_on_makes_another_line(bus: Bus, raw: RawN
             "invalid",
             "does not take raw bytes",
         ),
-        (b"content-type: application/msgpack\r\n", "INVALID_ARGUMENT", "invalid", "not valid msgpack"),
+        (b"content-type: application/msgpack\r\n", "INVALID_ARGUMENT", "invalid", "place: "),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -305,7 +305,7 @@ async def test_header_blocks_that_are_none(bus: Bus, raw: RawNats, block: bytes)
         (b"7", "Expected `object`, got `int`"),
         (b'{"sku":7}', "$.sku"),
         (b"{}", "missing required field `sku`"),
-        (b'{"sku":"x","count":1e999}', "not valid json"),
+        (b'{"sku":"x","count":1e999}', "does not fit"),
         (b"[" * 500_000, "place"),
         (b'{"sku":' * 100_000, "place"),
         (b'{"sku":"x"} trailing', "not valid json"),

@@ -116,8 +116,9 @@ def test_installed_demo_runs_bookinfo_on_an_embedded_server(installed: Path, tmp
     summary: dict[str, Any] = json.loads(
         _run([installed / "nats-mesh", "demo", "--duration", "5", "-o", "json"], cwd=tmp_path)
     )
-    assert summary["calls"] > 0
-    assert summary["errors"] == 0
+    assert summary["ok"] is True
+    assert summary["pages"]["calls"] > 0
+    assert summary["pages"]["errors"] == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -132,8 +132,8 @@ async def test_javascript_headers_travel_both_ways(bus: Bus, js: JsPeer) -> None
     ("endpoint", "body", "code", "message"),
     [
         ("place", '{"sku":"b-17","count":11}', 412, "only ten left X-Forged: 1"),
-        ("place", '{"sku":7}', 400, "place: not valid json: Expected `str`, got `int` - at `$.sku`"),
-        ("place", "", 400, "place: not valid json: the body is empty"),
+        ("place", '{"sku":7}', 400, "place: it does not fit: Expected `str`, got `int` - at `$.sku`"),
+        ("place", "", 400, "place: the body is empty"),
         ("nothing", "7", 400, "nothing takes no value, but the request has a body of 1 bytes"),
         ("broken", "", 500, "internal error"),
     ],

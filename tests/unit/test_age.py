@@ -19,7 +19,7 @@ def test_age_is_what_a_message_waited_longer_than_the_quickest(offset: float, wa
     gauge.age("c", 0.0 + offset, 0.001)
     shortest = received = 0.001
     for number, wait in enumerate(waits, 1):
-        sent = float(number)
+        sent = number / 10.0  # within the ten seconds in which a run of late messages is believed
         received = max(received, sent + wait)  # messages of one connection arrive in order
         waited = received - sent
         age = gauge.age("c", sent + offset, received)
@@ -87,3 +87,22 @@ def test_the_least_recently_heard_connections_are_forgotten() -> None:
     assert len(gauge) == 10
     assert gauge.age("busy", 0.0, 11.0) == pytest.approx(1.0, abs=1e-3)
     assert gauge.age("c0", 0.0, 11.0) == 0.0  # as if heard for the first time
+
+
+def test_a_sender_whose_clock_stood_still_is_believed_again() -> None:
+    """A suspended machine's clock falls behind for good; ten seconds of nothing but late messages show it."""
+    gauge = AgeGauge()
+    gauge.age("c", 0.0, 0.0)
+    ages = [gauge.age("c", 100.0 + n - 60.0, 100.0 + n) for n in range(15)]
+    assert all(age > 59.0 for age in ages[:10])
+    assert all(age < 0.3 for age in ages[11:])
+
+
+def test_a_burst_after_a_freeze_moves_nothing() -> None:
+    """What piled up is read in one go: however old, it does not make the next fresh message look young."""
+    gauge = AgeGauge()
+    gauge.age("c", 0.0, 0.0)
+    for n in range(100):
+        assert gauge.age("c", 1.0 + n / 100, 30.0) > 27.0
+    assert gauge.age("c", 30.0, 30.0) == 0.0
+    assert gauge.age("c", 28.0, 31.0) > 2.9
