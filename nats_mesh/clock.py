@@ -49,7 +49,3 @@ class ManualClock:
         if seconds < 0:
             raise ValueError(f"a monotonic clock cannot go back by {-seconds} s")
         self._now += seconds
-
-    def jump_wall(self, seconds: float) -> None:
-        """Let the wall clock alone jump, as an administrator or NTP would."""
-        self._wall += seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import anyio
@@ -86,7 +87,7 @@ class _Connection:
         self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
 
 
-class _Changes:
+class _Changes(ABC):
     """Turns states into events, and tells each to ``_tell``."""
 
     def __init__(self, live: Live) -> None:
@@ -103,8 +104,9 @@ class _Changes:
             reason = self._live.reasons.get(str(record.get("instance", ""))) if event == "removed" else None
             self._tell(event, record if reason is None else {**record, "reason": reason})
 
+    @abstractmethod
     def _tell(self, event: str, record: Record) -> None:
-        raise NotImplementedError
+        """Print one change."""
 
     def close(self) -> None:
         """Nothing to leave."""

@@ -31,7 +31,6 @@ __all__ = [
     "StatsMessage",
     "decode_stats",
     "encode_stats",
-    "is_failure",
 ]
 
 #: ``in``: calls this instance answered; ``out``: calls it made.
@@ -51,11 +50,6 @@ _MAX_AGE_S: Final = 1e10
 _Key = tuple[Side, str, str, str]
 _Age = Annotated[float, msgspec.Meta(ge=0.0, le=_MAX_AGE_S)]
 _StatusName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z_]{1,40}\Z")]
-
-
-def is_failure(status: str) -> bool:
-    """Whether a status counts against the service."""
-    return status in FAILURES
 
 
 class Series:

@@ -25,7 +25,6 @@ __all__ = [
     "being_cancelled",
     "busy_threads",
     "call_later",
-    "call_soon",
     "in_thread",
 ]
 
@@ -186,8 +185,3 @@ async def in_thread(function: Callable[[], T], limiter: anyio.CapacityLimiter) -
 def call_later(delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
     """Run ``callback`` on the loop in ``delay_s`` seconds."""
     return asyncio.get_running_loop().call_later(delay_s, callback, *args)
-
-
-def call_soon(callback: Callable[..., object], *args: Any) -> asyncio.Handle:
-    """Run ``callback`` in the loop's next turn."""
-    return asyncio.get_running_loop().call_soon(callback, *args)

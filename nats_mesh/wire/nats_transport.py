@@ -145,11 +145,6 @@ class NatsTransport:
         return without_secrets(url.geturl()) if url is not None else where(self._options)
 
     @property
-    def server_version(self) -> str:
-        """The version the connected server states, for compatibility checks."""
-        return str(self._client._server_info.get("version", ""))
-
-    @property
     def server_info(self) -> dict[str, Any]:
         """The INFO document of the connected server."""
         return dict(self._client._server_info)
