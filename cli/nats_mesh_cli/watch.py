@@ -108,7 +108,7 @@ class _Changes(ABC):
     def _tell(self, event: str, record: Record) -> None:
         """Print one change."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most views hold nothing
         """Nothing to leave."""
 
 
