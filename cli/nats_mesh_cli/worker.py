@@ -117,7 +117,7 @@ def _follow_stdin() -> None:
     """Drain when the supervising process has gone: its end of our stdin closes with it."""
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
-            pass
+            pass  # nothing is ever said there; only its end matters
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -82,6 +82,8 @@ def test_failures_say_what_and_what_to_do(case: int, failed: list[Done]) -> None
     assert (done.code, done.out) == (code, ""), done.err
     for words in said:
         assert words in done.err
+    if "DEADLINE_EXCEEDED" in said:
+        assert "executed: maybe" in done.err or "executed: yes" in done.err
     assert "Traceback" not in done.err
     assert len(done.err.splitlines()) <= 2
 

@@ -226,7 +226,7 @@ async def test_nothing_a_handler_hands_on_makes_another_line(bus: Bus, raw: RawN
             "invalid",
             "does not take raw bytes",
         ),
-        (b"content-type: application/msgpack\r\n", "INVALID_ARGUMENT", "invalid", "place: "),
+        (b"content-type: application/msgpack\r\n", "INVALID_ARGUMENT", "invalid", "it does not fit"),
     ],
     ids=lambda value: repr(value)[:40],
 )
