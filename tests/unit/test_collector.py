@@ -1,0 +1,336 @@
+"""Metrics: plain numbers read at a scrape, under the names and labels that dashboards are built on."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.exposition import generate_latest as generate_classic
+from prometheus_client.openmetrics import exposition, parser
+from prometheus_client.parser import text_string_to_metric_families as parse_classic
+from prometheus_client.registry import Collector
+
+from nats_mesh import Mesh, Service
+from nats_mesh.core.histogram import BOUNDS
+from nats_mesh.core.presence import State
+from nats_mesh.errors import ConfigError, Status
+from nats_mesh.telemetry.collector import BUCKETS_S, MeshCollector
+from nats_mesh.telemetry.stats import OTHER, Series, Stats
+
+#: These two bear no types.
+generate_latest: Any = exposition.generate_latest
+text_string_to_metric_families: Any = parser.text_string_to_metric_families
+
+EDGE = {"reporter", "source_service", "destination_service", "endpoint"}
+LABELS = {
+    "mesh_requests_total": EDGE | {"destination_version", "status", "flags"},
+    "mesh_request_duration_seconds_bucket": EDGE | {"le"},
+    "mesh_request_duration_seconds_count": EDGE,
+    "mesh_request_duration_seconds_sum": EDGE,
+    "mesh_requests_in_flight": EDGE,
+    "mesh_concurrency_limit": {"destination_service", "endpoint"},
+    "mesh_bus_reconnects_total": {"service"},
+    "mesh_build_info": {"version", "python_version"},
+}
+
+
+def caller(name: str = "web", **options: Any) -> Any:
+    """A mesh with counters and a connection that came back three times."""
+    transport = SimpleNamespace(stats=SimpleNamespace(reconnects=3))
+    return SimpleNamespace(name=name, stats=Stats(**options), client=SimpleNamespace(transport=transport))
+
+
+def instance(name: str = "orders", version: str = "1.0.0", limit: int = 64, **options: Any) -> Any:
+    """A ready instance with counters and one endpoint, ``place``."""
+    served = {"place": SimpleNamespace(concurrency=SimpleNamespace(limit=limit))}
+    made = caller(name, **options)
+    made.service = SimpleNamespace(name=name, version=version)
+    made.state = State.READY
+    made.dispatcher = SimpleNamespace(served=served)
+    return made
+
+
+def families(collector: Collector) -> dict[str, Metric]:
+    """What a Prometheus server reads, after the way over the wire."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    try:
+        text = generate_latest(registry).decode()
+    finally:
+        registry.unregister(collector)
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def samples(collector: Collector, name: str) -> dict[tuple[str, ...], float]:
+    """The values of one metric by their labels' values in the order of the labels' names."""
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for family in families(collector).values()
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def total(collector: Collector, name: str, **labels: str) -> float:
+    """The sum of one metric over all label sets that have ``labels``."""
+    return sum(
+        sample.value
+        for family in families(collector).values()
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+# -- what is exported ---------------------------------------------------------------------------------
+
+
+def test_names_and_labels_are_those_of_the_contract() -> None:
+    """Dashboards and alerts are written against these names; nothing else is exported."""
+    web, orders = caller(), instance()
+    web.stats.series("out", "orders", "place", "web").record(0.01, "OK")
+    orders.stats.series("in", "orders", "place", "web").record(0.01, "OK")
+    found: dict[str, set[str]] = {}
+    for family in families(MeshCollector(web, orders)).values():
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    assert found == LABELS
+
+
+def test_both_formats_say_the_same() -> None:
+    """The OpenMetrics and the classic text format both parse, with equal samples."""
+    orders = instance()
+    orders.stats.series("in", "orders", "place", "web").record(0.01, "OK")
+    registry = CollectorRegistry()
+    registry.register(MeshCollector(orders))
+
+    def read(parsed: Iterable[Metric]) -> set[tuple[Any, ...]]:
+        return {(s.name, tuple(sorted(s.labels.items())), s.value) for m in parsed for s in m.samples}
+
+    modern = read(text_string_to_metric_families(generate_latest(registry).decode()))
+    assert modern == read(parse_classic(generate_classic(registry).decode()))
+
+
+def test_each_side_reports_its_own_calls() -> None:
+    """Calls made have the source's name and no version, calls answered the version of who answered."""
+    web, orders = caller(), instance(version="2.1.0")
+    web.stats.series("out", "orders", "place", "web").record(0.01, "OK")
+    orders.stats.series("in", "orders", "place", "web").record(0.01, "OK")
+    assert samples(MeshCollector(web, orders), "mesh_requests_total") == {
+        # destination_service, destination_version, endpoint, flags, reporter, source_service, status
+        ("orders", "", "place", "", "source", "web", "OK"): 1,
+        ("orders", "2.1.0", "place", "", "destination", "web", "OK"): 1,
+    }
+
+
+@pytest.mark.parametrize("status", Status)
+def test_flags_stand_where_the_mesh_itself_ends_calls(status: Status) -> None:
+    """Every status that the mesh ends calls with has its flag at the side that knows, all others have none."""
+    web, orders = caller(), instance()
+    web.stats.series("out", "orders", "place", "web").record(0.01, status)
+    web.stats.series("out", "orders", "place", "web").record(0.01, "OK")
+    orders.stats.series("in", "orders", "place", "web").record(0.01, status)
+    both = {"DEADLINE_EXCEEDED": "UT", "RESOURCE_EXHAUSTED": "UO", "CANCELLED": "DC"}
+    source = {**both, "UNAVAILABLE": "UH"}
+    collector = MeshCollector(web, orders)
+    here = {"status": status.value, "endpoint": "place"}
+    assert (
+        total(collector, "mesh_requests_total", reporter="source", flags=source.get(status, ""), **here) > 0
+    )
+    assert (
+        total(collector, "mesh_requests_total", reporter="destination", flags=both.get(status, ""), **here)
+        == 1
+    )
+
+
+def test_buckets_are_exact() -> None:
+    """Each exported bound is one that calls are counted by: what lies on it is below, what is longer is not."""
+    orders = instance()
+    series = orders.stats.series("in", "orders", "place", "web")
+    durations = [0.0, 0.00001, 1000.0, *(s for b in BOUNDS for s in (b, b * 1.0001))]
+    for seconds in durations:
+        series.record(seconds, "OK")
+    collector = MeshCollector(orders)
+    buckets = {
+        float(labels[2]): count
+        for labels, count in samples(collector, "mesh_request_duration_seconds_bucket").items()
+    }
+    assert buckets == {bound: sum(s <= bound for s in durations) for bound in (*BUCKETS_S, float("inf"))}
+    assert BUCKETS_S[0] == 0.00025
+    assert all(later == 2 * earlier for earlier, later in pairwise(BUCKETS_S))
+    assert total(collector, "mesh_request_duration_seconds_count") == len(durations)
+    assert total(collector, "mesh_request_duration_seconds_sum") == series.histogram.sum_s
+
+
+def test_a_refused_call_counts_without_a_duration() -> None:
+    """A refusal takes no time and would flatter the quantiles."""
+    orders = instance()
+    orders.stats.series("in", "orders", "place", "web").refuse("RESOURCE_EXHAUSTED")
+    collector = MeshCollector(orders)
+    assert total(collector, "mesh_requests_total", flags="UO") == 1
+    assert "mesh_request_duration_seconds" not in families(collector)
+
+
+def test_what_has_no_numbers_is_absent() -> None:
+    """An idle mesh that is not open exports its version and nothing that could be taken for a measurement."""
+    collector = MeshCollector(Mesh("web", servers="nats://127.0.0.1:1"))
+    assert list(families(collector)) == ["mesh_build"]
+
+
+def test_limits_stand_while_calls_are_taken() -> None:
+    """Limits of instances of one service add up as their calls do; who drains offers no slots."""
+    first, second = instance(limit=64), instance(limit=16)
+    collector = MeshCollector(first, second)
+    assert samples(collector, "mesh_concurrency_limit") == {("orders", "place"): 80}
+    first.state = State.DRAINING
+    assert samples(collector, "mesh_concurrency_limit") == {("orders", "place"): 16}
+
+
+def test_sources_of_one_name_add_up() -> None:
+    """Two meshes of one name in one process are one set of labels, with all their numbers summed."""
+    first, second = caller(), caller()
+    for mesh, seconds in ((first, 0.001), (second, 1.0)):
+        series = mesh.stats.series("out", "orders", "place", "web")
+        series.record(seconds, "OK")
+        series.in_flight = 2
+    collector = MeshCollector(first)
+    collector.add(second)
+    collector.add(first)
+    assert list(samples(collector, "mesh_requests_total").values()) == [2]
+    assert list(samples(collector, "mesh_requests_in_flight").values()) == [4]
+    assert list(samples(collector, "mesh_bus_reconnects_total").values()) == [6]
+    assert total(collector, "mesh_request_duration_seconds_sum") == 1.001
+
+
+# -- bounds -------------------------------------------------------------------------------------------
+
+
+def test_series_are_bounded_and_nothing_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """Beyond the bound what is new adds to _OTHER; each metric says so once, however often it is scraped."""
+    orders = instance()
+    for number in range(50):
+        orders.stats.series("in", "orders", "place", f"caller{number}").record(0.01, "OK")
+    collector = MeshCollector(orders, max_series=10)
+    with caplog.at_level(logging.WARNING, "nats_mesh.telemetry"):
+        for _ in range(3):
+            found = samples(collector, "mesh_requests_total")
+    assert len(found) == 11
+    assert found[(OTHER, OTHER, OTHER, "", "destination", OTHER, "OK")] == 40
+    assert sum(found.values()) == 50
+    assert total(collector, "mesh_request_duration_seconds_count") == 50
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3
+    assert {text.split()[1] for text in said} == {
+        "mesh_requests",
+        "mesh_request_duration_seconds",
+        "mesh_requests_in_flight",
+    }
+
+
+def test_a_series_keeps_its_name() -> None:
+    """A full metric never moves what it showed under a name to _OTHER: that counter would jump."""
+    orders = instance()
+    first = orders.stats.series("in", "orders", "place", "first")
+    orders.stats.series("in", "orders", "place", "last").record(0.01, "OK")
+    collector = MeshCollector(orders, max_series=1)
+    assert total(collector, "mesh_requests_total", source_service="last") == 1
+    first.record(0.01, "OK")  # stands before it in the table
+    assert total(collector, "mesh_requests_total", source_service="last") == 1
+    assert total(collector, "mesh_requests_total", source_service=OTHER) == 1
+
+
+def test_a_full_table_of_calls_still_names_its_own_service() -> None:
+    """Where the counters themselves lumped callers together, the service is known all the same."""
+    orders = instance(max_series=1)
+    for number in range(3):
+        orders.stats.series("in", "orders", "place", f"caller{number}").record(0.01, "OK")
+    collector = MeshCollector(orders)
+    assert total(collector, "mesh_requests_total", destination_service="orders") == 3
+    assert total(collector, "mesh_requests_total", source_service=OTHER, endpoint=OTHER) == 2
+
+
+def test_endpoints_that_do_not_exist_are_other() -> None:
+    """A name that was only ever answered with UNIMPLEMENTED is no label; one that answers otherwise is."""
+    web = caller()
+    for number in range(20):
+        web.stats.series("out", "orders", f"made-up-{number}", "web").record(0.01, "UNIMPLEMENTED")
+    real = web.stats.series("out", "orders", "place", "web")
+    real.record(0.01, "UNIMPLEMENTED")
+    real.record(0.01, "OK")
+    collector = MeshCollector(web)
+    for name in ("mesh_requests_total", "mesh_request_duration_seconds_count"):
+        assert total(collector, name, endpoint=OTHER) == 20
+        assert total(collector, name, endpoint="place") == 2
+
+
+class Growing(Stats):
+    """A table of calls to which another thread adds one while it is first read."""
+
+    grown = False
+
+    def __iter__(self) -> Iterator[Series]:
+        for series in super().__iter__():
+            if not self.grown:
+                self.grown = True
+                self.series("in", "orders", "place", "late").record(0.01, "OK")
+            yield series
+
+
+def test_a_table_that_grows_is_read_again() -> None:
+    """A scrape that meets a new series neither fails nor counts anything twice."""
+    orders = instance()
+    orders.stats = Growing()
+    orders.stats.series("in", "orders", "place", "web").record(0.01, "OK")
+    assert total(MeshCollector(orders), "mesh_requests_total") == 2
+
+
+# -- registering --------------------------------------------------------------------------------------
+
+
+def test_registering_reads_nothing() -> None:
+    """A registry learns the names from descriptions; numbers are read at a scrape and at no other time."""
+    orders = instance()
+    del orders.stats
+    orders.stats = type("Unread", (Stats,), {"__iter__": lambda self: pytest.fail("read")})()
+    CollectorRegistry(auto_describe=True).register(MeshCollector(orders))
+
+
+def test_unregistering_leaves_nothing_behind() -> None:
+    """After it the registry exports nothing and nothing keeps the mesh alive; another collector takes its place."""
+    web = Mesh("web", servers="nats://127.0.0.1:1")
+    registry, collector, gone = CollectorRegistry(), MeshCollector(web), weakref.ref(web)
+    registry.register(collector)
+    with pytest.raises(ValueError, match="Duplicated"):
+        registry.register(MeshCollector(web))
+    assert generate_latest(registry) != b"# EOF\n"
+    registry.unregister(collector)
+    assert generate_latest(registry) == b"# EOF\n"
+    registry.register(MeshCollector())
+    del web, collector
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_cannot_be_reported_on_is_refused() -> None:
+    """A Service is a description: its numbers are those of its instances, and the message says so."""
+    with pytest.raises(ConfigError, match="Instance"):
+        MeshCollector(Service("orders", version="1.0.0"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="max_series"):
+        MeshCollector(max_series=0)
+
+
+def test_the_library_does_not_load_prometheus() -> None:
+    """Who wants no metrics does not wait for them at the start."""
+    code = "import sys, nats_mesh, nats_mesh.instance; print('prometheus_client' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.strip() == "False"
