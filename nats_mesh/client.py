@@ -30,12 +30,22 @@ from nats_mesh.errors import (
     RemoteError,
     Status,
 )
-from nats_mesh.exchange import Target, decode_value, encode_value, request_block
+from nats_mesh.exchange import Target, UsualReplies, decode_value, encode_value, request_block
 from nats_mesh.layers.stack import compose
-from nats_mesh.model import HeadersLike, Interceptor, Next, OwnHeaders, Priority, Reply, Request, check_name
+from nats_mesh.model import (
+    NO_HEADERS,
+    HeadersLike,
+    Interceptor,
+    Next,
+    OwnHeaders,
+    Priority,
+    Reply,
+    Request,
+    check_name,
+)
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.loop import CancelledError, Deadline, TaskPool, Waiter
+from nats_mesh.wire.loop import CancelledError, Deadline, Expiries, TaskPool, new_future
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import decode_error, is_error
 from nats_mesh.wire.subjects import Subjects, check_plain_subject
@@ -75,6 +85,8 @@ class Client:
         self._now: Callable[[], float] = clock.monotonic
         self._rng = rng
         self._targets: dict[Any, Target] = {}
+        self._expiries = Expiries(self._now)
+        self._replies = UsualReplies()
         self._background = TaskPool(_report)
         self._chain: Next | None = compose(interceptors, self._send_request) if interceptors else None
 
@@ -94,9 +106,8 @@ class Client:
     def _resolve_name(self, target: str) -> Target:
         if target.startswith(_PLAIN):
             subject = check_plain_subject(target[len(_PLAIN) :])
-            return Target(
-                "", subject, subject, "", self.stats.series("out", "_PLAIN", "_OTHER", self.name), None
-            )
+            series = self.stats.series("out", "_PLAIN", "_OTHER", self.name)
+            return Target("", subject, subject, "", series, None, self.mux.inbox(subject))
         service, dot, endpoint = target.partition(".")
         if not dot:
             raise ConfigError(f"target {target[:80]!r}: say 'service.endpoint' or 'nats://subject'")
@@ -110,14 +121,30 @@ class Client:
             self.subjects.cancel(service, self.name),
             self.stats.series("out", service, endpoint, self.name),
             contract,
+            self.mux.inbox(service),
         )
 
     # -- calling ------------------------------------------------------------------------------------
 
-    async def request(
+    async def call(self, target: Any, value: Any = None, **options: Any) -> Any:
+        """One call, see :meth:`nats_mesh.mesh.Mesh.call`: as :meth:`request`, for the value alone."""
+        known, request, parent = self._prepare(target, value, **options)
+        if self._chain is not None:
+            return (await self._chain(request)).value
+        _, _, value = await self._send(known, request, parent)
+        return value
+
+    async def request(self, target: Any, value: Any = None, **options: Any) -> Reply[Any]:
+        """One call, see :meth:`nats_mesh.mesh.Mesh.request`; ``parent`` is the call it is made from."""
+        known, request, parent = self._prepare(target, value, **options)
+        if self._chain is not None:
+            return await self._chain(request)
+        return await self._whole(known, request, parent)
+
+    def _prepare(
         self,
         target: Any,
-        value: Any = None,
+        value: Any,
         *,
         returns: Any = msgspec.UNSET,
         timeout: float | None = None,
@@ -128,8 +155,8 @@ class Client:
         priority: Priority | None = None,
         codec: str | None = None,
         parent: Context | None = None,
-    ) -> Reply[Any]:
-        """One call, see :meth:`nats_mesh.mesh.Mesh.request`. ``parent`` is the call it is made from."""
+    ) -> tuple[Target, Request, Context | None]:
+        """What a call is made of, out of its arguments and what is known of its target."""
         try:
             known = self._targets.get(target) or self._resolve(target)
         except TypeError:  # it has no hash, so it is neither a name nor a function
@@ -139,9 +166,7 @@ class Client:
         if timeout is None:
             timeout_s = known.timeout_s
         else:
-            timeout_s = check_timeout(
-                f"call to {target if isinstance(target, str) else known.destination}", timeout
-            )
+            timeout_s = check_timeout(f"call to {known.label}", timeout)
         if isinstance(raises, type):
             raises = (raises,)
         contract = known.contract
@@ -150,53 +175,61 @@ class Client:
                 returns = contract.returns
             raises = (*raises, *contract.raises)
             idempotent = contract.idempotent if idempotent is None else idempotent
+        now = self._now()
+        if now > known.learn_at:
+            self._learn_soon(known)
         request = Request(
             service=known.service,
             endpoint=known.endpoint,
             caller=self.name,
             namespace=self.namespace,
             value=value,
-            headers=OwnHeaders(headers),
-            deadline=deadline_for(
-                self._now(), timeout_s, None if parent is None or parent.over else parent.deadline
-            ),
+            headers=NO_HEADERS if headers is None and self._chain is None else OwnHeaders(headers),
+            deadline=deadline_for(now, timeout_s, None if parent is None or parent.over else parent.deadline),
             subject=known.subject,
-            codec=codec or known.codec.name,
+            codec=codec or known.codec,
             returns=Any if returns is msgspec.UNSET else returns,
             raises=raises,
             idempotent=idempotent,
             idempotency_key=idempotency_key,
             priority=priority,
         )
-        return await self._call(known, request, parent)
-
-    async def _call(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
-        if self._now() > known.learn_at:
-            self._learn_soon(known)
         if self._chain is not None:
             request.resolved = (known, parent)
-            return await self._chain(request)
-        return await self._send(known, request, parent)
+        return known, request, parent
 
     async def _send_request(self, request: Request) -> Reply[Any]:
         """The end of the chain: what is left after the interceptors."""
         known, parent = request.resolved
-        return await self._send(known, request, parent)
+        return await self._whole(known, request, parent)
 
-    async def _send(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
+    async def _whole(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
         start = self._now()
+        headers, instance, value = await self._send(known, request, parent)
+        return Reply(
+            value,
+            headers=partial(h.user_headers, headers),
+            instance=instance,
+            attempts=request.attempt,
+            duration_s=self._now() - start,
+        )
+
+    async def _send(self, known: Target, request: Request, parent: Context | None) -> tuple[bytes, str, Any]:
+        """The call as it is counted; the header block of its reply, the instance that answered, and the value."""
+        start = self._now()
+        series = known.series
+        series.in_flight += 1
         status = Status.UNKNOWN
-        known.series.in_flight += 1
         try:
             try:
-                reply = await self._attempt(known, known.subject, request, parent, start)
+                answer = await self._attempt(known, known.subject, request, parent, start)
             except NoInstancesError:
                 if not known.mesh:
                     raise
                 subject = await self._elsewhere(known, request)
-                reply = await self._attempt(known, subject, request, parent, start, foreign=True)
+                answer = await self._attempt(known, subject, request, parent, start, foreign=True)
             status = Status.OK
-            return reply
+            return answer
         except CallError as error:
             status = error.status
             error.service, error.endpoint = known.service, known.endpoint
@@ -208,8 +241,8 @@ class Client:
             status = Status.INVALID_ARGUMENT
             raise
         finally:
-            known.series.in_flight -= 1
-            known.series.record(self._now() - start, status)
+            series.in_flight -= 1
+            series.record(self._now() - start, status)
 
     async def _attempt(
         self,
@@ -220,31 +253,24 @@ class Client:
         start: float,
         *,
         foreign: bool = False,
-    ) -> Reply[Any]:
+    ) -> tuple[bytes, str, Any]:
         """One try: encode, write, wait, decode."""
         transport = self.transport
-        payload, codec = encode_value(known, request)
-        remaining = request.deadline - self._now()
-        if remaining <= 0:
-            raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
-        if not transport.connected:
-            await transport.wait_connected(min(remaining, transport.reconnect_grace_s))
-        elif transport.congested:
-            await self._drained(remaining)
+        payload, codec = encode_value(known.label, request.value, request.codec)
+        if not transport.ready:
+            await self._become_ready(request.deadline)
         now = self._now()
         remaining = request.deadline - now
         if remaining <= 0:
             raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
         block = request_block(request, parent, codec, remaining_s=remaining, now=now, rng=self._rng)
-        waiter = Waiter(subject, remaining)
-        try:
-            reply_to = self.mux.open(known.destination, waiter)
-        except CallError:
-            waiter.abandon()
-            raise
+        future = new_future()
+        reply_to = self.mux.expect(known.inbox, subject, future)
+        expiry = self._expiries.of(remaining)
+        expiry.add(reply_to, future)
         try:
             transport.publish(subject, payload, reply_to, block)
-            headers, body = await waiter.wait()
+            headers, body = await future
         except Deadline:
             self._cancel(known, reply_to, foreign)
             raise DeadlineExceededError(
@@ -257,9 +283,26 @@ class Client:
             error.attempts = 0 if error.executed is Executed.NO else request.attempt
             raise
         finally:
-            waiter.abandon()
-            self.mux.close(reply_to)
-        return self._decode(known, request, headers, body, start)
+            expiry.drop(reply_to)
+            self.mux.forget(reply_to)
+        usual_reply = self._replies.known.get(headers)
+        if usual_reply is None:
+            return self._decode(known, request, headers, body)
+        try:
+            return headers, usual_reply.instance, known.usual_value(usual_reply.codec, body, request.returns)
+        except CodecError as error:
+            raise CodecError(f"{known.label}: {error}") from None
+
+    async def _become_ready(self, deadline: float) -> None:
+        """Wait for the connection, or for its socket to take bytes again, but not beyond the deadline."""
+        transport = self.transport
+        remaining = deadline - self._now()
+        if remaining <= 0:
+            return
+        if not transport.connected:
+            await transport.wait_connected(min(remaining, transport.reconnect_grace_s))
+        elif transport.congested:
+            await self._drained(remaining)
 
     async def _drained(self, remaining_s: float) -> None:
         """Wait for the socket to take bytes again, but not beyond the deadline."""
@@ -269,14 +312,13 @@ class Client:
     def _cancel(self, known: Target, reply_to: str, foreign: bool) -> None:
         """Tell the instances that nobody waits for this attempt any more."""
         if known.mesh and not foreign and self.transport.connected:
-            inbox = self.mux.one_way(known.destination)
+            inbox = self.mux.one_way(known.service)
             self.transport.publish(known.cancel, reply_to.encode(), inbox)
 
     # -- answering ----------------------------------------------------------------------------------
 
-    def _decode(
-        self, known: Target, request: Request, headers: bytes, body: bytes, start: float
-    ) -> Reply[Any]:
+    def _decode(self, known: Target, request: Request, headers: bytes, body: bytes) -> tuple[bytes, str, Any]:
+        """Any reply: a refusal of the server, an error, or a value in whatever it says."""
         if headers:
             code = h.server_status(headers)
             if code == 503:
@@ -298,18 +340,13 @@ class Client:
                     attempts=request.attempt,
                     raises=request.raises,
                 )
+            self._replies.learn(headers)
         try:
             value = decode_value(headers, body, request.returns)
         except CodecError as error:
             raise CodecError(f"{known.label}: {error}") from None
         instance = h.field(headers, h.INSTANCE)
-        return Reply(
-            value,
-            headers=partial(h.user_headers, headers),
-            instance="" if instance is None else instance.decode("ascii", "replace"),
-            attempts=request.attempt,
-            duration_s=self._now() - start,
-        )
+        return headers, "" if instance is None else instance.decode("ascii", "replace"), value
 
     async def _elsewhere(self, known: Target, request: Request) -> str:
         """Nobody serves the mesh subject: a service of the NATS Services API may, on a subject of its own."""
@@ -348,6 +385,7 @@ class Client:
         """Stop waiting for replies; calls in flight end with an error."""
         self._background.cancel_all()
         self.mux.shut()
+        self._expiries.close()
         await self._background.join(1.0)
 
     def __repr__(self) -> str:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
+import msgspec
 from msgspec import UNSET
 
 from nats_mesh.clock import Clock
-from nats_mesh.core.trace import TraceContext, format_baggage, parse_baggage
+from nats_mesh.core.trace import TraceContext, format_baggage, parse_baggage, parse_traceparent
 from nats_mesh.errors import ConfigError
-from nats_mesh.model import CallOptions, Headers, OwnHeaders, Priority, Reply
-from nats_mesh.wire.headers import user_headers
+from nats_mesh.model import PRIORITIES, CallOptions, Headers, OwnHeaders, Priority, Reply
+from nats_mesh.wire.headers import (
+    BAGGAGE,
+    IDEMPOTENCY_KEY,
+    PRIORITY,
+    TRACEPARENT,
+    TRACESTATE,
+    field,
+    text_field,
+    user_headers,
+)
 
 if TYPE_CHECKING:
     from nats_mesh.client import Client
 
-__all__ = ["Context", "current_context"]
+__all__ = ["Context", "Home", "current_context"]
 
 T = TypeVar("T")
 _log = logging.getLogger("nats_mesh.service")
@@ -27,70 +38,125 @@ _log = logging.getLogger("nats_mesh.service")
 current_context: ContextVar[Context | None] = ContextVar("nats_mesh_context", default=None)
 
 
-class Context:
+class Home(msgspec.Struct, frozen=True, eq=False):
+    """What all calls that one instance serves have in common."""
+
+    service: str
+    namespace: str
+    instance: str
+    clock: Clock
+    client: Client
+    #: For the ids of traces that begin here.
+    rng: random.Random
+    #: What the service's lifespan yielded.
+    state: Any = None
+
+
+class Context(msgspec.Struct, eq=False, weakref=True):
     """One call at the instance that serves it.
 
     ``deadline`` is an instant of this process's monotonic clock (seconds), :meth:`remaining` what is
     left of it. ``headers`` are the caller's, ``reply_headers`` travel back. ``baggage`` may be changed:
     the change goes along with calls made from here. ``state`` is what the service's lifespan yielded,
-    ``claims`` what authentication learned of the end user.
+    ``claims`` what authentication learned of the end user. What the headers say is read when it is asked for.
     """
 
-    __slots__ = (
-        "_baggage", "_baggage_text", "_clock", "_client", "_headers", "_log", "_reply_headers", "attempt", "caller",
-        "claims", "deadline", "endpoint", "idempotency_key", "instance", "namespace", "over", "priority", "raw_headers",
-        "service", "state", "trace", "tracestate",
-    )  # fmt: skip
+    _home: Home
+    endpoint: str
+    caller: str
+    attempt: int
+    deadline: float
+    raw_headers: bytes = b""
+    #: Whether the headers hold nothing but the time left, the caller's clock and a trace.
+    _plain: bool = False
+    #: Whether the call has ended. A task that it left behind may go on calling, without its deadline.
+    over: bool = False
+    claims: Mapping[str, Any] = {}
+    _trace: TraceContext | None = None
+    _tracestate: str | None = None
+    _priority: str | None = None
+    _headers: Headers | None = None
+    _reply_headers: Headers | None = None
+    _baggage: dict[str, str] | None = None
+    _log: logging.LoggerAdapter[logging.Logger] | None = None
 
-    def __init__(
-        self,
-        *,
-        service: str,
-        endpoint: str,
-        namespace: str,
-        instance: str,
-        caller: str,
-        attempt: int,
-        deadline: float,
-        clock: Clock,
-        client: Client,
-        trace: TraceContext,
-        tracestate: str = "",
-        headers: Headers | None = None,
-        raw_headers: bytes = b"",
-        baggage: str = "",
-        priority: Priority = "default",
-        idempotency_key: str | None = None,
-        state: Any = None,
-        claims: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.service = service
-        self.endpoint = endpoint
-        self.namespace = namespace
-        self.instance = instance
-        self.caller = caller
-        self.attempt = attempt
-        self.deadline = deadline
-        #: Whether the call has ended. A task that it left behind may go on calling, without its deadline.
-        self.over = False
-        self.trace = trace
-        self.tracestate = tracestate
-        self.priority = priority
-        self.idempotency_key = idempotency_key
-        self.state = state
-        self.claims: Mapping[str, Any] = claims or {}
-        self.raw_headers = raw_headers
-        self._clock = clock
-        self._client = client
-        self._headers = headers
-        self._reply_headers: Headers | None = None
-        self._baggage_text = baggage
-        self._baggage: dict[str, str] | None = None
-        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+    @property
+    def service(self) -> str:
+        """The service that serves the call."""
+        return self._home.service
+
+    @property
+    def namespace(self) -> str:
+        """The namespace it is in."""
+        return self._home.namespace
+
+    @property
+    def instance(self) -> str:
+        """The id of the instance that serves it."""
+        return self._home.instance
+
+    @property
+    def state(self) -> Any:
+        """What the service's lifespan yielded."""
+        return self._home.state
+
+    @property
+    def trace(self) -> TraceContext:
+        """Where in which trace this call is; a new trace where the caller sent none."""
+        if self._trace is None:
+            parent = field(self.raw_headers, TRACEPARENT)
+            trace = None if parent is None else parse_traceparent(parent.decode("ascii", "replace"))
+            if trace is None:
+                ids = self._home.rng.randbytes(24).hex()
+                trace = TraceContext(ids[:32], ids[32:], False)
+            self._trace = trace
+        return self._trace
+
+    @trace.setter
+    def trace(self, trace: TraceContext) -> None:
+        self._trace = trace
+        self._plain = False
+
+    @property
+    def tracestate(self) -> str:
+        """The caller's ``tracestate``; without a valid ``traceparent`` it means nothing."""
+        if self._tracestate is None:
+            parent = None if self._plain else field(self.raw_headers, TRACEPARENT)
+            valid = parent is not None and parse_traceparent(parent.decode("ascii", "replace")) is not None
+            self._tracestate = text_field(self.raw_headers, TRACESTATE) if valid else ""
+        return self._tracestate
+
+    @tracestate.setter
+    def tracestate(self, tracestate: str) -> None:
+        self._tracestate = tracestate
+        self._plain = False
+
+    @property
+    def priority(self) -> Priority:
+        """How much the call matters: one of :data:`~nats_mesh.model.PRIORITIES`."""
+        if self._priority is None:
+            priority = "" if self._plain else text_field(self.raw_headers, PRIORITY)
+            self._priority = priority if priority in PRIORITIES else "default"
+        return self._priority
+
+    @priority.setter
+    def priority(self, priority: Priority) -> None:
+        self._priority = priority
+        self._plain = False
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The caller's key for this call, the same in every attempt; ``None`` where it gave none."""
+        return None if self._plain else text_field(self.raw_headers, IDEMPOTENCY_KEY) or None
+
+    @property
+    def passes_on_trace_alone(self) -> bool:
+        """Whether calls made from here inherit nothing but the trace and the deadline."""
+        return self._plain and self._baggage is None
 
     def remaining(self) -> float:
         """Seconds left until the deadline; never negative."""
-        return max(0.0, self.deadline - self._clock.monotonic())
+        return max(0.0, self.deadline - self._home.clock.monotonic())
 
     @property
     def trace_id(self) -> str:
@@ -119,13 +185,16 @@ class Context:
     def baggage(self) -> dict[str, str]:
         """W3C baggage; what is put in here travels with every call made from this one."""
         if self._baggage is None:
-            self._baggage = parse_baggage(self._baggage_text)
+            self._baggage = parse_baggage(self._baggage_text())
         return self._baggage
+
+    def _baggage_text(self) -> str:
+        return "" if self._plain else text_field(self.raw_headers, BAGGAGE)
 
     def baggage_header(self) -> str:
         """The header that nested calls carry; :class:`ConfigError` where the baggage breaks the W3C's limits."""
         if self._baggage is None:
-            return self._baggage_text
+            return self._baggage_text()
         try:
             return format_baggage(self._baggage)
         except (ValueError, TypeError) as error:
@@ -156,13 +225,13 @@ class Context:
         self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]
     ) -> Any:
         """Call another service as this one; at most what is left of the deadline. See :meth:`Mesh.call`."""
-        return (await self._client.request(target, value, returns=returns, parent=self, **options)).value
+        return await self._home.client.call(target, value, returns=returns, parent=self, **options)
 
     async def request(
         self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]
     ) -> Reply[Any]:
         """As :meth:`call`, returning the whole :class:`Reply`."""
-        return await self._client.request(target, value, returns=returns, parent=self, **options)
+        return await self._home.client.request(target, value, returns=returns, parent=self, **options)
 
     def __repr__(self) -> str:
         return f"<Context {self.caller} → {self.service}.{self.endpoint}, {self.remaining():.3f} s left>"

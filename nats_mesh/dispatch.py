@@ -1,7 +1,8 @@
 """The instance's side of a call: from the bytes that arrived to the reply that leaves.
 
-Until the gates have admitted a call nothing is decoded and no task exists; from then on one task and
-one timer serve it. Whatever happens, an admitted call gives its slots back and gets one answer.
+Until the gates have admitted a call nothing is decoded. Its handler then runs at once; a task and a timer
+of its own it has from the moment it waits. Whatever happens, an admitted call gives its slots back and gets
+one answer.
 """
 
 from __future__ import annotations
@@ -10,15 +11,13 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from nats_mesh.client import Client
 from nats_mesh.clock import Clock
-from nats_mesh.context import Context, current_context
+from nats_mesh.context import Context, Home, current_context
 from nats_mesh.core.age import AgeGauge
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
-from nats_mesh.core.trace import TraceContext, parse_traceparent
 from nats_mesh.endpoint import Endpoint
 from nats_mesh.errors import ApplicationError, CallError, DeadlineExceededError, Refused, Status
 from nats_mesh.handling import Served, UndecodableError, decode_body
@@ -26,12 +25,13 @@ from nats_mesh.layers.base import Arrival, Gate, Refusal
 from nats_mesh.layers.concurrency import ConcurrencyGate
 from nats_mesh.layers.deadline import DeadlineGate
 from nats_mesh.layers.draining import DrainingGate
-from nats_mesh.model import PRIORITIES, Headers, Interceptor, Request
+from nats_mesh.model import Interceptor, Request
 from nats_mesh.replier import Replier, merged
 from nats_mesh.telemetry.stats import OTHER, Series, Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, Codec, by_content_type
-from nats_mesh.wire.loop import CancelledError, TaskPool, being_cancelled, call_later
+from nats_mesh.wire.eager import EagerPool, Held
+from nats_mesh.wire.loop import CancelledError, being_cancelled, call_later
 from nats_mesh.wire.subjects import ANONYMOUS, INBOX, parse_rpc, plain_answer, reply_allowed
 from nats_mesh.wire.transport import Transport
 
@@ -88,9 +88,11 @@ class Dispatcher:
         self._stats = stats
         self._enforced = enforced
         self._gauge = AgeGauge()
-        self._pool = TaskPool(self._died)
-        self._running: dict[str, Arrival] = {}
-        self._calls: set[Arrival] = set()
+        self._pool: EagerPool[Arrival] = EagerPool(self, self._died)
+        #: The calls whose handlers wait, by themselves and by the reply subject that a cancellation names.
+        self._waiting: dict[int, Arrival] = {}
+        self._by_reply: dict[str, Arrival] = {}
+        self._home: Home | None = None
         self._routes: dict[str, _Route] = {}
         self.served = {name: self._serve(endpoint, interceptors) for name, endpoint in endpoints.items()}
 
@@ -142,7 +144,10 @@ class Dispatcher:
         if not reply_allowed(reply, caller, enforced=self._enforced):
             self._drop("forged", subject)
             return
-        call = self._running.get(payload.decode("ascii", "replace"))
+        cancelled = payload.decode("ascii", "replace")
+        call = self._by_reply.get(cancelled)
+        if call is None:  # it may not have begun yet
+            call = next((each for each in self._pool.unstarted() if each.reply == cancelled), None)
         if call is not None and call.caller == caller:
             self._end(call, "cancelled")
 
@@ -166,101 +171,130 @@ class Dispatcher:
         return route
 
     def _admit(self, served: Served, route: _Route, reply: str, headers: bytes, payload: bytes) -> None:
-        received = self._now()
-        call = Arrival(
-            caller=route.caller,
-            series=route.series,
-            reply=reply,
-            headers=headers,
-            payload=payload,
-            received=received,
-            stall_s=self._transport.stats.stall_s,
-            instance_addressed=route.addressed,
+        self._pool.push(
+            Arrival(
+                route.caller,
+                route.series,
+                reply,
+                headers,
+                payload,
+                self._now(),
+                served,
+                self._transport.stats.stall_s,
+                route.addressed,
+            )
         )
-        for entered, gate in enumerate(served.gates):
-            refusal = gate.enter(call)
+
+    # -- running ------------------------------------------------------------------------------------
+
+    def first(self, call: Arrival) -> Held | None:
+        """Let a call in and start its handler; ``None`` where that was all of it. Runs in the call's own context."""
+        served: Served = call.kind
+        if call.ended:
+            call.series.refuse(_ENDED[call.ended][0])
+            self.replier.fail(call, *_ENDED[call.ended])
+            return None
+        call.started = self._now()
+        for entered, enter in enumerate(served.enter):
+            refusal = enter(call)
             if refusal is not None:
                 for held in served.gates[:entered]:
                     held.leave(call)
                 self._refuse(call, refusal)
-                return
-        route.series.in_flight += 1
-        self._calls.add(call)
-        task = self._pool.spawn(self._run(served, call), partial(self._finish, served, call))
-        call.stop = task.cancel
-        call.timer = call_later(call.deadline - received, self._end, call, "deadline")
-        if reply:
-            self._running[reply] = call
-
-    # -- running ------------------------------------------------------------------------------------
-
-    async def _run(self, served: Served, call: Arrival) -> None:
-        endpoint = served.endpoint
-        codec: Codec | None = JSON
-        extra: Headers | None = None
-        context: Context | None = None
+                return None
+        coroutine: Any = None
         try:
-            codec = by_content_type(h.content_type(call.headers)) if call.headers else JSON
-            value = decode_body(endpoint, codec, call.payload)
-            context = self._context(served, call)
+            call.codec = (
+                JSON if call.plain or not call.headers else by_content_type(h.content_type(call.headers))
+            )
+            value = decode_body(served.endpoint, call.codec, call.payload)
+            context = call.context = Context(
+                self._home or self._make_home(),
+                served.endpoint.name,
+                call.caller,
+                call.attempt,
+                call.deadline,
+                call.headers,
+                call.plain,
+            )
             current_context.set(context)
             if served.chain is None:
-                result = await served.invoke(value, context)
+                coroutine = served.invoke(value, context)
             else:
-                reply = await served.chain(self._request(served, call, value, context))
-                result = reply.value
-                extra = reply.headers
-            self.replier.answer(call, codec or JSON, result, merged(extra, context.taken_reply_headers()))
-        except CancelledError as error:
-            if not call.ended and not being_cancelled():  # the handler awaited something that was cancelled
-                self._internal(served, call, error)
-                return
-            call.ended = call.ended or "shutdown"
-            raise
-        except UndecodableError as error:
-            self.replier.fail(call, Status.INVALID_ARGUMENT, str(error), refused=Refused.INVALID)
-        except CallError as error:
-            try:
-                self._handler_error(served, call, error)
-            # Its text and details are whatever the handler put there: where they cannot be written, that is the error.
-            except Exception as failure:  # noqa: BLE001
-                self._internal(served, call, failure)
+                coroutine = served.chain(self._request(served, call, value, context))
+            waits_for = coroutine.send(None)
+        except StopIteration as end:
+            if coroutine is None:  # raised while the value was read: it ends nothing
+                self.failed(call, end)
+            else:
+                self.done(call, end.value)
         except KeyboardInterrupt:
+            self._over(call)
             raise
         # Whatever a handler raises is answered and logged; sys.exit() in one would end the process for everybody.
         except BaseException as error:  # noqa: BLE001
-            self._internal(served, call, error)
-        finally:
-            if context is not None:
-                context.over = True
+            self.failed(call, error)
+        else:
+            return coroutine, waits_for
+        return None
 
-    def _context(self, served: Served, call: Arrival) -> Context:
-        headers = call.headers
-        parent = h.field(headers, h.TRACEPARENT)
-        priority = h.text_field(headers, h.PRIORITY)
-        trace = parse_traceparent(parent.decode("ascii", "replace")) if parent is not None else None
-        tracestate = "" if trace is None else h.text_field(headers, h.TRACESTATE)
-        if trace is None:
-            rng = self._rng
-            trace = TraceContext(f"{rng.getrandbits(128) | 1:032x}", f"{rng.getrandbits(64) | 1:016x}", False)
-        return Context(
-            service=self.service,
-            endpoint=served.endpoint.name,
-            namespace=self._client.namespace,
-            instance=self.instance,
-            caller=call.caller,
-            attempt=call.attempt,
-            deadline=call.deadline,
-            clock=self._clock,
-            client=self._client,
-            trace=trace,
-            tracestate=tracestate,
-            raw_headers=headers,
-            baggage=h.text_field(headers, h.BAGGAGE),
-            priority=priority if priority in PRIORITIES else "default",
-            idempotency_key=h.text_field(headers, h.IDEMPOTENCY_KEY) or None,
-            state=self.state,
+    def held(self, call: Arrival, stop: Callable[[], object]) -> None:
+        """Its handler waits: from now on it can be stopped, by its caller or at its deadline."""
+        call.stop = stop
+        call.series.in_flight += 1
+        self._waiting[id(call)] = call
+        if call.reply:
+            self._by_reply[call.reply] = call
+        call.timer = call_later(max(0.0, call.deadline - self._now()), self._end, call, "deadline")
+        if call.ended:  # before it began to wait
+            stop()
+
+    def done(self, call: Arrival, result: Any) -> None:
+        """Its handler has returned."""
+        extra = call.context.taken_reply_headers()
+        try:
+            if call.kind.chain is not None:
+                extra = merged(result.headers, extra)
+                result = result.value
+            self.replier.answer(call, call.codec or JSON, result, extra)
+        # A value that cannot be written is the handler's error, whatever its own code raises meanwhile.
+        except Exception as error:  # noqa: BLE001
+            self.failed(call, error)
+            return
+        self._over(call)
+
+    def failed(self, call: Arrival, error: BaseException) -> None:
+        """Its handler has raised, or was stopped."""
+        try:
+            if isinstance(error, CancelledError):
+                if call.ended or being_cancelled():
+                    call.ended = call.ended or "shutdown"
+                else:  # the handler awaited something that was cancelled
+                    self._internal(call, error)
+            elif isinstance(error, UndecodableError):
+                self.replier.fail(call, Status.INVALID_ARGUMENT, str(error), refused=Refused.INVALID)
+            elif isinstance(error, CallError):
+                try:
+                    self._handler_error(call, error)
+                # Its text and details are whatever the handler put there; where they cannot be written, that is it.
+                except Exception as failure:  # noqa: BLE001
+                    self._internal(call, failure)
+            else:
+                self._internal(call, error)
+        finally:
+            self._over(call)
+
+    def _make_home(self) -> Home:
+        self._home = Home(
+            self.service,
+            self._client.namespace,
+            self.instance,
+            self._clock,
+            self._client,
+            self._rng,
+            self.state,
         )
+        return self._home
 
     def _request(self, served: Served, call: Arrival, value: Any, context: Context) -> Request:
         return Request(
@@ -280,15 +314,15 @@ class Dispatcher:
 
     # -- answering ----------------------------------------------------------------------------------
 
-    def _handler_error(self, served: Served, call: Arrival, error: CallError) -> None:
+    def _handler_error(self, call: Arrival, error: CallError) -> None:
         """An error of the mesh's own kind left the handler: what was meant for the caller travels."""
-        if error.service and type(error) not in served.endpoint.raises:
+        if error.service and type(error) not in call.kind.endpoint.raises:
             # It came from a call the handler made. That is this endpoint's inner affair, except for the time.
             if isinstance(error, DeadlineExceededError) and self._now() >= call.deadline - 0.001:
                 text = f"the time ran out in a call to {error.service}.{error.endpoint}"
                 self.replier.fail(call, Status.DEADLINE_EXCEEDED, text)
             else:
-                self._internal(served, call, error)
+                self._internal(call, error)
             return
         kind = "" if type(error) in (ApplicationError, CallError) else type(error).__name__
         self.replier.fail(
@@ -300,8 +334,8 @@ class Dispatcher:
             retry_after_s=error.retry_after_s,
         )
 
-    def _internal(self, served: Served, call: Arrival, error: BaseException) -> None:
-        name = served.endpoint.name
+    def _internal(self, call: Arrival, error: BaseException) -> None:
+        name = call.kind.endpoint.name
         log.error(
             "%s.%s, called by %s, failed", self.service, name, call.caller, exc_info=error,
             extra={"service": self.service, "endpoint": name, "caller": call.caller},
@@ -321,14 +355,7 @@ class Dispatcher:
         call.series.refuse(refusal.status)
 
     def _refuse_unknown(self, reply: str, route: _Route) -> None:
-        call = Arrival(
-            caller=route.caller,
-            series=route.series,
-            reply=reply,
-            headers=b"",
-            payload=b"",
-            received=self._now(),
-        )
+        call = Arrival(route.caller, route.series, reply, b"", b"", self._now())
         known = ", ".join(sorted(self.served)) or "none"
         text = f"{self.service} has no endpoint {route.endpoint!r}; it has: {known[:512]}"
         self._refuse(call, Refusal(Status.UNIMPLEMENTED, Refused.UNIMPLEMENTED, text))
@@ -336,31 +363,40 @@ class Dispatcher:
     # -- ending -------------------------------------------------------------------------------------
 
     def _end(self, call: Arrival, why: str) -> None:
-        """Stop a running call from outside; its task ends it and :meth:`_finish` answers."""
-        if not call.ended and call.stop is not None:
+        """Stop a call from outside; its task ends it and :meth:`_over` answers."""
+        if not call.ended:
             call.ended = why
-            call.stop()
+            if call.stop is not None:
+                call.stop()
 
-    def _finish(self, served: Served, call: Arrival) -> None:
-        """A call is over, also where it never took its first step: give back, answer, count."""
-        if call.timer is not None:
-            call.timer.cancel()
-        for gate in served.gates:
-            gate.leave(call)
-        if call.reply and self._running.get(call.reply) is call:
-            del self._running[call.reply]
+    def _over(self, call: Arrival) -> None:
+        """An admitted call is over: give back, count, and answer where nothing has answered yet."""
+        served: Served = call.kind
+        for leave in served.leave:
+            leave(call)
+        if call.context is not None:
+            call.context.over = True
+        took = self._now() - call.received
+        if call.stop is not None:
+            self._let_go(served, call, took)
         unanswered = call.status is None
         text = ""
         if call.status is None:
             call.status, text = _ENDED.get(call.ended, _ENDED["shutdown"])
-        took = self._now() - call.received
-        served.concurrency.took(took)
-        call.series.in_flight -= 1
         call.series.record(took, call.status)
-        self._calls.discard(call)
-        call.stop = None
         if unanswered:
             self.replier.fail(call, call.status, text)
+
+    def _let_go(self, served: Served, call: Arrival, took: float) -> None:
+        """It waited, and is over: what :meth:`held` noted is taken back."""
+        if call.timer is not None:
+            call.timer.cancel()
+        if self._by_reply.get(call.reply) is call:
+            del self._by_reply[call.reply]
+        del self._waiting[id(call)]
+        call.stop = None
+        call.series.in_flight -= 1
+        served.concurrency.took(took)
 
     def _died(self, error: BaseException) -> None:
         log.error("a call's task died", exc_info=error)
@@ -374,13 +410,16 @@ class Dispatcher:
 
     async def finish_all(self, timeout_s: float) -> int:
         """Wait for what runs, then stop what still does; returns how many had to be stopped."""
-        if await self._pool.join(timeout_s):
-            return 0
-        stopped = list(self._calls)
-        for call in stopped:
-            self._end(call, "shutdown")
-        await self._pool.join(2.0)
-        return len(stopped)
+        try:
+            if await self._pool.join(timeout_s):
+                return 0
+            stopped = list(self._waiting.values())
+            for call in stopped:
+                self._end(call, "shutdown")
+            await self._pool.join(2.0)
+            return len(stopped)
+        finally:
+            self._pool.close()
 
 
 _ENDED: dict[str, tuple[Status, str]] = {

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from nats_mesh.context import Context
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
 from nats_mesh.core.trace import format_traceparent, parse_traceparent
 from nats_mesh.endpoint import Contract
 from nats_mesh.errors import CodecError, ConfigError
-from nats_mesh.model import CONTROL, PRIORITIES, Request
+from nats_mesh.model import CONTROL, NO_HEADERS, PRIORITIES, Request
 from nats_mesh.telemetry.stats import Series
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.codecs import JSON, RAW, Codec, by_content_type, check_codec
+from nats_mesh.wire.codecs import CODECS, JSON, RAW, Codec, by_content_type, check_codec
 
-__all__ = ["Target", "decode_value", "encode_value", "request_block"]
+__all__ = [
+    "Target",
+    "UsualReplies",
+    "UsualReply",
+    "decode_value",
+    "encode_value",
+    "reply_decoder",
+    "request_block",
+]
 
 
 class Target:
     """Everything about a destination that its calls share."""
 
     __slots__ = (
-        "cancel", "codec", "contract", "destination", "endpoint", "label", "learn_at", "mesh", "series", "service",
-        "subject", "timeout_s",
+        "_decode", "_decodes", "cancel", "codec", "contract", "destination", "endpoint", "inbox", "label", "learn_at",
+        "mesh", "series", "service", "subject", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +45,7 @@ class Target:
         cancel: str,
         series: Series,
         contract: Contract | None,
+        inbox: str,
     ) -> None:
         self.service = service
         self.endpoint = endpoint
@@ -42,17 +53,29 @@ class Target:
         #: Where to say that nobody waits any more; empty for what is not a mesh service.
         self.cancel = cancel
         self.mesh = bool(cancel)
-        self.destination = service or subject
         #: What people call it.
         self.label = f"{service}.{endpoint}" if service else subject
         self.series = series
         self.contract = contract
-        self.codec = check_codec(contract.codec) if contract is not None else JSON
+        #: What its reply subjects begin with.
+        self.inbox = inbox
+        self.codec = contract.codec if contract is not None else JSON.name
         self.timeout_s = (
             DEFAULT_TIMEOUT_S if contract is None or contract.timeout_s is None else contract.timeout_s
         )
         #: When to ask the service again what it declares (monotonic seconds); never for a known contract.
         self.learn_at = 0.0 if self.mesh and contract is None else math.inf
+        #: The decoder of the last usual reply, and for which type and codec it is.
+        self._decodes: tuple[Any, Codec | None] = (None, None)
+        self._decode: Callable[[bytes], Any] = bytes
+
+    def usual_value(self, codec: Codec, body: bytes, returns: Any) -> Any:
+        """The value of a :class:`UsualReply`; :class:`CodecError` where it does not fit."""
+        known, known_codec = self._decodes
+        if returns is not known or codec is not known_codec:
+            self._decode = reply_decoder(codec, codec is not JSON, returns)
+            self._decodes = (returns, codec)
+        return self._decode(body)
 
 
 def request_block(
@@ -65,6 +88,25 @@ def request_block(
     rng: random.Random,
 ) -> bytes:
     """The header block of one attempt: time left, our clock, trace, baggage, and the user's own headers."""
+    if (
+        (parent is None or parent.passes_on_trace_alone)
+        and codec is JSON
+        and request.headers is NO_HEADERS
+        and request.priority is None
+        and request.idempotency_key is None
+        and request.attempt == 1
+    ):  # what most calls are: nothing to say but the time and the trace
+        if parent is None:
+            ids = rng.randbytes(24).hex()
+            trace = f"{ids[:32]}-{ids[32:]}-00"
+        else:
+            trace = (
+                f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}-{'01' if parent.trace.sampled else '00'}"
+            )
+        return (
+            f"NATS/1.0\r\nMesh-Timeout-Ms: {int(remaining_s * 1000.0) or 1}\r\nMesh-Sent-Ms: {int(now * 1000)}\r\n"
+            f"traceparent: 00-{trace}\r\n\r\n"
+        ).encode()
     trace_id, flags = _trace(request, parent, rng)
     headers = request.headers
     extra = ""
@@ -122,40 +164,90 @@ def _plain_value(what: str, value: str) -> str:
     return value
 
 
-def encode_value(known: Target, request: Request) -> tuple[bytes, Codec]:
+def encode_value(label: str, value: Any, name: str) -> tuple[bytes, Codec]:
     """The body and the codec it is in; bytes travel raw, ``None`` as an empty body. :class:`CodecError` else."""
-    value = request.value
     if value is None:
-        return b"", check_codec(request.codec)
+        return b"", check_codec(name)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value), RAW
-    codec = check_codec(request.codec)
+    codec = CODECS.get(name) or check_codec(name)
     try:
         return codec.encode(value), codec
     except CodecError as error:
-        raise CodecError(f"{known.label}: {error}") from error.__cause__
+        raise CodecError(f"{label}: {error}") from error.__cause__
+
+
+class UsualReply(NamedTuple):
+    """What the header block of a usual reply says: success, by whom, in which codec; nothing else."""
+
+    instance: str
+    codec: Codec
+
+
+class UsualReplies:
+    """Header blocks that were read once: an instance sends the same one with every usual reply.
+
+    Bounded; what says anything beyond :class:`UsualReply` is never kept.
+    """
+
+    __slots__ = ("_limit", "known")
+
+    def __init__(self, limit: int = 1024) -> None:
+        self.known: dict[bytes, UsualReply] = {}
+        self._limit = limit
+
+    def learn(self, block: bytes) -> None:
+        """Keep ``block`` if it is a usual one."""
+        found = _USUAL.fullmatch(block)
+        if found is None:
+            return
+        codec = JSON if found[2] is None else by_content_type(found[2])
+        if codec is not None and (found[2] is None) == (codec is JSON):
+            if len(self.known) >= self._limit:
+                del self.known[next(iter(self.known))]
+            self.known[block] = UsualReply(found[1].decode(), codec)
+
+
+_USUAL = re.compile(
+    rb"NATS/1\.0\r\nMesh-Instance: ([A-Za-z0-9_-]{1,63})\r\n(?:content-type: ([a-z/-]{1,64})\r\n)?\r\n"
+)
 
 
 def decode_value(headers: bytes, body: bytes, returns: Any) -> Any:
     """The value of a reply as ``returns``; :class:`CodecError` where it does not fit."""
-    if returns is bytes:
-        return body
-    if returns is None or returns is type(None):
-        return None
     content_type = h.content_type(headers) if headers else None
     codec = by_content_type(content_type)
-    if codec is None:
-        if returns is Any:
-            return body
+    if codec is None and returns not in (bytes, None, type(None), Any):
         raise CodecError(f"the reply is {content_type!r}, which is no codec of the mesh; use returns=bytes")
-    if not body and returns is Any:
-        return None
-    if codec is JSON and content_type is None and returns is Any:
+    return reply_decoder(codec, content_type is not None, returns)(body)
+
+
+def reply_decoder(codec: Codec | None, named: bool, returns: Any) -> Callable[[bytes], Any]:
+    """From the body of a reply to ``returns``. ``named``: whether the reply says which codec it is in."""
+    if returns is bytes or codec is None:
+        return _nothing if returns is None or returns is type(None) else bytes
+    if returns is None or returns is type(None):
+        return _nothing
+    decode = codec.decoder(returns)
+
+    def typed(body: bytes) -> Any:
         try:
-            return codec.decoder(returns)(body)
-        except CodecError:
-            return body  # a foreign answer without a content type that is not JSON: handed on as it is
-    try:
-        return codec.decoder(returns)(body)
-    except CodecError as error:
-        raise CodecError(f"the reply does not fit {returns!r}: {error}") from None
+            return decode(body)
+        except CodecError as error:
+            raise CodecError(f"the reply does not fit {returns!r}: {error}") from None
+
+    def anything(body: bytes) -> Any:
+        if not body:
+            return None
+        try:
+            return decode(body)
+        except CodecError as error:
+            if codec is JSON and not named:
+                return body  # a foreign answer without a content type that is not JSON: handed on as it is
+            raise CodecError(f"the reply does not fit {returns!r}: {error}") from None
+
+    return anything if returns is Any else typed
+
+
+def _nothing(body: bytes) -> None:
+    """What ``returns=None`` makes of any reply."""

@@ -170,7 +170,7 @@ class Mesh:
         whole call (within a handler never more than what its own caller left), ``raises`` the application
         errors to get back as themselves, ``headers`` go along. Raises a :class:`CallError`.
         """
-        return (await self.client.request(target, value, returns=returns, **options)).value
+        return await self.client.call(target, value, returns=returns, **options)
 
     async def request(
         self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]

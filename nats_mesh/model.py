@@ -8,10 +8,13 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar
 
+import msgspec
+
 from nats_mesh.errors import ConfigError, Status
 
 __all__ = [
     "CONTROL",
+    "NO_HEADERS",
     "PRIORITIES",
     "CallOptions",
     "Headers",
@@ -164,6 +167,22 @@ class OwnHeaders(Headers):
         super().__setitem__(_not_reserved(name), value)
 
 
+class _NoHeaders(OwnHeaders):
+    """The headers of a call that has none; shared, so nothing can be set."""
+
+    __slots__ = ()
+
+    def add(self, name: str, value: Any) -> None:
+        raise ConfigError("these are the headers of no call in particular; make OwnHeaders() of your own")
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.add(name, value)
+
+
+#: What stands where nobody gave headers and nobody else can add any.
+NO_HEADERS: OwnHeaders = _NoHeaders()
+
+
 def is_header_name(name: str) -> bool:
     """Whether a header can be called so: a token of up to 256 characters."""
     return _TOKEN.fullmatch(name) is not None
@@ -234,77 +253,34 @@ class CallOptions(TypedDict, total=False):
     codec: str | None
 
 
-class Request:
+class Request(msgspec.Struct, kw_only=True, eq=False):
     """One call on its way: the caller's side before it is sent, the instance's side before the handler.
 
     ``deadline`` is an instant of the process's monotonic clock (seconds). On the caller's side
     ``instance`` is empty; on the instance's side ``value`` is already decoded.
     """
 
-    __slots__ = (
-        "attempt",
-        "caller",
-        "codec",
-        "deadline",
-        "endpoint",
-        "headers",
-        "idempotency_key",
-        "idempotent",
-        "instance",
-        "namespace",
-        "priority",
-        "raises",
-        "resolved",
-        "returns",
-        "route",
-        "service",
-        "state",
-        "subject",
-        "value",
-    )
-
-    def __init__(
-        self,
-        *,
-        service: str,
-        endpoint: str,
-        caller: str,
-        namespace: str,
-        value: Any,
-        headers: Headers,
-        deadline: float,
-        route: str = "all",
-        subject: str = "",
-        instance: str = "",
-        codec: str = "json",
-        attempt: int = 1,
-        returns: Any = Any,
-        raises: tuple[type[Exception], ...] = (),
-        idempotent: bool | None = None,
-        idempotency_key: str | None = None,
-        priority: Priority | None = None,
-    ) -> None:
-        self.service = service
-        self.endpoint = endpoint
-        self.caller = caller
-        self.namespace = namespace
-        self.value = value
-        self.headers = headers
-        self.deadline = deadline
-        self.route = route
-        self.subject = subject
-        self.instance = instance
-        self.codec = codec
-        self.attempt = attempt
-        self.returns = returns
-        self.raises = raises
-        self.idempotent = idempotent
-        self.idempotency_key = idempotency_key
-        self.priority = priority
-        #: Free for interceptors to hand something on to each other within this call.
-        self.state: dict[str, Any] | None = None
-        #: The client's own: what it found out about the target, on its way around the interceptors.
-        self.resolved: Any = None
+    service: str
+    endpoint: str
+    caller: str
+    namespace: str
+    value: Any
+    headers: Headers
+    deadline: float
+    route: str = "all"
+    subject: str = ""
+    instance: str = ""
+    codec: str = "json"
+    attempt: int = 1
+    returns: Any = Any
+    raises: tuple[type[Exception], ...] = ()
+    idempotent: bool | None = None
+    idempotency_key: str | None = None
+    priority: Priority | None = None
+    #: Free for interceptors to hand something on to each other within this call.
+    state: dict[str, Any] | None = None
+    #: The client's own: what it found out about the target, on its way around the interceptors.
+    resolved: Any = None
 
     def __repr__(self) -> str:
         target = ".".join(part for part in (self.service, self.endpoint) if part)

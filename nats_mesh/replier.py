@@ -32,15 +32,17 @@ class Replier:
             each.name: (head if each is JSON else f"{head}content-type: {each.content_type}\r\n").encode()
             for each in CODECS.values()
         }
+        #: Whole header blocks, for replies that have no headers of their own.
+        self._blocks = {name: head + h.END for name, head in self._heads.items()}
 
     def answer(self, call: Arrival, codec: Codec, result: Any, extra: Headers | None) -> None:
         """Answer with a value, in the request's codec. :class:`CodecError` where it cannot be encoded."""
-        if isinstance(result, bytes | bytearray | memoryview):
+        if isinstance(result, (bytes, bytearray, memoryview)):
             codec, body = RAW, bytes(result)
         else:
             codec = self._default if codec is RAW else codec
             body = codec.encode(result)
-        block = self._heads[codec.name] + _lines(extra) + h.END
+        block = self._blocks[codec.name] if extra is None else self._heads[codec.name] + _lines(extra) + h.END
         try:
             if call.reply:
                 self._transport.publish(call.reply, body, "", block)

@@ -77,13 +77,14 @@ class Bus:
         found: dict[str, int] = {}
         for mesh in self.callers:
             found[f"{mesh.name} waits for replies"] = mesh.client.mux.pending
+            found[f"{mesh.name} waits until some time"] = len(mesh.client._expiries)
             found[f"{mesh.name} background tasks"] = len(mesh.client._background)
         for instance in self.instances:
             dispatcher = instance.dispatcher
             name = f"{instance.service.name} {instance.id}"
             found[f"{name} waits for replies"] = instance.client.mux.pending
             found[f"{name} runs"] = dispatcher.in_flight
-            found[f"{name} remembers"] = len(dispatcher._running)
+            found[f"{name} remembers"] = len(dispatcher._by_reply) + len(dispatcher._waiting)
             for endpoint, served in dispatcher.served.items():
                 found[f"{name} slots of {endpoint}"] = served.concurrency.in_flight
         return {what: count for what, count in found.items() if count}

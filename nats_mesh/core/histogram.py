@@ -82,7 +82,7 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Add what ``other`` holds."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.counts[:] = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum_ns += other.sum_ns
 
     def add(self, snapshot: HistogramSnapshot) -> None:

@@ -8,7 +8,7 @@ interceptor (:class:`nats_mesh.model.Interceptor`). On the caller's side every l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -33,45 +33,36 @@ class Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
-class Arrival:
+class Arrival(msgspec.Struct, eq=False):
     """One request as it came in; gates fill in what they decide. Instants are monotonic seconds."""
 
-    __slots__ = (
-        "attempt", "caller", "deadline", "ended", "headers", "instance_addressed", "payload", "received", "reply",
-        "series", "stall_s", "status", "stop", "timer",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        *,
-        caller: str,
-        series: Series,
-        reply: str,
-        headers: bytes,
-        payload: bytes,
-        received: float,
-        stall_s: float = 0.0,
-        instance_addressed: bool = False,
-    ) -> None:
-        self.caller = caller
-        #: Where the call is counted.
-        self.series = series
-        self.reply = reply
-        self.headers = headers
-        self.payload = payload
-        self.received = received
-        #: How long our own event loop stood still just before this was read.
-        self.stall_s = stall_s
-        self.instance_addressed = instance_addressed
-        #: Set by the deadline gate.
-        self.deadline = 0.0
-        self.attempt = 1
-        #: What the call came to, and why it was ended from outside (``deadline``, ``cancelled``, ``shutdown``).
-        self.status: Status | None = None
-        self.ended = ""
-        #: Ends the running handler, and the timer that does so at the deadline; set while it runs.
-        self.stop: Callable[[], object] | None = None
-        self.timer: Cancellable | None = None
+    caller: str
+    #: Where the call is counted.
+    series: Series
+    reply: str
+    headers: bytes
+    payload: bytes
+    received: float
+    #: The endpoint as the instance serves it: what its calls have in common, in the pool's words.
+    kind: Any = None
+    #: How long our own event loop stood still just before this was read.
+    stall_s: float = 0.0
+    instance_addressed: bool = False
+    #: When it was taken from the queue to be served, where it was in one.
+    started: float = 0.0
+    #: Set by the deadline gate; ``plain``: the headers hold nothing but time, clock and trace.
+    deadline: float = 0.0
+    attempt: int = 1
+    plain: bool = False
+    #: What its handler knows of it, and the codec it is answered in.
+    context: Any = None
+    codec: Any = None
+    #: What the call came to, and why it was ended from outside (``deadline``, ``cancelled``, ``shutdown``).
+    status: Status | None = None
+    ended: str = ""
+    #: Ends the waiting handler, and the timer that does so at the deadline; set while it waits.
+    stop: Callable[[], object] | None = None
+    timer: Cancellable | None = None
 
 
 class Gate(Protocol):
@@ -79,6 +70,8 @@ class Gate(Protocol):
 
     #: The word that ``describe`` prints.
     name: str
+    #: Whether :meth:`enter` takes something that :meth:`leave` must give back.
+    holds: bool
 
     def enter(self, call: Arrival) -> Refusal | None:
         """Admit (``None``) or refuse."""

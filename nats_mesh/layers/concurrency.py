@@ -15,6 +15,7 @@ class ConcurrencyGate:
     """A fixed number of slots. ``typical_s`` (how long a call usually takes) makes the advice when to come back."""
 
     name = "concurrency"
+    holds = True
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

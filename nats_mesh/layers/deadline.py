@@ -18,34 +18,49 @@ class DeadlineGate:
     """Turns the remaining time on the wire, less the age of the message, into a deadline of this process."""
 
     name = "deadline"
+    holds = False
 
     def __init__(self, default_timeout_s: float, gauge: AgeGauge) -> None:
         self.default_timeout_s = default_timeout_s
         self._gauge = gauge
 
     def enter(self, call: Arrival) -> Refusal | None:
-        try:
-            timeout_ms = h.int_field(call.headers, h.TIMEOUT_MS)
-            sent_ms = h.int_field(call.headers, h.SENT_MS)
-            attempt = h.int_field(call.headers, h.ATTEMPT)
-        except ValueError as error:
-            return Refusal(Status.INVALID_ARGUMENT, Refused.INVALID, str(error))
-        timeout_s = self.default_timeout_s if timeout_ms is None else min(timeout_ms / 1000.0, MAX_TIMEOUT_S)
-        if attempt is not None:
-            call.attempt = max(1, attempt)
-        if sent_ms is None or call.reply.count(".") != _INBOX_DOTS:
+        sent_s: float | None
+        usual = h.usual_request(call.headers)
+        if usual is not None:
+            timeout, sent = usual.groups()
+            timeout_s = int(timeout) / 1000.0
+            sent_s = int(sent) / 1000.0
+            call.plain = True
+            if timeout_s > MAX_TIMEOUT_S:
+                timeout_s = MAX_TIMEOUT_S
+        else:
+            try:
+                timeout_ms = h.int_field(call.headers, h.TIMEOUT_MS)
+                sent_ms = h.int_field(call.headers, h.SENT_MS)
+                attempt = h.int_field(call.headers, h.ATTEMPT)
+            except ValueError as error:
+                return Refusal(Status.INVALID_ARGUMENT, Refused.INVALID, str(error))
+            timeout_s = (
+                self.default_timeout_s if timeout_ms is None else min(timeout_ms / 1000.0, MAX_TIMEOUT_S)
+            )
+            sent_s = None if sent_ms is None else sent_ms / 1000.0
+            if attempt is not None:
+                call.attempt = max(1, attempt)
+        reply = call.reply
+        if sent_s is None or reply.count(".") != _INBOX_DOTS:
             age_s = call.stall_s
         else:
-            connection = call.reply[: call.reply.rfind(".")]
-            age_s = self._gauge.age(connection, sent_ms / 1000.0, call.received, call.stall_s)
-        remaining_s = timeout_s - age_s
-        if remaining_s <= 0.0:
+            age_s = self._gauge.age(reply[: reply.rfind(".")], sent_s, call.received, call.stall_s)
+        call.deadline = call.received + timeout_s - age_s
+        now = call.started or call.received
+        if call.deadline <= now:
+            waited = age_s + now - call.received
             return Refusal(
                 Status.DEADLINE_EXCEEDED,
                 Refused.DEADLINE,
-                f"expired on arrival: {timeout_s:.3f} s were left when it was sent, it waited {age_s:.3f} s",
+                f"expired on arrival: {timeout_s:.3f} s were left when it was sent, it waited {waited:.3f} s",
             )
-        call.deadline = call.received + remaining_s
         return None
 
     def leave(self, call: Arrival) -> None:

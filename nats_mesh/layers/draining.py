@@ -16,6 +16,7 @@ class DrainingGate:
     """Shut once the instance has left the queue group and the server has confirmed it."""
 
     name = "draining"
+    holds = False
 
     def __init__(self) -> None:
         self.shut = False

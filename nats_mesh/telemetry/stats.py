@@ -7,13 +7,14 @@ nothing, a repeated one adds nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
-from nats_mesh.core.histogram import LAYOUT, Histogram, HistogramSnapshot
+from nats_mesh.core.histogram import BOUNDS, LAYOUT, Histogram, HistogramSnapshot
 from nats_mesh.core.presence import Count, Name, State, Version
 from nats_mesh.errors import CodecError, ConfigError, Status
 from nats_mesh.wire.codecs import JSON
@@ -56,13 +57,15 @@ class Series:
     """One kind of call: by side, service, endpoint and peer. ``in_flight`` is its users' to count."""
 
     __slots__ = (
+        "_by_status",
+        "_counts",
         "_last_error",
         "_order",
-        "by_status",
         "endpoint",
         "error_order",
         "histogram",
         "in_flight",
+        "ok",
         "peer",
         "service",
         "side",
@@ -72,8 +75,11 @@ class Series:
     def __init__(self, key: _Key, since: float, order: list[int]) -> None:
         self.side, self.service, self.endpoint, self.peer = key
         self.since = since
-        self.by_status: dict[str, int] = {}
+        #: Calls that succeeded; every other status has its place in a table.
+        self.ok = 0
+        self._by_status: dict[str, int] = {}
         self.histogram = Histogram()
+        self._counts = self.histogram.counts
         self.in_flight = 0
         #: Which of all errors of the process the last one here was: orders the last errors of several series.
         self.error_order = 0
@@ -82,16 +88,27 @@ class Series:
 
     def record(self, duration_s: float, status_name: str) -> None:
         """Count one finished call. A status that does not exist counts as UNKNOWN."""
-        try:
-            self.by_status[status_name] += 1
-        except KeyError:
-            status = str(status_name) if status_name in _KNOWN else str(Status.UNKNOWN)
-            self.by_status[status] = self.by_status.get(status, 0) + 1
-        self.histogram.record(duration_s)
+        if status_name is Status.OK:
+            self.ok += 1
+        else:
+            self.refuse(status_name)
+        # As Histogram.record, without another call: this happens on both sides of every call.
+        self._counts[bisect_left(BOUNDS, duration_s)] += 1
+        self.histogram.sum_ns += int(duration_s * 1e9)
 
     def refuse(self, status_name: str) -> None:
         """Count a call that never began: it has a status but no duration, which would flatter the quantiles."""
-        self.by_status[status_name] = self.by_status.get(status_name, 0) + 1
+        status = str(status_name) if status_name in _KNOWN else str(Status.UNKNOWN)
+        self._by_status[status] = self._by_status.get(status, 0) + 1
+
+    @property
+    def by_status(self) -> dict[str, int]:
+        """How many calls ended with each status; a copy, without those that none did."""
+        if not self.ok:
+            return dict(self._by_status)
+        counts = {str(Status.OK): self.ok, **self._by_status}
+        counts[str(Status.OK)] = self.ok + self._by_status.get(str(Status.OK), 0)
+        return counts
 
     @property
     def requests(self) -> int:
@@ -127,7 +144,7 @@ class Series:
             endpoint=self.endpoint,
             peer=self.peer,
             age_s=max(0.0, now - self.since),
-            statuses=dict(self.by_status),
+            statuses=self.by_status,
             histogram=self.histogram.snapshot(),
             in_flight=max(0, self.in_flight),
             last_error=self._last_error,

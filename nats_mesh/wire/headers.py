@@ -6,6 +6,8 @@ Lookups of the mesh's own fields scan the raw block; a dictionary is built for u
 
 from __future__ import annotations
 
+import re
+
 from nats_mesh.model import CONTROL, Headers, is_header_name, is_reserved_header
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "text",
     "text_field",
     "user_headers",
+    "usual_request",
 ]
 
 PREAMBLE = b"NATS/1.0\r\n"
@@ -64,6 +67,11 @@ TRACESTATE = _key("tracestate")
 BAGGAGE = _key("baggage")
 
 _MAX_INT_DIGITS = 15
+#: The header block of most requests: time left, the caller's clock, and a trace; nothing else.
+usual_request = re.compile(
+    rb"NATS/1\.0\r\nMesh-Timeout-Ms: ([0-9]{1,15})\r\nMesh-Sent-Ms: ([0-9]{1,15})\r\n"
+    rb"traceparent: [0-9a-f-]{55}\r\n\r\n"
+).fullmatch
 
 
 def field(block: bytes, key: bytes) -> bytes | None:

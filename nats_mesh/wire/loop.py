@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import math
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -19,61 +20,123 @@ import anyio.to_thread
 __all__ = [
     "CancelledError",
     "Deadline",
+    "Expiries",
+    "Expiry",
+    "Future",
     "TaskPool",
     "Timer",
-    "Waiter",
     "being_cancelled",
     "busy_threads",
     "call_later",
     "in_thread",
+    "new_future",
 ]
 
 T = TypeVar("T")
 
 CancelledError = asyncio.CancelledError
 Timer = asyncio.TimerHandle
+#: A wait for the header block and the payload of one reply.
+Future: TypeAlias = "asyncio.Future[tuple[bytes, bytes]]"
+
+#: How much too early a timer may fire: loops round to milliseconds.
+_EARLY_S = 0.0005
+#: What arithmetic may add to a length of whole milliseconds.
+_EXACT_MS = 0.001
 
 
 class Deadline(Exception):
-    """What a waiter raises when its time is up; the caller of the waiter knows what that means."""
+    """What a wait ends with when its time is up; whoever waits knows what that means."""
 
 
-class Waiter:
-    """One reply awaited until an instant: a :class:`~nats_mesh.wire.mux.Sink` that takes the first and no other."""
+class Expiry:
+    """Ends waits of one length at their time, with one timer of the loop for all of them.
 
-    __slots__ = ("_future", "_timer", "subject")
+    Waits of one length end in the order in which they began, so only the first needs a timer. It is set
+    when there is none and otherwise left alone: a wait that ends before its time costs a table entry,
+    not a timer made and taken back. Instants are ``now``'s, lengths in seconds.
+    """
 
-    def __init__(self, subject: str, timeout_s: float) -> None:
-        self.subject = subject
-        loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[tuple[bytes, bytes]] = loop.create_future()
-        self._timer = loop.call_later(timeout_s, self._expire)
+    __slots__ = ("_length_s", "_now", "_single", "_timer", "waiting")
+
+    def __init__(self, length_s: float, now: Callable[[], float], *, single: bool = False) -> None:
+        self._length_s = length_s
+        self._now = now
+        self._single = single
+        self._timer: asyncio.TimerHandle | None = None
+        #: In the order in which they end.
+        self.waiting: dict[str, tuple[float, Future]] = {}
+
+    def add(self, key: str, future: Future) -> None:
+        """End ``future`` with :class:`Deadline` in as many seconds as this is for, unless :meth:`drop` comes first."""
+        self.waiting[key] = (self._now() + self._length_s, future)
+        if self._timer is None:
+            self._timer = call_later(self._length_s, self._expire)
+
+    def drop(self, key: str) -> None:
+        """A wait is over."""
+        self.waiting.pop(key, None)
+        if self._single:
+            self.close()
 
     def _expire(self) -> None:
-        if not self._future.done():
-            self._future.set_exception(Deadline())
+        self._timer = None
+        now = self._now() + _EARLY_S
+        while self.waiting:
+            key = next(iter(self.waiting))
+            ends, future = self.waiting[key]
+            if ends > now:
+                self._timer = call_later(ends - now + _EARLY_S, self._expire)
+                return
+            del self.waiting[key]
+            if not future.done():
+                future.set_exception(Deadline())
 
-    def on_reply(self, headers: bytes, payload: bytes) -> None:
-        """Hand in the reply; a second one is none of the waiter's business."""
-        if not self._future.done():
-            self._future.set_result((headers, payload))
-
-    def on_failure(self, error: BaseException) -> None:
-        """End the wait with ``error``, unless it is over already."""
-        if not self._future.done():
-            self._future.set_exception(error)
-
-    async def wait(self) -> tuple[bytes, bytes]:
-        """The reply's header block and payload, :class:`Deadline`, or the error handed in."""
-        try:
-            return await self._future
-        finally:
+    def close(self) -> None:
+        """No timer is left behind."""
+        if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
-    def abandon(self) -> None:
-        """Let go of a wait that never began, so that neither timer nor future outlives it."""
-        self._timer.cancel()
-        self._future.cancel()
+
+class Expiries:
+    """The :class:`Expiry` of each length of wait, in whole milliseconds, rounded up: calls of one kind share one.
+
+    Beyond ``limit`` lengths in use at a time, a wait gets one for itself.
+    """
+
+    __slots__ = ("_known", "_limit", "_now")
+
+    def __init__(self, now: Callable[[], float], limit: int = 64) -> None:
+        self._known: dict[int, Expiry] = {}
+        self._now = now
+        self._limit = limit
+
+    def of(self, length_s: float) -> Expiry:
+        """Where to :meth:`~Expiry.add` a wait of ``length_s``; it ends at most a millisecond late."""
+        length_ms = math.ceil(length_s * 1000.0 - _EXACT_MS)
+        found = self._known.get(length_ms)
+        return self._add(length_ms) if found is None else found
+
+    def _add(self, length_ms: int) -> Expiry:
+        if len(self._known) >= self._limit:
+            for length, known in list(self._known.items()):
+                if not known.waiting:
+                    known.close()
+                    del self._known[length]
+        if len(self._known) >= self._limit:
+            return Expiry(length_ms / 1000.0, self._now, single=True)
+        made = self._known[length_ms] = Expiry(length_ms / 1000.0, self._now)
+        return made
+
+    def close(self) -> None:
+        """No timer is left behind."""
+        for each in self._known.values():
+            each.close()
+        self._known.clear()
+
+    def __len__(self) -> int:
+        return sum(len(each.waiting) for each in self._known.values())
 
 
 class TaskPool:
@@ -180,6 +243,11 @@ async def in_thread(function: Callable[[], T], limiter: anyio.CapacityLimiter) -
         raise
     finally:
         _threads -= 1
+
+
+def new_future() -> Future:
+    """A future of the running loop."""
+    return asyncio.get_running_loop().create_future()
 
 
 def call_later(delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:

@@ -111,6 +111,10 @@ class MemoryTransport:
         return self._up and not self._closed
 
     @property
+    def ready(self) -> bool:
+        return self._up and not self._closed
+
+    @property
     def max_payload(self) -> int:
         return self._bus.max_payload
 

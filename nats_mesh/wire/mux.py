@@ -11,6 +11,7 @@ from typing import Protocol
 
 from nats_mesh.errors import CallError, DisconnectedError, Executed, OverloadedError, PermissionDeniedError
 from nats_mesh.wire.ids import new_secret
+from nats_mesh.wire.loop import Future
 from nats_mesh.wire.subjects import INBOX
 from nats_mesh.wire.transport import Subscription, Transport
 
@@ -34,14 +35,19 @@ class Sink(Protocol):
 
 
 class ReplyMux:
-    """The replies a connection waits for. ``late`` counts what came for nobody, ``pending`` who waits."""
+    """The replies a connection waits for. ``late`` counts what came for nobody, ``pending`` who waits.
+
+    A call waits for one reply with a future (:meth:`expect`); whoever wants several registers a
+    :class:`Sink` (:meth:`open`).
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._prefix = f"{INBOX}{transport.name}.{transport.connection}."
-        self._cut = len(self._prefix)
+        #: By reply subject: the future, and the subject that the request was published on.
+        self._calls: dict[str, tuple[Future, str]] = {}
         self._sinks: dict[str, Sink] = {}
-        self._secrets: dict[str, str] = {}
+        self._inboxes: dict[str, str] = {}
         self._count = 0
         self._shut = False
         self.late = 0
@@ -51,55 +57,80 @@ class ReplyMux:
     @property
     def pending(self) -> int:
         """How many requests wait for a reply."""
-        return len(self._sinks)
+        return len(self._calls) + len(self._sinks)
 
-    def open(self, destination: str, sink: Sink) -> str:
-        """Register ``sink`` and return the reply subject for a request to ``destination``.
+    def inbox(self, destination: str) -> str:
+        """What the reply subjects of all requests to ``destination`` begin with; its secret is drawn once."""
+        inbox = self._inboxes.get(destination)
+        if inbox is None:
+            if len(self._inboxes) >= _MAX_DESTINATIONS:
+                self._inboxes.pop(next(iter(self._inboxes)))
+            inbox = self._inboxes[destination] = f"{self._prefix}{new_secret()}."
+        return inbox
+
+    def expect(self, inbox: str, subject: str, future: Future) -> str:
+        """The reply subject for a request on ``subject``: ``future`` gets the first reply, or why none will come.
 
         :class:`OverloadedError` where 65,536 requests wait already.
         """
-        if self._shut:
-            raise DisconnectedError("this client is closed", executed=Executed.NO)
-        if len(self._sinks) >= _MAX_PENDING:
-            raise OverloadedError(
-                f"{_MAX_PENDING} calls of this client wait for replies already", service=destination
-            )
-        secret = self._secrets.get(destination)
-        if secret is None:
-            secret = self._new_secret(destination)
+        if self._shut or len(self._calls) >= _MAX_PENDING:
+            self._refuse(subject)
         self._count += 1
-        key = f"{secret}.{self._count}"
-        self._sinks[key] = sink
-        return self._prefix + key
+        reply = f"{inbox}{self._count}"
+        self._calls[reply] = (future, subject)
+        return reply
+
+    def forget(self, reply: str) -> None:
+        """Nobody waits for a request of :meth:`expect` any more; a reply that still comes is counted as late."""
+        self._calls.pop(reply, None)
+
+    def open(self, destination: str, sink: Sink) -> str:
+        """As :meth:`expect`, for ``sink``, which may get several replies until it is closed."""
+        if self._shut or len(self._sinks) >= _MAX_PENDING:
+            self._refuse(destination)
+        self._count += 1
+        reply = f"{self.inbox(destination)}{self._count}"
+        self._sinks[reply] = sink
+        return reply
 
     def close(self, reply: str) -> None:
-        """Forget a request; replies that still come are counted as late."""
-        self._sinks.pop(reply[self._cut :], None)
+        """Forget a sink; replies that still come are counted as late."""
+        self._sinks.pop(reply, None)
+
+    def _refuse(self, what: str) -> None:
+        if self._shut:
+            raise DisconnectedError("this client is closed", executed=Executed.NO)
+        raise OverloadedError(f"{_MAX_PENDING} calls of this client wait for replies already", service=what)
 
     def one_way(self, destination: str) -> str:
         """An inbox that names its publisher, for messages to which no reply is expected."""
-        secret = self._secrets.get(destination) or self._new_secret(destination)
-        return f"{self._prefix}{secret}.0"
-
-    def _new_secret(self, destination: str) -> str:
-        if len(self._secrets) >= _MAX_DESTINATIONS:
-            self._secrets.pop(next(iter(self._secrets)))
-        secret = self._secrets[destination] = new_secret()
-        return secret
+        return f"{self.inbox(destination)}0"
 
     def _on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        sink = self._sinks.get(subject[self._cut :])
-        if sink is None:
-            if subject[-2:] != ".0":  # the server's no-responders to a one-way message
-                self.late += 1
-        else:
+        call = self._calls.pop(subject, None)
+        if call is not None:
+            future = call[0]
+            if not future.done():
+                future.set_result((headers, payload))
+            return
+        sink = self._sinks.get(subject)
+        if sink is not None:
             sink.on_reply(headers, payload)
+        elif subject[-2:] != ".0":  # the server's no-responders to a one-way message
+            self.late += 1
 
     def on_disconnect(self, reason: str) -> None:
         """Everyone who waits learns at once that the outcome is unknown."""
-        sinks, self._sinks = list(self._sinks.values()), {}
-        for sink in sinks:
-            sink.on_failure(DisconnectedError(f"the connection was lost: {reason}", executed=Executed.MAYBE))
+        calls, self._calls = self._calls, {}
+        sinks, self._sinks = self._sinks, {}
+        for future, _ in calls.values():
+            if not future.done():
+                future.set_exception(self._lost(reason))
+        for sink in sinks.values():
+            sink.on_failure(self._lost(reason))
+
+    def _lost(self, reason: str) -> DisconnectedError:
+        return DisconnectedError(f"the connection was lost: {reason}", executed=Executed.MAYBE)
 
     def on_reconnect(self) -> None:
         """Nothing waits across a reconnect, so there is nothing to do."""
@@ -108,13 +139,17 @@ class ReplyMux:
         """A publish was refused: whoever published there learns it instead of timing out."""
         if operation != "publish":
             return
+        for future, published in self._calls.values():
+            if published == subject and not future.done():
+                future.set_exception(self._denied(subject))
         for sink in list(self._sinks.values()):
             if sink.subject == subject:
-                sink.on_failure(
-                    PermissionDeniedError(
-                        f"the server's permissions do not let {self._transport.name!r} publish on {sink.subject}"
-                    )
-                )
+                sink.on_failure(self._denied(subject))
+
+    def _denied(self, subject: str) -> PermissionDeniedError:
+        return PermissionDeniedError(
+            f"the server's permissions do not let {self._transport.name!r} publish on {subject}"
+        )
 
     def shut(self) -> None:
         """Leave the subscription; whoever still waits is told."""

@@ -2,8 +2,8 @@
 
 What is replaced, and why:
 
-- dispatch: nats-py runs one callback at a time per subscription and parses every header; here a message
-  goes straight to its handler with the raw header block;
+- reading and dispatch: nats-py reads through a stream and a task, runs one callback at a time per subscription
+  and parses every header; here a message goes from the socket straight to its handler, with the raw header block;
 - writes: nats-py's PING overtakes pending commands, so that ``flush`` is no barrier; here everything
   goes through one buffer, in order, sent once per turn of the loop;
 - losing the connection: nats-py waits for a dead socket to flush and keeps requests waiting; here the
@@ -31,6 +31,7 @@ from nats.aio.client import Client
 
 from nats_mesh.errors import ConfigError
 from nats_mesh.wire.parser import Parser, ProtocolError
+from nats_mesh.wire.socket_feed import SocketFeed, take_over
 from nats_mesh.wire.transport import MessageHandler, TransportStats
 
 __all__ = ["PING", "PULSE_S", "STALL_S", "NatsClient", "Owner", "check_surface"]
@@ -78,54 +79,71 @@ class Owner(Protocol):
 
     def lost(self, reason: str) -> None: ...
 
+    def congestion(self, congested: bool) -> None: ...
+
 
 class _Reader:
     """Stands where nats-py keeps its parser: one scan per buffer, messages handed on at once."""
 
     def __init__(self, client: NatsClient) -> None:
         self._client = client
-        self._parser = Parser(client.on_message, self._on_control)
+        self._parser = Parser(self._on_foreign, self._on_control, client.handlers, client.on_failed)
         self._lines: list[bytes] = []
         #: Messages of subscriptions that are nats-py's own (JetStream).
-        self.foreign: list[tuple[bytes, bytes, bytes, bytes, bytes]] = []
-        #: The text of the ``-ERR`` being processed, in the server's own spelling.
-        self.error = ""
+        self._foreign: list[tuple[bytes, bytes, bytes, bytes, bytes]] = []
 
     def reset(self) -> None:
         """A new connection begins."""
         self._parser.reset()
         self._lines.clear()
-        self.foreign.clear()
+        self._foreign.clear()
+
+    def _on_foreign(self, *message: bytes) -> None:
+        sid, subject, reply, headers, payload = message
+        self._foreign.append((sid, subject, reply, headers, payload))
 
     def _on_control(self, line: bytes) -> None:
         if line == b"PONG":
             self._client.on_pong()
         elif line == b"PING":
             self._client.put(b"PONG\r\n")
+        # A refusal counts before the PONG behind it: whoever waits for that one wants to know.
+        elif line[:4].upper() == b"-ERR" and (found := _DENIED.search(line.decode("utf-8", "replace"))):
+            self._client.owner.denied(found[1].lower(), found[2])
         else:
             self._lines.append(line)
 
-    async def parse(self, data: bytes = b"") -> None:
-        """Take in what the socket gave; nats-py's reader reconnects on its ProtocolError."""
+    def feed(self, data: bytes) -> bool:
+        """Take in what the socket gave; whether something is left for :meth:`rest`. :class:`ProtocolError`."""
+        parser, owner = self._parser, self._client.owner
+        before = parser.messages
+        if (late := time.monotonic() - owner.pulse) > PULSE_S + STALL_S:
+            owner.stalled(late)
         try:
-            self._parser.feed(data)
-            if self._lines or self.foreign:
-                await self._rest()
+            parser.feed(data)
+        finally:
+            owner.stats.in_messages += parser.messages - before
+        return bool(self._lines or self._foreign)
+
+    async def parse(self, data: bytes = b"") -> None:
+        """As :meth:`feed` and :meth:`rest`, where nats-py reads; it reconnects on its ProtocolError."""
+        try:
+            if self.feed(data):
+                await self.rest()
         except ProtocolError as error:
             log.error("the server's bytes cannot be read: %s", error)
             raise nats.errors.ProtocolError from error
 
-    async def _rest(self) -> None:
+    async def rest(self) -> None:
         """What is not for the hot path: nats-py's own messages, and control lines other than PING and PONG."""
-        foreign, self.foreign = self.foreign, []
+        foreign, self._foreign = self._foreign, []
         lines, self._lines = self._lines, []
         for sid, subject, reply, headers, payload in foreign:
             await self._client._process_msg(int(sid), subject, reply, payload, headers)
         for line in lines:
             word = line[:4].upper()
             if word == b"-ERR":
-                self.error = line[4:].decode("utf-8", "replace").strip()
-                await self._client._process_err(self.error.lower())
+                await self._client._process_err(line[4:].decode("utf-8", "replace").strip().lower())
             elif word == b"INFO":
                 try:
                     info = json.loads(line[5:])
@@ -147,28 +165,46 @@ class NatsClient(Client):
         self._ps: Any = self.reader
         self._out: list[bytes] = []
         self._scheduled = False
+        #: The socket, once the connection stands; nats-py's streams write before that.
+        self._feed: SocketFeed | None = None
+        #: Wakes :meth:`_read_loop` where a feed has left something for it; why it ended, where it did.
+        self._left = asyncio.Event()
+        self._ended: Exception | None = None
 
     # -- reading ------------------------------------------------------------------------------------
 
-    def on_message(self, sid: bytes, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        """One message off the wire: straight to its handler."""
-        handler = self.handlers.get(sid)
-        if handler is None:
-            self.reader.foreign.append((sid, subject, reply, headers, payload))
-            return
-        owner = self.owner
-        stats = owner.stats
-        stats.in_messages += 1
-        if (late := time.monotonic() - owner.pulse) > PULSE_S + STALL_S:
-            owner.stalled(late)
+    def on_data(self, data: bytes) -> None:
+        """What the socket gave: parsed and handled at once."""
         try:
-            handler(subject.decode(), reply.decode(), headers, payload)
-        except UnicodeDecodeError:
+            if self.reader.feed(data):
+                self._left.set()
+        except ProtocolError as error:
+            log.error("the server's bytes cannot be read: %s", error)
+            self._stop_reading(nats.errors.ProtocolError())
+
+    def on_end(self, feed: SocketFeed, error: Exception | None) -> None:
+        """The socket has ended; nothing more comes. Of a connection that was given up nobody needs to know."""
+        if feed is self._feed:
+            self._stop_reading(nats.errors.UnexpectedEOF() if error is None else error)
+
+    def on_congested(self, congested: bool) -> None:
+        """The socket takes less than is written, or takes bytes again."""
+        self.owner.congestion(congested)
+
+    def _stop_reading(self, error: Exception) -> None:
+        if self._feed is not None and not self._feed.transport.is_closing():
+            self._feed.transport.pause_reading()
+        self._ended = self._ended or error
+        self._left.set()
+
+    def on_failed(self, subject: bytes, error: Exception) -> None:
+        """A handler raised; whatever it was would silently end the reader: it is logged and counted."""
+        stats = self.owner.stats
+        if isinstance(error, UnicodeDecodeError):
             stats.dropped_not_text += 1  # a subject or inbox that is no text is nobody's of the mesh
-        # Whatever a handler raises would silently end the reader: it is logged and counted.
-        except Exception:
-            stats.dropped_handler_errors += 1
-            log.exception("a message on %s could not be handled", subject.decode("utf-8", "replace"))
+            return
+        stats.dropped_handler_errors += 1
+        log.exception("a message on %s could not be handled", subject.decode("utf-8", "replace"))
 
     def on_pong(self) -> None:
         """The server has processed everything that was written before the ping."""
@@ -181,21 +217,51 @@ class NatsClient(Client):
         self._pings_outstanding = 0
 
     async def _process_err(self, err_msg: str) -> None:
-        # nats-py hands the message over in lower case; two subjects may differ in nothing but that.
-        found = _DENIED.search(self.reader.error) or _DENIED.search(err_msg)
-        if found is not None:
-            self.owner.denied(found[1].lower(), found[2])
-        elif "permissions violation" in err_msg or "invalid subject" in err_msg:
+        if "permissions violation" in err_msg or "invalid subject" in err_msg:
             log.warning("the server refused something: %s", err_msg.strip("'"))
         else:
             log.warning("the server closes the connection: %s", err_msg.strip("'"))
             await self._process_op_err(nats.errors.Error(f"nats: {err_msg.strip(chr(39))}"))
 
     async def _read_loop(self) -> None:
-        await super()._read_loop()
+        taken = take_over(self, self._transport)
+        if taken is None:
+            await super()._read_loop()
+        else:
+            await self._follow(*taken)
         task = asyncio.current_task()
         if self.is_connected and task is not None and task is self._reading_task and not task.cancelling():
             await self._process_op_err(nats.errors.Error("the reader failed; the log above says why"))
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._ended is not None
+
+    async def _follow(self, feed: SocketFeed, read: bytes) -> None:
+        """Do what reading leaves to do until the connection ends; the messages need no task."""
+        self._feed, self._ended = feed, None
+        self._left.clear()
+        if read:
+            self.on_data(read)
+        try:
+            while True:
+                await self.reader.rest()
+                if self._has_ended:
+                    break
+                await self._left.wait()
+                self._left.clear()
+        except ProtocolError as error:
+            log.error("the server's bytes cannot be read: %s", error)
+            self._ended = nats.errors.ProtocolError()
+        except asyncio.CancelledError:
+            return  # by whoever ends this connection
+        # As nats-py's own reader does; what it cannot process must not leave a connection that nobody reads.
+        except Exception as error:
+            log.exception("what the server sent could not be processed")
+            self._ended = error
+        if self._ended is not None and self._feed is feed and not (self.is_closed or self.is_reconnecting):
+            await self._error_cb(self._ended)
+            await self._process_op_err(self._ended)
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -203,18 +269,30 @@ class NatsClient(Client):
         """Append one command; what a turn of the loop appends is written together."""
         self._out.append(command)
         if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self.flush_out)
+            self.schedule()
+
+    def append(self, line: bytes, headers: bytes, payload: bytes) -> None:
+        """As :meth:`put`, for a message in its parts, which are joined once, when they are written."""
+        self._out += (line, headers, payload, b"\r\n")
+        if not self._scheduled:
+            self.schedule()
+
+    def schedule(self) -> None:
+        """Write what is appended in the loop's next turn."""
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self.flush_out)
 
     def flush_out(self) -> None:
         """Write what was appended. A broken socket shows in the reader, which reconnects."""
         self._scheduled = False
         if not self._out:
             return
-        data, self._out = b"".join(self._out), []
-        if self.is_connected and self._transport is not None:
+        data = b"".join(self._out)
+        self._out.clear()
+        writer = self._feed or self._transport
+        if self.is_connected and writer is not None:
             try:
-                self._transport.write(data)
+                writer.write(data)
             # A transport that is closing raises whatever it likes; the reader notices and ends it.
             except Exception as error:  # noqa: BLE001
                 log.debug("a write failed: %s", error)
@@ -268,6 +346,7 @@ class NatsClient(Client):
 
     def abort_socket(self) -> None:
         """Throw the socket away with linger 0: a dead peer must not hold us while its buffer drains."""
+        self._feed = None
         writer = getattr(self._transport, "_io_writer", None)
         if writer is None:
             return

@@ -30,7 +30,6 @@ __all__ = ["NatsTransport", "connect"]
 
 log = logging.getLogger("nats_mesh.bus")
 
-_HIGH_WATER = 1 << 20
 #: The longest command line that a server takes (its default max_control_line) before it closes the connection.
 _MAX_LINE = 4096
 
@@ -56,6 +55,10 @@ class NatsTransport:
         self._attempts = 0
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
+        #: Whether a call may write without waiting: connected, every subscription stands, the socket takes bytes.
+        self.ready = False
+        self._up = False
+        self._congested = False
         # Subscriptions whose verdict no fence has seen yet: how many denials there were before, and the subject.
         self._fresh: dict[int, tuple[int, str]] = {}
         # Subscriptions that were left: since the last ping, and before each ping that is not answered yet.
@@ -89,9 +92,14 @@ class NatsTransport:
         if not self._client._server_info.get("headers", False):
             await self.close()
             raise ConfigError(f"the server at {self.server} has headers switched off; the mesh needs them")
+        self._up = True
+        self._judge()
         self._back.set()
         self.pulse = time.monotonic()
         self._beat()
+
+    def _judge(self) -> None:
+        self.ready = self._up and not self._congested
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -104,6 +112,8 @@ class NatsTransport:
 
     async def _give_up(self) -> None:
         self._closed = True
+        self._up = False
+        self._judge()
         # Closing something that never opened may fail in any way; it is gone.
         with contextlib.suppress(Exception):
             self._client.abort_socket()
@@ -123,6 +133,8 @@ class NatsTransport:
         except (DisconnectedError, PermissionDeniedError):
             self._client.abort_socket()  # it answers no ping: there is nothing to wait for
         self._closed = True
+        self._up = False
+        self._judge()
         # nats-py raises what the dying socket raises; it is closed either way.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(2.0):
@@ -133,7 +145,7 @@ class NatsTransport:
 
     @property
     def connected(self) -> bool:
-        return self._client.is_connected and not self._closed
+        return self._up and self._client.is_connected
 
     @property
     def max_payload(self) -> int:
@@ -151,35 +163,36 @@ class NatsTransport:
 
     @property
     def congested(self) -> bool:
-        writer = getattr(self._client._transport, "_io_writer", None)
-        if writer is None or writer.transport.is_closing():
-            return False
-        return bool(writer.transport.get_write_buffer_size() > _HIGH_WATER)
+        return self._congested
+
+    def congestion(self, congested: bool) -> None:
+        """The socket's write buffer has passed its bound, or is below it again."""
+        self._congested = congested
+        self._judge()
 
     @property
     def reconnect_grace_s(self) -> float:
         return 2.0 if len(self._client._server_pool) > 1 else 0.05
 
     def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
-        client = self._client
-        if not client.is_connected or self._closed:
+        if not self._up:
             raise seam.disconnected(self._why(), where(self._options))
+        client = self._client
         size = len(headers) + len(payload)
         if size > client._max_payload:
             raise seam.too_large(size, client._max_payload)
         if headers:
-            command = (
+            line = (
                 f"HPUB {subject} {reply} {len(headers)} {size}\r\n"
                 if reply
                 else f"HPUB {subject} {len(headers)} {size}\r\n"
-            )
+            ).encode()
         else:
-            command = f"PUB {subject} {reply} {size}\r\n" if reply else f"PUB {subject} {size}\r\n"
-        line = command.encode()
+            line = (f"PUB {subject} {reply} {size}\r\n" if reply else f"PUB {subject} {size}\r\n").encode()
         if len(line) > _MAX_LINE:
             raise seam.line_too_long(len(line), _MAX_LINE)
         self.stats.out_messages += 1
-        client.put(b"%b%b%b\r\n" % (line, headers, payload))
+        client.append(line, headers, payload)
 
     def subscribe(self, subject: str, handler: MessageHandler, queue: str = "") -> Subscription:
         client = self._client
@@ -268,6 +281,8 @@ class NatsTransport:
 
     def lost(self, reason: str) -> None:
         """The connection is gone: tell everyone before nats-py starts to reconnect."""
+        self._up = self._congested = False
+        self._judge()
         self._back.clear()
         self._attempts = 0
         self._stall_pong = None
@@ -342,6 +357,8 @@ class NatsTransport:
     async def _on_reconnected(self) -> None:
         self.stats.reconnects += 1
         self._attempts = 0
+        self._up = True
+        self._judge()
         self._back.set()
         log.info("connected again to %s", self.server)
         self._tell("on_reconnect")

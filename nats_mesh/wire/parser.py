@@ -10,18 +10,33 @@ of those who receive it. Protocol: https://docs.nats.io/reference/reference-prot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-__all__ = ["MAX_LINE", "OnControl", "OnMessage", "Parser", "ProtocolError"]
+__all__ = [
+    "MAX_LINE",
+    "MAX_MESSAGE",
+    "Handler",
+    "OnControl",
+    "OnFailed",
+    "OnMessage",
+    "Parser",
+    "ProtocolError",
+]
 
 #: The longest control line that is waited for, in bytes; INFO of a large cluster lists many servers.
 MAX_LINE: Final = 65_536
+#: The largest message that is waited for, header block and payload, in bytes: no server's ``max_payload`` is larger.
+MAX_MESSAGE: Final = 64 * 1024 * 1024
 
-#: ``(sid, subject, reply, header block, payload)``; reply and headers are empty where there are none.
+#: ``(subject, reply, header block, payload)`` of a message of one subscription.
+Handler: TypeAlias = Callable[[str, str, bytes, bytes], None]
+#: ``(sid, subject, reply, header block, payload)`` of a message that no handler is known for.
 OnMessage: TypeAlias = Callable[[bytes, bytes, bytes, bytes, bytes], None]
 #: One line that is no message (INFO, PING, PONG, +OK, -ERR), without its end.
 OnControl: TypeAlias = Callable[[bytes], None]
+#: ``(subject, what a handler raised)``: called within the ``except`` that caught it.
+OnFailed: TypeAlias = Callable[[bytes, Exception], None]
 
 _MSG: Final = ord("M")
 _HMSG: Final = ord("H")
@@ -32,13 +47,30 @@ class ProtocolError(Exception):
 
 
 class Parser:
-    """Feed it what the socket gives. The callbacks must not raise."""
+    """Feed it what the socket gives.
 
-    __slots__ = ("_chunks", "_have", "_need", "_on_control", "_on_message")
+    A message goes straight to the handler of its subscription id in ``handlers``, or to ``on_message``;
+    fields that are empty or missing are empty there. What a handler raises goes to ``on_failed`` and
+    harms nobody else; the other callbacks must not raise.
+    """
 
-    def __init__(self, on_message: OnMessage, on_control: OnControl) -> None:
+    __slots__ = (
+        "_chunks", "_handlers", "_have", "_need", "_on_control", "_on_failed", "_on_message", "messages",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        on_message: OnMessage,
+        on_control: OnControl,
+        handlers: Mapping[bytes, Handler] | None = None,
+        on_failed: OnFailed | None = None,
+    ) -> None:
         self._on_message = on_message
         self._on_control = on_control
+        self._handlers: Mapping[bytes, Handler] = {} if handlers is None else handlers
+        self._on_failed = on_failed
+        #: How many messages went to a handler so far.
+        self.messages = 0
         self.reset()
 
     def reset(self) -> None:
@@ -63,37 +95,50 @@ class Parser:
             self._chunks = []
         at = need = 0
         size = len(data)
+        handlers = self._handlers
         while at < size:
             end = data.find(b"\r\n", at)
+            if (size if end < 0 else end) - at > MAX_LINE:
+                raise ProtocolError(f"a line of more than {MAX_LINE} bytes: {data[at : at + 80]!r}…")
             if end < 0:
-                if size - at > MAX_LINE:
-                    raise ProtocolError(f"a line of more than {MAX_LINE} bytes: {data[at : at + 80]!r}…")
                 break
             kind = data[at]
-            if kind != _MSG and kind != _HMSG:
-                self._on_control(data[at:end])
-                at = end + 2
-                continue
-            start = end + 2
+            middle = start = end + 2
             try:
-                if kind == _MSG:
-                    fields = data[at + 4 : end].split(b" ")
-                    middle = start
-                    stop = start + int(fields[-1])
-                    sid, subject, reply = fields[1], fields[0], fields[2] if len(fields) == 4 else b""
-                else:
+                if kind == _HMSG:
                     fields = data[at + 5 : end].split(b" ")
-                    middle = start + int(fields[-2])
-                    stop = start + int(fields[-1])
-                    sid, subject, reply = fields[1], fields[0], fields[2] if len(fields) == 5 else b""
+                    middle += int(fields[-2])
+                    reply = fields[2] if len(fields) == 5 else b""
+                elif kind == _MSG:
+                    fields = data[at + 4 : end].split(b" ")
+                    reply = fields[2] if len(fields) == 4 else b""
+                else:
+                    self._on_control(data[at:end])
+                    at = start
+                    continue
+                stop = start + int(fields[-1])
+                sid = fields[1]
             except (ValueError, IndexError):
                 raise ProtocolError(f"a message line that cannot be read: {data[at:end][:200]!r}") from None
-            if not start <= middle <= stop:
+            if not start <= middle <= stop or stop - start > MAX_MESSAGE:
                 raise ProtocolError(f"sizes that cannot be: {data[at:end][:200]!r}")
             if stop + 2 > size:
                 need = stop + 2 - at
                 break
-            self._on_message(sid, subject, reply, data[start:middle], data[middle:stop])
+            if not data.startswith(b"\r\n", stop):
+                raise ProtocolError(f"a message that does not end where it should: {data[at:end][:200]!r}")
+            handler = handlers.get(sid)
+            if handler is None:
+                self._on_message(sid, fields[0], reply, data[start:middle], data[middle:stop])
+            else:
+                self.messages += 1
+                try:
+                    handler(fields[0].decode(), reply.decode(), data[start:middle], data[middle:stop])
+                # Nothing that a handler does may end the reading: it is handed over, to be logged and counted.
+                except Exception as error:
+                    if self._on_failed is None:
+                        raise
+                    self._on_failed(fields[0], error)
             at = stop + 2
         if at < size:
             self._chunks = [data[at:] if at else data]

@@ -108,6 +108,10 @@ class Transport(Protocol):
     stats: TransportStats
 
     @property
+    def ready(self) -> bool:
+        """Whether a call may write without waiting: connected, not :attr:`congested`. Asked by every call."""
+
+    @property
     def connected(self) -> bool: ...
 
     @property

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -363,22 +365,24 @@ async def test_what_is_read_after_a_stall_is_known_to_have_waited(
 ) -> None:
     """A loop that stood still for 400 ms says so with every message read before the next PONG, and no longer."""
     seen: list[float] = []
+    address = urlsplit(nats_server.url)
     async with opened(nats_server.url) as transport:
-
-        def handle(subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-            if payload == b"block":
-                time.sleep(0.4)
-            seen.append(transport.stats.stall_s)
-
-        transport.subscribe(mesh_namespace, handle)
-        for payload in (b"1", b"block", b"2", b"3"):  # read together: the third has waited for the second
-            transport.publish(mesh_namespace, payload)
+        transport.subscribe(mesh_namespace, lambda *message: seen.append(transport.stats.stall_s))
         await transport.fence()
+        for payload in (b"1", b"2"):
+            transport.publish(mesh_namespace, payload)
+        await eventually(lambda: len(seen) == 2)
+        with socket.create_connection((address.hostname, address.port)) as other:
+            other.sendall(
+                b'CONNECT {"verbose":false}\r\n' + b"PUB %b 1\r\n3\r\n" % mesh_namespace.encode() * 2
+            )
+            time.sleep(0.4)  # they wait in the socket meanwhile
+        await eventually(lambda: len(seen) == 4)
         await eventually(lambda: transport.stats.stall_s == 0.0)
         assert seen[:2] == [0.0, 0.0]
         assert all(0.25 < stall < PATIENCE_S for stall in seen[2:])
         seen.clear()
-        transport.publish(mesh_namespace, b"4")
+        transport.publish(mesh_namespace, b"5")
         await transport.fence()
         transport.publish(mesh_namespace, b"5")
         transport._client.flush_out()

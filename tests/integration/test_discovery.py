@@ -519,18 +519,22 @@ async def test_an_instance_leaves_in_order(bus: Bus) -> None:
         tasks.start_soon(call)
         await entered.wait()
         client = instance.transport._client  # type: ignore[attr-defined]
-        put, ping = client.put, client._send_ping
+        put, append, ping = client.put, client.append, client._send_ping
         rpc = {sid: sub._subject for sid, sub in client._subs.items() if ".rpc." in sub._subject}
 
         def record(command: bytes) -> None:
             commands.append(command.split(b"\r\n")[0].decode())
             put(command)
 
+        def record_parts(line: bytes, headers: bytes, payload: bytes) -> None:
+            commands.append(line.split(b"\r\n")[0].decode())
+            append(line, headers, payload)
+
         async def record_ping(future: Any = None) -> None:
             commands.append("PING")
             await ping(future)
 
-        client.put, client._send_ping = record, record_ping
+        client.put, client.append, client._send_ping = record, record_parts, record_ping
         tasks.start_soon(instance.drain)
         await eventually(lambda: instance.dispatcher.draining.shut)
         release.set()

@@ -198,7 +198,7 @@ async def test_the_secrets_are_bounded_and_calls_in_flight_outlive_them(
     inbox = table.mux.open("first", sink)
     for number in range(100):
         table.mux.one_way(f"service-{number}")
-    assert len(table.mux._secrets) == 10
+    assert len(table.mux._inboxes) == 10
     await table.answer(inbox, b"in time")
     assert sink.replies == [b"in time"]
     assert table.mux.open("first", Waiting()).split(".")[3] != inbox.split(".")[3]
