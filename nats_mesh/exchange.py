@@ -16,7 +16,7 @@ from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.model import CONTROL, NO_HEADERS, PRIORITIES, Request
 from nats_mesh.telemetry.stats import Series
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.codecs import CODECS, JSON, RAW, Codec, by_content_type, check_codec
+from nats_mesh.wire.codecs import CODECS, JSON, RAW, RAW_TYPES, Codec, by_content_type, check_codec
 
 __all__ = [
     "Target",
@@ -97,8 +97,7 @@ def request_block(
         and request.attempt == 1
     ):  # what most calls are: nothing to say but the time and the trace
         if parent is None:
-            ids = rng.randbytes(24).hex()
-            trace = f"{ids[:32]}-{ids[32:]}-00"
+            trace = f"{rng.randbytes(24).hex('-', -16)}-00"
         else:
             trace = (
                 f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}-{'01' if parent.trace.sampled else '00'}"
@@ -168,9 +167,9 @@ def encode_value(label: str, value: Any, name: str) -> tuple[bytes, Codec]:
     """The body and the codec it is in; bytes travel raw, ``None`` as an empty body. :class:`CodecError` else."""
     if value is None:
         return b"", check_codec(name)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value), RAW
     codec = CODECS.get(name) or check_codec(name)
+    if isinstance(value, RAW_TYPES):
+        return bytes(value), RAW
     try:
         return codec.encode(value), codec
     except CodecError as error:

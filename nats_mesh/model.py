@@ -253,7 +253,7 @@ class CallOptions(TypedDict, total=False):
     codec: str | None
 
 
-class Request(msgspec.Struct, kw_only=True, eq=False):
+class Request(msgspec.Struct, eq=False):
     """One call on its way: the caller's side before it is sent, the instance's side before the handler.
 
     ``deadline`` is an instant of the process's monotonic clock (seconds). On the caller's side
@@ -267,16 +267,16 @@ class Request(msgspec.Struct, kw_only=True, eq=False):
     value: Any
     headers: Headers
     deadline: float
-    route: str = "all"
-    subject: str = ""
-    instance: str = ""
-    codec: str = "json"
-    attempt: int = 1
     returns: Any = Any
+    codec: str = "json"
     raises: tuple[type[Exception], ...] = ()
     idempotent: bool | None = None
     idempotency_key: str | None = None
     priority: Priority | None = None
+    subject: str = ""
+    route: str = "all"
+    instance: str = ""
+    attempt: int = 1
     #: Free for interceptors to hand something on to each other within this call.
     state: dict[str, Any] | None = None
     #: The client's own: what it found out about the target, on its way around the interceptors.

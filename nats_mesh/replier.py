@@ -8,12 +8,14 @@ from nats_mesh.errors import CallError, DisconnectedError, Refused, Status
 from nats_mesh.layers.base import Arrival
 from nats_mesh.model import Headers, is_reserved_header
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.codecs import CODECS, JSON, RAW, Codec
+from nats_mesh.wire.codecs import CODECS, JSON, RAW, RAW_TYPES, Codec
 from nats_mesh.wire.outcome import encode_error
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Replier", "merged"]
 
+#: An attribute of an enumeration costs a call each time it is looked up.
+_OK = Status.OK
 #: How much of a message survives where the whole error reply would be too large for the server.
 _SHORT_TEXT = 200
 
@@ -37,7 +39,7 @@ class Replier:
 
     def answer(self, call: Arrival, codec: Codec, result: Any, extra: Headers | None) -> None:
         """Answer with a value, in the request's codec. :class:`CodecError` where it cannot be encoded."""
-        if isinstance(result, (bytes, bytearray, memoryview)):
+        if isinstance(result, RAW_TYPES):
             codec, body = RAW, bytes(result)
         else:
             codec = self._default if codec is RAW else codec
@@ -51,7 +53,7 @@ class Replier:
         except CallError as error:
             self.fail(call, Status.RESOURCE_EXHAUSTED, f"the reply is too large: {error.message}")
             return
-        call.status = Status.OK
+        call.status = _OK
 
     def fail(
         self,

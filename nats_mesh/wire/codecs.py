@@ -16,9 +16,21 @@ import msgspec.inspect
 
 from nats_mesh.errors import CodecError, ConfigError
 
-__all__ = ["CODECS", "JSON", "MSGPACK", "RAW", "Codec", "by_content_type", "check_codec", "encoder_for"]
+__all__ = [
+    "CODECS",
+    "JSON",
+    "MSGPACK",
+    "RAW",
+    "RAW_TYPES",
+    "Codec",
+    "by_content_type",
+    "check_codec",
+    "encoder_for",
+]
 
 _DECODERS = 1024
+#: What travels as it is. A tuple: isinstance() takes three times as long with a union.
+RAW_TYPES: Final = (bytes, bytearray, memoryview)
 JSON_TYPE: Final = "application/json"
 MSGPACK_TYPE: Final = "application/msgpack"
 RAW_TYPE: Final = "application/octet-stream"
@@ -195,4 +207,4 @@ def by_content_type(value: bytes | None) -> Codec | None:
 
 def encoder_for(value: Any, codec: Codec) -> Codec:
     """The codec that a value really takes: bytes travel raw whatever the codec is."""
-    return RAW if isinstance(value, bytes | bytearray | memoryview) else codec
+    return RAW if isinstance(value, RAW_TYPES) else codec

@@ -28,8 +28,8 @@ __all__ = [
     "being_cancelled",
     "busy_threads",
     "call_later",
+    "future_maker",
     "in_thread",
-    "new_future",
 ]
 
 T = TypeVar("T")
@@ -67,9 +67,9 @@ class Expiry:
         #: In the order in which they end.
         self.waiting: dict[str, tuple[float, Future]] = {}
 
-    def add(self, key: str, future: Future) -> None:
+    def add(self, key: str, future: Future, now: float) -> None:
         """End ``future`` with :class:`Deadline` in as many seconds as this is for, unless :meth:`drop` comes first."""
-        self.waiting[key] = (self._now() + self._length_s, future)
+        self.waiting[key] = (now + self._length_s, future)
         if self._timer is None:
             self._timer = call_later(self._length_s, self._expire)
 
@@ -245,9 +245,9 @@ async def in_thread(function: Callable[[], T], limiter: anyio.CapacityLimiter) -
         _threads -= 1
 
 
-def new_future() -> Future:
-    """A future of the running loop."""
-    return asyncio.get_running_loop().create_future()
+def future_maker() -> Callable[[], Future]:
+    """What makes futures of the running loop, looked up once."""
+    return asyncio.get_running_loop().create_future
 
 
 def call_later(delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
