@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,15 @@ from nats_mesh.errors import (
     RemoteError,
     Status,
 )
-from nats_mesh.exchange import Target, UsualReplies, decode_value, encode_value, request_block
+from nats_mesh.exchange import (
+    Target,
+    UsualReplies,
+    decode_value,
+    encode_value,
+    plain_block,
+    plain_head,
+    request_block,
+)
 from nats_mesh.layers.stack import compose
 from nats_mesh.model import (
     NO_HEADERS,
@@ -45,7 +53,7 @@ from nats_mesh.model import (
 )
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.loop import CancelledError, Deadline, Expiries, TaskPool, future_maker
+from nats_mesh.wire.loop import CancelledError, Deadline, TaskPool, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import decode_error, is_error
 from nats_mesh.wire.subjects import Subjects, check_plain_subject
@@ -58,6 +66,7 @@ log = logging.getLogger("nats_mesh.client")
 _MAX_TARGETS = 4096
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK, _UNKNOWN = Status.OK, Status.UNKNOWN
+_NO_OPTIONS: Mapping[str, Any] = {}
 _PLAIN = "nats://"
 _LEARN_EVERY_S = 60.0
 
@@ -80,14 +89,13 @@ class Client:
         self.subjects = Subjects(namespace)
         self.namespace = namespace
         self.transport = transport
-        self.mux = ReplyMux(transport)
+        self.mux = ReplyMux(transport, clock.monotonic)
         self.stats = stats
         self.directory = Directory(transport, self.mux, clock)
         self._clock = clock
         self._now: Callable[[], float] = clock.monotonic
         self._rng = rng
         self._targets: dict[Any, Target] = {}
-        self._expiries = Expiries(self._now)
         self._new_future = future_maker()
         self._replies = UsualReplies()
         self._background = TaskPool(_report)
@@ -130,19 +138,30 @@ class Client:
     # -- calling ------------------------------------------------------------------------------------
 
     async def call(
-        self, target: Any, value: Any = None, *, returns: Any = msgspec.UNSET, **options: Any
+        self,
+        target: Any,
+        value: Any = None,
+        returns: Any = msgspec.UNSET,
+        options: Mapping[str, Any] = _NO_OPTIONS,
+        parent: Context | None = None,
     ) -> Any:
         """One call, see :meth:`nats_mesh.mesh.Mesh.call`: as :meth:`request`, for the value alone."""
-        known, request, parent = self._prepare(target, value, returns, **options)
+        known, request, parent = self._prepare(target, value, returns, parent, **options)
         if self._chain is not None:
             return (await self._chain(request)).value
         return (await self._send(known, request, parent))[2]
 
     async def request(
-        self, target: Any, value: Any = None, *, returns: Any = msgspec.UNSET, **options: Any
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = msgspec.UNSET,
+        parent: Context | None = None,
+        **options: Any,
     ) -> Reply[Any]:
         """One call, see :meth:`nats_mesh.mesh.Mesh.request`; ``parent`` is the call it is made from."""
-        known, request, parent = self._prepare(target, value, returns, **options)
+        known, request, parent = self._prepare(target, value, returns, parent, **options)
         if self._chain is not None:
             return await self._chain(request)
         return await self._whole(known, request, parent)
@@ -151,7 +170,8 @@ class Client:
         self,
         target: Any,
         value: Any,
-        returns: Any = msgspec.UNSET,
+        returns: Any,
+        parent: Context | None,
         *,
         timeout: float | None = None,
         headers: HeadersLike | None = None,
@@ -160,7 +180,6 @@ class Client:
         idempotency_key: str | None = None,
         priority: Priority | None = None,
         codec: str | None = None,
-        parent: Context | None = None,
     ) -> tuple[Target, Request, Context | None]:
         """What a call is made of, out of its arguments and what is known of its target."""
         try:
@@ -229,6 +248,7 @@ class Client:
         subject and a service of the NATS Services API does on one of its own.
         """
         start = self._now()
+        mux, send = self.mux, self.transport.send
         series = known.series
         series.in_flight += 1
         status = _UNKNOWN
@@ -242,19 +262,32 @@ class Client:
                 remaining = request.deadline - now
                 if remaining <= 0:
                     raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
-                block = request_block(request, parent, codec, remaining_s=remaining, now=now, rng=self._rng)
                 future = self._new_future()
-                reply_to = self.mux.expect(known.inbox, subject, future)
-                expiry = self._expiries.of(remaining)
-                expiry.add(reply_to, future, now)
+                number = mux.expect(known.inbox, subject, future, request.deadline)
                 try:
-                    self.transport.publish(subject, payload, reply_to, block)
+                    if send is not None and subject is known.subject and plain_block(request, parent, codec):
+                        send(
+                            plain_head(
+                                known.line,
+                                number,
+                                len(payload),
+                                parent,
+                                remaining_s=remaining,
+                                now=now,
+                                rng=self._rng,
+                            ),
+                            payload,
+                        )
+                    else:
+                        block = request_block(
+                            request, parent, codec, remaining_s=remaining, now=now, rng=self._rng
+                        )
+                        self.transport.publish(subject, payload, f"{known.inbox}{number}", block)
                     headers, body = await future
-                except (Deadline, CancelledError, CallError) as error:
-                    raise self._broken_off(error, known, request, subject, reply_to, start) from None
-                finally:
-                    expiry.drop(reply_to)
-                    self.mux.forget(reply_to)
+                # The mux forgets by itself who got a reply; whatever else ends the wait, it must be told.
+                except BaseException as error:  # noqa: BLE001
+                    mux.forget(known.inbox, number)
+                    raise self._broken_off(error, known, request, subject, number, start) from None
                 try:
                     answer = self._read(known, request, headers, body)
                 except NoInstancesError:
@@ -284,15 +317,17 @@ class Client:
         known: Target,
         request: Request,
         subject: str,
-        reply_to: str,
+        number: int,
         start: float,
     ) -> BaseException:
         """What an attempt without a reply ends with; the instances are told that nobody waits any more."""
         if isinstance(error, CallError):
             error.attempts = 0 if error.executed is Executed.NO else request.attempt
             return error
+        if not isinstance(error, (Deadline, CancelledError)):
+            return error  # nothing was sent
         if known.mesh and subject == known.subject:
-            self._cancel(known, reply_to)
+            self._cancel(known, f"{known.inbox}{number}")
         if isinstance(error, CancelledError):
             return error
         return DeadlineExceededError(
@@ -402,7 +437,6 @@ class Client:
         """Stop waiting for replies; calls in flight end with an error."""
         self._background.cancel_all()
         self.mux.shut()
-        self._expiries.close()
         await self._background.join(1.0)
 
     def __repr__(self) -> str:

@@ -225,7 +225,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]
     ) -> Any:
         """Call another service as this one; at most what is left of the deadline. See :meth:`Mesh.call`."""
-        return await self._home.client.call(target, value, returns=returns, parent=self, **options)
+        return await self._home.client.call(target, value, returns, options, self)
 
     async def request(
         self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]

@@ -105,6 +105,12 @@ class Dispatcher:
         ]
         return Served(endpoint, gates, interceptors)
 
+    def shut(self) -> None:
+        """Let nobody in any more: what still arrives is told to go elsewhere."""
+        self.draining.shut = True
+        for served in self.served.values():
+            served.compose()
+
     @property
     def in_flight(self) -> int:
         """How many calls run now."""
@@ -198,16 +204,17 @@ class Dispatcher:
         for entered, enter in enumerate(served.enter):
             refusal = enter(call)
             if refusal is not None:
-                for held in served.gates[:entered]:
+                for held in served.present[:entered]:
                     held.leave(call)
                 self._refuse(call, refusal)
                 return None
+        call.leave = served.leave
         coroutine: Any = None
         try:
             call.codec = (
                 JSON if call.plain or not call.headers else by_content_type(h.content_type(call.headers))
             )
-            value = decode_body(served.endpoint, call.codec, call.payload)
+            value = self._value(served, call)
             context = call.context = Context(
                 self._home or self._make_home(),
                 served.endpoint.name,
@@ -237,6 +244,15 @@ class Dispatcher:
         else:
             return coroutine, waits_for
         return None
+
+    def _value(self, served: Served, call: Arrival) -> Any:
+        if call.codec is not None and (decode := served.raw.get(call.codec.name)) is not None:
+            try:
+                return decode(call.payload)
+            # Whatever is wrong, the careful way says it.
+            except Exception:  # noqa: BLE001
+                pass
+        return decode_body(served.endpoint, call.codec, call.payload)
 
     def held(self, call: Arrival, stop: Callable[[], object]) -> None:
         """Its handler waits: from now on it can be stopped, by its caller or at its deadline."""
@@ -372,7 +388,7 @@ class Dispatcher:
     def _over(self, call: Arrival) -> None:
         """An admitted call is over: give back, count, and answer where nothing has answered yet."""
         served: Served = call.kind
-        for leave in served.leave:
+        for leave in call.leave:
             leave(call)
         if call.context is not None:
             call.context.over = True

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from nats_mesh.context import Context
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
 from nats_mesh.core.trace import format_traceparent, parse_traceparent
@@ -24,6 +26,9 @@ __all__ = [
     "UsualReply",
     "decode_value",
     "encode_value",
+    "plain_block",
+    "plain_head",
+    "raw_reply_decoder",
     "reply_decoder",
     "request_block",
 ]
@@ -33,8 +38,8 @@ class Target:
     """Everything about a destination that its calls share."""
 
     __slots__ = (
-        "_decode", "_decodes", "cancel", "codec", "contract", "destination", "endpoint", "inbox", "label", "learn_at",
-        "mesh", "series", "service", "subject", "timeout_s",
+        "_decodes", "_raw", "cancel", "codec", "contract", "endpoint", "inbox", "label", "learn_at", "line", "mesh",
+        "series", "service", "subject", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -57,8 +62,9 @@ class Target:
         self.label = f"{service}.{endpoint}" if service else subject
         self.series = series
         self.contract = contract
-        #: What its reply subjects begin with.
+        #: What its reply subjects begin with, and the commands that publish requests.
         self.inbox = inbox
+        self.line = f"HPUB {subject} {inbox}"
         self.codec = contract.codec if contract is not None else JSON.name
         self.timeout_s = (
             DEFAULT_TIMEOUT_S if contract is None or contract.timeout_s is None else contract.timeout_s
@@ -66,16 +72,59 @@ class Target:
         #: When to ask the service again what it declares (monotonic seconds); never for a known contract.
         self.learn_at = 0.0 if self.mesh and contract is None else math.inf
         #: The decoder of the last usual reply, and for which type and codec it is.
-        self._decodes: tuple[Any, Codec | None] = (None, None)
-        self._decode: Callable[[bytes], Any] = bytes
+        self._decodes: tuple[Any, Codec | None] = (msgspec.UNSET, None)
+        self._raw: Callable[[bytes], Any] = bytes
 
     def usual_value(self, codec: Codec, body: bytes, returns: Any) -> Any:
         """The value of a :class:`UsualReply`; :class:`CodecError` where it does not fit."""
         known, known_codec = self._decodes
         if returns is not known or codec is not known_codec:
-            self._decode = reply_decoder(codec, codec is not JSON, returns)
+            self._raw = raw_reply_decoder(codec, returns)
             self._decodes = (returns, codec)
-        return self._decode(body)
+        try:
+            return self._raw(body)
+        # Whatever is wrong, the careful decoder says it (or finds that an empty body is a value here).
+        except Exception:  # noqa: BLE001
+            return reply_decoder(codec, codec is not JSON, returns)(body)
+
+
+def plain_block(request: Request, parent: Context | None, codec: Codec) -> bool:
+    """Whether a request has nothing to say but the time and the trace: what most have."""
+    return (
+        codec is JSON
+        and request.headers is NO_HEADERS
+        and (parent is None or parent.passes_on_trace_alone)
+        and request.priority is None
+        and request.idempotency_key is None
+        and request.attempt == 1
+    )
+
+
+def plain_head(
+    line: str,
+    number: int,
+    size: int,
+    parent: Context | None,
+    *,
+    remaining_s: float,
+    now: float,
+    rng: random.Random,
+) -> str:
+    """A whole command for a request of which :func:`plain_block` holds: the same block as :func:`request_block`'s."""
+    times = f"{int(remaining_s * 1000.0) or 1}\r\nMesh-Sent-Ms: {int(now * 1000.0)}"
+    length = len(times) + _PLAIN_LENGTH
+    if parent is None:
+        trace = f"{rng.randbytes(24).hex('-', -16)}-00"
+    else:
+        trace = f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}-{'01' if parent.trace.sampled else '00'}"
+    return (
+        f"{line}{number} {length} {length + size}\r\nNATS/1.0\r\nMesh-Timeout-Ms: {times}\r\n"
+        f"traceparent: 00-{trace}\r\n\r\n"
+    )
+
+
+#: The length of a plain block, without its two times.
+_PLAIN_LENGTH = len("NATS/1.0\r\nMesh-Timeout-Ms: \r\ntraceparent: 00--00\r\n\r\n") + 32 + 1 + 16
 
 
 def request_block(
@@ -88,24 +137,6 @@ def request_block(
     rng: random.Random,
 ) -> bytes:
     """The header block of one attempt: time left, our clock, trace, baggage, and the user's own headers."""
-    if (
-        (parent is None or parent.passes_on_trace_alone)
-        and codec is JSON
-        and request.headers is NO_HEADERS
-        and request.priority is None
-        and request.idempotency_key is None
-        and request.attempt == 1
-    ):  # what most calls are: nothing to say but the time and the trace
-        if parent is None:
-            trace = f"{rng.randbytes(24).hex('-', -16)}-00"
-        else:
-            trace = (
-                f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}-{'01' if parent.trace.sampled else '00'}"
-            )
-        return (
-            f"NATS/1.0\r\nMesh-Timeout-Ms: {int(remaining_s * 1000.0) or 1}\r\nMesh-Sent-Ms: {int(now * 1000)}\r\n"
-            f"traceparent: 00-{trace}\r\n\r\n"
-        ).encode()
     trace_id, flags = _trace(request, parent, rng)
     headers = request.headers
     extra = ""
@@ -170,6 +201,11 @@ def encode_value(label: str, value: Any, name: str) -> tuple[bytes, Codec]:
     codec = CODECS.get(name) or check_codec(name)
     if isinstance(value, RAW_TYPES):
         return bytes(value), RAW
+    try:
+        return codec.raw_encode(value), codec
+    # Whatever is wrong, the careful way says it.
+    except Exception:  # noqa: BLE001
+        pass
     try:
         return codec.encode(value), codec
     except CodecError as error:
@@ -246,6 +282,15 @@ def reply_decoder(codec: Codec | None, named: bool, returns: Any) -> Callable[[b
             raise CodecError(f"the reply does not fit {returns!r}: {error}") from None
 
     return anything if returns is Any else typed
+
+
+def raw_reply_decoder(codec: Codec, returns: Any) -> Callable[[bytes], Any]:
+    """As :func:`reply_decoder`, without its errors and without its care for what is empty."""
+    if returns is bytes:
+        return bytes
+    if returns is None or returns is type(None):
+        return _nothing
+    return codec.raw_decoder(returns)
 
 
 def _nothing(body: bytes) -> None:

@@ -15,7 +15,7 @@ from nats_mesh.layers.base import Gate
 from nats_mesh.layers.concurrency import ConcurrencyGate
 from nats_mesh.layers.stack import compose, in_order
 from nats_mesh.model import Interceptor, Next, Reply, Request
-from nats_mesh.wire.codecs import JSON, Codec
+from nats_mesh.wire.codecs import JSON, MSGPACK, Codec
 from nats_mesh.wire.loop import in_thread
 
 __all__ = ["NOTHING", "Served", "UndecodableError", "decode_body"]
@@ -29,21 +29,40 @@ _EMPTY = frozenset({b"", b"null", b"{}", b"\xc0", b"\x80"})
 class Served:
     """One endpoint as this instance serves it: its chain and its numbers."""
 
-    __slots__ = ("chain", "concurrency", "endpoint", "enter", "gates", "invoke", "leave", "waits")
+    __slots__ = (
+        "chain",
+        "concurrency",
+        "endpoint",
+        "enter",
+        "gates",
+        "invoke",
+        "leave",
+        "present",
+        "raw",
+        "waits",
+    )
 
     def __init__(
         self, endpoint: Endpoint, gates: Sequence[Gate], interceptors: Sequence[Interceptor]
     ) -> None:
         self.endpoint = endpoint
+        #: What tries first to read a usual body; where it fails, :func:`decode_body` does it with care.
+        self.raw: dict[str, Callable[[bytes], Any]] = {}
+        if endpoint.value_parameter is not None and endpoint.value_type is not bytes:
+            self.raw = {each.name: each.raw_decoder(endpoint.value_type) for each in (JSON, MSGPACK)}
         self.gates = in_order(gates)
         self.concurrency = next(gate for gate in gates if isinstance(gate, ConcurrencyGate))
-        #: The gates' own functions, looked up once: what admits, and what gives back what it took.
-        self.enter = tuple(gate.enter for gate in self.gates)
-        self.leave = tuple(gate.leave for gate in self.gates if gate.holds)
+        self.compose()
         self.invoke = _invoker(endpoint)
         #: Whether the last call had to wait; a plain function waits for its thread.
         self.waits = not endpoint.is_async
         self.chain: Next | None = compose(interceptors, self._end) if interceptors else None
+
+    def compose(self) -> None:
+        """Look up, once for all calls, what the gates do: those that refuse nobody now are left out."""
+        self.present = tuple(gate for gate in self.gates if gate.present)
+        self.enter = tuple(gate.enter for gate in self.present)
+        self.leave = tuple(gate.leave for gate in self.present if gate.holds)
 
     async def _end(self, request: Request) -> Reply[Any]:
         context = current_context.get()
@@ -57,11 +76,6 @@ class UndecodableError(MeshError):
 
 def decode_body(endpoint: Endpoint, codec: Codec | None, payload: bytes) -> Any:
     """The handler's value, or :class:`UndecodableError` saying what is wrong with the body."""
-    if codec is JSON and payload and (decode := endpoint.decoders.get("json")) is not None:
-        try:
-            return decode(payload)
-        except CodecError as error:
-            raise UndecodableError(f"{endpoint.name}: {error}") from None
     name = endpoint.name
     if endpoint.value_parameter is None:
         if payload in _EMPTY:

@@ -367,7 +367,7 @@ class Instance:
             await transport.fence()
         except CallError as error:  # cut off, or an earlier refusal: what is held is finished all the same
             log.warning("%s leaves, but the bus does not confirm it: %s", self.service.name, error.message)
-        dispatcher.draining.shut = True
+        dispatcher.shut()
         stopped = await dispatcher.finish_all(self._drain_s if timeout_s is None else timeout_s)
         self._left = True
         if stopped:
@@ -406,7 +406,7 @@ class Instance:
                 await self._stop_handlers(self._dispatcher)
 
     async def _stop_handlers(self, dispatcher: Dispatcher) -> None:
-        dispatcher.draining.shut = True
+        dispatcher.shut()
         with anyio.move_on_after(_STOP_S, shield=True):
             if self._waiting is not None:
                 self._waiting.cancel()

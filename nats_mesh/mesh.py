@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
@@ -152,25 +152,26 @@ class Mesh:
         return self.settings.namespace
 
     @overload
-    async def call(
+    def call(
         self, target: Any, value: Any = None, *, returns: type[T], **options: Unpack[CallOptions]
-    ) -> T: ...
+    ) -> Coroutine[Any, Any, T]: ...
 
     @overload
-    async def call(
+    def call(
         self, target: Any, value: Any = None, *, returns: Any = ..., **options: Unpack[CallOptions]
-    ) -> Any: ...
+    ) -> Coroutine[Any, Any, Any]: ...
 
-    async def call(
+    def call(
         self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Call ``"service.endpoint"``, a decorated function, or ``"nats://plain.subject"``; returns the value.
 
         ``returns`` is the type to decode to (plain Python values without it), ``timeout`` seconds for the
         whole call (within a handler never more than what its own caller left), ``raises`` the application
         errors to get back as themselves, ``headers`` go along. Raises a :class:`CallError`.
         """
-        return await self.client.call(target, value, returns=returns, **options)
+        # Not async itself: a coroutine around the coroutine would cost every call and every reply.
+        return self.client.call(target, value, returns, options)
 
     async def request(
         self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]

@@ -18,6 +18,8 @@ __all__ = ["Replier", "merged"]
 _OK = Status.OK
 #: How much of a message survives where the whole error reply would be too large for the server.
 _SHORT_TEXT = 200
+#: From this length on an inbox may make a longer line than a server takes.
+_LONG_INBOX = 1024
 
 
 class Replier:
@@ -34,8 +36,10 @@ class Replier:
             each.name: (head if each is JSON else f"{head}content-type: {each.content_type}\r\n").encode()
             for each in CODECS.values()
         }
-        #: Whole header blocks, for replies that have no headers of their own.
-        self._blocks = {name: head + h.END for name, head in self._heads.items()}
+        #: The rest of the command after the sizes, for replies that have no headers of their own, and its length.
+        self._blocks = {
+            name: (f"\r\n{(head + h.END).decode()}", len(head + h.END)) for name, head in self._heads.items()
+        }
 
     def answer(self, call: Arrival, codec: Codec, result: Any, extra: Headers | None) -> None:
         """Answer with a value, in the request's codec. :class:`CodecError` where it cannot be encoded."""
@@ -43,11 +47,20 @@ class Replier:
             codec, body = RAW, bytes(result)
         else:
             codec = self._default if codec is RAW else codec
-            body = codec.encode(result)
-        block = self._blocks[codec.name] if extra is None else self._heads[codec.name] + _lines(extra) + h.END
+            try:
+                body = codec.raw_encode(result)
+            # Whatever is wrong, the careful way says it.
+            except Exception:  # noqa: BLE001
+                body = codec.encode(result)
+        reply, send = call.reply, self._transport.send
         try:
-            if call.reply:
-                self._transport.publish(call.reply, body, "", block)
+            if not reply:
+                pass
+            elif send is not None and extra is None and len(reply) < _LONG_INBOX:
+                block, length = self._blocks[codec.name]
+                send(f"HPUB {reply} {length} {length + len(body)}{block}", body)
+            else:
+                self._transport.publish(reply, body, "", self._heads[codec.name] + _lines(extra) + h.END)
         except DisconnectedError:
             self.lost += 1
         except CallError as error:

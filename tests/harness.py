@@ -77,7 +77,6 @@ class Bus:
         found: dict[str, int] = {}
         for mesh in self.callers:
             found[f"{mesh.name} waits for replies"] = mesh.client.mux.pending
-            found[f"{mesh.name} waits until some time"] = len(mesh.client._expiries)
             found[f"{mesh.name} background tasks"] = len(mesh.client._background)
         for instance in self.instances:
             dispatcher = instance.dispatcher

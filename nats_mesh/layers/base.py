@@ -57,6 +57,8 @@ class Arrival(msgspec.Struct, eq=False):
     #: What its handler knows of it, and the codec it is answered in.
     context: Any = None
     codec: Any = None
+    #: What gives back what the gates took: of those it met, whatever the chain is when it ends.
+    leave: tuple[Callable[[Arrival], None], ...] = ()
     #: What the call came to, and why it was ended from outside (``deadline``, ``cancelled``, ``shutdown``).
     status: Status | None = None
     ended: str = ""
@@ -72,6 +74,10 @@ class Gate(Protocol):
     name: str
     #: Whether :meth:`enter` takes something that :meth:`leave` must give back.
     holds: bool
+
+    @property
+    def present(self) -> bool:
+        """Whether it may refuse anybody now; while not, it is not in the chain."""
 
     def enter(self, call: Arrival) -> Refusal | None:
         """Admit (``None``) or refuse."""

@@ -16,6 +16,7 @@ class ConcurrencyGate:
 
     name = "concurrency"
     holds = True
+    present = True
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

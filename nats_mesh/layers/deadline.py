@@ -19,6 +19,7 @@ class DeadlineGate:
 
     name = "deadline"
     holds = False
+    present = True
 
     def __init__(self, default_timeout_s: float, gauge: AgeGauge) -> None:
         self.default_timeout_s = default_timeout_s

@@ -21,6 +21,10 @@ class DrainingGate:
     def __init__(self) -> None:
         self.shut = False
 
+    @property
+    def present(self) -> bool:
+        return self.shut
+
     def enter(self, call: Arrival) -> Refusal | None:
         return _REFUSAL if self.shut else None
 

@@ -42,7 +42,7 @@ class Codec:
     Both raise :class:`CodecError` with the path of the offending field.
     """
 
-    __slots__ = ("_encode", "_make_decoder", "content_type", "name")
+    __slots__ = ("_make_decoder", "content_type", "name", "raw_encode")
 
     def __init__(
         self,
@@ -53,13 +53,14 @@ class Codec:
     ) -> None:
         self.name = name
         self.content_type = content_type
-        self._encode = encode
+        #: As :meth:`encode`, without its errors: for who tries it first and asks :meth:`encode` what was wrong.
+        self.raw_encode = encode
         self._make_decoder = make_decoder
 
     def encode(self, value: Any) -> bytes:
         """Bytes of ``value``; :class:`CodecError` says which type cannot be encoded."""
         try:
-            return self._encode(value)
+            return self.raw_encode(value)
         except CodecError:
             raise
         except RecursionError:
@@ -77,6 +78,11 @@ class Codec:
             return _cached_decoder(self, kind)
         except TypeError:  # an unhashable annotation, such as Annotated with a dict inside
             return self._build(kind)
+
+    def raw_decoder(self, kind: Any) -> Callable[[bytes], Any]:
+        """As :meth:`decoder`, without its errors: for who tries it first and asks :meth:`decoder` what was wrong."""
+        self.decoder(kind)
+        return self._make_decoder(kind)
 
     def _build(self, kind: Any) -> Callable[[bytes], Any]:
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,8 +19,6 @@ import anyio.to_thread
 __all__ = [
     "CancelledError",
     "Deadline",
-    "Expiries",
-    "Expiry",
     "Future",
     "TaskPool",
     "Timer",
@@ -39,104 +36,9 @@ Timer = asyncio.TimerHandle
 #: A wait for the header block and the payload of one reply.
 Future: TypeAlias = "asyncio.Future[tuple[bytes, bytes]]"
 
-#: How much too early a timer may fire: loops round to milliseconds.
-_EARLY_S = 0.0005
-#: What arithmetic may add to a length of whole milliseconds.
-_EXACT_MS = 0.001
-
 
 class Deadline(Exception):
     """What a wait ends with when its time is up; whoever waits knows what that means."""
-
-
-class Expiry:
-    """Ends waits of one length at their time, with one timer of the loop for all of them.
-
-    Waits of one length end in the order in which they began, so only the first needs a timer. It is set
-    when there is none and otherwise left alone: a wait that ends before its time costs a table entry,
-    not a timer made and taken back. Instants are ``now``'s, lengths in seconds.
-    """
-
-    __slots__ = ("_length_s", "_now", "_single", "_timer", "waiting")
-
-    def __init__(self, length_s: float, now: Callable[[], float], *, single: bool = False) -> None:
-        self._length_s = length_s
-        self._now = now
-        self._single = single
-        self._timer: asyncio.TimerHandle | None = None
-        #: In the order in which they end.
-        self.waiting: dict[str, tuple[float, Future]] = {}
-
-    def add(self, key: str, future: Future, now: float) -> None:
-        """End ``future`` with :class:`Deadline` in as many seconds as this is for, unless :meth:`drop` comes first."""
-        self.waiting[key] = (now + self._length_s, future)
-        if self._timer is None:
-            self._timer = call_later(self._length_s, self._expire)
-
-    def drop(self, key: str) -> None:
-        """A wait is over."""
-        self.waiting.pop(key, None)
-        if self._single:
-            self.close()
-
-    def _expire(self) -> None:
-        self._timer = None
-        now = self._now() + _EARLY_S
-        while self.waiting:
-            key = next(iter(self.waiting))
-            ends, future = self.waiting[key]
-            if ends > now:
-                self._timer = call_later(ends - now + _EARLY_S, self._expire)
-                return
-            del self.waiting[key]
-            if not future.done():
-                future.set_exception(Deadline())
-
-    def close(self) -> None:
-        """No timer is left behind."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-class Expiries:
-    """The :class:`Expiry` of each length of wait, in whole milliseconds, rounded up: calls of one kind share one.
-
-    Beyond ``limit`` lengths in use at a time, a wait gets one for itself.
-    """
-
-    __slots__ = ("_known", "_limit", "_now")
-
-    def __init__(self, now: Callable[[], float], limit: int = 64) -> None:
-        self._known: dict[int, Expiry] = {}
-        self._now = now
-        self._limit = limit
-
-    def of(self, length_s: float) -> Expiry:
-        """Where to :meth:`~Expiry.add` a wait of ``length_s``; it ends at most a millisecond late."""
-        length_ms = math.ceil(length_s * 1000.0 - _EXACT_MS)
-        found = self._known.get(length_ms)
-        return self._add(length_ms) if found is None else found
-
-    def _add(self, length_ms: int) -> Expiry:
-        if len(self._known) >= self._limit:
-            for length, known in list(self._known.items()):
-                if not known.waiting:
-                    known.close()
-                    del self._known[length]
-        if len(self._known) >= self._limit:
-            return Expiry(length_ms / 1000.0, self._now, single=True)
-        made = self._known[length_ms] = Expiry(length_ms / 1000.0, self._now)
-        return made
-
-    def close(self) -> None:
-        """No timer is left behind."""
-        for each in self._known.values():
-            each.close()
-        self._known.clear()
-
-    def __len__(self) -> int:
-        return sum(len(each.waiting) for each in self._known.values())
 
 
 class TaskPool:

@@ -130,6 +130,10 @@ class MemoryTransport:
     def reconnect_grace_s(self) -> float:
         return 0.05
 
+    @property
+    def send(self) -> None:
+        return None
+
     def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
         if not self.connected:
             raise seam.disconnected("closed" if self._closed else "cut off", self.server)

@@ -7,11 +7,13 @@ counter. A request may receive several replies: its sink stays until it is close
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Protocol
 
 from nats_mesh.errors import CallError, DisconnectedError, Executed, OverloadedError, PermissionDeniedError
 from nats_mesh.wire.ids import new_secret
-from nats_mesh.wire.loop import Future
+from nats_mesh.wire.loop import Deadline, Future, Timer, call_later
 from nats_mesh.wire.subjects import INBOX
 from nats_mesh.wire.transport import Subscription, Transport
 
@@ -19,6 +21,10 @@ __all__ = ["ReplyMux", "Sink"]
 
 _MAX_DESTINATIONS = 4096
 _MAX_PENDING = 65_536
+#: How much too early a timer may fire (seconds): loops round to milliseconds.
+_EARLY_S = 0.0005
+#: After a look at all waits, the next comes not before this many times as long as it took.
+_SHARE = 20.0
 
 
 class Sink(Protocol):
@@ -41,11 +47,15 @@ class ReplyMux:
     :class:`Sink` (:meth:`open`).
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, now: Callable[[], float]) -> None:
         self._transport = transport
         self._prefix = f"{INBOX}{transport.name}.{transport.connection}."
-        #: By reply subject: the future, and the subject that the request was published on.
-        self._calls: dict[str, tuple[Future, str]] = {}
+        self._now = now
+        #: By reply subject: the future, the subject that the request was published on, and when the wait ends.
+        self._calls: dict[str, tuple[Future, str, float]] = {}
+        #: When to look for waits that have ended: never later than the first of them does.
+        self._look_at = math.inf
+        self._timer: Timer | None = None
         self._sinks: dict[str, Sink] = {}
         self._inboxes: dict[str, str] = {}
         self._count = 0
@@ -68,21 +78,48 @@ class ReplyMux:
             inbox = self._inboxes[destination] = f"{self._prefix}{new_secret()}."
         return inbox
 
-    def expect(self, inbox: str, subject: str, future: Future) -> str:
-        """The reply subject for a request on ``subject``: ``future`` gets the first reply, or why none will come.
+    def expect(self, inbox: str, subject: str, future: Future, deadline: float) -> int:
+        """Wait for the reply to a request on ``subject``; it goes to ``inbox`` and the number that this returns.
 
+        ``future`` gets the first reply, or why none will come.
+        At ``deadline`` (an instant of ``now``) it gets :class:`~nats_mesh.wire.loop.Deadline`.
         :class:`OverloadedError` where 65,536 requests wait already.
         """
         if self._shut or len(self._calls) >= _MAX_PENDING:
             self._refuse(subject)
-        self._count += 1
-        reply = f"{inbox}{self._count}"
-        self._calls[reply] = (future, subject)
-        return reply
+        self._count = number = self._count + 1
+        self._calls[f"{inbox}{number}"] = (future, subject, deadline)
+        if deadline < self._look_at:
+            self._look(deadline)
+        return number
 
-    def forget(self, reply: str) -> None:
+    def _look(self, at: float) -> None:
+        """Look at ``at`` for waits that have ended.
+
+        One timer serves all waits: it stands at the first deadline, and moves only when it fires. A call that
+        is answered in time, as nearly all are, costs a comparison and no timer of its own.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = at
+        self._timer = call_later(max(0.0, at - self._now()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._look_at = first = math.inf
+        start = self._now()
+        for future, _, deadline in self._calls.values():
+            if deadline > start + _EARLY_S:
+                first = min(first, deadline)
+            elif not future.done():
+                future.set_exception(Deadline())
+        if first < math.inf:
+            # Of a large table every look takes a while; it is never more than a small share of the time.
+            self._look(max(first, start + _SHARE * (self._now() - start)))
+
+    def forget(self, inbox: str, number: int) -> None:
         """Nobody waits for a request of :meth:`expect` any more; a reply that still comes is counted as late."""
-        self._calls.pop(reply, None)
+        self._calls.pop(f"{inbox}{number}", None)
 
     def open(self, destination: str, sink: Sink) -> str:
         """As :meth:`expect`, for ``sink``, which may get several replies until it is closed."""
@@ -123,7 +160,7 @@ class ReplyMux:
         """Everyone who waits learns at once that the outcome is unknown."""
         calls, self._calls = self._calls, {}
         sinks, self._sinks = self._sinks, {}
-        for future, _ in calls.values():
+        for future, *_ in calls.values():
             if not future.done():
                 future.set_exception(self._lost(reason))
         for sink in sinks.values():
@@ -139,7 +176,7 @@ class ReplyMux:
         """A publish was refused: whoever published there learns it instead of timing out."""
         if operation != "publish":
             return
-        for future, published in self._calls.values():
+        for future, published, _ in self._calls.values():
             if published == subject and not future.done():
                 future.set_exception(self._denied(subject))
         for sink in list(self._sinks.values()):
@@ -154,6 +191,9 @@ class ReplyMux:
     def shut(self) -> None:
         """Leave the subscription; whoever still waits is told."""
         self._shut = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.on_disconnect("this client was closed")
         self._transport.remove_listener(self)
         self._transport.unsubscribe(self._subscription)

@@ -271,9 +271,9 @@ class NatsClient(Client):
         if not self._scheduled:
             self.schedule()
 
-    def append(self, line: bytes, headers: bytes, payload: bytes) -> None:
+    def append(self, head: bytes, payload: bytes) -> None:
         """As :meth:`put`, for a message in its parts, which are joined once, when they are written."""
-        self._out += (line, headers, payload, b"\r\n")
+        self._out += (head, payload, b"\r\n")
         if not self._scheduled:
             self.schedule()
 

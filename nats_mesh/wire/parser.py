@@ -38,6 +38,10 @@ OnControl: TypeAlias = Callable[[bytes], None]
 #: ``(subject, what a handler raised)``: called within the ``except`` that caught it.
 OnFailed: TypeAlias = Callable[[bytes, Exception], None]
 
+#: Where to look for the end of a line: what is longer has none.
+_LONGEST: Final = MAX_LINE + 2
+_CR: Final = ord("\r")
+_LF: Final = ord("\n")
 _MSG: Final = ord("M")
 _HMSG: Final = ord("H")
 
@@ -93,45 +97,50 @@ class Parser:
                 return
             data = b"".join(self._chunks)
             self._chunks = []
-        at = need = 0
+        at = need = messages = 0
         size = len(data)
         handlers = self._handlers
-        while at < size:
-            end = data.find(b"\r\n", at)
-            if (size if end < 0 else end) - at > MAX_LINE:
-                raise ProtocolError(f"a line of more than {MAX_LINE} bytes: {data[at : at + 80]!r}…")
-            if end < 0:
-                break
-            kind = data[at]
-            middle = start = end + 2
-            try:
-                if kind == _HMSG:
-                    fields = data[at + 5 : end].split(b" ")
-                    middle += int(fields[-2])
-                    reply = fields[2] if len(fields) == 5 else b""
-                elif kind == _MSG:
-                    fields = data[at + 4 : end].split(b" ")
-                    reply = fields[2] if len(fields) == 4 else b""
-                else:
-                    self._on_control(data[at:end])
-                    at = start
+        try:
+            while at < size:
+                end = data.find(b"\r\n", at, at + _LONGEST)
+                if end < 0:
+                    if size - at > MAX_LINE + 1:
+                        raise ProtocolError(f"a line of more than {MAX_LINE} bytes: {data[at : at + 80]!r}…")
+                    break
+                kind = data[at]
+                middle = start = end + 2
+                try:
+                    if kind == _HMSG:
+                        fields = data[at + 5 : end].split(b" ")
+                        middle += int(fields[-2])
+                        reply = fields[2] if len(fields) == 5 else b""
+                    elif kind == _MSG:
+                        fields = data[at + 4 : end].split(b" ")
+                        reply = fields[2] if len(fields) == 4 else b""
+                    else:
+                        self._on_control(data[at:end])
+                        at = start
+                        continue
+                    stop = start + int(fields[-1])
+                    handler = handlers.get(fields[1])
+                except (ValueError, IndexError):
+                    raise ProtocolError(
+                        f"a message line that cannot be read: {data[at:end][:200]!r}"
+                    ) from None
+                if not start <= middle <= stop or stop - start > MAX_MESSAGE:
+                    raise ProtocolError(f"sizes that cannot be: {data[at:end][:200]!r}")
+                if stop + 2 > size:
+                    need = stop + 2 - at
+                    break
+                if data[stop] != _CR or data[stop + 1] != _LF:
+                    raise ProtocolError(
+                        f"a message that does not end where it should: {data[at:end][:200]!r}"
+                    )
+                at = stop + 2
+                if handler is None:
+                    self._on_message(fields[1], fields[0], reply, data[start:middle], data[middle:stop])
                     continue
-                stop = start + int(fields[-1])
-                sid = fields[1]
-            except (ValueError, IndexError):
-                raise ProtocolError(f"a message line that cannot be read: {data[at:end][:200]!r}") from None
-            if not start <= middle <= stop or stop - start > MAX_MESSAGE:
-                raise ProtocolError(f"sizes that cannot be: {data[at:end][:200]!r}")
-            if stop + 2 > size:
-                need = stop + 2 - at
-                break
-            if not data.startswith(b"\r\n", stop):
-                raise ProtocolError(f"a message that does not end where it should: {data[at:end][:200]!r}")
-            handler = handlers.get(sid)
-            if handler is None:
-                self._on_message(sid, fields[0], reply, data[start:middle], data[middle:stop])
-            else:
-                self.messages += 1
+                messages += 1
                 try:
                     handler(fields[0].decode(), reply.decode(), data[start:middle], data[middle:stop])
                 # Nothing that a handler does may end the reading: it is handed over, to be logged and counted.
@@ -139,7 +148,8 @@ class Parser:
                     if self._on_failed is None:
                         raise
                     self._on_failed(fields[0], error)
-            at = stop + 2
+        finally:
+            self.messages += messages
         if at < size:
             self._chunks = [data[at:] if at else data]
             self._have = size - at

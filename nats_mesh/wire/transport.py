@@ -19,6 +19,7 @@ __all__ = [
     "Connector",
     "Listener",
     "MessageHandler",
+    "Send",
     "Subscription",
     "Transport",
     "TransportStats",
@@ -30,6 +31,10 @@ __all__ = [
 #: ``handler(subject, reply, header_block, payload)``: runs on the event loop, must not block; what it
 #: raises is logged and counted by the transport, never lost and never able to stop the reader.
 MessageHandler: TypeAlias = Callable[[str, str, bytes, bytes], None]
+
+
+#: ``send(head, payload)``, see :attr:`Transport.send`.
+Send: TypeAlias = Callable[[str, bytes], None]
 
 
 class ConnectOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +134,15 @@ class Transport(Protocol):
     def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
         """Write one message, in order. :class:`DisconnectedError` (executed: no) while away;
         :class:`CallError` RESOURCE_EXHAUSTED where header block and payload exceed :attr:`max_payload`."""
+
+    @property
+    def send(self) -> Send | None:
+        """Writes a message that is a command already, or ``None`` where the transport takes no commands.
+
+        It stands beside :meth:`publish` because both sides of every call use it: one text for subject, inbox and
+        header block is half the work of three. ``send(head, payload)``: ``head`` is the command line and the header
+        block; its line must be within what a server takes. Raises as :meth:`publish` does.
+        """
 
     def subscribe(self, subject: str, handler: MessageHandler, queue: str = "") -> Subscription:
         """Register interest; it stands again after each reconnect. In effect once :meth:`fence` returns."""

@@ -380,14 +380,23 @@ async def test_an_error_over_the_servers_limit_still_arrives(bus: Bus) -> None:
 async def _room(bus: Bus, transport: Transport, monkeypatch: pytest.MonkeyPatch, where: str) -> int:
     """How many bytes of payload fit beside the header block that ``transport`` writes on such subjects."""
     blocks: list[int] = []
-    publish = transport.publish
+    publish, send = transport.publish, transport.send
 
     def spy(subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
         if where in subject:
             blocks.append(len(headers))
         publish(subject, payload, reply, headers)
 
+    def spy_on_commands(head: str, payload: bytes) -> None:
+        line, _, block = head.partition("\r\n")
+        if where in line.split(" ")[1]:
+            blocks.append(len(block))
+        assert send is not None
+        send(head, payload)
+
     monkeypatch.setattr(transport, "publish", spy)
+    if send is not None:
+        monkeypatch.setattr(transport, "send", spy_on_commands)
     await bus.mesh.call("TestService.length", b"", timeout=60.0)
     request = blocks[-1]
     await bus.mesh.call("TestService.sized", 1, returns=bytes, timeout=60.0)

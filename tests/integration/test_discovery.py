@@ -526,9 +526,9 @@ async def test_an_instance_leaves_in_order(bus: Bus) -> None:
             commands.append(command.split(b"\r\n")[0].decode())
             put(command)
 
-        def record_parts(line: bytes, headers: bytes, payload: bytes) -> None:
-            commands.append(line.split(b"\r\n")[0].decode())
-            append(line, headers, payload)
+        def record_parts(head: bytes, payload: bytes) -> None:
+            commands.append(head.split(b"\r\n")[0].decode())
+            append(head, payload)
 
         async def record_ping(future: Any = None) -> None:
             commands.append("PING")

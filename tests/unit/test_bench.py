@@ -199,6 +199,7 @@ def test_arguments_make_a_plan() -> None:
     ("arguments", "said"),
     [
         (["--peers", "meshh"], "no peer meshh; there are nats-py"),
+        (["--peers", ""], "no peer of no name; there are nats-py"),
         (["--sizes", "128,big"], "no list of whole numbers"),
         (["--in-flight", "0"], "no list of whole numbers"),
         (["--seconds", "-1"], "no number above 0"),

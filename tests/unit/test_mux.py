@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -49,7 +50,7 @@ class Table:
     def __init__(self, caller: MemoryTransport, server: MemoryTransport) -> None:
         self.caller = caller
         self.server = server
-        self.mux = ReplyMux(caller)
+        self.mux = ReplyMux(caller, time.monotonic)
 
     async def answer(self, inbox: str, *payloads: bytes) -> None:
         """Publish to ``inbox`` and wait until that has arrived."""
