@@ -35,7 +35,6 @@ from nats_mesh.exchange import (
     UsualReplies,
     decode_value,
     encode_value,
-    plain_block,
     plain_head,
     request_block,
 )
@@ -53,6 +52,7 @@ from nats_mesh.model import (
 )
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
+from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.loop import CancelledError, Deadline, TaskPool, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import decode_error, is_error
@@ -219,6 +219,11 @@ class Client:
             idempotency_key,
             priority,
             known.subject,
+            self._chain is None
+            and headers is None
+            and priority is None
+            and idempotency_key is None
+            and (parent is None or parent.passes_on_trace_alone),
         )
         if self._chain is not None:
             request.resolved = (known, parent)
@@ -265,19 +270,9 @@ class Client:
                 future = self._new_future()
                 number = mux.expect(known.inbox, subject, future, request.deadline)
                 try:
-                    if send is not None and subject is known.subject and plain_block(request, parent, codec):
-                        send(
-                            plain_head(
-                                known.line,
-                                number,
-                                len(payload),
-                                parent,
-                                remaining_s=remaining,
-                                now=now,
-                                rng=self._rng,
-                            ),
-                            payload,
-                        )
+                    if request.plain and codec is JSON and send is not None and subject is known.subject:
+                        size = len(payload)
+                        send(plain_head(known.line, number, size, parent, remaining, now, self._rng), payload)
                     else:
                         block = request_block(
                             request, parent, codec, remaining_s=remaining, now=now, rng=self._rng

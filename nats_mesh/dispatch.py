@@ -124,14 +124,14 @@ class Dispatcher:
         if route is None:
             self._drop("malformed", subject)
             return
-        own = reply.startswith(route.inbox) and reply != route.inbox
-        if not own and not reply_allowed(reply, route.caller, enforced=self._enforced):
+        if (not reply.startswith(route.inbox) or reply == route.inbox) and not reply_allowed(
+            reply, route.caller, enforced=self._enforced
+        ):
             self._drop("forged", subject)
-            return
-        if route.served is None:
+        elif route.served is None:
             self._refuse_unknown(reply, route)
-            return
-        self._admit(route.served, route, reply, headers, payload)
+        else:
+            self._admit(route.served, route, reply, headers, payload)
 
     def on_plain(self, served: Served, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on a plain subject that an endpoint serves; nobody's identity is known there."""

@@ -15,10 +15,10 @@ from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
 from nats_mesh.core.trace import format_traceparent, parse_traceparent
 from nats_mesh.endpoint import Contract
 from nats_mesh.errors import CodecError, ConfigError
-from nats_mesh.model import CONTROL, NO_HEADERS, PRIORITIES, Request
+from nats_mesh.model import CONTROL, PRIORITIES, Request
 from nats_mesh.telemetry.stats import Series
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.codecs import CODECS, JSON, RAW, RAW_TYPES, Codec, by_content_type, check_codec
+from nats_mesh.wire.codecs import AS_IT_IS, CODECS, JSON, RAW, Codec, by_content_type, check_codec
 
 __all__ = [
     "Target",
@@ -26,7 +26,6 @@ __all__ = [
     "UsualReply",
     "decode_value",
     "encode_value",
-    "plain_block",
     "plain_head",
     "raw_reply_decoder",
     "reply_decoder",
@@ -88,38 +87,31 @@ class Target:
             return reply_decoder(codec, codec is not JSON, returns)(body)
 
 
-def plain_block(request: Request, parent: Context | None, codec: Codec) -> bool:
-    """Whether a request has nothing to say but the time and the trace: what most have."""
-    return (
-        codec is JSON
-        and request.headers is NO_HEADERS
-        and (parent is None or parent.passes_on_trace_alone)
-        and request.priority is None
-        and request.idempotency_key is None
-        and request.attempt == 1
-    )
-
-
 def plain_head(
     line: str,
     number: int,
     size: int,
     parent: Context | None,
-    *,
     remaining_s: float,
     now: float,
     rng: random.Random,
 ) -> str:
-    """A whole command for a request of which :func:`plain_block` holds: the same block as :func:`request_block`'s."""
+    """A whole command for a request that has nothing to say but the time and the trace: what most have.
+
+    ``line`` is the target's, ``number`` the reply's, ``size`` the payload's. The header block is the one that
+    :func:`request_block` makes, in one text with the line before it.
+    """
     times = f"{int(remaining_s * 1000.0) or 1}\r\nMesh-Sent-Ms: {int(now * 1000.0)}"
-    length = len(times) + _PLAIN_LENGTH
     if parent is None:
-        trace = f"{rng.randbytes(24).hex('-', -16)}-00"
+        trace = rng.randbytes(24).hex("-", -16)
+        flags = "00"
     else:
-        trace = f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}-{'01' if parent.trace.sampled else '00'}"
+        trace = f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}"
+        flags = "01" if parent.trace.sampled else "00"
+    length = len(times) + _PLAIN_LENGTH
     return (
         f"{line}{number} {length} {length + size}\r\nNATS/1.0\r\nMesh-Timeout-Ms: {times}\r\n"
-        f"traceparent: 00-{trace}\r\n\r\n"
+        f"traceparent: 00-{trace}-{flags}\r\n\r\n"
     )
 
 
@@ -196,11 +188,9 @@ def _plain_value(what: str, value: str) -> str:
 
 def encode_value(label: str, value: Any, name: str) -> tuple[bytes, Codec]:
     """The body and the codec it is in; bytes travel raw, ``None`` as an empty body. :class:`CodecError` else."""
-    if value is None:
-        return b"", check_codec(name)
     codec = CODECS.get(name) or check_codec(name)
-    if isinstance(value, RAW_TYPES):
-        return bytes(value), RAW
+    if isinstance(value, AS_IT_IS):
+        return (b"", codec) if value is None else (bytes(value), RAW)
     try:
         return codec.raw_encode(value), codec
     # Whatever is wrong, the careful way says it.

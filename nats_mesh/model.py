@@ -274,6 +274,8 @@ class Request(msgspec.Struct, eq=False):
     idempotency_key: str | None = None
     priority: Priority | None = None
     subject: str = ""
+    #: The client's own: whether there is nothing to say in headers but the time and the trace.
+    plain: bool = False
     route: str = "all"
     instance: str = ""
     attempt: int = 1

@@ -46,7 +46,8 @@ class Replier:
         if isinstance(result, RAW_TYPES):
             codec, body = RAW, bytes(result)
         else:
-            codec = self._default if codec is RAW else codec
+            if codec is RAW:
+                codec = self._default
             try:
                 body = codec.raw_encode(result)
             # Whatever is wrong, the careful way says it.

@@ -26,15 +26,11 @@ class DeadlineGate:
         self._gauge = gauge
 
     def enter(self, call: Arrival) -> Refusal | None:
-        sent_s: float | None
         usual = h.usual_request(call.headers)
         if usual is not None:
-            timeout, sent = usual.groups()
-            timeout_s = int(timeout) / 1000.0
-            sent_s = int(sent) / 1000.0
             call.plain = True
-            if timeout_s > MAX_TIMEOUT_S:
-                timeout_s = MAX_TIMEOUT_S
+            timeout_s = int(usual[1]) / 1000.0
+            sent_ms: int | None = int(usual[2])
         else:
             try:
                 timeout_ms = h.int_field(call.headers, h.TIMEOUT_MS)
@@ -42,17 +38,16 @@ class DeadlineGate:
                 attempt = h.int_field(call.headers, h.ATTEMPT)
             except ValueError as error:
                 return Refusal(Status.INVALID_ARGUMENT, Refused.INVALID, str(error))
-            timeout_s = (
-                self.default_timeout_s if timeout_ms is None else min(timeout_ms / 1000.0, MAX_TIMEOUT_S)
-            )
-            sent_s = None if sent_ms is None else sent_ms / 1000.0
+            timeout_s = self.default_timeout_s if timeout_ms is None else timeout_ms / 1000.0
             if attempt is not None:
                 call.attempt = max(1, attempt)
-        reply = call.reply
-        if sent_s is None or reply.count(".") != _INBOX_DOTS:
+        if timeout_s > MAX_TIMEOUT_S:
+            timeout_s = MAX_TIMEOUT_S
+        connection, _, number = call.reply.rpartition(".")
+        if sent_ms is None or not number or connection.count(".") != _INBOX_DOTS - 1:
             age_s = call.stall_s
         else:
-            age_s = self._gauge.age(reply[: reply.rfind(".")], sent_s, call.received, call.stall_s)
+            age_s = self._gauge.age(connection, sent_ms / 1000.0, call.received, call.stall_s)
         call.deadline = call.received + timeout_s - age_s
         now = call.started or call.received
         if call.deadline <= now:

@@ -30,7 +30,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from nats_mesh.errors import ConfigError
-from nats_mesh.wire.parser import Parser, ProtocolError
+from nats_mesh.wire.parser import NotTextError, Parser, ProtocolError
 from nats_mesh.wire.socket_feed import SocketFeed, take_over
 from nats_mesh.wire.transport import MessageHandler, TransportStats
 
@@ -160,7 +160,7 @@ class NatsClient(Client):
     def __init__(self, owner: Owner) -> None:
         super().__init__()
         self.owner = owner
-        self.handlers: dict[bytes, MessageHandler] = {}
+        self.handlers: dict[str, MessageHandler] = {}
         self.reader = _Reader(self)
         self._ps: Any = self.reader
         self._out: list[bytes] = []
@@ -197,14 +197,14 @@ class NatsClient(Client):
         self._ended = self._ended or error
         self._left.set()
 
-    def on_failed(self, subject: bytes, error: Exception) -> None:
+    def on_failed(self, subject: str, error: Exception) -> None:
         """A handler raised; whatever it was would silently end the reader: it is logged and counted."""
         stats = self.owner.stats
-        if isinstance(error, UnicodeDecodeError):
-            stats.dropped_not_text += 1  # a subject or inbox that is no text is nobody's of the mesh
+        if isinstance(error, NotTextError):
+            stats.dropped_not_text += 1
             return
         stats.dropped_handler_errors += 1
-        log.exception("a message on %s could not be handled", subject.decode("utf-8", "replace"))
+        log.exception("a message on %a could not be handled", subject)
 
     def on_pong(self) -> None:
         """The server has processed everything that was written before the ping."""

@@ -210,7 +210,7 @@ class NatsTransport:
         sid = client._sid
         # nats-py replays its own table after a reconnect, so the entry must be one of its own.
         client._subs[sid] = NatsSubscription(client, sid, subject, queue=queue)
-        client.handlers[b"%d" % sid] = handler
+        client.handlers[str(sid)] = handler
         self._fresh[sid] = (self._denied, subject)
         if client.is_connected:
             client.put(
@@ -223,7 +223,7 @@ class NatsTransport:
         client._subs.pop(subscription.sid, None)
         self._fresh.pop(subscription.sid, None)
         if not client.is_connected:
-            client.handlers.pop(b"%d" % subscription.sid, None)
+            client.handlers.pop(str(subscription.sid), None)
             return
         client.put(f"UNSUB {subscription.sid}\r\n".encode())
         # What the server sent before it saw the UNSUB is still handled; forgotten once it answers a ping.
@@ -317,7 +317,7 @@ class NatsTransport:
 
     def _forget(self, sids: list[int]) -> None:
         for sid in sids:
-            self._client.handlers.pop(b"%d" % sid, None)
+            self._client.handlers.pop(str(sid), None)
 
     def denied(self, operation: str, subject: str) -> None:
         """The server refused a publish or a subscription."""

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_LINE",
     "MAX_MESSAGE",
     "Handler",
+    "NotTextError",
     "OnControl",
     "OnFailed",
     "OnMessage",
@@ -36,7 +37,7 @@ OnMessage: TypeAlias = Callable[[bytes, bytes, bytes, bytes, bytes], None]
 #: One line that is no message (INFO, PING, PONG, +OK, -ERR), without its end.
 OnControl: TypeAlias = Callable[[bytes], None]
 #: ``(subject, what a handler raised)``: called within the ``except`` that caught it.
-OnFailed: TypeAlias = Callable[[bytes, Exception], None]
+OnFailed: TypeAlias = Callable[[str, Exception], None]
 
 #: Where to look for the end of a line: what is longer has none.
 _LONGEST: Final = MAX_LINE + 2
@@ -50,11 +51,16 @@ class ProtocolError(Exception):
     """What came is not the NATS protocol; the connection cannot be read any further."""
 
 
+class NotTextError(Exception):
+    """A message was for a handler, but its subject or inbox is no text."""
+
+
 class Parser:
     """Feed it what the socket gives.
 
     A message goes straight to the handler of its subscription id in ``handlers``, or to ``on_message``;
-    fields that are empty or missing are empty there. What a handler raises goes to ``on_failed`` and
+    fields that are empty or missing are empty there. A message whose subject or inbox
+    is no UTF-8 reaches no handler. What one raises (and that, as :class:`NotTextError`) goes to ``on_failed`` and
     harms nobody else; the other callbacks must not raise.
     """
 
@@ -66,12 +72,12 @@ class Parser:
         self,
         on_message: OnMessage,
         on_control: OnControl,
-        handlers: Mapping[bytes, Handler] | None = None,
+        handlers: Mapping[str, Handler] | None = None,
         on_failed: OnFailed | None = None,
     ) -> None:
         self._on_message = on_message
         self._on_control = on_control
-        self._handlers: Mapping[bytes, Handler] = {} if handlers is None else handlers
+        self._handlers: Mapping[str, Handler] = {} if handlers is None else handlers
         self._on_failed = on_failed
         #: How many messages went to a handler so far.
         self.messages = 0
@@ -99,50 +105,48 @@ class Parser:
             self._chunks = []
         at = need = messages = 0
         size = len(data)
-        handlers = self._handlers
+        find, handlers = data.find, self._handlers
         try:
             while at < size:
-                end = data.find(b"\r\n", at, at + _LONGEST)
+                end = find(b"\r\n", at, at + _LONGEST)
                 if end < 0:
                     if size - at > MAX_LINE + 1:
                         raise ProtocolError(f"a line of more than {MAX_LINE} bytes: {data[at : at + 80]!r}…")
                     break
-                kind = data[at]
-                middle = start = end + 2
+                start = end + 2
                 try:
-                    if kind == _HMSG:
-                        fields = data[at + 5 : end].split(b" ")
-                        middle += int(fields[-2])
-                        reply = fields[2] if len(fields) == 5 else b""
-                    elif kind == _MSG:
-                        fields = data[at + 4 : end].split(b" ")
-                        reply = fields[2] if len(fields) == 4 else b""
+                    if data[at] == _HMSG:  # what the mesh sends: text, with a header block
+                        fields = data[at + 5 : end].decode("ascii").split(" ")
+                        middle, stop = start + int(fields[-2]), start + int(fields[-1])
+                    elif data[at] == _MSG:
+                        fields = data[at + 4 : end].decode("ascii").split(" ")
+                        middle, stop = start, start + int(fields[-1])
                     else:
                         self._on_control(data[at:end])
                         at = start
                         continue
-                    stop = start + int(fields[-1])
                     handler = handlers.get(fields[1])
                 except (ValueError, IndexError):
-                    raise ProtocolError(
-                        f"a message line that cannot be read: {data[at:end][:200]!r}"
-                    ) from None
-                if not start <= middle <= stop or stop - start > MAX_MESSAGE:
+                    fields, middle, stop, handler = self._odd(data, at, end)
+                if not start <= middle <= stop:
                     raise ProtocolError(f"sizes that cannot be: {data[at:end][:200]!r}")
                 if stop + 2 > size:
+                    if stop - start > MAX_MESSAGE:
+                        raise ProtocolError(f"a message that is too large: {data[at:end][:200]!r}")
                     need = stop + 2 - at
                     break
                 if data[stop] != _CR or data[stop + 1] != _LF:
                     raise ProtocolError(
                         f"a message that does not end where it should: {data[at:end][:200]!r}"
                     )
+                reply = fields[2] if len(fields) == (5 if data[at] == _HMSG else 4) else ""
                 at = stop + 2
                 if handler is None:
-                    self._on_message(fields[1], fields[0], reply, data[start:middle], data[middle:stop])
+                    self._foreign(fields, reply, data[start:middle], data[middle:stop])
                     continue
                 messages += 1
                 try:
-                    handler(fields[0].decode(), reply.decode(), data[start:middle], data[middle:stop])
+                    handler(fields[0], reply, data[start:middle], data[middle:stop])
                 # Nothing that a handler does may end the reading: it is handed over, to be logged and counted.
                 except Exception as error:
                     if self._on_failed is None:
@@ -156,3 +160,26 @@ class Parser:
             self._need = need or self._have + 1
         else:
             self._have = self._need = 0
+
+    def _odd(self, data: bytes, at: int, end: int) -> tuple[list[str], int, int, Handler | None]:
+        """A message line that is not ASCII, or none at all: fields, sizes, and a handler where it is text."""
+        line = data[at:end]
+        kind, *fields = line.split(b" ")
+        try:
+            middle = end + 2 + (int(fields[-2]) if kind[:1] == b"H" else 0)
+            stop = end + 2 + int(fields[-1])
+            sid = fields[1].decode("utf-8", "surrogateescape")
+        except (ValueError, IndexError):
+            raise ProtocolError(f"a message line that cannot be read: {line[:200]!r}") from None
+        try:
+            return [field.decode() for field in fields], middle, stop, self._handlers.get(sid)
+        except UnicodeDecodeError:
+            return [field.decode("utf-8", "surrogateescape") for field in fields], middle, stop, None
+
+    def _foreign(self, fields: list[str], reply: str, headers: bytes, payload: bytes) -> None:
+        """A message that no handler gets: of a subscription unknown here, or to a subject that is no text."""
+        if fields[1] in self._handlers and self._on_failed is not None:
+            self._on_failed(fields[0], NotTextError("its subject or inbox is no UTF-8"))
+            return
+        subject, sid = (field.encode("utf-8", "surrogateescape") for field in fields[:2])
+        self._on_message(sid, subject, reply.encode("utf-8", "surrogateescape"), headers, payload)

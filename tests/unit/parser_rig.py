@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
-from nats_mesh.wire.parser import Handler, Parser, ProtocolError
+from nats_mesh.wire.parser import Handler, NotTextError, Parser, ProtocolError
 
 __all__ = [
     "ENTRIES",
@@ -57,19 +57,19 @@ def _plain() -> tuple[Parsing, list[Event]]:
     return Parser(lambda *message: seen.append(message), seen.append), seen
 
 
-class _Everyone(Mapping[bytes, Handler]):
+class _Everyone(Mapping[str, Handler]):
     """A handler for whatever subscription id comes."""
 
     def __init__(self, seen: list[Event]) -> None:
         self._seen = seen
 
-    def __getitem__(self, sid: bytes) -> Handler:
+    def __getitem__(self, sid: str) -> Handler:
         def handle(subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-            self._seen.append((sid, subject.encode(), reply.encode(), headers, payload))
+            self._seen.append((sid.encode(), subject.encode(), reply.encode(), headers, payload))
 
         return handle
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[str]:
         return iter(())
 
     def __len__(self) -> int:
@@ -79,8 +79,8 @@ class _Everyone(Mapping[bytes, Handler]):
 def _handled() -> tuple[Parsing, list[Event]]:
     seen: list[Event] = []
 
-    def failed(subject: bytes, error: Exception) -> None:
-        if not isinstance(error, UnicodeDecodeError):
+    def failed(subject: str, error: Exception) -> None:
+        if not isinstance(error, NotTextError):
             raise error
 
     def nobody(*message: bytes) -> None:

@@ -65,6 +65,7 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Desk:
+    """Where the work is done."""
     return Desk()
 
 
@@ -76,14 +77,17 @@ def broken() -> list[BaseException]:
 
 @pytest.fixture
 async def pool(desk: Desk, broken: list[BaseException]) -> EagerPool[Call]:
+    """What is tested."""
     return EagerPool(desk, broken.append)
 
 
 async def at_once(value: str = "") -> str:
+    """Work that need not wait."""
     return value
 
 
 async def turns(count: int = 5) -> None:
+    """Let the loop turn."""
     for _ in range(count):
         await asyncio.sleep(0)
 
