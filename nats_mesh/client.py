@@ -52,7 +52,6 @@ from nats_mesh.model import (
 )
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.loop import CancelledError, Deadline, TaskPool, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import decode_error, is_error
@@ -146,7 +145,10 @@ class Client:
         parent: Context | None = None,
     ) -> Any:
         """One call, see :meth:`nats_mesh.mesh.Mesh.call`: as :meth:`request`, for the value alone."""
-        known, request, parent = self._prepare(target, value, returns, parent, **options)
+        if options:
+            known, request, parent = self._prepare(target, value, returns, parent, **options)
+        else:
+            known, request, parent = self._prepare(target, value, returns, parent)
         if self._chain is not None:
             return (await self._chain(request)).value
         return (await self._send(known, request, parent))[2]
@@ -270,9 +272,10 @@ class Client:
                 future = self._new_future()
                 number = mux.expect(known.inbox, subject, future, request.deadline)
                 try:
-                    if request.plain and codec is JSON and send is not None and subject is known.subject:
+                    if request.plain and send is not None and subject is known.subject:
                         size = len(payload)
-                        send(plain_head(known.line, number, size, parent, remaining, now, self._rng), payload)
+                        head = plain_head(known.line, number, size, codec, parent, remaining, now, self._rng)
+                        send(head, payload)
                     else:
                         block = request_block(
                             request, parent, codec, remaining_s=remaining, now=now, rng=self._rng

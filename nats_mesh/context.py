@@ -67,7 +67,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     attempt: int
     deadline: float
     raw_headers: bytes = b""
-    #: Whether the headers hold nothing but the time left, the caller's clock and a trace.
+    #: Whether the headers hold nothing but the time left, the caller's clock, a trace and a codec.
     _plain: bool = False
     #: Whether the call has ended. A task that it left behind may go on calling, without its deadline.
     over: bool = False

@@ -193,6 +193,14 @@ class Dispatcher:
 
     # -- running ------------------------------------------------------------------------------------
 
+    def opened(self) -> None:
+        """Calls are taken from the queue: their answers are written together."""
+        self._transport.cork()
+
+    def rested(self) -> None:
+        """The queue is empty, or goes on in another turn."""
+        self._transport.uncork()
+
     def first(self, call: Arrival) -> Held | None:
         """Let a call in and start its handler; ``None`` where that was all of it. Runs in the call's own context."""
         served: Served = call.kind
@@ -211,9 +219,11 @@ class Dispatcher:
         call.leave = served.leave
         coroutine: Any = None
         try:
-            call.codec = (
-                JSON if call.plain or not call.headers else by_content_type(h.content_type(call.headers))
-            )
+            if call.plain:
+                kind = call.content_type
+                call.codec = JSON if kind is None else by_content_type(kind)
+            else:
+                call.codec = by_content_type(h.content_type(call.headers)) if call.headers else JSON
             value = self._value(served, call)
             context = call.context = Context(
                 self._home or self._make_home(),

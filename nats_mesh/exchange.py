@@ -91,12 +91,13 @@ def plain_head(
     line: str,
     number: int,
     size: int,
+    codec: Codec,
     parent: Context | None,
     remaining_s: float,
     now: float,
     rng: random.Random,
 ) -> str:
-    """A whole command for a request that has nothing to say but the time and the trace: what most have.
+    """A whole command for a request that has nothing to say but the time, the trace and its codec: what most have.
 
     ``line`` is the target's, ``number`` the reply's, ``size`` the payload's. The header block is the one that
     :func:`request_block` makes, in one text with the line before it.
@@ -108,13 +109,19 @@ def plain_head(
     else:
         trace = f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}"
         flags = "01" if parent.trace.sampled else "00"
-    length = len(times) + _PLAIN_LENGTH
+    kind = _PLAIN_KINDS[codec.name]
+    length = len(times) + len(kind) + _PLAIN_LENGTH
     return (
         f"{line}{number} {length} {length + size}\r\nNATS/1.0\r\nMesh-Timeout-Ms: {times}\r\n"
-        f"traceparent: 00-{trace}-{flags}\r\n\r\n"
+        f"traceparent: 00-{trace}-{flags}\r\n{kind}\r\n"
     )
 
 
+#: How a plain block says its codec.
+_PLAIN_KINDS = {
+    codec.name: "" if codec is JSON else f"content-type: {codec.content_type}\r\n"
+    for codec in CODECS.values()
+}
 #: The length of a plain block, without its two times.
 _PLAIN_LENGTH = len("NATS/1.0\r\nMesh-Timeout-Ms: \r\ntraceparent: 00--00\r\n\r\n") + 32 + 1 + 16
 

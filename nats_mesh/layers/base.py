@@ -50,10 +50,11 @@ class Arrival(msgspec.Struct, eq=False):
     instance_addressed: bool = False
     #: When it was taken from the queue to be served, where it was in one.
     started: float = 0.0
-    #: Set by the deadline gate; ``plain``: the headers hold nothing but time, clock and trace.
+    #: Set by the deadline gate; ``plain``: the headers hold nothing but time, clock, trace and codec.
     deadline: float = 0.0
     attempt: int = 1
     plain: bool = False
+    content_type: bytes | None = None
     #: What its handler knows of it, and the codec it is answered in.
     context: Any = None
     codec: Any = None

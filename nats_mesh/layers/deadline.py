@@ -29,6 +29,7 @@ class DeadlineGate:
         usual = h.usual_request(call.headers)
         if usual is not None:
             call.plain = True
+            call.content_type = usual[3]
             timeout_s = int(usual[1]) / 1000.0
             sent_ms: int | None = int(usual[2])
         else:

@@ -45,6 +45,12 @@ T_contra = TypeVar("T_contra", bound=Item, contravariant=True)
 class Work(Protocol[T_contra]):
     """What is to be done with a call; nothing of it may raise, except KeyboardInterrupt."""
 
+    def opened(self) -> None:
+        """Calls are about to be taken from the queue, in this turn of the loop."""
+
+    def rested(self) -> None:
+        """That was all of them for this turn."""
+
     def first(self, item: T_contra) -> Held | None:
         """Start a call, in a context of its own; ``None`` where it is over already."""
 
@@ -95,22 +101,14 @@ class EagerPool(Generic[T]):
 
     async def _run(self) -> None:
         """Take calls from the queue until one has to wait."""
-        queue, first, context = self.queue, self._work.first, self._base.copy
         me = asyncio.current_task()
         try:
             while True:
-                while queue:
-                    item = queue.popleft()
-                    if item.kind.waits:
-                        self._starting[id(item)] = item
-                        self.tasks.add(self._task(self._single(item)))
-                        continue
-                    own = context()
-                    held = own.run(first, item)
-                    if held is not None:
-                        self._hand_over(me)
-                        await self._hold(item, own, held)
-                        return
+                waiting = self._take()
+                if waiting is not None:
+                    self._hand_over(me)
+                    await self._hold(*waiting)
+                    return
                 if self._empty is not None and not self.tasks:
                     self._empty.set()
                     self._empty = None
@@ -123,6 +121,25 @@ class EagerPool(Generic[T]):
         finally:
             if self._runner is me:  # it was stopped, or something is broken: the queue goes on
                 self._runner = self._task(self._run()) if self.queue else None
+
+    def _take(self) -> tuple[T, contextvars.Context, Held] | None:
+        """Run what is in the queue; the first that has to wait, if one does."""
+        queue, first, context = self.queue, self._work.first, self._base.copy
+        self._work.opened()
+        try:
+            while queue:
+                item = queue.popleft()
+                if item.kind.waits:
+                    self._starting[id(item)] = item
+                    self.tasks.add(self._task(self._single(item)))
+                    continue
+                own = context()
+                held = own.run(first, item)
+                if held is not None:
+                    return item, own, held
+        finally:
+            self._work.rested()
+        return None
 
     def _hand_over(self, task: asyncio.Task[None] | None) -> None:
         """``task`` belongs to the call it runs from now on."""

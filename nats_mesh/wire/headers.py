@@ -67,10 +67,10 @@ TRACESTATE = _key("tracestate")
 BAGGAGE = _key("baggage")
 
 _MAX_INT_DIGITS = 15
-#: The header block of most requests: time left, the caller's clock, and a trace; nothing else.
+#: The header block of most requests: time left, the caller's clock, a trace, perhaps a codec; nothing else.
 usual_request = re.compile(
     rb"NATS/1\.0\r\nMesh-Timeout-Ms: ([0-9]{1,15})\r\nMesh-Sent-Ms: ([0-9]{1,15})\r\n"
-    rb"traceparent: [0-9a-f-]{55}\r\n\r\n"
+    rb"traceparent: [0-9a-f-]{55}\r\n(?:content-type: ([a-z/-]{1,64})\r\n)?\r\n"
 ).fullmatch
 
 

@@ -134,6 +134,12 @@ class MemoryTransport:
     def send(self) -> None:
         return None
 
+    def cork(self) -> None:
+        """Messages are handed over one by one."""
+
+    def uncork(self) -> None:
+        """Nothing was kept."""
+
     def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
         if not self.connected:
             raise seam.disconnected("closed" if self._closed else "cut off", self.server)

@@ -277,6 +277,10 @@ class NatsClient(Client):
         if not self._scheduled:
             self.schedule()
 
+    def cork(self) -> None:
+        """Keep what is appended: whoever appends now says when it is to be written (:meth:`flush_out`)."""
+        self._scheduled = True
+
     def schedule(self) -> None:
         """Write what is appended in the loop's next turn."""
         self._scheduled = True

@@ -174,6 +174,12 @@ class NatsTransport:
     def reconnect_grace_s(self) -> float:
         return 2.0 if len(self._client._server_pool) > 1 else 0.05
 
+    def cork(self) -> None:
+        self._client.cork()
+
+    def uncork(self) -> None:
+        self._client.flush_out()
+
     def send(self, head: str, payload: bytes) -> None:
         client = self._client
         if not self._up or len(head) + len(payload) > client._max_payload:

@@ -144,6 +144,12 @@ class Transport(Protocol):
         block; its line must be within what a server takes. Raises as :meth:`publish` does.
         """
 
+    def cork(self) -> None:
+        """Keep what is published until :meth:`uncork`, which follows in the same turn of the loop."""
+
+    def uncork(self) -> None:
+        """Write what was kept, now."""
+
     def subscribe(self, subject: str, handler: MessageHandler, queue: str = "") -> Subscription:
         """Register interest; it stands again after each reconnect. In effect once :meth:`fence` returns."""
 

@@ -40,6 +40,13 @@ class Desk:
 
     def __init__(self) -> None:
         self.ended: list[Call] = []
+        self.open = False
+
+    def opened(self) -> None:
+        self.open = True
+
+    def rested(self) -> None:
+        self.open = False
 
     def first(self, item: Call) -> Held | None:
         coroutine = item.work()
