@@ -41,11 +41,9 @@ from nats_mesh.exchange import (
 from nats_mesh.layers.stack import compose
 from nats_mesh.model import (
     NO_HEADERS,
-    HeadersLike,
     Interceptor,
     Next,
     OwnHeaders,
-    Priority,
     Reply,
     Request,
     check_name,
@@ -175,13 +173,14 @@ class Client:
         returns: Any,
         parent: Context | None,
         *,
-        timeout: float | None = None,
-        headers: HeadersLike | None = None,
-        raises: tuple[type[Exception], ...] | type[Exception] = (),
-        idempotent: bool | None = None,
-        idempotency_key: str | None = None,
-        priority: Priority | None = None,
-        codec: str | None = None,
+        # Whatever the user gave: what it should have been is for the checks below to say.
+        timeout: Any = None,
+        headers: Any = None,
+        raises: Any = (),
+        idempotent: Any = None,
+        idempotency_key: Any = None,
+        priority: Any = None,
+        codec: Any = None,
     ) -> tuple[Target, Request, Context | None]:
         """What a call is made of, out of its arguments and what is known of its target."""
         try:
@@ -255,7 +254,8 @@ class Client:
         subject and a service of the NATS Services API does on one of its own.
         """
         start = self._now()
-        mux, send = self.mux, self.transport.send
+        mux, transport = self.mux, self.transport
+        send = transport.send
         series = known.series
         series.in_flight += 1
         status = _UNKNOWN
@@ -263,15 +263,19 @@ class Client:
         try:
             payload, codec = encode_value(known.label, request.value, request.codec)
             while True:
-                if not self.transport.ready:
+                if not transport.ready:
                     await self._become_ready(request.deadline)
                 now = self._now()
                 remaining = request.deadline - now
                 if remaining <= 0:
                     raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
                 future = self._new_future()
+                alone = not mux.pending
                 number = mux.expect(known.inbox, subject, future, request.deadline)
                 try:
+                    # Who waits alone has nobody to share a write with: another turn of the loop only costs time.
+                    if alone:
+                        transport.cork()
                     if request.plain and send is not None and subject is known.subject:
                         size = len(payload)
                         head = plain_head(known.line, number, size, codec, parent, remaining, now, self._rng)
@@ -280,11 +284,15 @@ class Client:
                         block = request_block(
                             request, parent, codec, remaining_s=remaining, now=now, rng=self._rng
                         )
-                        self.transport.publish(subject, payload, f"{known.inbox}{number}", block)
+                        transport.publish(subject, payload, f"{known.inbox}{number}", block)
+                    if alone:
+                        transport.uncork()
                     headers, body = await future
                 # The mux forgets by itself who got a reply; whatever else ends the wait, it must be told.
                 except BaseException as error:  # noqa: BLE001
                     mux.forget(known.inbox, number)
+                    if alone:
+                        transport.uncork()
                     raise self._broken_off(error, known, request, subject, number, start) from None
                 try:
                     answer = self._read(known, request, headers, body)
