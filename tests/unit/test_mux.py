@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import subprocess
 import sys
 import time
@@ -9,7 +11,9 @@ import time
 import pytest
 
 from nats_mesh.errors import CallError, DisconnectedError, Executed, OverloadedError, PermissionDeniedError
+from nats_mesh.testing.virtual import run_virtual
 from nats_mesh.wire import mux as module
+from nats_mesh.wire.loop import Deadline
 from nats_mesh.wire.memory import MemoryBus, MemoryTransport
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import parse_inbox
@@ -229,3 +233,115 @@ def test_a_forked_process_makes_ids_of_its_own() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     ids = run.stdout.split()
     assert len(ids) == len(set(ids)) == 200
+
+
+# -- waits that end -----------------------------------------------------------------------------------
+
+
+async def ended(future: asyncio.Future[tuple[bytes, bytes]]) -> str:
+    """What a wait came to."""
+    try:
+        await future
+    except Deadline:
+        return "deadline"
+    return "reply"
+
+
+def waiting_for(mux: ReplyMux, seconds: float) -> tuple[asyncio.Future[tuple[bytes, bytes]], int]:
+    """A wait of so many seconds, and its number."""
+    future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+    now = asyncio.get_running_loop().time()
+    return future, mux.expect("_INBOX.web.c.s.", "a.b", future, now + seconds)
+
+
+def timers() -> int:
+    """Timers of the loop that have not been taken back."""
+    loop = asyncio.get_running_loop()
+    return sum(not handle.cancelled() for handle in loop._scheduled)  # type: ignore[attr-defined]
+
+
+async def virtual_mux() -> ReplyMux:
+    """A mux on the clock of the loop that runs."""
+    transport = await MemoryBus().connect(ConnectOptions(name="web"))
+    return ReplyMux(transport, asyncio.get_running_loop().time)
+
+
+def test_each_wait_ends_at_its_own_time() -> None:
+    """Random lengths, begun at random times: each ends within a millisecond of its own deadline."""
+
+    async def main() -> None:
+        mux, rng, late = await virtual_mux(), random.Random(3), []
+        loop = asyncio.get_running_loop()
+
+        async def one(begin: float, length: float) -> None:
+            await asyncio.sleep(begin)
+            future, number = waiting_for(mux, length)
+            deadline = loop.time() + length
+            assert await ended(future) == "deadline"
+            late.append(loop.time() - deadline)
+            mux.forget("_INBOX.web.c.s.", number)
+
+        await asyncio.gather(
+            *(one(rng.uniform(0, 5), rng.choice([0.001, 0.05, 1, 5, 60])) for _ in range(500))
+        )
+        assert len(late) == 500
+        assert -0.0006 <= min(late) <= max(late) <= 0.001
+        assert mux.pending == 0
+        mux.shut()
+
+    run_virtual(main)
+
+
+def test_one_timer_serves_all_waits_and_goes_when_they_are_over() -> None:
+    """A thousand waits hold one timer; when nobody waits any more it is not set again."""
+
+    async def main() -> None:
+        mux = await virtual_mux()
+        before = timers()
+        held = [waiting_for(mux, 5.0 + n / 1000) for n in range(1000)]
+        assert timers() == before + 1
+        for _, number in held:
+            mux.forget("_INBOX.web.c.s.", number)
+        await asyncio.sleep(10)
+        assert timers() == before
+        waiting_for(mux, 3600.0)
+        assert timers() == before + 1
+        mux.shut()
+        assert timers() == before
+
+    run_virtual(main)
+
+
+def test_an_answered_call_is_not_ended_later() -> None:
+    """The first reply ends the wait and the entry; the timer that was set for it hits nobody."""
+
+    async def main() -> None:
+        mux = await virtual_mux()
+        first, _ = waiting_for(mux, 1.0)
+        second, _ = waiting_for(mux, 2.0)
+        mux._on_message("_INBOX.web.c.s.1", "", b"", b"answer")
+        assert await first == (b"", b"answer")
+        assert mux.pending == 1
+        assert await ended(second) == "deadline"
+        mux._on_message("_INBOX.web.c.s.1", "", b"", b"again")
+        assert mux.late == 1
+        mux.shut()
+
+    run_virtual(main)
+
+
+def test_a_shorter_wait_that_comes_later_ends_first() -> None:
+    """The timer moves forward for whoever cannot wait as long as the others."""
+
+    async def main() -> None:
+        mux, loop = await virtual_mux(), asyncio.get_running_loop()
+        long, _ = waiting_for(mux, 10.0)
+        start = loop.time()
+        short, _ = waiting_for(mux, 0.5)
+        assert await ended(short) == "deadline"
+        assert loop.time() - start < 0.51
+        assert not long.done()
+        mux.shut()
+        assert isinstance(long.exception(), DisconnectedError)
+
+    run_virtual(main)

@@ -1,0 +1,149 @@
+"""The short ways of the usual call say and read exactly what the careful ways do."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_mesh.errors import CodecError
+from nats_mesh.exchange import (
+    UsualReplies,
+    decode_value,
+    encode_value,
+    plain_head,
+    raw_reply_decoder,
+    reply_decoder,
+    request_block,
+)
+from nats_mesh.model import NO_HEADERS, Request
+from nats_mesh.wire import headers as h
+from nats_mesh.wire.codecs import CODECS, JSON, MSGPACK, RAW, Codec
+
+codecs = st.sampled_from([JSON, MSGPACK, RAW])
+
+
+class Point(msgspec.Struct):
+    """A typed value."""
+
+    x: int
+    y: int = 0
+
+
+def block_of(request: Request, codec: Codec, remaining_s: float, now: float) -> bytes:
+    """The header block that the careful way makes."""
+    return request_block(request, None, codec, remaining_s=remaining_s, now=now, rng=random.Random(1))
+
+
+@given(
+    codec=codecs,
+    remaining_s=st.floats(0.0000001, 86_400.0),
+    now=st.floats(0.0, 1e9),
+    number=st.integers(1, 10**12),
+    size=st.integers(0, 10**8),
+)
+def test_a_plain_head_is_the_command_that_publish_would_write(
+    codec: Codec, remaining_s: float, now: float, number: int, size: int
+) -> None:
+    """Line and sizes are right to the byte, and the block holds the same fields in the same order."""
+    line = "HPUB mesh.d.rpc.a.all.b.web _INBOX.web.c.s."
+    head = plain_head(line, number, size, codec, None, remaining_s, now, random.Random(1))
+    first, _, block = head.partition("\r\n")
+    verb, subject, inbox, length, total = first.split(" ")
+    assert (verb, subject, inbox) == ("HPUB", "mesh.d.rpc.a.all.b.web", f"_INBOX.web.c.s.{number}")
+    assert int(length) == len(block.encode())
+    assert int(total) == int(length) + size
+    request = Request("a", "b", "web", "d", None, NO_HEADERS, now + remaining_s)
+    careful = block_of(request, codec, remaining_s, now).decode()
+    ids = re.compile(r"traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-00")
+    assert len(ids.findall(block)) == len(ids.findall(careful)) == 1
+    assert ids.sub("", block) == ids.sub("", careful)
+    assert h.usual_request(block.encode()) is not None
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\ncontent-type: application/msgpack\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\ncontent-type: application/octet-stream\r\n\r\n",
+    ],
+)
+def test_a_usual_reply_is_kept_and_says_who_answered(block: bytes) -> None:
+    """What an instance sends with every usual reply is read once."""
+    replies = UsualReplies()
+    replies.learn(block)
+    assert replies.known[block].instance == "i-1"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\nx: 1\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\nMesh-Status: INTERNAL\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\nNats-Service-Error: no\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\ncontent-type: text/html\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\ncontent-type: application/json\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i 1\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\n\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\nMesh-Status: INTERNAL\r\n\r\n",
+    ],
+)
+def test_any_other_reply_is_read_with_care_each_time(block: bytes) -> None:
+    """An error, a header of the user, or anything odd is never taken for a usual reply."""
+    replies = UsualReplies()
+    replies.learn(block)
+    assert replies.known == {}
+
+
+def test_known_replies_are_bounded() -> None:
+    """However many instances answer, the table keeps the newest ones alone."""
+    replies = UsualReplies(limit=10)
+    blocks = [b"NATS/1.0\r\nMesh-Instance: i-%d\r\n\r\n" % n for n in range(100)]
+    for block in blocks:
+        replies.learn(block)
+    assert list(replies.known) == blocks[-10:]
+
+
+@given(body=st.binary(max_size=40), returns=st.sampled_from([Any, Point, int, str, dict, list, bytes, None]))
+def test_raw_decoders_read_what_careful_ones_read(body: bytes, returns: Any) -> None:
+    """Where the short way yields a value the careful way yields the same; where it fails, the careful way decides."""
+    for codec in (JSON, MSGPACK):
+        try:
+            short = raw_reply_decoder(codec, returns)(body)
+        except Exception:  # noqa: BLE001 - whatever it is, the careful way is asked then
+            continue
+        assert repr(short) == repr(reply_decoder(codec, codec is not JSON, returns)(body))
+
+
+@pytest.mark.parametrize("name", sorted(CODECS))
+@pytest.mark.parametrize("value", [None, b"raw", bytearray(b"raw"), memoryview(b"raw")])
+def test_bytes_and_nothing_travel_as_they_are(name: str, value: Any) -> None:
+    """Whatever the codec: bytes raw, None as an empty body in the codec that was asked for."""
+    body, codec = encode_value("a.b", value, name)
+    assert (body, codec.name) == ((b"", name) if value is None else (b"raw", "bytes"))
+
+
+def test_what_cannot_be_encoded_is_said_with_its_target() -> None:
+    """The short way's failure leads to the careful way's message."""
+    with pytest.raises(CodecError, match=r"^a\.b: cannot encode object as json"):
+        encode_value("a.b", object(), "json")
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(CodecError, match="nests too deeply"):
+        encode_value("a.b", nested, "json")
+
+
+def test_a_reply_that_does_not_fit_says_what_it_should_have_been() -> None:
+    """The type and the path of the field are in the message, on either way."""
+    with pytest.raises(CodecError, match=r"does not fit .*Point.*\$\.x"):
+        decode_value(b"", b'{"x":"no"}', Point)
