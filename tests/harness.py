@@ -16,7 +16,8 @@ from nats_mesh.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.wire.memory import MemoryBus
 from nats_mesh.wire.nats_transport import connect
-from nats_mesh.wire.transport import Connector
+from nats_mesh.wire.public_transport import PublicTransport
+from nats_mesh.wire.transport import ConnectOptions, Connector, Transport
 
 __all__ = ["PATIENCE_S", "TRANSPORTS", "Bus", "eventually", "open_bus"]
 
@@ -26,8 +27,16 @@ PATIENCE_S = 20.0
 #: Every transport that must pass: its name, and how to get the server's address and a connector for it.
 TRANSPORTS: dict[str, Callable[[pytest.FixtureRequest], tuple[str, Connector]]] = {
     "nats": lambda request: (request.getfixturevalue("nats_server").url, connect),
+    "public": lambda request: (request.getfixturevalue("nats_server").url, connect_publicly),
     "memory": lambda request: ("nats://memory", MemoryBus().connect),
 }
+
+
+async def connect_publicly(options: ConnectOptions) -> Transport:
+    """Connect as where nats-py's inside is not the expected one: by its public API."""
+    transport = PublicTransport(options)
+    await transport.open()
+    return transport
 
 
 class Bus:

@@ -11,13 +11,14 @@ What is replaced, and why:
 - errors after which nats-py closes for good (expired credentials among them) lead to a reconnect;
 - nats-py's reader and its reconnecting end silently on an exception they do not know; here neither does.
 
-The private surface this touches is checked in :func:`check_surface` before the first connection.
+The private surface this touches is checked in :func:`missing_surface` before each connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import logging
 import re
@@ -28,20 +29,18 @@ from typing import Any, Protocol
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 
-from nats_mesh.errors import ConfigError
+from nats_mesh.wire.connection import PULSE_S, STALL_S
 from nats_mesh.wire.parser import NotTextError, Parser, ProtocolError
 from nats_mesh.wire.socket_feed import SocketFeed, take_over
 from nats_mesh.wire.transport import MessageHandler, TransportStats
 
-__all__ = ["PING", "PULSE_S", "STALL_S", "NatsClient", "Owner", "check_surface"]
+__all__ = ["PING", "NatsClient", "Owner", "missing_surface"]
 
 log = logging.getLogger("nats_mesh.bus")
 
 PING = b"PING\r\n"
-#: How often the loop's pulse is felt, and the lateness from which on it counts as a stall (seconds).
-PULSE_S = 0.1
-STALL_S = 0.25
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]+)\"", re.IGNORECASE)
 _PRIVATE = (
     "_attempt_reconnect", "_current_server", "_flush_pending", "_flusher_task", "_max_payload", "_ping_interval_task",
@@ -51,15 +50,29 @@ _PRIVATE = (
     "_server_pool", "_sid", "_subs", "_transport",
 )  # fmt: skip
 
+#: The parameters, after self, of what is called or replaced.
+_SIGNATURES = {
+    "_process_msg": ["sid", "subject", "reply", "data", "headers"],
+    "_process_err": ["err_msg"],
+    "_process_op_err": ["e"],
+    "_send_command": ["cmd", "priority"],
+    "_flush_pending": ["force_flush"],
+    "_send_ping": ["future"],
+}
 
-def check_surface() -> None:
-    """Raise :class:`ConfigError` where this nats-py lacks something that :class:`NatsClient` stands on."""
+
+def missing_surface() -> list[str]:
+    """What :class:`NatsClient` stands on and this nats-py does not have; empty where all is as expected."""
     client = Client()
     missing = [name for name in _PRIVATE if not hasattr(client, name)]
-    if missing:
-        raise ConfigError(
-            f"this nats-py does not have {', '.join(missing)}, which the mesh stands on: install nats-py >=2.16,<2.17"
-        )
+    for function, parameters in _SIGNATURES.items():
+        found = getattr(Client, function, None)
+        if found is not None and list(inspect.signature(found).parameters)[1:] != parameters:
+            missing.append(f"{function}({', '.join(parameters)})")
+    streams = vars(TcpTransport())  # type: ignore[no-untyped-call]
+    if not {"_io_reader", "_io_writer"} <= streams.keys():
+        missing.append("TcpTransport's streams")
+    return missing
 
 
 class Owner(Protocol):

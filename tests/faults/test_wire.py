@@ -364,7 +364,9 @@ async def test_a_server_that_does_not_read_is_not_written_to_for_ever(
         assert ended[Executed.MAYBE] * size <= 2 * callers * size + 16 * MIB, ended
         assert ended[Executed.NO] > callers * each // 2
         assert _peak_rss() - before <= 64 * MIB
-        await eventually(lambda: mesh.client.mux.pending == 0)  # a question to the service may last two seconds
+        await eventually(
+            lambda: mesh.client.mux.pending == 0
+        )  # a question to the service may last two seconds
         await proxy.resume()
         await eventually(lambda: mesh.client.transport.connected)
         await mesh.client.transport.fence(20.0)

@@ -376,7 +376,7 @@ async def test_what_is_read_after_a_stall_is_known_to_have_waited(
             other.sendall(
                 b'CONNECT {"verbose":false}\r\n' + b"PUB %b 1\r\n3\r\n" % mesh_namespace.encode() * 2
             )
-            time.sleep(0.4)  # they wait in the socket meanwhile
+            time.sleep(0.4)  # noqa: ASYNC251 - the loop stands still: they wait in the socket meanwhile
         await eventually(lambda: len(seen) == 4)
         await eventually(lambda: transport.stats.stall_s == 0.0)
         assert seen[:2] == [0.0, 0.0]
