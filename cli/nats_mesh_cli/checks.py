@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nats_mesh import CallError, ConfigError, Mesh, NoInstancesError, PermissionDeniedError
+from nats_mesh import CallError, Mesh, NoInstancesError, PermissionDeniedError
 from nats_mesh.core.members import Instance
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.runner import loop_factory
-from nats_mesh.wire.nats_client import check_surface
+from nats_mesh.wire.nats_client import missing_surface
 from nats_mesh.wire.subjects import WIRE_VERSION
 from nats_mesh_cli.catalog import instance_record
 
@@ -74,10 +74,9 @@ def version_of(text: str) -> tuple[int, int]:
 def check_client() -> Finding:
     """Whether this nats-py is one that the mesh can stand on."""
     version = importlib.metadata.version("nats-py")
-    try:
-        check_surface()
-    except ConfigError as error:
-        return Finding("nats-py", BAD, str(error), "pip install 'nats-py>=2.16,<2.17'", {"version": version})
+    if missing := missing_surface():
+        text = f"{version} does not have {', '.join(missing)}: its public API is used, which is slower"
+        return Finding("nats-py", WARN, text, "pip install 'nats-py>=2.16,<2.17'", {"version": version})
     return Finding(
         "nats-py", GOOD, f"{version}, with all that the mesh uses of it", data={"version": version}
     )

@@ -31,7 +31,7 @@ from nats_mesh.settings import Settings
 from nats_mesh.testing.plugin import NatsServerFactory
 from nats_mesh.testing.proxy import TcpProxy
 from nats_mesh.testing.server import NatsServer
-from nats_mesh.wire.nats_transport import connect
+from nats_mesh.wire.nats_transport import NatsTransport, connect
 from nats_mesh.wire.transport import ConnectOptions
 from tests.harness import eventually
 
@@ -262,6 +262,7 @@ async def test_credentials_revoked_by_a_reload_lead_to_reconnects_until_they_are
     server = nats_server_factory(jetstream=False, name="reloaded", config=config)
     ann = await connect(ConnectOptions(name="ann", servers=(server.url,), user="ann", password="p"))
     bob = await connect(ConnectOptions(name="bob", servers=(server.url,), user="bob", password="p"))
+    assert isinstance(ann, NatsTransport)
     try:
         users.write_text(f"users: {unknown}")
         os.kill(server.pid, signal.SIGHUP)
