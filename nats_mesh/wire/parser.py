@@ -163,14 +163,16 @@ class Parser:
 
     def _odd(self, data: bytes, at: int, end: int) -> tuple[list[str], int, int, Handler | None]:
         """A message line that is not ASCII, or none at all: fields, sizes, and a handler where it is text."""
-        line = data[at:end]
-        kind, *fields = line.split(b" ")
+        with_headers = data[at] == _HMSG
+        fields = data[at + (5 if with_headers else 4) : end].split(b" ")
         try:
-            middle = end + 2 + (int(fields[-2]) if kind[:1] == b"H" else 0)
+            if not (4 if with_headers else 3) <= len(fields) <= (5 if with_headers else 4):
+                raise ValueError("not as many fields as a message has")
+            middle = end + 2 + (int(fields[-2]) if with_headers else 0)
             stop = end + 2 + int(fields[-1])
             sid = fields[1].decode("utf-8", "surrogateescape")
-        except (ValueError, IndexError):
-            raise ProtocolError(f"a message line that cannot be read: {line[:200]!r}") from None
+        except ValueError:
+            raise ProtocolError(f"a message line that cannot be read: {data[at:end][:200]!r}") from None
         try:
             return [field.decode() for field in fields], middle, stop, self._handlers.get(sid)
         except UnicodeDecodeError:
