@@ -100,12 +100,35 @@ class Client:
 
     # -- resolving ----------------------------------------------------------------------------------
 
+    def _known(self, target: Any) -> Target:
+        """What is known of a target; :class:`ConfigError` where it is none."""
+        try:
+            return self._targets.get(target) or self._resolve(target)
+        except TypeError:  # it has no hash, so it is neither a name nor a function
+            raise ConfigError(f"target {target!r:.80}: say 'service.endpoint' or 'nats://subject'") from None
+
     def _resolve(self, target: Any) -> Target:
         if isinstance(target, str):
             resolved = self._resolve_name(target)
         else:
             contract = contract_of(target)
             resolved = self._mesh_target(contract.service, contract.endpoint, contract)
+        known = resolved.contract
+        resolved.usual = Request(
+            resolved.service,
+            resolved.endpoint,
+            self.name,
+            self.namespace,
+            None,
+            NO_HEADERS,
+            0.0,
+            Any if known is None else known.returns,
+            resolved.codec,
+            () if known is None else known.raises,
+            None if known is None else known.idempotent,
+            subject=resolved.subject,
+            plain=True,
+        )
         if len(self._targets) >= _MAX_TARGETS:
             self._targets.pop(next(iter(self._targets)))
         self._targets[target] = resolved
@@ -143,12 +166,30 @@ class Client:
         parent: Context | None = None,
     ) -> Any:
         """One call, see :meth:`nats_mesh.mesh.Mesh.call`: as :meth:`request`, for the value alone."""
-        if options:
+        if options or self._chain is not None:
             known, request, parent = self._prepare(target, value, returns, parent, **options)
-        else:
-            known, request, parent = self._prepare(target, value, returns, parent)
-        if self._chain is not None:
-            return (await self._chain(request)).value
+            if self._chain is not None:
+                return (await self._chain(request)).value
+            return (await self._send(known, request, parent))[2]
+        # Nothing that _prepare() would have to look at: the target's own request, with what is new in it.
+        try:
+            known = self._targets[target]
+        except (KeyError, TypeError):
+            known = self._known(target)
+        request: Request = known.usual.__copy__()  # type: ignore[attr-defined]  # every Struct has one, in C
+        request.value = value
+        if returns is not msgspec.UNSET:
+            request.returns = returns
+        now = self._now()
+        request.deadline = now + known.timeout_s
+        if parent is None:
+            parent = current_context.get()
+        if parent is not None:
+            request.plain = parent.passes_on_trace_alone
+            if parent.deadline < request.deadline and not parent.over:
+                request.deadline = parent.deadline
+        if now > known.learn_at:
+            self._learn_soon(known)
         return (await self._send(known, request, parent))[2]
 
     async def request(
@@ -183,10 +224,7 @@ class Client:
         codec: Any = None,
     ) -> tuple[Target, Request, Context | None]:
         """What a call is made of, out of its arguments and what is known of its target."""
-        try:
-            known = self._targets.get(target) or self._resolve(target)
-        except TypeError:  # it has no hash, so it is neither a name nor a function
-            raise ConfigError(f"target {target!r:.80}: say 'service.endpoint' or 'nats://subject'") from None
+        known = self._known(target)
         if parent is None:
             parent = current_context.get()
         if timeout is None:
@@ -253,7 +291,7 @@ class Client:
         microsecond, and again at its reply. The loop goes round once more where nobody serves the mesh
         subject and a service of the NATS Services API does on one of its own.
         """
-        start = self._now()
+        start = now = self._now()
         mux, transport = self.mux, self.transport
         send = transport.send
         series = known.series
@@ -265,12 +303,12 @@ class Client:
             while True:
                 if not transport.ready:
                     await self._become_ready(request.deadline)
-                now = self._now()
+                    now = self._now()
                 remaining = request.deadline - now
                 if remaining <= 0:
                     raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
                 future = self._new_future()
-                alone = not mux.pending
+                alone = not mux.calls
                 number = mux.expect(known.inbox, subject, future, request.deadline)
                 try:
                     # Who waits alone has nobody to share a write with: another turn of the loop only costs time.
@@ -300,6 +338,7 @@ class Client:
                     if not known.mesh or subject != known.subject:
                         raise
                     subject = await self._elsewhere(known, request)
+                    now = self._now()
                 else:
                     status = _OK
                     return answer

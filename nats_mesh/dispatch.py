@@ -82,6 +82,7 @@ class Dispatcher:
         self.state: Any = None
         self._client = client
         self._transport = transport
+        self._transport_stats = transport.stats
         self._clock = clock
         self._now: Callable[[], float] = clock.monotonic
         self._rng = rng
@@ -131,7 +132,10 @@ class Dispatcher:
         elif route.served is None:
             self._refuse_unknown(reply, route)
         else:
-            self._admit(route.served, route, reply, headers, payload)
+            call = Arrival(route.caller, route.series, reply, headers, payload, self._now(), route.served)
+            if (stall_s := self._transport_stats.stall_s) or route.addressed:
+                call.stall_s, call.instance_addressed = stall_s, route.addressed
+            self._pool.push(call)
 
     def on_plain(self, served: Served, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on a plain subject that an endpoint serves; nobody's identity is known there."""
@@ -142,7 +146,9 @@ class Dispatcher:
         route = self._routes.get(subject)
         if route is None:
             route = self._remember(subject, served, served.endpoint.name, ANONYMOUS, addressed=False)
-        self._admit(served, route, answer, headers, payload)
+        call = Arrival(route.caller, route.series, answer, headers, payload, self._now(), served)
+        call.stall_s = self._transport_stats.stall_s
+        self._pool.push(call)
 
     def on_cancel(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A caller no longer waits for one of its attempts."""
@@ -175,21 +181,6 @@ class Dispatcher:
             self._routes.pop(next(iter(self._routes)))
         self._routes[subject] = route
         return route
-
-    def _admit(self, served: Served, route: _Route, reply: str, headers: bytes, payload: bytes) -> None:
-        self._pool.push(
-            Arrival(
-                route.caller,
-                route.series,
-                reply,
-                headers,
-                payload,
-                self._now(),
-                served,
-                self._transport.stats.stall_s,
-                route.addressed,
-            )
-        )
 
     # -- running ------------------------------------------------------------------------------------
 
@@ -224,7 +215,7 @@ class Dispatcher:
                 call.codec = JSON if kind is None else by_content_type(kind)
             else:
                 call.codec = by_content_type(h.content_type(call.headers)) if call.headers else JSON
-            value = self._value(served, call)
+            value = self._value(served, call.codec, call.payload)
             context = call.context = Context(
                 self._home or self._make_home(),
                 served.endpoint.name,
@@ -255,14 +246,14 @@ class Dispatcher:
             return coroutine, waits_for
         return None
 
-    def _value(self, served: Served, call: Arrival) -> Any:
-        if call.codec is not None and (decode := served.raw.get(call.codec.name)) is not None:
+    def _value(self, served: Served, codec: Codec | None, payload: bytes) -> Any:
+        if codec is not None and codec.name in served.raw:
             try:
-                return decode(call.payload)
+                return served.raw[codec.name](payload)
             # Whatever is wrong, the careful way says it.
             except Exception:  # noqa: BLE001
                 pass
-        return decode_body(served.endpoint, call.codec, call.payload)
+        return decode_body(served.endpoint, codec, payload)
 
     def held(self, call: Arrival, stop: Callable[[], object]) -> None:
         """Its handler waits: from now on it can be stopped, by its caller or at its deadline."""

@@ -38,7 +38,7 @@ class Target:
 
     __slots__ = (
         "_decodes", "_raw", "cancel", "codec", "contract", "endpoint", "inbox", "label", "learn_at", "line", "mesh",
-        "series", "service", "subject", "timeout_s",
+        "series", "service", "subject", "timeout_s", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,8 @@ class Target:
         )
         #: When to ask the service again what it declares (monotonic seconds); never for a known contract.
         self.learn_at = 0.0 if self.mesh and contract is None else math.inf
+        #: A request with nothing in it but what all of them share; the client makes it, and copies of it.
+        self.usual: Request
         #: The decoder of the last usual reply, and for which type and codec it is.
         self._decodes: tuple[Any, Codec | None] = (msgspec.UNSET, None)
         self._raw: Callable[[bytes], Any] = bytes

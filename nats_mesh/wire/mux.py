@@ -52,7 +52,7 @@ class ReplyMux:
         self._prefix = f"{INBOX}{transport.name}.{transport.connection}."
         self._now = now
         #: By reply subject: the future, the subject that the request was published on, and when the wait ends.
-        self._calls: dict[str, tuple[Future, str, float]] = {}
+        self.calls: dict[str, tuple[Future, str, float]] = {}
         #: When to look for waits that have ended: never later than the first of them does.
         self._look_at = math.inf
         self._timer: Timer | None = None
@@ -67,7 +67,7 @@ class ReplyMux:
     @property
     def pending(self) -> int:
         """How many requests wait for a reply."""
-        return len(self._calls) + len(self._sinks)
+        return len(self.calls) + len(self._sinks)
 
     def inbox(self, destination: str) -> str:
         """What the reply subjects of all requests to ``destination`` begin with; its secret is drawn once."""
@@ -85,10 +85,10 @@ class ReplyMux:
         At ``deadline`` (an instant of ``now``) it gets :class:`~nats_mesh.wire.loop.Deadline`.
         :class:`OverloadedError` where 65,536 requests wait already.
         """
-        if self._shut or len(self._calls) >= _MAX_PENDING:
+        if self._shut or len(self.calls) >= _MAX_PENDING:
             self._refuse(subject)
         self._count = number = self._count + 1
-        self._calls[f"{inbox}{number}"] = (future, subject, deadline)
+        self.calls[f"{inbox}{number}"] = (future, subject, deadline)
         if deadline < self._look_at:
             self._look(deadline)
         return number
@@ -108,7 +108,7 @@ class ReplyMux:
         self._timer = None
         self._look_at = first = math.inf
         start = self._now()
-        for future, _, deadline in self._calls.values():
+        for future, _, deadline in self.calls.values():
             if deadline > start + _EARLY_S:
                 first = min(first, deadline)
             elif not future.done():
@@ -119,7 +119,7 @@ class ReplyMux:
 
     def forget(self, inbox: str, number: int) -> None:
         """Nobody waits for a request of :meth:`expect` any more; a reply that still comes is counted as late."""
-        self._calls.pop(f"{inbox}{number}", None)
+        self.calls.pop(f"{inbox}{number}", None)
 
     def open(self, destination: str, sink: Sink) -> str:
         """As :meth:`expect`, for ``sink``, which may get several replies until it is closed."""
@@ -144,7 +144,7 @@ class ReplyMux:
         return f"{self.inbox(destination)}0"
 
     def _on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        call = self._calls.pop(subject, None)
+        call = self.calls.pop(subject, None)
         if call is not None:
             future = call[0]
             if not future.done():
@@ -158,7 +158,7 @@ class ReplyMux:
 
     def on_disconnect(self, reason: str) -> None:
         """Everyone who waits learns at once that the outcome is unknown."""
-        calls, self._calls = self._calls, {}
+        calls, self.calls = self.calls, {}
         sinks, self._sinks = self._sinks, {}
         for future, *_ in calls.values():
             if not future.done():
@@ -176,7 +176,7 @@ class ReplyMux:
         """A publish was refused: whoever published there learns it instead of timing out."""
         if operation != "publish":
             return
-        for future, published, _ in self._calls.values():
+        for future, published, _ in self.calls.values():
             if published == subject and not future.done():
                 future.set_exception(self._denied(subject))
         for sink in list(self._sinks.values()):

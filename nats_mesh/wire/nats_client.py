@@ -176,8 +176,9 @@ class NatsClient(Client):
         self.handlers: dict[str, MessageHandler] = {}
         self.reader = _Reader(self)
         self._ps: Any = self.reader
-        self._out: list[bytes] = []
-        self._scheduled = False
+        #: What is to be written at the end of this turn of the loop, and whether that is arranged already.
+        self.out: list[bytes] = []
+        self.scheduled = False
         #: The socket, once the connection stands; nats-py's streams write before that.
         self._feed: SocketFeed | None = None
         #: Wakes :meth:`_read_loop` where a feed has left something for it; why it ended, where it did.
@@ -280,32 +281,32 @@ class NatsClient(Client):
 
     def put(self, command: bytes) -> None:
         """Append one command; what a turn of the loop appends is written together."""
-        self._out.append(command)
-        if not self._scheduled:
+        self.out.append(command)
+        if not self.scheduled:
             self.schedule()
 
     def append(self, head: bytes, payload: bytes) -> None:
         """As :meth:`put`, for a message in its parts, which are joined once, when they are written."""
-        self._out += (head, payload, b"\r\n")
-        if not self._scheduled:
+        self.out += (head, payload, b"\r\n")
+        if not self.scheduled:
             self.schedule()
 
     def cork(self) -> None:
         """Keep what is appended: whoever appends now says when it is to be written (:meth:`flush_out`)."""
-        self._scheduled = True
+        self.scheduled = True
 
     def schedule(self) -> None:
         """Write what is appended in the loop's next turn."""
-        self._scheduled = True
+        self.scheduled = True
         asyncio.get_running_loop().call_soon(self.flush_out)
 
     def flush_out(self) -> None:
         """Write what was appended. A broken socket shows in the reader, which reconnects."""
-        self._scheduled = False
-        if not self._out:
+        self.scheduled = False
+        if not self.out:
             return
-        data = b"".join(self._out)
-        self._out.clear()
+        data = b"".join(self.out)
+        self.out.clear()
         writer = self._feed or self._transport
         if self.is_connected and writer is not None:
             try:
@@ -327,7 +328,7 @@ class NatsClient(Client):
         pong = future or asyncio.get_running_loop().create_future()
         self._pongs.append(pong)
         self.owner.asked(pong)
-        self._out.append(PING)
+        self.out.append(PING)
         self.flush_out()
 
     # -- losing the connection, and getting it back -------------------------------------------------
@@ -354,7 +355,7 @@ class NatsClient(Client):
     async def _process_op_err(self, e: Exception) -> None:
         if not self.is_closed and not self.is_reconnecting:
             self.abort_socket()
-            self._out.clear()
+            self.out.clear()
             pongs, self._pongs = self._pongs, []
             for pong in pongs:
                 pong.cancel()

@@ -67,7 +67,9 @@ class NatsTransport(Connection):
             self.publish(words[1], payload, words[2] if len(words) == 5 else "", headers.encode())
             return
         self.stats.out_messages += 1
-        client.append(head.encode(), payload)
+        client.out += (head.encode(), payload, b"\r\n")
+        if not client.scheduled:
+            client.schedule()
 
     def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
         if not self._up:

@@ -519,7 +519,8 @@ async def test_an_instance_leaves_in_order(bus: Bus) -> None:
         tasks.start_soon(call)
         await entered.wait()
         client = instance.transport._client  # type: ignore[attr-defined]
-        put, append, ping = client.put, client.append, client._send_ping
+        transport: Any = instance.transport
+        put, append, send, ping = client.put, client.append, transport.send, client._send_ping
         rpc = {sid: sub._subject for sid, sub in client._subs.items() if ".rpc." in sub._subject}
 
         def record(command: bytes) -> None:
@@ -530,11 +531,16 @@ async def test_an_instance_leaves_in_order(bus: Bus) -> None:
             commands.append(head.split(b"\r\n")[0].decode())
             append(head, payload)
 
+        def record_command(head: str, payload: bytes) -> None:
+            commands.append(head.split("\r\n")[0])
+            send(head, payload)
+
         async def record_ping(future: Any = None) -> None:
             commands.append("PING")
             await ping(future)
 
         client.put, client.append, client._send_ping = record, record_parts, record_ping
+        transport.send = record_command
         tasks.start_soon(instance.drain)
         await eventually(lambda: instance.dispatcher.draining.shut)
         release.set()
