@@ -176,7 +176,7 @@ class Client:
             known = self._targets[target]
         except (KeyError, TypeError):
             known = self._known(target)
-        request: Request = known.usual.__copy__()  # type: ignore[attr-defined]  # every Struct has one, in C
+        request = known.usual.__copy__()  # type: ignore[attr-defined]  # every Struct has one, in C
         request.value = value
         if returns is not msgspec.UNSET:
             request.returns = returns
