@@ -168,7 +168,9 @@ async def test_many_calls_lose_a_connection_in_mid_message(
                 front.to_client = cut_inside(rng.choice(PLACES))
                 await eventually(lambda seen=round_number: reconnected(mesh, seen + 1))  # type: ignore[misc]
             assert await echoed(mesh, -1)
-        assert mesh.client.mux.pending == 0
+        await eventually(
+            lambda: mesh.client.mux.pending == 0
+        )  # a question to the service may last two seconds
     assert sum(outcomes.values()) == scaled(4, 40) * 200
     assert outcomes[Executed.MAYBE] > 0
     ran = Counter(number for number in ledger if number >= 0)
@@ -314,7 +316,9 @@ async def test_fuzzed_streams_lead_to_a_new_connection(nats_server: NatsServer, 
             front.say(_refused(rng))
             await eventually(lambda times=number: reconnected(mesh, times))  # type: ignore[misc]
             assert await echoed(mesh, number)
-        assert mesh.client.mux.pending == 0
+        await eventually(
+            lambda: mesh.client.mux.pending == 0
+        )  # a question to the service may last two seconds
 
 
 def _refused(rng: random.Random) -> bytes:
@@ -412,7 +416,9 @@ async def test_an_instance_that_does_not_read_costs_its_own_callers_alone(
             {"DEADLINE_EXCEEDED maybe"} <= set(ended) <= {"DEADLINE_EXCEEDED maybe", "DEADLINE_EXCEEDED no"}
         )
         assert sum(ended.values()) == 128 * scaled(8, 80)
-        assert mesh.client.mux.pending == 0
+        await eventually(
+            lambda: mesh.client.mux.pending == 0
+        )  # a question to the service may last two seconds
         assert _peak_rss() - before <= 48 * MIB
         worker.thaw()
         assert await mesh.call("frozen.do", "after", timeout=20.0) == "after"
