@@ -4,6 +4,7 @@ DEMO_ARGS ?=
 # Where and what to test, e.g. `make test TESTS=tests/unit PYTEST_ARGS=-x`.
 TESTS ?= tests
 PYTEST_ARGS ?=
+TESTS_COMPILED = $(if $(filter-out file,$(origin TESTS)),$(TESTS),tests/unit tests/conformance tests/integration)
 # Test processes. More than four gain nothing: the integration tests share one machine's loopback.
 JOBS ?= auto
 # `make lock UPGRADE=--upgrade` moves the pins to the newest versions that pyproject.toml allows.
@@ -25,7 +26,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check guard bench bench-peers scale verify lock clean
+.PHONY: help setup demo test check guard bench bench-peers compiled test-compiled scale verify lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F '	' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -60,10 +61,20 @@ check: $(READY) ## lint, format, types, import rules, lock files, wire vectors, 
 guard: $(READY) ## what a call costs, in instructions, against the last committed figures (GUARD_ARGS=--accept)
 	@$(BIN)/python -m tests.bench.guard $(GUARD_ARGS)
 
+compiled: $(READY) ## the package with its hot path compiled, in build/compiled (needs a C compiler)
+	@$(BIN)/python -m tests.compiled
+
+# The paths are for the processes that tests start; pytest itself would put the checkout first.
+test-compiled: compiled ## the tests against build/compiled (TESTS=..., PYTEST_ARGS=...)
+	@TEST_COMPILED=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 \
+		--dist worksteal -o "pythonpath=build/compiled ." $(PYTEST_ARGS) $(TESTS_COMPILED)
+
 bench: $(READY) ## the speed of calls, as ratios against what runs beside them (BENCH_ARGS="--quick")
+	@$(BIN)/python -m tests.compiled --if-possible
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 bench-peers: $(READY) $(BENCH_READY) $(BENCH_NODE) ## install what others use (.venv-bench, npm), then `make bench`
+	@$(BIN)/python -m tests.compiled --if-possible
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 $(BENCH_READY): requirements/bench.lock

@@ -36,6 +36,7 @@ from nats_mesh.exchange import (
     decode_value,
     encode_value,
     plain_head,
+    plain_value,
     request_block,
 )
 from nats_mesh.layers.stack import compose
@@ -166,12 +167,15 @@ class Client:
         parent: Context | None = None,
     ) -> Any:
         """One call, see :meth:`nats_mesh.mesh.Mesh.call`: as :meth:`request`, for the value alone."""
+        timeout = None
         if options or self._chain is not None:
-            known, request, parent = self._prepare(target, value, returns, parent, **options)
-            if self._chain is not None:
-                return (await self._chain(request)).value
-            return (await self._send(known, request, parent))[2]
-        # Nothing that _prepare() would have to look at: the target's own request, with what is new in it.
+            timeout = options.get("timeout")
+            if self._chain is not None or timeout is None or len(options) > 1:
+                known, request, parent = self._prepare(target, value, returns, parent, **options)
+                if self._chain is not None:
+                    return (await self._chain(request)).value
+                return (await self._send(known, request, parent))[2]
+        # Nothing else that _prepare() would have to look at: the target's own request, with what is new in it.
         try:
             known = self._targets[target]
         except (KeyError, TypeError):
@@ -181,7 +185,7 @@ class Client:
         if returns is not msgspec.UNSET:
             request.returns = returns
         now = self._now()
-        request.deadline = now + known.timeout_s
+        request.deadline = now + (known.timeout_s if timeout is None else check_timeout(known.where, timeout))
         if parent is None:
             parent = current_context.get()
         if parent is not None:
@@ -230,9 +234,11 @@ class Client:
         if timeout is None:
             timeout_s = known.timeout_s
         else:
-            timeout_s = check_timeout(f"call to {known.label}", timeout)
+            timeout_s = check_timeout(known.where, timeout)
         if isinstance(raises, type):
             raises = (raises,)
+        if idempotency_key is not None:
+            idempotency_key = plain_value("idempotency_key", idempotency_key)
         contract = known.contract
         if contract is not None:
             if returns is msgspec.UNSET:

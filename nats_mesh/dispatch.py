@@ -27,7 +27,8 @@ from nats_mesh.layers.deadline import DeadlineGate
 from nats_mesh.layers.draining import DrainingGate
 from nats_mesh.model import Interceptor, Request
 from nats_mesh.replier import Replier, merged
-from nats_mesh.telemetry.stats import OTHER, Series, Stats
+from nats_mesh.telemetry.series import OTHER, Series
+from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, Codec, by_content_type
 from nats_mesh.wire.eager import EagerPool, Held
@@ -40,6 +41,8 @@ __all__ = ["Dispatcher"]
 log = logging.getLogger("nats_mesh.instance")
 
 _MAX_ROUTES = 4096
+#: When to look again for a call whose cancellation may have overtaken it on its way through the client (seconds).
+_OVERTAKEN_S = 0.01
 #: What a caller learns of an error that the endpoint does not declare; the details go to the log.
 INTERNAL_TEXT = "internal error"
 
@@ -157,11 +160,17 @@ class Dispatcher:
             self._drop("forged", subject)
             return
         cancelled = payload.decode("ascii", "replace")
-        call = self._by_reply.get(cancelled)
+        if not self._cancel(cancelled, caller) and not self._transport.ordered:
+            call_later(_OVERTAKEN_S, self._cancel, cancelled, caller)
+
+    def _cancel(self, reply: str, caller: str) -> bool:
+        """End the call of ``caller`` that is answered at ``reply``; whether it is here."""
+        call = self._by_reply.get(reply)
         if call is None:  # it may not have begun yet
-            call = next((each for each in self._pool.unstarted() if each.reply == cancelled), None)
+            call = next((each for each in self._pool.unstarted() if each.reply == reply), None)
         if call is not None and call.caller == caller:
             self._end(call, "cancelled")
+        return call is not None
 
     def _route(self, subject: str) -> _Route | None:
         parsed = parse_rpc(subject)

@@ -16,7 +16,7 @@ from nats_mesh.core.trace import format_traceparent, parse_traceparent
 from nats_mesh.endpoint import Contract
 from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.model import CONTROL, PRIORITIES, Request
-from nats_mesh.telemetry.stats import Series
+from nats_mesh.telemetry.series import Series
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import AS_IT_IS, CODECS, JSON, RAW, Codec, by_content_type, check_codec
 
@@ -27,6 +27,7 @@ __all__ = [
     "decode_value",
     "encode_value",
     "plain_head",
+    "plain_value",
     "raw_reply_decoder",
     "reply_decoder",
     "request_block",
@@ -38,7 +39,7 @@ class Target:
 
     __slots__ = (
         "_decodes", "_raw", "cancel", "codec", "contract", "endpoint", "inbox", "label", "learn_at", "line", "mesh",
-        "series", "service", "subject", "timeout_s", "usual",
+        "series", "service", "subject", "timeout_s", "usual", "where",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,8 @@ class Target:
         self.mesh = bool(cancel)
         #: What people call it.
         self.label = f"{service}.{endpoint}" if service else subject
+        #: Where errors about a call's own arguments say that they are.
+        self.where = f"call to {self.label}"
         self.series = series
         self.contract = contract
         #: What its reply subjects begin with, and the commands that publish requests.
@@ -106,7 +109,7 @@ def plain_head(
     """
     times = f"{int(remaining_s * 1000.0) or 1}\r\nMesh-Sent-Ms: {int(now * 1000.0)}"
     if parent is None:
-        trace = rng.randbytes(24).hex("-", -16)
+        trace = rng.getrandbits(192).to_bytes(24, "little").hex("-", -16)
         flags = "00"
     else:
         trace = f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}"
@@ -152,7 +155,7 @@ def request_block(
     if request.attempt > 1:
         extra += f"Mesh-Attempt: {request.attempt}\r\n"
     if request.idempotency_key is not None:
-        extra += f"Mesh-Idempotency-Key: {_plain_value('idempotency_key', request.idempotency_key)}\r\n"
+        extra += f"Mesh-Idempotency-Key: {plain_value('idempotency_key', request.idempotency_key)}\r\n"
     if priority is not None:
         if not isinstance(priority, str) or priority not in PRIORITIES:
             raise ConfigError(f"priority {priority!r}: use one of {', '.join(sorted(PRIORITIES))}")
@@ -183,7 +186,8 @@ def _trace(request: Request, parent: Context | None, rng: random.Random) -> tupl
     return f"{rng.getrandbits(128) | 1:032x}", "00"
 
 
-def _plain_value(what: str, value: str) -> str:
+def plain_value(what: str, value: object) -> str:
+    """``value`` where it can stand in a header of the mesh's own; :class:`ConfigError` naming ``what`` else."""
     if (
         not isinstance(value, str)
         or not value

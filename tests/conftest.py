@@ -1,8 +1,11 @@
 """Settings shared by all tests: the event loop and Hypothesis' profiles."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.compiled import PURE_ONLY, UNDER_TEST, problem_of_this_run
 from tests.harness import KNOWN_LIMITS
 from tests.tools import is_full_run
 
@@ -32,9 +35,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def pytest_sessionstart() -> None:
+    """A run that is to test the compiled modules tests no others."""
+    if os.environ.get(UNDER_TEST) and (problem := problem_of_this_run()):
+        pytest.exit(f"this run would not test the compiled modules: {problem}", returncode=4)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a transport is known not to do must fail; the reasons stand in one table."""
+    """What a transport is known not to do must fail; what compiled modules cannot show is skipped."""
     for item in items:
+        for end, reason in PURE_ONLY.items() if os.environ.get(UNDER_TEST) else ():
+            if item.nodeid.partition("[")[0].endswith(end) or item.nodeid.startswith(end):
+                item.add_marker(pytest.mark.skip(reason=f"not for compiled modules: {reason}"))
         for end, reason in KNOWN_LIMITS.items():
             if item.nodeid.endswith(end):
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

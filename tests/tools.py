@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["ROOT", "in_ci", "is_full_run", "require_npm_packages", "require_tool", "scaled"]
+__all__ = ["ROOT", "in_ci", "is_full_run", "require_npm_packages", "require_that", "require_tool", "scaled"]
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""
@@ -59,6 +59,12 @@ def require_npm_packages(folder: Path) -> Path:
             where = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
             _missing(f"{name} {version} is needed, {found} is installed: run `npm ci` in {where}")
     return modules
+
+
+def require_that(problem: str) -> None:
+    """Where ``problem`` says that something is missing: skip the calling test with it, or fail it in CI."""
+    if problem:
+        _missing(problem)
 
 
 def _missing(reason: str) -> NoReturn:

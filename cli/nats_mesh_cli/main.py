@@ -37,8 +37,9 @@ app = typer.Typer(
 def _version(wanted: bool) -> None:
     if wanted:
         from nats_mesh import __version__
+        from nats_mesh.variant import COMPILED
 
-        typer.echo(f"nats-mesh {__version__}")
+        typer.echo(f"nats-mesh {__version__}{' (compiled)' if COMPILED else ''}")
         raise typer.Exit(OK)
 
 

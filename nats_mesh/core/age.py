@@ -80,5 +80,8 @@ class AgeGauge:
             known.base, known.late_since = known.late_floor, -1.0
         return difference - known.base
 
+    def __contains__(self, connection: str) -> bool:
+        return connection in self._known
+
     def __len__(self) -> int:
         return len(self._known)

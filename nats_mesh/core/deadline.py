@@ -14,6 +14,8 @@ MAX_TIMEOUT_S = 86_400.0
 
 def check_timeout(where: str, timeout_s: object) -> float:
     """A positive, finite number of seconds up to a day, or :class:`ConfigError` naming ``where`` it was given."""
+    if type(timeout_s) is float and 0.0 < timeout_s <= MAX_TIMEOUT_S:  # what nearly all are
+        return timeout_s
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
         raise ConfigError(f"{where}: timeout must be a number of seconds, got {timeout_s!r}")
     if not 0 < timeout_s <= MAX_TIMEOUT_S:  # false for a NaN, too

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from nats_mesh.errors import Refused, Status
-from nats_mesh.telemetry.stats import Series
+from nats_mesh.telemetry.series import Series
 
 __all__ = ["Arrival", "Gate", "Refusal"]
 
@@ -33,18 +33,11 @@ class Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
-class Arrival(msgspec.Struct, eq=False):
+class Arrival:
     """One request as it came in; gates fill in what they decide. Instants are monotonic seconds."""
 
-    caller: str
-    #: Where the call is counted.
-    series: Series
-    reply: str
-    headers: bytes
-    payload: bytes
-    received: float
     #: The endpoint as the instance serves it: what its calls have in common, in the pool's words.
-    kind: Any = None
+    kind: Any
     #: How long our own event loop stood still just before this was read.
     stall_s: float = 0.0
     instance_addressed: bool = False
@@ -66,6 +59,25 @@ class Arrival(msgspec.Struct, eq=False):
     #: Ends the waiting handler, and the timer that does so at the deadline; set while it waits.
     stop: Callable[[], object] | None = None
     timer: Cancellable | None = None
+
+    def __init__(
+        self,
+        caller: str,
+        series: Series,
+        reply: str,
+        headers: bytes,
+        payload: bytes,
+        received: float,
+        kind: Any = None,
+    ) -> None:
+        self.caller = caller
+        #: Where the call is counted.
+        self.series = series
+        self.reply = reply
+        self.headers = headers
+        self.payload = payload
+        self.received = received
+        self.kind = kind
 
 
 class Gate(Protocol):

@@ -14,6 +14,10 @@ __all__ = ["DeadlineGate"]
 _INBOX_DOTS = 4
 
 
+def _is_inbox(reply: str) -> bool:
+    return reply.count(".") == _INBOX_DOTS and reply[-1] != "."
+
+
 class DeadlineGate:
     """Turns the remaining time on the wire, less the age of the message, into a deadline of this process."""
 
@@ -44,11 +48,12 @@ class DeadlineGate:
                 call.attempt = max(1, attempt)
         if timeout_s > MAX_TIMEOUT_S:
             timeout_s = MAX_TIMEOUT_S
-        connection, _, number = call.reply.rpartition(".")
-        if sent_ms is None or not number or connection.count(".") != _INBOX_DOTS - 1:
-            age_s = call.stall_s
-        else:
+        reply = call.reply
+        connection = reply[: reply.rfind(".") + 1]
+        if sent_ms is not None and (connection in self._gauge or _is_inbox(reply)):
             age_s = self._gauge.age(connection, sent_ms / 1000.0, call.received, call.stall_s)
+        else:
+            age_s = call.stall_s
         call.deadline = call.received + timeout_s - age_s
         now = call.started or call.received
         if call.deadline <= now:

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from nats_mesh.core.histogram import BOUNDS, Histogram
 from nats_mesh.core.presence import State
 from nats_mesh.errors import ConfigError, Status
-from nats_mesh.telemetry.stats import OTHER, SeriesSnapshot, Stats
+from nats_mesh.telemetry.stats import OTHER, SeriesSnapshot, Stats, snapshot_of
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["BUCKETS_S", "MAX_SERIES", "MeshCollector", "Source"]
@@ -227,7 +227,7 @@ def _consistent(stats: Stats) -> list[SeriesSnapshot]:
     """All series, also while the event loop adds some in another thread."""
     for _ in range(_TRIES):
         try:
-            return [series.snapshot(series.since) for series in list(stats)]
+            return [snapshot_of(series, series.since) for series in list(stats)]
         except RuntimeError:  # "changed size during iteration"
             continue
     raise RuntimeError(f"metrics: the table of calls changed during each of {_TRIES} readings")

@@ -7,18 +7,17 @@ nothing, a repeated one adds nothing.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
-from nats_mesh.core.histogram import LAYOUT, Histogram, HistogramSnapshot
+from nats_mesh.core.histogram import LAYOUT, HistogramSnapshot
 from nats_mesh.core.presence import Count, Name, State, Version
-from nats_mesh.errors import CodecError, ConfigError, Status
+from nats_mesh.errors import CodecError, ConfigError
+from nats_mesh.telemetry.series import FAILURES, MAX_ERROR, OTHER, Key, Series, Side, errors_in
 from nats_mesh.wire.codecs import JSON
-from nats_mesh.wire.headers import one_line
 
 __all__ = [
     "FAILURES",
@@ -32,146 +31,15 @@ __all__ = [
     "StatsMessage",
     "decode_stats",
     "encode_stats",
+    "snapshot_of",
 ]
 
-#: ``in``: calls this instance answered; ``out``: calls it made.
-Side: TypeAlias = Literal["in", "out"]
-
-#: Stands for every service, endpoint or peer that found no room in a table.
-OTHER: Final = "_OTHER"
 #: The largest body of one message; a snapshot that is larger travels in several.
 MAX_BYTES: Final = 512 * 1024
-#: Statuses that count as failures of the service (a code of 500 and more), not of its caller.
-FAILURES: Final = frozenset(str(status) for status in Status if status.code >= 500)
-
-#: An attribute of an enumeration costs a call each time it is looked up.
-_OK: Final = Status.OK
-_KNOWN: Final = frozenset(str(status) for status in Status)
-_MAX_ERROR: Final = 256
-#: How many durations are kept until they are put into the histogram.
-_FOLD_AT: Final = 512
 _MAX_AGE_S: Final = 1e10
 
-_Key = tuple[Side, str, str, str]
 _Age = Annotated[float, msgspec.Meta(ge=0.0, le=_MAX_AGE_S)]
 _StatusName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z_]{1,40}\Z")]
-
-
-class Series:
-    """One kind of call: by side, service, endpoint and peer. ``in_flight`` is its users' to count."""
-
-    __slots__ = (
-        "_by_status",
-        "_histogram",
-        "_last_error",
-        "_lock",
-        "_order",
-        "_took",
-        "endpoint",
-        "error_order",
-        "in_flight",
-        "ok",
-        "peer",
-        "service",
-        "side",
-        "since",
-    )
-
-    def __init__(self, key: _Key, since: float, order: list[int]) -> None:
-        self.side, self.service, self.endpoint, self.peer = key
-        self.since = since
-        #: Calls that succeeded; every other status has its place in a table.
-        self.ok = 0
-        self._by_status: dict[str, int] = {}
-        self._histogram = Histogram()
-        #: Durations that are not in the histogram yet; what puts them there may run in another thread.
-        self._took: list[float] = []
-        self._lock = threading.Lock()
-        self.in_flight = 0
-        #: Which of all errors of the process the last one here was: orders the last errors of several series.
-        self.error_order = 0
-        self._order = order
-        self._last_error = ""
-
-    def record(self, duration_s: float, status_name: str) -> None:
-        """Count one finished call. A status that does not exist counts as UNKNOWN."""
-        if status_name is _OK:
-            self.ok += 1
-        else:
-            self.refuse(status_name)
-        # Sorting many into the histogram at once costs a quarter of sorting in each when it comes.
-        self._took.append(duration_s)
-        if len(self._took) >= _FOLD_AT:
-            self._fold()
-
-    def _fold(self) -> None:
-        with self._lock:
-            took = self._took[:]
-            del self._took[: len(took)]  # what the loop's thread appends meanwhile stays
-            self._histogram.record_all(took)
-
-    @property
-    def histogram(self) -> Histogram:
-        """The durations of all calls that were recorded."""
-        self._fold()
-        return self._histogram
-
-    def refuse(self, status_name: str) -> None:
-        """Count a call that never began: it has a status but no duration, which would flatter the quantiles."""
-        status = str(status_name) if status_name in _KNOWN else str(Status.UNKNOWN)
-        self._by_status[status] = self._by_status.get(status, 0) + 1
-
-    @property
-    def by_status(self) -> dict[str, int]:
-        """How many calls ended with each status; a copy, without those that none did."""
-        if not self.ok:
-            return dict(self._by_status)
-        counts = {str(Status.OK): self.ok, **self._by_status}
-        counts[str(Status.OK)] = self.ok + self._by_status.get(str(Status.OK), 0)
-        return counts
-
-    @property
-    def requests(self) -> int:
-        """How many calls finished."""
-        return sum(self.by_status.values())
-
-    @property
-    def errors(self) -> int:
-        """How many of them failed by the service's fault (:data:`FAILURES`)."""
-        return _errors(self.by_status)
-
-    @property
-    def busy_s(self) -> float:
-        """All their durations together, in seconds."""
-        return self.histogram.sum_s
-
-    @property
-    def last_error(self) -> str:
-        """What went wrong last, on one line of bounded length; empty where nothing did."""
-        return self._last_error
-
-    @last_error.setter
-    def last_error(self, text: str) -> None:
-        self._last_error = one_line(text, _MAX_ERROR)
-        self._order[0] += 1
-        self.error_order = self._order[0]
-
-    def snapshot(self, now: float) -> SeriesSnapshot:
-        """What observers get."""
-        return SeriesSnapshot(
-            side=self.side,
-            service=self.service,
-            endpoint=self.endpoint,
-            peer=self.peer,
-            age_s=max(0.0, now - self.since),
-            statuses=self.by_status,
-            histogram=self.histogram.snapshot(),
-            in_flight=max(0, self.in_flight),
-            last_error=self._last_error,
-        )
-
-    def __repr__(self) -> str:
-        return f"<Series {self.side} {self.peer} ~ {self.service}.{self.endpoint}: {self.requests}>"
 
 
 class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,13 +54,28 @@ class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     histogram: HistogramSnapshot = HistogramSnapshot()
     in_flight: Count = 0
     last_error: Annotated[
-        str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=_MAX_ERROR)
+        str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=MAX_ERROR)
     ] = ""
 
     @property
     def requests(self) -> int:
         """How many calls finished."""
         return sum(self.statuses.values())
+
+
+def snapshot_of(series: Series, now: float) -> SeriesSnapshot:
+    """What observers get of a series at ``now``, an instant of the clock its ``since`` is of."""
+    return SeriesSnapshot(
+        side=series.side,
+        service=series.service,
+        endpoint=series.endpoint,
+        peer=series.peer,
+        age_s=max(0.0, now - series.since),
+        statuses=series.by_status,
+        histogram=series.histogram.snapshot(),
+        in_flight=max(0, series.in_flight),
+        last_error=series.last_error,
+    )
 
 
 class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,7 +123,7 @@ class Stats:
         self._max_series = max_series
         self._clock = clock
         self._started = clock.monotonic()
-        self._series: dict[_Key, Series] = {}
+        self._series: dict[Key, Series] = {}
         self._others: dict[Side, Series] = {}
         self._order = [0]
         self._seq = 0
@@ -255,7 +138,7 @@ class Stats:
         found = self._series.get((side, service, endpoint, peer))
         return found if found is not None else self._add((side, service, endpoint, peer))
 
-    def _add(self, key: _Key) -> Series:
+    def _add(self, key: Key) -> Series:
         side = key[0]
         if len(self._series) < self._max_series:
             self._series[key] = made = Series(key, self._clock.monotonic(), self._order)
@@ -280,7 +163,7 @@ class Stats:
     def totals(self, side: Side) -> tuple[int, int]:
         """Calls finished and failed (:data:`FAILURES`) on one side."""
         mine = [series.by_status for series in self if series.side == side]
-        return sum(sum(statuses.values()) for statuses in mine), sum(_errors(statuses) for statuses in mine)
+        return sum(sum(statuses.values()) for statuses in mine), sum(errors_in(statuses) for statuses in mine)
 
     def by_endpoint(self, side: Side) -> dict[str, EndpointTotals]:
         """The calls of one side by endpoint; those beyond the table stand under :data:`OTHER`."""
@@ -314,7 +197,7 @@ class Stats:
             since_s=max(0.0, now - self._started),
             state=state,
             in_flight=max(0, self.in_flight),
-            series=tuple(series.snapshot(now) for series in self),
+            series=tuple(snapshot_of(series, now) for series in self),
         )
 
 
@@ -361,7 +244,3 @@ def decode_stats(
         if own not in (message.service, OTHER):
             raise CodecError(f"statistics: {message.service!r} reports a call of {own!r}")
     return message
-
-
-def _errors(statuses: dict[str, int]) -> int:
-    return sum(count for status, count in statuses.items() if status in FAILURES)

@@ -37,6 +37,8 @@ STALL_S = 0.25
 class Connection:
     """One connection of ``client``. Who inherits adds how messages are written, read and fenced."""
 
+    ordered = True
+
     def __init__(self, options: ConnectOptions, client: Client, rng: random.Random | None = None) -> None:
         self.name = options.name
         self.connection = new_id()

@@ -95,6 +95,8 @@ class MemoryBus:
 class MemoryTransport:
     """A :class:`~nats_mesh.wire.transport.Transport` onto a :class:`MemoryBus`."""
 
+    ordered = True
+
     def __init__(self, bus: MemoryBus, options: ConnectOptions) -> None:
         self.name = options.name
         self.connection = new_id()

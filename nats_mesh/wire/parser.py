@@ -116,16 +116,16 @@ class Parser:
                 start = end + 2
                 try:
                     if data[at] == _HMSG:  # what the mesh sends: text, with a header block
-                        fields = data[at + 5 : end].decode("ascii").split(" ")
+                        fields = data[at:end].decode("ascii").split(" ")
                         middle, stop = start + int(fields[-2]), start + int(fields[-1])
                     elif data[at] == _MSG:
-                        fields = data[at + 4 : end].decode("ascii").split(" ")
+                        fields = data[at:end].decode("ascii").split(" ")
                         middle, stop = start, start + int(fields[-1])
                     else:
                         self._on_control(data[at:end])
                         at = start
                         continue
-                    handler = handlers.get(fields[1])
+                    handler = handlers.get(fields[2])
                 except (ValueError, IndexError):
                     fields, middle, stop, handler = self._odd(data, at, end)
                 if not start <= middle <= stop:
@@ -139,19 +139,19 @@ class Parser:
                     raise ProtocolError(
                         f"a message that does not end where it should: {data[at:end][:200]!r}"
                     )
-                reply = fields[2] if len(fields) == (5 if data[at] == _HMSG else 4) else ""
+                reply = fields[3] if len(fields) == (6 if data[at] == _HMSG else 5) else ""
                 at = stop + 2
                 if handler is None:
                     self._foreign(fields, reply, data[start:middle], data[middle:stop])
                     continue
                 messages += 1
                 try:
-                    handler(fields[0], reply, data[start:middle], data[middle:stop])
+                    handler(fields[1], reply, data[start:middle], data[middle:stop])
                 # Nothing that a handler does may end the reading: it is handed over, to be logged and counted.
                 except Exception as error:
                     if self._on_failed is None:
                         raise
-                    self._on_failed(fields[0], error)
+                    self._on_failed(fields[1], error)
         finally:
             self.messages += messages
         if at < size:
@@ -164,13 +164,13 @@ class Parser:
     def _odd(self, data: bytes, at: int, end: int) -> tuple[list[str], int, int, Handler | None]:
         """A message line that is not ASCII, or none at all: fields, sizes, and a handler where it is text."""
         with_headers = data[at] == _HMSG
-        fields = data[at + (5 if with_headers else 4) : end].split(b" ")
+        fields = data[at:end].split(b" ")
         try:
-            if not (4 if with_headers else 3) <= len(fields) <= (5 if with_headers else 4):
+            if not (5 if with_headers else 4) <= len(fields) <= (6 if with_headers else 5):
                 raise ValueError("not as many fields as a message has")
             middle = end + 2 + (int(fields[-2]) if with_headers else 0)
             stop = end + 2 + int(fields[-1])
-            sid = fields[1].decode("utf-8", "surrogateescape")
+            sid = fields[2].decode("utf-8", "surrogateescape")
         except ValueError:
             raise ProtocolError(f"a message line that cannot be read: {data[at:end][:200]!r}") from None
         try:
@@ -180,8 +180,8 @@ class Parser:
 
     def _foreign(self, fields: list[str], reply: str, headers: bytes, payload: bytes) -> None:
         """A message that no handler gets: of a subscription unknown here, or to a subject that is no text."""
-        if fields[1] in self._handlers and self._on_failed is not None:
-            self._on_failed(fields[0], NotTextError("its subject or inbox is no UTF-8"))
+        if fields[2] in self._handlers and self._on_failed is not None:
+            self._on_failed(fields[1], NotTextError("its subject or inbox is no UTF-8"))
             return
-        subject, sid = (field.encode("utf-8", "surrogateescape") for field in fields[:2])
+        subject, sid = (field.encode("utf-8", "surrogateescape") for field in fields[1:3])
         self._on_message(sid, subject, reply.encode("utf-8", "surrogateescape"), headers, payload)

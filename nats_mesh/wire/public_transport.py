@@ -62,6 +62,8 @@ def warn_once(missing: list[str]) -> None:
 class PublicTransport(Connection):
     """A :class:`~nats_mesh.wire.transport.Transport` over an unmodified nats-py client."""
 
+    ordered = False  # nats-py runs a task per subscription
+
     def __init__(self, options: ConnectOptions, rng: random.Random | None = None) -> None:
         self._client = Client()
         super().__init__(options, self._client, rng)

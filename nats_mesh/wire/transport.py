@@ -111,6 +111,8 @@ class Transport(Protocol):
     name: str
     connection: str
     stats: TransportStats
+    #: Whether messages of different subscriptions are handled in the order in which they came.
+    ordered: bool
 
     @property
     def ready(self) -> bool:

@@ -26,7 +26,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 64
 
 
-BUDGETS = (
+_PURE = (
     Budget(name="throughput over raw nats-py request, 64 in flight", over="nats-py", must=1.3, aim=1.7),
     Budget(
         name="p50 over raw nats-py request, 1 in flight",
@@ -41,6 +41,13 @@ BUDGETS = (
     Budget(name="throughput over HTTP through two Envoys", over="http-envoys", must=8.0),
     Budget(name="throughput over gRPC through two Envoys", over="grpc-envoys", must=8.0),
 )
+_COMPILED = "mesh-compiled"
+
+BUDGETS = (
+    *_PURE,
+    *(msgspec.structs.replace(each, name=f"{each.name}: compiled", peer=_COMPILED) for each in _PURE),
+)
+"""Each for the pure modules and for the compiled ones, which wheels for one platform have."""
 
 
 def judge(cells: Sequence[Cell], budgets: Sequence[Budget] = BUDGETS) -> tuple[Verdict, ...]:

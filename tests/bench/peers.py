@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from tests.compiled import TREE, not_built
 from tests.tools import ROOT
 
 __all__ = ["BENCH_PYTHON", "JS", "PEERS", "Peer", "absent", "bench_packages", "command", "envoy_binary"]
@@ -21,8 +23,9 @@ _INSTALL = "`make bench-peers` installs it"
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """``runtime``: whose Python or Node runs both ends. ``proxies``: what two Envoys between them speak.
+    """``runtime``: whose Python or Node runs both ends; ``compiled`` is ours with the compiled modules.
 
+    ``proxies``: what two Envoys between them speak.
     ``companions`` are variants of the same module that run beside it. ``needs`` names distributions.
     ``warm_up_s`` is the least that a new pair warms up, whatever is asked for.
     """
@@ -31,7 +34,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     module: str
     variant: str
-    runtime: Literal["mesh", "bench", "node"] = "mesh"
+    runtime: Literal["mesh", "compiled", "bench", "node"] = "mesh"
     bus: bool = True
     proxies: Literal["", "http", "grpc"] = ""
     companions: tuple[str, ...] = ()
@@ -56,6 +59,14 @@ PEERS: dict[str, Peer] = {
             name="bare", title="bare protocol", module="bare", variant="-", note="no timeout, nothing checked"
         ),
         Peer(name="mesh", title="mesh, typed JSON", module="mesh", variant="typed-json"),
+        Peer(
+            name="mesh-compiled",
+            title="mesh, compiled",
+            module="mesh",
+            variant="typed-json",
+            runtime="compiled",
+            note="typed JSON; both ends with the hot path compiled by mypyc",
+        ),
         Peer(name="mesh-msgpack", title="mesh, typed MessagePack", module="mesh", variant="typed-msgpack"),
         Peer(
             name="faststream",
@@ -160,6 +171,8 @@ def absent(peer: Peer) -> str:
     """Why this peer cannot run here; empty where it can."""
     if peer.runtime == "mesh":
         return ""
+    if peer.runtime == "compiled":
+        return not_built()
     if peer.runtime == "node":
         if shutil.which("node") is None:
             return "not installed: node is not on PATH"
@@ -178,5 +191,8 @@ def command(peer: Peer, role: str, variant: str, address: str) -> list[str]:
     """The command line of one end (``serve`` or ``call``)."""
     if peer.runtime == "node":
         return ["node", str(JS / peer.module), role, variant, address]
-    python = sys.executable if peer.runtime == "mesh" else str(BENCH_PYTHON)
-    return [python, "-m", "tests.bench.worker", role, peer.module, variant, address]
+    worker = ["-m", "tests.bench.worker", role, peer.module, variant, address]
+    if peer.runtime == "compiled":
+        # `env` becomes the process it starts; -P keeps the working directory from standing before the compiled tree.
+        return ["env", f"PYTHONPATH={TREE}{os.pathsep}{ROOT}", sys.executable, "-P", *worker]
+    return [sys.executable if peer.runtime == "mesh" else str(BENCH_PYTHON), *worker]

@@ -26,6 +26,7 @@ from nats_mesh import (
     Status,
 )
 from nats_mesh.client import Client
+from nats_mesh.wire.subjects import INBOX, Subjects
 from nats_mesh.wire.transport import Transport
 from tests.harness import PATIENCE_S, Bus, eventually
 
@@ -266,6 +267,20 @@ async def test_client_cancellation(bus: Bus) -> None:
     await bus.at_rest()
     await eventually(lambda: instance.stats.totals("in")[0] == 20)
     assert _statuses(instance.stats, "in") == {"CANCELLED": 20}
+
+
+async def test_a_cancellation_may_overtake_its_call(bus: Bus) -> None:
+    """Where the client below keeps no order between subscriptions, the handler is stopped all the same."""
+    probe = Probe()
+    instance = await bus.serve(_test_service(probe))
+    subjects, dispatcher = Subjects(bus.namespace), instance.dispatcher
+    dispatcher._transport.ordered = False
+    inbox = f"{INBOX}web.{'c' * 22}.{'5' * 32}."
+    dispatcher.on_cancel(subjects.cancel("TestService", "web"), f"{inbox}0", b"", f"{inbox}1".encode())
+    dispatcher.on_request(subjects.rpc("TestService", "sleep", "web"), f"{inbox}1", b"", b"")
+    await eventually(lambda: instance.stats.totals("in")[0] == 1)
+    assert _statuses(instance.stats, "in") == {"CANCELLED": 1}
+    await bus.at_rest()
 
 
 async def test_timeout_on_sleeping_server(bus: Bus) -> None:

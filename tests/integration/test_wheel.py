@@ -11,16 +11,17 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.tools import ROOT
+from hatch_build import ASKED_FOR_BY, COMPILED, no_compiler
+from tests.tools import ROOT, require_that
 
 # Builds, and installs a dozen packages from the index or pip's cache.
 pytestmark = pytest.mark.timeout(300)
 
 
-def _run(command: Sequence[str | Path], cwd: Path) -> str:
+def _run(command: Sequence[str | Path], cwd: Path, **variables: str) -> str:
     """Run a command free of the checkout's environment; its stdout, or a failure with all it said."""
     foreign = ("PYTHON", "VIRTUAL_ENV", "COLUMNS", "MESH_", "NATS_")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | variables
     done = subprocess.run(
         command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=240
     )
@@ -32,10 +33,10 @@ def _run(command: Sequence[str | Path], cwd: Path) -> str:
     return done.stdout
 
 
-def _build(kind: str, source: Path, out: Path) -> Path:
+def _build(kind: str, source: Path, out: Path, **variables: str) -> Path:
     """Build one distribution with the locked backend, without isolation, hence without an index."""
     build = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}"]
-    _run([*build, "--outdir", out, source], cwd=out.parent)
+    _run([*build, "--outdir", out, source], out.parent, **variables)
     (made,) = out.iterdir()
     return made
 
@@ -126,3 +127,47 @@ def test_installed_library_imports_without_the_command_line(installed: Path, tmp
     """A service that imports the library does not pay for the terminal: neither typer nor rich is loaded."""
     code = "import sys, nats_mesh; print(sorted({'typer', 'rich', 'nats_mesh_cli'} & sys.modules.keys()))"
     assert _run([installed / "python", "-c", code], cwd=tmp_path).strip() == "[]"
+
+
+_CALL = """
+import anyio, nats_mesh.client, nats_mesh.variant
+from nats_mesh import Service
+from nats_mesh.testing import MemoryMesh
+
+service = Service("a", version="1.0.0")
+
+@service.endpoint()
+async def double(number: int) -> int:
+    return number * 2
+
+async def main():
+    async with MemoryMesh(service) as mesh:
+        print(nats_mesh.variant.COMPILED, await mesh.call("a.double", 21))
+
+anyio.run(main)
+"""
+
+
+def test_a_compiled_wheel_is_of_its_platform_and_works(wheel: Path, tmp_path: Path) -> None:
+    """Where it is asked for, every module of the list has its extension beside its source, and calls run in them."""
+    require_that(no_compiler())
+    made = _build("wheel", ROOT, tmp_path / "dist", **{ASKED_FOR_BY: "1"})
+    assert not made.name.endswith("-none-any.whl")
+    extensions = _contents(made) - _contents(wheel)
+    assert _contents(made) >= _contents(wheel)
+    assert {name.partition(".")[0] for name in extensions} == {
+        f"nats_mesh/{module}" for module in (*COMPILED, "compiled__mypyc")
+    }
+    _run([sys.executable, "-m", "zipfile", "-e", made, tmp_path / "site"], tmp_path)
+    shown = _run([sys.executable, "-P", "-c", _CALL], tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert shown.split() == ["True", "42"]
+
+
+def test_a_variant_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A misspelt wish does not silently make the other wheel."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(
+        build, env={**os.environ, ASKED_FOR_BY: "maybe"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert f"{ASKED_FOR_BY}=maybe: say 1" in done.stdout + done.stderr

@@ -222,7 +222,11 @@ def test_a_peer_that_is_not_installed_says_what_lacks(
     monkeypatch.setattr(peers, "VENV", tmp_path)
     monkeypatch.setattr(peers, "BENCH_PYTHON", tmp_path / "python")
     monkeypatch.setattr(peers, "JS", tmp_path)
+    monkeypatch.setattr(peers, "not_built", lambda: "not built: here is the remedy")
+    assert peers.absent(PEERS["mesh-compiled"]) == "not built: here is the remedy"
     for peer in PEERS.values():
+        if peer.runtime == "compiled":
+            continue
         reason = peers.absent(peer)
         assert (reason == "") == (peer.runtime == "mesh")
         assert not reason or reason.startswith("not installed: ")

@@ -24,7 +24,8 @@ from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.core.presence import State
 from nats_mesh.errors import ConfigError, Status
 from nats_mesh.telemetry.collector import BUCKETS_S, MeshCollector
-from nats_mesh.telemetry.stats import OTHER, Series, Stats
+from nats_mesh.telemetry.series import OTHER, Series
+from nats_mesh.telemetry.stats import Stats
 
 #: These two bear no types.
 generate_latest: Any = exposition.generate_latest

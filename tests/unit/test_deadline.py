@@ -84,8 +84,8 @@ def enter(
         payload=b"",
         received=received,
         series=Stats().series("in", "orders", "place", "web"),
-        stall_s=stall_s,
     )
+    call.stall_s = stall_s
     return call, DeadlineGate(5.0, AgeGauge() if gauge is None else gauge).enter(call)
 
 

@@ -249,8 +249,8 @@ def arrivals(vector: Vector) -> None:
             headers=f"NATS/1.0\r\n{lines}\r\n".encode(),
             payload=b"",
             received=message["received_s"],
-            stall_s=message["stall_s"],
         )
+        call.stall_s = message["stall_s"]
         refusal = gate.enter(call)
         if "refused" in message:
             assert refusal is not None, message

@@ -1,0 +1,138 @@
+"""One kind of call in plain numbers: what the path of every call counts in."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final, Literal, TypeAlias
+
+from nats_mesh.core.histogram import Histogram
+from nats_mesh.errors import Status
+from nats_mesh.wire.headers import one_line
+
+__all__ = ["FAILURES", "MAX_ERROR", "OTHER", "Key", "Series", "Side", "errors_in"]
+
+#: ``in``: calls this instance answered; ``out``: calls it made.
+Side: TypeAlias = Literal["in", "out"]
+#: Side, service, endpoint and peer.
+Key: TypeAlias = tuple[Side, str, str, str]
+
+#: Stands for every service, endpoint or peer that found no room in a table.
+OTHER: Final = "_OTHER"
+#: Statuses that count as failures of the service (a code of 500 and more), not of its caller.
+FAILURES: Final = frozenset(str(status) for status in Status if status.code >= 500)
+#: The longest text of a last error, characters.
+MAX_ERROR: Final = 256
+
+#: An attribute of an enumeration costs a call each time it is looked up.
+_OK: Final = Status.OK
+_KNOWN: Final = frozenset(str(status) for status in Status)
+#: How many durations are kept until they are put into the histogram.
+_FOLD_AT: Final = 512
+
+
+class Series:
+    """One kind of call: by side, service, endpoint and peer. ``in_flight`` is its users' to count."""
+
+    __slots__ = (
+        "_by_status",
+        "_histogram",
+        "last_error_text",
+        "_lock",
+        "_order",
+        "_took",
+        "endpoint",
+        "error_order",
+        "in_flight",
+        "ok",
+        "peer",
+        "service",
+        "side",
+        "since",
+    )
+
+    def __init__(self, key: Key, since: float, order: list[int]) -> None:
+        self.side, self.service, self.endpoint, self.peer = key
+        self.since = since
+        #: Calls that succeeded; every other status has its place in a table.
+        self.ok = 0
+        self._by_status: dict[str, int] = {}
+        self._histogram = Histogram()
+        #: Durations that are not in the histogram yet; what puts them there may run in another thread.
+        self._took: list[float] = []
+        self._lock = threading.Lock()
+        self.in_flight = 0
+        #: Which of all errors of the process the last one here was: orders the last errors of several series.
+        self.error_order = 0
+        self._order = order
+        self.last_error_text = ""
+
+    def record(self, duration_s: float, status_name: str) -> None:
+        """Count one finished call. A status that does not exist counts as UNKNOWN."""
+        if status_name is _OK:
+            self.ok += 1
+        else:
+            self.refuse(status_name)
+        # Sorting many into the histogram at once costs a quarter of sorting in each when it comes.
+        self._took.append(duration_s)
+        if len(self._took) >= _FOLD_AT:
+            self._fold()
+
+    def _fold(self) -> None:
+        with self._lock:
+            took = self._took[:]
+            del self._took[: len(took)]  # what the loop's thread appends meanwhile stays
+            self._histogram.record_all(took)
+
+    @property
+    def histogram(self) -> Histogram:
+        """The durations of all calls that were recorded."""
+        self._fold()
+        return self._histogram
+
+    def refuse(self, status_name: str) -> None:
+        """Count a call that never began: it has a status but no duration, which would flatter the quantiles."""
+        status = str(status_name) if status_name in _KNOWN else str(Status.UNKNOWN)
+        self._by_status[status] = self._by_status.get(status, 0) + 1
+
+    @property
+    def by_status(self) -> dict[str, int]:
+        """How many calls ended with each status; a copy, without those that none did."""
+        if not self.ok:
+            return dict(self._by_status)
+        counts = {str(Status.OK): self.ok, **self._by_status}
+        counts[str(Status.OK)] = self.ok + self._by_status.get(str(Status.OK), 0)
+        return counts
+
+    @property
+    def requests(self) -> int:
+        """How many calls finished."""
+        return sum(self.by_status.values())
+
+    @property
+    def errors(self) -> int:
+        """How many of them failed by the service's fault (:data:`FAILURES`)."""
+        return errors_in(self.by_status)
+
+    @property
+    def busy_s(self) -> float:
+        """All their durations together, in seconds."""
+        return self.histogram.sum_s
+
+    @property
+    def last_error(self) -> str:
+        """What went wrong last, on one line of bounded length; empty where nothing did."""
+        return self.last_error_text
+
+    @last_error.setter
+    def last_error(self, text: str) -> None:
+        self.last_error_text = one_line(text, MAX_ERROR)
+        self._order[0] += 1
+        self.error_order = self._order[0]
+
+    def __repr__(self) -> str:
+        return f"<Series {self.side} {self.peer} ~ {self.service}.{self.endpoint}: {self.requests}>"
+
+
+def errors_in(statuses: dict[str, int]) -> int:
+    """How many of these calls failed by the service's fault."""
+    return sum(count for status, count in statuses.items() if status in FAILURES)
