@@ -97,12 +97,16 @@ class EndpointInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """How busy an instance is: calls it holds, how many it takes, and its totals since it started."""
+    """How busy an instance is: calls it holds, how many it takes, and its totals since it started.
+
+    ``full``: it asks for no more calls from the queue group for now (credit-based dispatch).
+    """
 
     in_flight: Count = 0
     limit: Count = 0
     requests: Count = 0
     errors: Count = 0
+    full: bool = False
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):

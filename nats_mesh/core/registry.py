@@ -155,9 +155,12 @@ class Registry:
             return [gone, self._insert(key, announcement, born, now)]
         return self._refresh(member, announcement, now)
 
-    def tick(self, now: float) -> list[Change]:
-        """Judge silence: who became suspect, who is gone. Nobody is judged while suspended."""
-        late = now - self._ticked > self._tick_s + STALL_S
+    def tick(self, now: float, *, stalled: bool = False) -> list[Change]:
+        """Judge silence: who became suspect, who is gone. Nobody is judged while suspended.
+
+        ``stalled``: whoever calls knows that this process was away, as from a timer that came late.
+        """
+        late = stalled or now - self._ticked > self._tick_s + STALL_S
         self._ticked = now
         if self._suspended or not self._members:
             return []
@@ -209,6 +212,11 @@ class Registry:
         :class:`UnknownInstanceError` where none does, :class:`AmbiguousInstanceError` where several do.
         """
         return find(self.instances(service), prefix)
+
+    def exactly(self, service: str, instance: str) -> Instance | None:
+        """The instance of ``service`` with this whole id, without a search; ``None`` where it is not there."""
+        member = self._members.get((service, instance))
+        return None if member is None else member.instance
 
     def __len__(self) -> int:
         return len(self._members)

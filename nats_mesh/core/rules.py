@@ -62,9 +62,9 @@ class BreakerRules(msgspec.Struct, frozen=True, kw_only=True):
 
     It opens where at least ``min_calls`` of the last ``window_s`` seconds ended, and at least ``failure_ratio``
     of them failed (or, with ``slow_call_s``, at least ``slow_ratio`` took longer than that), or after
-    ``consecutive`` failures in a row. It stays open for ``open_s``, twice as long each time it opens again
-    without having closed, up to ``max_open_s``, each ± ``jitter``. Then ``permits`` calls may be under way at a
-    time; ``successes`` of them in a row close it, one failure opens it again.
+    ``consecutive`` failures in a row. It stays open for ``open_s``, for as long once more where its first probes
+    fail, and twice as long each time after that, up to ``max_open_s``, each ± ``jitter``. Then ``permits`` calls
+    may be under way at a time; ``successes`` of them in a row close it, one failure opens it again.
     """
 
     failure_ratio: float = 0.5

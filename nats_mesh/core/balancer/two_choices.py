@@ -1,0 +1,67 @@
+"""The power of two choices: draw two members by lot, take the cheaper one.
+
+With one choice at random the fullest of n members holds about log n / log log n calls more than its share, with
+two choices about log log n (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). What two
+callers with the same view do at the same moment still differs, so they do not fall upon the same idle member.
+
+Rejected: to look at all members and take the cheapest. It costs more with every member, and callers that share
+a view all choose the same one.
+
+Weights: a member of three times the weight is treated as three members that share its calls. Both draws
+and the comparison are of such thirds, so shares are right within some percent at any load, with one call under way
+as with a thousand. Comparing load divided by weight is not: with few calls under way it is wrong by a third, and
+with (load + 1) divided by weight the heaviest gets all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nats_mesh.core.balancer.base import Chance, Member
+from nats_mesh.core.balancer.lots import Lots
+from nats_mesh.core.rules import BalancerRules
+
+__all__ = ["TwoChoices"]
+
+
+class TwoChoices:
+    """What least_request and peak_ewma share; each says what a member with a load costs. Cost of a choice: O(1),
+    with unequal weights O(log n)."""
+
+    __slots__ = ("_chance", "_lots", "_seen")
+
+    def __init__(self, rules: BalancerRules, chance: Chance) -> None:
+        self._chance = chance
+        self._lots = Lots(rules.slow_start_s, chance)
+        self._seen: Sequence[Member] | None = None
+
+    def cost(self, member: Member, load: float, now: float) -> float:
+        """What one more call costs at ``member`` while it has ``load``."""
+        raise NotImplementedError
+
+    def update(self, members: Sequence[Member]) -> None:
+        self._seen = members
+        self._lots.update(members)
+
+    def pick(self, members: Sequence[Member], now: float, key: str | None) -> Member:
+        if members is not self._seen:
+            self.update(members)
+        lots = self._lots
+        all_ = lots.members
+        if len(all_) == 1:
+            return all_[0]
+        first = lots.first(now)
+        second = lots.second(first)
+        one, other = all_[first], all_[second]
+        if lots.even:
+            load, other_load = one.load(now), other.load(now)
+        else:
+            load, other_load = self._part(one, first, now), self._part(other, second, now)
+        return one if self.cost(one, load, now) <= self.cost(other, other_load, now) else other
+
+    def _part(self, member: Member, place: int, now: float) -> float:
+        """The load of one of the equal parts that ``member`` stands for: some have one call more than the others,
+        and which one was drawn is a matter of chance."""
+        lots = self._lots
+        return math.floor(member.load(now) * lots.unit / lots.worth(place) + self._chance())
