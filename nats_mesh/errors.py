@@ -131,12 +131,30 @@ class ConfigError(MeshError):
 
 
 class PolicyError(MeshError):
-    """A policy that is not valid, with the ``path`` of the field and the ``line`` in its file."""
+    """A policy that is not valid, with the ``path`` of the field, the ``file`` and the ``line`` in it.
 
-    def __init__(self, message: str, *, path: str = "", line: int | None = None) -> None:
+    Where several things are wrong, the place is that of the first, and ``problems`` has an error for each.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        line: int | None = None,
+        file: str = "",
+        problems: tuple[PolicyError, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.path = path
         self.line = line
+        self.file = file
+        self._problems = problems
+
+    @property
+    def problems(self) -> tuple[PolicyError, ...]:
+        """Everything that is wrong, one by one; the error itself where it is the only one."""
+        return self._problems or (self,)
 
 
 class CodecError(MeshError):
@@ -153,6 +171,8 @@ class CallError(MeshError):
 
     default_status: ClassVar[Status] = Status.UNKNOWN
     default_executed: ClassVar[Executed] = Executed.MAYBE
+    #: ``abort`` where an operator injected the error: it is not to be retried, and says nothing of the service.
+    fault: str = ""
 
     def __init__(
         self,

@@ -1,0 +1,81 @@
+"""Collecting everything that is wrong with a set of policies, so that one look is enough to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from nats_mesh.errors import PolicyError
+
+__all__ = ["Problems", "hint", "later_text", "place"]
+
+#: How many problems are kept, and how many of them stand in the text of the error.
+MAX_PROBLEMS = 1000
+_SHOWN = 50
+
+
+class Problems:
+    """What was found so far. The same problem at the same place counts once; ``unkept`` are beyond the limit."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int | None, str, str], PolicyError] = {}
+        self.unkept = 0
+
+    def __len__(self) -> int:
+        return len(self._found) + self.unkept
+
+    def add(self, message: str, *, file: str = "", line: int | None = None, path: str = "") -> None:
+        """Note a problem: ``message`` says what is wrong and what to do, without the place."""
+        key = (file, line, path, message)
+        if key in self._found:
+            return
+        if len(self._found) >= MAX_PROBLEMS:
+            self.unkept += 1
+            return
+        where = place(file, line)
+        text = ": ".join(part for part in (where, path, message) if part)
+        self._found[key] = PolicyError(text, path=path, line=line, file=file)
+
+    def error(self) -> PolicyError | None:
+        """All of it as one error, in the order of the files; ``None`` where nothing was found."""
+        found = [self._found[key] for key in sorted(self._found, key=_order)]
+        if not found:
+            return None
+        if len(self) == 1:
+            return found[0]
+        lines = [f"{len(self)} problems:", *(f"  {error}" for error in found[:_SHOWN])]
+        if len(self) > _SHOWN:
+            lines.append(f"  and {len(self) - _SHOWN} more")
+        first = found[0]
+        return PolicyError(
+            "\n".join(lines), path=first.path, line=first.line, file=first.file, problems=tuple(found)
+        )
+
+    def raise_if_any(self) -> None:
+        """Raise what was found."""
+        if (error := self.error()) is not None:
+            raise error
+
+
+def _order(key: tuple[str, int | None, str, str]) -> tuple[str, int, str, str]:
+    file, line, path, message = key
+    return file, line or 0, path, message
+
+
+def place(file: str, line: int | None) -> str:
+    """``file:line``, or as much of it as is known."""
+    if line is None:
+        return file
+    return f"{file}:{line}" if file else f"line {line}"
+
+
+def later_text(what: str) -> str:
+    """The plain word for a field of the contract that nothing applies yet; ``what`` it would do."""
+    return f"{what}: not in this version yet"
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """``did you mean x?`` for the nearest of ``known``; all of them where none is near."""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower()[:80], names, n=1, cutoff=0.6)
+    return f"did you mean {names[near[0]]}?" if near else f"there are: {', '.join(names.values())}"
