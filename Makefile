@@ -11,6 +11,7 @@ JOBS ?= auto
 UPGRADE ?=
 BENCH_ARGS ?=
 GUARD_ARGS ?=
+SIM_ARGS ?=
 
 # Where none of that name exists, the default one is said to be missing.
 VECTORS = $(or $(wildcard tests/*/test_*vectors*.py),tests/unit/test_vectors.py)
@@ -26,7 +27,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check guard bench bench-peers compiled test-compiled scale verify lock clean
+.PHONY: help setup demo test check guard bench bench-peers compiled test-compiled scale sim verify lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F '	' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -89,6 +90,9 @@ $(BENCH_NODE): tests/bench/js/package-lock.json
 
 scale: $(READY) ## what being idle, watching thousands and starting up cost, against budgets (BENCH_ARGS=...)
 	@$(BIN)/python -m tests.bench.scale $(BENCH_ARGS)
+
+sim: $(READY) ## the simulations' figures and curves anew, the same ones each time (SIM_ARGS=retry_storm)
+	@$(BIN)/python -m tests.sim $(SIM_ARGS)
 
 verify: check ## the long form: checks, then every test with full counts
 	@MESH_FULL=1 $(MAKE) --no-print-directory test PYTEST_ARGS="--timeout 1800 $(PYTEST_ARGS)"

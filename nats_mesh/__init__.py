@@ -21,6 +21,7 @@ from nats_mesh.errors import (
     RemoteError,
     Status,
 )
+from nats_mesh.gathering import Gathered
 from nats_mesh.mesh import Mesh
 from nats_mesh.model import Headers, Interceptor, Next, Reply, Request
 from nats_mesh.runner import run, serve
@@ -39,6 +40,7 @@ __all__ = [
     "DeadlineExceededError",
     "DisconnectedError",
     "Executed",
+    "Gathered",
     "Headers",
     "Interceptor",
     "Mesh",

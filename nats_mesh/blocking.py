@@ -10,7 +10,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec import UNSET
 
 from nats_mesh.errors import ConfigError
-from nats_mesh.model import CallOptions, Reply
+from nats_mesh.gathering import Gathered, Want
+from nats_mesh.model import CallOptions, HeadersLike, Reply
 
 if TYPE_CHECKING:
     from nats_mesh.mesh import Mesh
@@ -67,13 +68,62 @@ class BlockingMesh:
         self, target: Any, value: Any = None, *, returns: Any = UNSET, **options: Unpack[CallOptions]
     ) -> Reply[Any]:
         """As :meth:`nats_mesh.Mesh.request`."""
-        if self._portal is None:
-            raise ConfigError(f"mesh {self._mesh.name!r} is not open; use 'with Mesh(…).blocking() as mesh:'")
 
         async def run() -> Reply[Any]:
             return await self._mesh.request(target, value, returns=returns, **options)
 
-        return self._portal.call(run)
+        return self._loop().call(run)
+
+    @overload
+    def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: type[T],
+        want: Want = ...,
+        timeout: float | None = ...,
+        headers: HeadersLike | None = ...,
+        codec: str | None = ...,
+    ) -> Gathered[T]: ...
+
+    @overload
+    def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = ...,
+        want: Want = ...,
+        timeout: float | None = ...,
+        headers: HeadersLike | None = ...,
+        codec: str | None = ...,
+    ) -> Gathered[Any]: ...
+
+    def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = UNSET,
+        want: Want = "all",
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
+        codec: str | None = None,
+    ) -> Gathered[Any]:
+        """As :meth:`nats_mesh.Mesh.gather`."""
+
+        async def run() -> Gathered[Any]:
+            return await self._mesh.gather(
+                target, value, returns=returns, want=want, timeout=timeout, headers=headers, codec=codec
+            )
+
+        return self._loop().call(run)
+
+    def _loop(self) -> BlockingPortal:
+        if self._portal is None:
+            raise ConfigError(f"mesh {self._mesh.name!r} is not open; use 'with Mesh(…).blocking() as mesh:'")
+        return self._portal
 
     def __repr__(self) -> str:
         return f"<BlockingMesh {self._mesh!r}>"

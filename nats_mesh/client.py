@@ -12,33 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import anyio
 import msgspec
 
 from nats_mesh.clock import Clock
 from nats_mesh.context import Context, current_context
-from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, check_timeout, deadline_for
+from nats_mesh.core.deadline import check_timeout, deadline_for
 from nats_mesh.discovery.directory import Directory
+from nats_mesh.discovery.fleets import FleetDirectory
 from nats_mesh.endpoint import Contract, contract_of
-from nats_mesh.errors import (
-    CallError,
-    CodecError,
-    ConfigError,
-    DeadlineExceededError,
-    Executed,
-    NoInstancesError,
-    RemoteError,
-    Status,
-)
-from nats_mesh.exchange import (
-    Target,
-    UsualReplies,
-    decode_value,
-    encode_value,
-    plain_head,
-    plain_value,
-    request_block,
-)
+from nats_mesh.errors import ConfigError
+from nats_mesh.exchange import Declared, Target, plain_value
+from nats_mesh.gather import gather
+from nats_mesh.gathering import Gathered
+from nats_mesh.layers.breaker import Tell
 from nats_mesh.layers.stack import compose
 from nats_mesh.model import (
     NO_HEADERS,
@@ -49,11 +35,14 @@ from nats_mesh.model import (
     Request,
     check_name,
 )
+from nats_mesh.outbound import Outbound
+from nats_mesh.policy import PolicySet
+from nats_mesh.sending import Sender
 from nats_mesh.telemetry.stats import Stats
+from nats_mesh.verdicts import Opinions
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.loop import CancelledError, Deadline, TaskPool, future_maker
+from nats_mesh.wire.loop import TaskPool
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.outcome import decode_error, is_error
 from nats_mesh.wire.subjects import Subjects, check_plain_subject
 from nats_mesh.wire.transport import Transport
 
@@ -62,11 +51,13 @@ __all__ = ["Client"]
 log = logging.getLogger("nats_mesh.client")
 
 _MAX_TARGETS = 4096
-#: An attribute of an enumeration costs a call each time it is looked up.
-_OK, _UNKNOWN = Status.OK, Status.UNKNOWN
 _NO_OPTIONS: Mapping[str, Any] = {}
 _PLAIN = "nats://"
 _LEARN_EVERY_S = 60.0
+
+
+def _say_nothing(kind: str, target: str, detail: str) -> None:
+    """Who makes no events hears of none."""
 
 
 class Client:
@@ -82,6 +73,10 @@ class Client:
         rng: random.Random,
         stats: Stats,
         interceptors: Sequence[Interceptor] = (),
+        enforced: bool = False,
+        policies: PolicySet | None = None,
+        zone: str = "",
+        tell: Tell = _say_nothing,
     ) -> None:
         self.name = check_name("caller", name)
         self.subjects = Subjects(namespace)
@@ -94,10 +89,31 @@ class Client:
         self._now: Callable[[], float] = clock.monotonic
         self._rng = rng
         self._targets: dict[Any, Target] = {}
-        self._new_future = future_maker()
-        self._replies = UsualReplies()
         self._background = TaskPool(_report)
+        self.interceptors = tuple(interceptors)
         self._chain: Next | None = compose(interceptors, self._send_request) if interceptors else None
+        self.fleets = FleetDirectory(transport, self.mux, self.subjects, clock, enforced=enforced)
+        self.opinions = Opinions(
+            transport=transport, mux=self.mux, subjects=self.subjects, enforced=enforced, now=clock.monotonic
+        )
+        self.outbound = Outbound(
+            caller=name,
+            subjects=self.subjects,
+            fleets=self.fleets,
+            opinions=self.opinions,
+            chance=rng.random,
+            tell=tell,
+            zone=zone,
+            policies=policies,
+        )
+        self._sender = Sender(
+            namespace=namespace,
+            transport=transport,
+            mux=self.mux,
+            directory=self.directory,
+            now=clock.monotonic,
+            rng=rng,
+        )
 
     # -- resolving ----------------------------------------------------------------------------------
 
@@ -126,10 +142,11 @@ class Client:
             Any if known is None else known.returns,
             resolved.codec,
             () if known is None else known.raises,
-            None if known is None else known.idempotent,
+            None,
             subject=resolved.subject,
             plain=True,
         )
+        self.outbound.compose(resolved)
         if len(self._targets) >= _MAX_TARGETS:
             self._targets.pop(next(iter(self._targets)))
         self._targets[target] = resolved
@@ -174,7 +191,7 @@ class Client:
                 known, request, parent = self._prepare(target, value, returns, parent, **options)
                 if self._chain is not None:
                     return (await self._chain(request)).value
-                return (await self._send(known, request, parent))[2]
+                return (await self._sender.send(known, request, parent))[2]
         # Nothing else that _prepare() would have to look at: the target's own request, with what is new in it.
         try:
             known = self._targets[target]
@@ -194,7 +211,7 @@ class Client:
                 request.deadline = parent.deadline
         if now > known.learn_at:
             self._learn_soon(known)
-        return (await self._send(known, request, parent))[2]
+        return (await self._sender.send(known, request, parent))[2]
 
     async def request(
         self,
@@ -210,6 +227,31 @@ class Client:
         if self._chain is not None:
             return await self._chain(request)
         return await self._whole(known, request, parent)
+
+    async def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = msgspec.UNSET,
+        want: Any = "all",
+        timeout: Any = None,
+        headers: Any = None,
+        codec: Any = None,
+        parent: Context | None = None,
+    ) -> Gathered[Any]:
+        """See :meth:`nats_mesh.mesh.Mesh.gather`; ``parent`` is the call it is made from."""
+        return await gather(
+            self,
+            target,
+            value,
+            returns=returns,
+            want=want,
+            timeout=timeout,
+            headers=headers,
+            codec=codec,
+            parent=parent,
+        )
 
     def _prepare(
         self,
@@ -244,7 +286,6 @@ class Client:
             if returns is msgspec.UNSET:
                 returns = contract.returns
             raises = (*raises, *contract.raises)
-            idempotent = contract.idempotent if idempotent is None else idempotent
         now = self._now()
         if now > known.learn_at:
             self._learn_soon(known)
@@ -260,7 +301,7 @@ class Client:
             Any if returns is msgspec.UNSET else returns,
             codec or known.codec,
             raises,
-            idempotent,
+            known.usual.idempotent if idempotent is None else idempotent,
             idempotency_key,
             priority,
             known.subject,
@@ -281,7 +322,7 @@ class Client:
 
     async def _whole(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:
         start = self._now()
-        headers, instance, value = await self._send(known, request, parent)
+        headers, instance, value = await self._sender.send(known, request, parent)
         return Reply(
             value,
             headers=partial(h.user_headers, headers),
@@ -289,189 +330,6 @@ class Client:
             attempts=request.attempt,
             duration_s=self._now() - start,
         )
-
-    async def _send(self, known: Target, request: Request, parent: Context | None) -> tuple[bytes, str, Any]:
-        """The call as it is counted; the header block of its reply, the instance that answered, and the value.
-
-        Encode, write, wait, decode, in one coroutine: every further one costs each call about a quarter of a
-        microsecond, and again at its reply. The loop goes round once more where nobody serves the mesh
-        subject and a service of the NATS Services API does on one of its own.
-        """
-        start = now = self._now()
-        mux, transport = self.mux, self.transport
-        send = transport.send
-        series = known.series
-        series.in_flight += 1
-        status = _UNKNOWN
-        subject = known.subject
-        try:
-            payload, codec = encode_value(known.label, request.value, request.codec)
-            while True:
-                if not transport.ready:
-                    await self._become_ready(request.deadline)
-                    now = self._now()
-                remaining = request.deadline - now
-                if remaining <= 0:
-                    raise DeadlineExceededError("no time was left before it was sent", executed=Executed.NO)
-                future = self._new_future()
-                alone = not mux.calls
-                number = mux.expect(known.inbox, subject, future, request.deadline)
-                try:
-                    # Who waits alone has nobody to share a write with: another turn of the loop only costs time.
-                    if alone:
-                        transport.cork()
-                    if request.plain and send is not None and subject is known.subject:
-                        size = len(payload)
-                        head = plain_head(known.line, number, size, codec, parent, remaining, now, self._rng)
-                        send(head, payload)
-                    else:
-                        block = request_block(
-                            request, parent, codec, remaining_s=remaining, now=now, rng=self._rng
-                        )
-                        transport.publish(subject, payload, f"{known.inbox}{number}", block)
-                    if alone:
-                        transport.uncork()
-                    headers, body = await future
-                # The mux forgets by itself who got a reply; whatever else ends the wait, it must be told.
-                except BaseException as error:  # noqa: BLE001
-                    mux.forget(known.inbox, number)
-                    if alone:
-                        transport.uncork()
-                    raise self._broken_off(error, known, request, subject, number, start) from None
-                try:
-                    answer = self._read(known, request, headers, body)
-                except NoInstancesError:
-                    if not known.mesh or subject != known.subject:
-                        raise
-                    subject = await self._elsewhere(known, request)
-                    now = self._now()
-                else:
-                    status = _OK
-                    return answer
-        except CallError as error:
-            status = error.status
-            error.service, error.endpoint = known.service, known.endpoint
-            raise
-        except CancelledError:
-            status = Status.CANCELLED
-            raise
-        except (CodecError, ConfigError):
-            status = Status.INVALID_ARGUMENT
-            raise
-        finally:
-            series.in_flight -= 1
-            series.record(self._now() - start, status)
-
-    def _broken_off(
-        self,
-        error: BaseException,
-        known: Target,
-        request: Request,
-        subject: str,
-        number: int,
-        start: float,
-    ) -> BaseException:
-        """What an attempt without a reply ends with; the instances are told that nobody waits any more."""
-        if isinstance(error, CallError):
-            error.attempts = 0 if error.executed is Executed.NO else request.attempt
-            return error
-        if not isinstance(error, (Deadline, CancelledError)):
-            return error  # nothing was sent
-        if known.mesh and subject == known.subject:
-            self._cancel(known, f"{known.inbox}{number}")
-        if isinstance(error, CancelledError):
-            return error
-        return DeadlineExceededError(
-            f"no answer in {self._now() - start:.3f} s", executed=Executed.MAYBE, attempts=request.attempt
-        )
-
-    def _cancel(self, known: Target, reply_to: str) -> None:
-        """Tell the instances that nobody waits for this attempt any more."""
-        if self.transport.connected:
-            self.transport.publish(known.cancel, reply_to.encode(), self.mux.one_way(known.service))
-
-    async def _become_ready(self, deadline: float) -> None:
-        """Wait for the connection, or for its socket to take bytes again, but not beyond the deadline."""
-        transport = self.transport
-        remaining = deadline - self._now()
-        if remaining <= 0:
-            return
-        if not transport.connected:
-            await transport.wait_connected(min(remaining, transport.reconnect_grace_s))
-        elif transport.congested:
-            await self._drained(remaining)
-
-    async def _drained(self, remaining_s: float) -> None:
-        """Wait for the socket to take bytes again, but not beyond the deadline."""
-        with anyio.move_on_after(remaining_s):
-            await self.transport.writable()
-
-    # -- answering ----------------------------------------------------------------------------------
-
-    def _read(self, known: Target, request: Request, headers: bytes, body: bytes) -> tuple[bytes, str, Any]:
-        """The reply's header block, who answered, and the value; or the error that the reply is."""
-        usual = self._replies.known.get(headers)
-        if usual is None:
-            return self._read_any(known, request, headers, body)
-        try:
-            return headers, usual.instance, known.usual_value(usual.codec, body, request.returns)
-        except CodecError as error:
-            raise CodecError(f"{known.label}: {error}") from None
-
-    def _read_any(
-        self, known: Target, request: Request, headers: bytes, body: bytes
-    ) -> tuple[bytes, str, Any]:
-        """Any reply: a refusal of the server, an error, or a value in whatever it says."""
-        if headers:
-            code = h.server_status(headers)
-            if code == 503:
-                raise NoInstancesError("nobody listens there")
-            if code is not None and code >= 400:  # JetStream's way to say no, without a body
-                text = h.one_line(headers.partition(b"\r\n")[0][9:].decode("utf-8", "replace"))
-                raise RemoteError(
-                    f"answered {text}",
-                    status=Status.from_code(code),
-                    executed=Executed.MAYBE,
-                    attempts=request.attempt,
-                )
-            if is_error(headers):
-                raise decode_error(
-                    headers,
-                    body,
-                    service=known.service,
-                    endpoint=known.endpoint,
-                    attempts=request.attempt,
-                    raises=request.raises,
-                )
-            self._replies.learn(headers)
-        try:
-            value = decode_value(headers, body, request.returns)
-        except CodecError as error:
-            raise CodecError(f"{known.label}: {error}") from None
-        instance = h.field(headers, h.INSTANCE)
-        return headers, "" if instance is None else instance.decode("ascii", "replace"), value
-
-    async def _elsewhere(self, known: Target, request: Request) -> str:
-        """Nobody serves the mesh subject: a service of the NATS Services API may, on a subject of its own."""
-        found = await self.directory.find(
-            known.service, timeout_s=min(1.0, max(0.001, request.deadline - self._now()))
-        )
-        foreign = None if found is None else found.foreign_subject(known.endpoint)
-        if foreign is not None:
-            return foreign
-        text = f"nobody serves {known.service!r} in namespace {self.namespace!r}; is it running?"
-        if found is not None and found.namespaces and self.namespace not in found.namespaces:
-            there = ", ".join(repr(n) for n in sorted(found.namespaces))
-            text = f"{known.service!r} runs in namespace {there}, this caller is in {self.namespace!r}"
-        elif found is not None and not found.namespaces:
-            there = ", ".join(sorted(found.endpoints)) or "none"
-            raise RemoteError(
-                f"the service has no endpoint {known.endpoint!r}; it has: {there}",
-                status=Status.UNIMPLEMENTED,
-                executed=Executed.NO,
-                attempts=request.attempt,
-            )
-        raise NoInstancesError(text, attempts=request.attempt)
 
     def _learn_soon(self, known: Target) -> None:
         """Ask, beside the call, what the endpoint declares: later calls use its timeout as their default."""
@@ -481,11 +339,16 @@ class Client:
     async def _learn(self, known: Target) -> None:
         found = await self.directory.find(known.service, timeout_s=2.0)
         if found is not None:  # who does not answer takes nothing back
-            declared = found.timeout_s(known.endpoint)
-            known.timeout_s = DEFAULT_TIMEOUT_S if declared is None else declared
+            known.declared = Declared(found.timeout_s(known.endpoint), found.idempotent(known.endpoint))
+            self.outbound.settle(known)
+
+    def apply(self, policies: PolicySet) -> None:
+        """Follow ``policies`` from the next call on."""
+        self.outbound.apply(policies, self._targets.values())
 
     async def close(self) -> None:
         """Stop waiting for replies; calls in flight end with an error."""
+        await self.fleets.close()
         self._background.cancel_all()
         self.mux.shut()
         await self._background.join(1.0)

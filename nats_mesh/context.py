@@ -14,7 +14,7 @@ from msgspec import UNSET
 from nats_mesh.clock import Clock
 from nats_mesh.core.trace import TraceContext, format_baggage, parse_baggage, parse_traceparent
 from nats_mesh.errors import ConfigError
-from nats_mesh.model import PRIORITIES, CallOptions, Headers, OwnHeaders, Priority, Reply
+from nats_mesh.model import PRIORITIES, CallOptions, Headers, HeadersLike, OwnHeaders, Priority, Reply
 from nats_mesh.wire.headers import (
     BAGGAGE,
     IDEMPOTENCY_KEY,
@@ -28,6 +28,7 @@ from nats_mesh.wire.headers import (
 
 if TYPE_CHECKING:
     from nats_mesh.client import Client
+    from nats_mesh.gathering import Gathered, Want
 
 __all__ = ["Context", "Home", "current_context"]
 
@@ -232,6 +233,55 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     ) -> Reply[Any]:
         """As :meth:`call`, returning the whole :class:`Reply`."""
         return await self._home.client.request(target, value, returns=returns, parent=self, **options)
+
+    @overload
+    async def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: type[T],
+        want: Want = ...,
+        timeout: float | None = ...,
+        headers: HeadersLike | None = ...,
+        codec: str | None = ...,
+    ) -> Gathered[T]: ...
+
+    @overload
+    async def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = ...,
+        want: Want = ...,
+        timeout: float | None = ...,
+        headers: HeadersLike | None = ...,
+        codec: str | None = ...,
+    ) -> Gathered[Any]: ...
+
+    async def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = UNSET,
+        want: Want = "all",
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
+        codec: str | None = None,
+    ) -> Gathered[Any]:
+        """Ask every instance of a service, within what is left of the deadline. See :meth:`Mesh.gather`."""
+        return await self._home.client.gather(
+            target,
+            value,
+            returns=returns,
+            want=want,
+            timeout=timeout,
+            headers=headers,
+            codec=codec,
+            parent=self,
+        )
 
     def __repr__(self) -> str:
         return f"<Context {self.caller} → {self.service}.{self.endpoint}, {self.remaining():.3f} s left>"

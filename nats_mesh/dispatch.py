@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from nats_mesh.client import Client
@@ -18,13 +20,18 @@ from nats_mesh.clock import Clock
 from nats_mesh.context import Context, Home, current_context
 from nats_mesh.core.age import AgeGauge
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
+from nats_mesh.core.fault import Faults
+from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.endpoint import Endpoint
 from nats_mesh.errors import ApplicationError, CallError, DeadlineExceededError, Refused, Status
 from nats_mesh.handling import Served, UndecodableError, decode_body
 from nats_mesh.layers.base import Arrival, Gate, Refusal
 from nats_mesh.layers.concurrency import ConcurrencyGate
+from nats_mesh.layers.credit import CreditGate
 from nats_mesh.layers.deadline import DeadlineGate
 from nats_mesh.layers.draining import DrainingGate
+from nats_mesh.layers.duplicates import DuplicateError, Duplicates, Kept
+from nats_mesh.layers.fault import TOO_MANY, FaultGate, Postponed
 from nats_mesh.model import Interceptor, Request
 from nats_mesh.replier import Replier, merged
 from nats_mesh.telemetry.series import OTHER, Series
@@ -43,6 +50,10 @@ log = logging.getLogger("nats_mesh.instance")
 _MAX_ROUTES = 4096
 #: When to look again for a call whose cancellation may have overtaken it on its way through the client (seconds).
 _OVERTAKEN_S = 0.01
+#: How many attempts one cancellation can name.
+_MAX_CANCELLED = 256
+#: How long the outcomes of calls with an idempotency key may take on their way to the store at the end (seconds).
+_BEHIND_S = 1.0
 #: What a caller learns of an error that the endpoint does not declare; the details go to the log.
 INTERNAL_TEXT = "internal error"
 
@@ -98,27 +109,84 @@ class Dispatcher:
         self._by_reply: dict[str, Arrival] = {}
         self._home: Home | None = None
         self._routes: dict[str, _Route] = {}
+        #: What operators inject, and the calls that wait for it.
+        self.faults = Faults()
+        self._postponed = Postponed(self._pool.push)
+        self.replier.load = self._load
+        #: Called when an endpoint with ``leave_queue`` has taken its last slot, or may have one again.
+        self.on_credit: Callable[[], None] = _nothing
+        #: The calls with an idempotency key, and what came of them.
+        self.duplicates = Duplicates(
+            service=service,
+            instance=instance,
+            namespace=client.namespace,
+            transport=transport,
+            mux=client.mux,
+            now=clock.monotonic,
+            rng=rng,
+            enforced=enforced,
+        )
         self.served = {name: self._serve(endpoint, interceptors) for name, endpoint in endpoints.items()}
+        #: How many calls may run at a time, over all endpoints.
+        self.limit = 0
+        self._sum_limits()
 
     def _serve(self, endpoint: Endpoint, interceptors: Sequence[Interceptor]) -> Served:
         timeout_s = endpoint.contract.timeout_s or DEFAULT_TIMEOUT_S
+        concurrency = ConcurrencyGate(endpoint.concurrency)
         gates: list[Gate] = [
             self.draining,
             DeadlineGate(timeout_s, self._gauge),
-            ConcurrencyGate(endpoint.concurrency),
+            FaultGate(endpoint.name, self.faults, self._now, self._rng.random),
+            concurrency,
+            CreditGate(concurrency, self._credit),
         ]
-        return Served(endpoint, gates, interceptors)
+        served = Served(endpoint, gates, interceptors)
+        idempotent = endpoint.contract.idempotent
+        served.keyed = self.duplicates.of(endpoint.name, endpoint.duplicates, idempotent=idempotent)
+        return served
 
-    def shut(self) -> None:
-        """Let nobody in any more: what still arrives is told to go elsewhere."""
-        self.draining.shut = True
+    def shut(self, closed: bool = True) -> None:
+        """Let nobody in any more: what still arrives is told to go elsewhere; or let calls in again."""
+        self.draining.shut = closed
+        self.compose()
+
+    def compose(self) -> None:
+        """Look again at which gates may refuse anybody now."""
         for served in self.served.values():
             served.compose()
 
+    def apply_limits(self, find: Callable[[str], ConcurrencyRules | None]) -> dict[str, tuple[int, int]]:
+        """Limit each endpoint as ``find`` says of its name; ``None``: as it declares. What changed, as (before, after).
+
+        Calls that run go on. A chain that has not changed stays as it is.
+        """
+        changed: dict[str, tuple[int, int]] = {}
+        for name, served in self.served.items():
+            rules, slots = find(name), served.concurrency
+            limit = served.endpoint.concurrency if rules is None else rules.limit
+            if limit != slots.limit:
+                changed[name] = (slots.limit, limit)
+                slots.limit = limit
+            if served.credit is not None:
+                served.credit.present = rules is not None and rules.leave_queue
+            served.compose()
+        self._sum_limits()
+        return changed
+
+    def _sum_limits(self) -> None:
+        self.limit = sum(served.concurrency.limit for served in self.served.values())
+
     @property
     def in_flight(self) -> int:
-        """How many calls run now."""
-        return len(self._pool)
+        """How many calls run now, or wait to."""
+        return len(self._pool) + len(self._postponed)
+
+    def _load(self) -> str:
+        return f"{self._pool.others + len(self._postponed)}/{self.limit}"
+
+    def _credit(self) -> None:
+        self.on_credit()
 
     # -- arrival ------------------------------------------------------------------------------------
 
@@ -138,6 +206,7 @@ class Dispatcher:
             call = Arrival(route.caller, route.series, reply, headers, payload, self._now(), route.served)
             if (stall_s := self._transport_stats.stall_s) or route.addressed:
                 call.stall_s, call.instance_addressed = stall_s, route.addressed
+                call.noted = route.addressed
             self._pool.push(call)
 
     def on_plain(self, served: Served, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
@@ -154,22 +223,24 @@ class Dispatcher:
         self._pool.push(call)
 
     def on_cancel(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        """A caller no longer waits for one of its attempts."""
+        """A caller no longer waits for one of its attempts, or for several: a line names each."""
         caller = subject[subject.rfind(".") + 1 :]
         if not reply_allowed(reply, caller, enforced=self._enforced):
             self._drop("forged", subject)
             return
-        cancelled = payload.decode("ascii", "replace")
-        if not self._cancel(cancelled, caller) and not self._transport.ordered:
-            call_later(_OVERTAKEN_S, self._cancel, cancelled, caller)
+        for cancelled in payload.decode("ascii", "replace").split("\n", _MAX_CANCELLED)[:_MAX_CANCELLED]:
+            if not self._cancel(cancelled, caller) and not self._transport.ordered:
+                call_later(_OVERTAKEN_S, self._cancel, cancelled, caller)
 
     def _cancel(self, reply: str, caller: str) -> bool:
         """End the call of ``caller`` that is answered at ``reply``; whether it is here."""
         call = self._by_reply.get(reply)
         if call is None:  # it may not have begun yet
-            call = next((each for each in self._pool.unstarted() if each.reply == reply), None)
+            waiting = chain(self._pool.unstarted(), self._postponed.calls())
+            call = next((each for each in waiting if each.reply == reply), None)
         if call is not None and call.caller == caller:
             self._end(call, "cancelled")
+            self._postponed.resume(call)
         return call is not None
 
     def _route(self, subject: str) -> _Route | None:
@@ -235,7 +306,9 @@ class Dispatcher:
                 call.plain,
             )
             current_context.set(context)
-            if served.chain is None:
+            if not call.plain and served.keyed is not None and h.IDEMPOTENCY_KEY in call.headers:
+                coroutine = served.keyed.run(call, partial(self._start, served, call, value, context))
+            elif served.chain is None:
                 coroutine = served.invoke(value, context)
             else:
                 coroutine = served.chain(self._request(served, call, value, context))
@@ -254,6 +327,13 @@ class Dispatcher:
         else:
             return coroutine, waits_for
         return None
+
+    def _start(self, served: Served, call: Arrival, value: Any, context: Context) -> Awaitable[Any]:
+        """The handler of a call with an idempotency key, once it is known that it may run."""
+        if served.chain is not None:
+            return served.chain(self._request(served, call, value, context))
+        started: Awaitable[Any] = served.invoke(value, context)
+        return started
 
     def _value(self, served: Served, codec: Codec | None, payload: bytes) -> Any:
         if codec is not None and codec.name in served.raw:
@@ -279,10 +359,13 @@ class Dispatcher:
         """Its handler has returned."""
         extra = call.context.taken_reply_headers()
         try:
-            if call.kind.chain is not None:
-                extra = merged(result.headers, extra)
-                result = result.value
-            self.replier.answer(call, call.codec or JSON, result, extra)
+            if type(result) is Kept:
+                self.replier.again(call, result)
+            else:
+                if call.kind.chain is not None:
+                    extra = merged(result.headers, extra)
+                    result = result.value
+                self.replier.answer(call, call.codec or JSON, result, extra)
         # A value that cannot be written is the handler's error, whatever its own code raises meanwhile.
         except Exception as error:  # noqa: BLE001
             self.failed(call, error)
@@ -299,6 +382,15 @@ class Dispatcher:
                     self._internal(call, error)
             elif isinstance(error, UndecodableError):
                 self.replier.fail(call, Status.INVALID_ARGUMENT, str(error), refused=Refused.INVALID)
+            elif isinstance(error, DuplicateError):
+                self.replier.fail(
+                    call,
+                    error.status,
+                    str(error),
+                    refused=error.refused,
+                    retry_after_s=error.retry_after_s,
+                    maybe=error.maybe,
+                )
             elif isinstance(error, CallError):
                 try:
                     self._handler_error(call, error)
@@ -370,7 +462,16 @@ class Dispatcher:
         call.series.last_error = f"{type(error).__name__} (its text is in the log)"
         self.replier.fail(call, Status.INTERNAL, INTERNAL_TEXT)
 
+    def resume_all(self) -> None:
+        """Whatever an injected delay holds back goes on now."""
+        self._postponed.resume_all()
+
     def _refuse(self, call: Arrival, refusal: Refusal) -> None:
+        if refusal.delay_s > 0.0:
+            # It comes to the gates again, at its deadline at the latest.
+            if self._postponed.hold(call, min(refusal.delay_s, call.deadline - self._now())):
+                return
+            refusal = TOO_MANY
         self.replier.fail(
             call,
             refusal.status,
@@ -382,6 +483,7 @@ class Dispatcher:
 
     def _refuse_unknown(self, reply: str, route: _Route) -> None:
         call = Arrival(route.caller, route.series, reply, b"", b"", self._now())
+        call.instance_addressed = call.noted = route.addressed
         known = ", ".join(sorted(self.served)) or "none"
         text = f"{self.service} has no endpoint {route.endpoint!r}; it has: {known[:512]}"
         self._refuse(call, Refusal(Status.UNIMPLEMENTED, Refused.UNIMPLEMENTED, text))
@@ -436,16 +538,22 @@ class Dispatcher:
 
     async def finish_all(self, timeout_s: float) -> int:
         """Wait for what runs, then stop what still does; returns how many had to be stopped."""
+        self.resume_all()
+        stopped: list[Arrival] = []
         try:
-            if await self._pool.join(timeout_s):
-                return 0
-            stopped = list(self._waiting.values())
-            for call in stopped:
-                self._end(call, "shutdown")
-            await self._pool.join(2.0)
-            return len(stopped)
+            if not await self._pool.join(timeout_s):
+                stopped = list(self._waiting.values())
+                for call in stopped:
+                    self._end(call, "shutdown")
+                await self._pool.join(2.0)
+            await self.duplicates.finish(_BEHIND_S)
         finally:
             self._pool.close()
+        return len(stopped)
+
+
+def _nothing() -> None:
+    """Nobody asks for credit."""
 
 
 _ENDED: dict[str, tuple[Status, str]] = {

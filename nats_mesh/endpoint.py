@@ -22,7 +22,7 @@ __all__ = ["MAX_CONCURRENCY", "Contract", "Endpoint", "contract_of", "describe_h
 DEFAULT_CONCURRENCY = 256
 MAX_CONCURRENCY = 1_000_000
 _MARK = "__mesh_contracts__"
-_DUPLICATES = ("shared", "local")
+_DUPLICATES = ("shared", "local", "off")
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,10 +116,6 @@ def describe_handler(
     ):
         raise ConfigError(
             f"{where}: concurrency must be a whole number from 1 to {MAX_CONCURRENCY}, got {concurrency!r}"
-        )
-    if duplicates == "local":
-        raise ConfigError(
-            f"{where}: this version keeps no replies for idempotency keys yet; leave out duplicates="
         )
     if duplicates not in _DUPLICATES:
         raise ConfigError(f"{where}: duplicates must be one of {', '.join(_DUPLICATES)}, got {duplicates!r}")

@@ -12,10 +12,15 @@ import msgspec
 
 from nats_mesh.context import Context
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
+from nats_mesh.core.hedge import Hedger
 from nats_mesh.core.trace import format_traceparent, parse_traceparent
 from nats_mesh.endpoint import Contract
 from nats_mesh.errors import CodecError, ConfigError
+from nats_mesh.layers.balance import Balance
+from nats_mesh.layers.breaker import Circuit
+from nats_mesh.layers.retry import Retries
 from nats_mesh.model import CONTROL, PRIORITIES, Request
+from nats_mesh.policy import OutboundRules
 from nats_mesh.telemetry.series import Series
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import AS_IT_IS, CODECS, JSON, RAW, Codec, by_content_type, check_codec
@@ -34,12 +39,20 @@ __all__ = [
 ]
 
 
+class Declared(NamedTuple):
+    """What an endpoint declares of itself."""
+
+    timeout_s: float | None = None
+    idempotent: bool | None = None
+
+
 class Target:
     """Everything about a destination that its calls share."""
 
     __slots__ = (
-        "_decodes", "_raw", "cancel", "codec", "contract", "endpoint", "inbox", "label", "learn_at", "line", "mesh",
-        "series", "service", "subject", "timeout_s", "usual", "where",
+        "_decodes", "_raw", "cancel", "circuit", "codec", "contract", "declared", "endpoint", "group", "hedger",
+        "hedges", "inbox", "label", "learn_at", "line", "mesh", "retries", "rules", "series", "service", "subject",
+        "timeout_s", "usual", "where",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +86,15 @@ class Target:
         )
         #: When to ask the service again what it declares (monotonic seconds); never for a known contract.
         self.learn_at = 0.0 if self.mesh and contract is None else math.inf
+        #: What the service itself says of the endpoint, once it was asked.
+        self.declared = Declared()
+        #: What policies say of it, and what that makes of its calls; ``None``: the layer is not in its chain.
+        self.rules: OutboundRules | None = None
+        self.circuit: Circuit | None = None
+        self.retries: Retries | None = None
+        self.group: Balance | None = None
+        self.hedger: Hedger | None = None
+        self.hedges = 0
         #: A request with nothing in it but what all of them share; the client makes it, and copies of it.
         self.usual: Request
         #: The decoder of the last usual reply, and for which type and codec it is.

@@ -11,8 +11,10 @@ import anyio
 from nats_mesh.context import Context, current_context
 from nats_mesh.endpoint import Endpoint
 from nats_mesh.errors import CodecError, MeshError
-from nats_mesh.layers.base import Gate
+from nats_mesh.layers.base import Arrival, Gate, Refusal
 from nats_mesh.layers.concurrency import ConcurrencyGate
+from nats_mesh.layers.credit import CreditGate
+from nats_mesh.layers.duplicates import KeyedCalls
 from nats_mesh.layers.stack import compose, in_order
 from nats_mesh.model import Interceptor, Next, Reply, Request
 from nats_mesh.wire.codecs import JSON, MSGPACK, Codec
@@ -32,10 +34,12 @@ class Served:
     __slots__ = (
         "chain",
         "concurrency",
+        "credit",
         "endpoint",
         "enter",
         "gates",
         "invoke",
+        "keyed",
         "leave",
         "present",
         "raw",
@@ -52,15 +56,27 @@ class Served:
             self.raw = {each.name: each.raw_decoder(endpoint.value_type) for each in (JSON, MSGPACK)}
         self.gates = in_order(gates)
         self.concurrency = next(gate for gate in gates if isinstance(gate, ConcurrencyGate))
+        self.credit = next((gate for gate in gates if isinstance(gate, CreditGate)), None)
+        #: Its calls with an idempotency key, where those are told from each other.
+        self.keyed: KeyedCalls | None = None
+        self.present: tuple[Gate, ...] = ()
+        self.enter: tuple[Callable[[Arrival], Refusal | None], ...] = ()
+        self.leave: tuple[Callable[[Arrival], None], ...] = ()
         self.compose()
-        self.invoke = _invoker(endpoint)
+        self.invoke = _invoker(endpoint, self.concurrency)
         #: Whether the last call had to wait; a plain function waits for its thread.
         self.waits = not endpoint.is_async
         self.chain: Next | None = compose(interceptors, self._end) if interceptors else None
 
     def compose(self) -> None:
-        """Look up, once for all calls, what the gates do: those that refuse nobody now are left out."""
-        self.present = tuple(gate for gate in self.gates if gate.present)
+        """Look up, once for all calls, what the gates do: those that refuse nobody now are left out.
+
+        A chain that has not changed stays the object that it is.
+        """
+        present = tuple(gate for gate in self.gates if gate.present)
+        if present == self.present:
+            return
+        self.present = present
         self.enter = tuple(gate.enter for gate in self.present)
         self.leave = tuple(gate.leave for gate in self.present if gate.holds)
 
@@ -105,11 +121,11 @@ def decode_body(endpoint: Endpoint, codec: Codec | None, payload: bytes) -> Any:
         raise UndecodableError(f"{name}: {error}") from None
 
 
-def _invoker(endpoint: Endpoint) -> Callable[[Any, Context], Any]:
+def _invoker(endpoint: Endpoint, slots: ConcurrencyGate) -> Callable[[Any, Context], Any]:
     """How to call the handler with a value and a context, settled once."""
     handler = endpoint.handler
     if not endpoint.is_async:
-        handler = _in_thread(handler, endpoint.concurrency)
+        handler = _in_thread(handler, slots)
     takes_value, takes_context = endpoint.value_parameter, endpoint.context_parameter
     if endpoint.positional and not endpoint.value_optional:
         if takes_value and takes_context:
@@ -131,14 +147,17 @@ def _invoker(endpoint: Endpoint) -> Callable[[Any, Context], Any]:
     return by_name
 
 
-def _in_thread(handler: Callable[..., Any], concurrency: int) -> Callable[..., Any]:
+def _in_thread(handler: Callable[..., Any], slots: ConcurrencyGate) -> Callable[..., Any]:
     """Run a plain function in a worker thread; its slot stays taken until the thread is done, cancelled or not."""
+    # As many threads as there are slots, whatever their number is by then.
     limiter: anyio.CapacityLimiter | None = None
 
     async def run(*args: Any, **kwargs: Any) -> Any:
         nonlocal limiter
         if limiter is None:
-            limiter = anyio.CapacityLimiter(concurrency)
+            limiter = anyio.CapacityLimiter(slots.limit)
+        elif limiter.total_tokens != slots.limit:
+            limiter.total_tokens = slots.limit
         return await in_thread(partial(handler, *args, **kwargs), limiter)
 
     return run

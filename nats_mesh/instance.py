@@ -7,43 +7,39 @@ import os
 import platform
 import random
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Self
 
-import anyio
-
+from nats_mesh import plugins
 from nats_mesh.client import Client
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
-from nats_mesh.core.presence import EndpointInfo, Load, State
-from nats_mesh.discovery.announcer import Announcer
-from nats_mesh.discovery.peers import Peers
-from nats_mesh.discovery.responder import Responder
-from nats_mesh.discovery.services_api import EndpointCounters, EndpointDoc, mesh_endpoint
+from nats_mesh.core.presence import State
+from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.dispatch import Dispatcher
-from nats_mesh.endpoint import Endpoint
-from nats_mesh.errors import CallError, ConfigError
+from nats_mesh.errors import ConfigError
+from nats_mesh.following import Follower
+from nats_mesh.leaving import CLOSE_S, DRAIN_S, Leaving, Parts
 from nats_mesh.lifespan import Lifespan
+from nats_mesh.operating import Operating
+from nats_mesh.policy import PolicySet
 from nats_mesh.service import Service
 from nats_mesh.settings import Settings
-from nats_mesh.telemetry.publisher import StatsPublisher
-from nats_mesh.telemetry.stats import Stats, encode_stats
+from nats_mesh.telemetry.events import Events
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telling import Telling
+from nats_mesh.verdicts import StepAside
 from nats_mesh.wire.ids import new_id
 from nats_mesh.wire.nats_transport import connect
-from nats_mesh.wire.subjects import QUEUE, Subjects
+from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Connector, Subscription, Transport
 
 __all__ = ["CLOSE_S", "DRAIN_S", "Instance", "display_name"]
 
 log = logging.getLogger("nats_mesh.instance")
 
-#: How long a draining instance may take to finish what it holds, seconds.
-DRAIN_S = 25.0
-#: How long its lifespan may take to end, and then its connection, cancelled or not (seconds).
-CLOSE_S = 10.0
-#: How long handlers may take to end that were told to stop (seconds).
-_STOP_S = 1.0
 _ID_CHECK_S = 0.5
+#: Who drains where no operator says so.
+_ITSELF = "itself"
 
 
 def display_name() -> str:
@@ -85,27 +81,33 @@ class Instance:
         self.name = display_name()
         self.subjects = Subjects(self.settings.namespace)
         self.stats = Stats(clock=clock)
+        self.events = Events(service.name, self.settings.namespace, instance=self.id, clock=clock)
         self._connector = connector
         self._clock = clock
         self._rng = rng or random.Random()
         self._connect_timeout_s = connect_timeout
-        self._drain_s = drain_s
         self.on_failure: Callable[[], None] | None = None
-        self._lifespan: Lifespan | None = None
         self._entered = False
-        self._requests: list[Subscription] = []
-        self._transport: Transport | None = None
-        self._client: Client | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._announcer: Announcer | None = None
-        self._publisher: StatsPublisher | None = None
-        self._responder: Responder | None = None
-        self._peers: Peers | None = None
-        self._withdrawn = False
-        #: Who drains sets it when it is done, and takes it away; ``_waiting`` is its wait for handlers.
-        self._draining: anyio.Event | None = None
-        self._waiting: anyio.CancelScope | None = None
-        self._left = False
+        self._step_aside: StepAside | None = None
+        self._parts = Parts()
+        self._leaving = Leaving(service.name, self._parts, drain_s)
+        self._follower = Follower(
+            self.settings.policies if service.policies is None else service.policies,
+            self.settings.namespace,
+            self.events.emit,
+        )
+        self._telling = Telling(
+            service=service,
+            instance=self.id,
+            display_name=self.name,
+            settings=self.settings,
+            subjects=self.subjects,
+            stats=self.stats,
+            events=self.events,
+            clock=clock,
+            rng=self._rng,
+            parts=self._parts,
+        )
 
     # -- starting -----------------------------------------------------------------------------------
 
@@ -129,17 +131,26 @@ class Instance:
                 f"service {service.name!r} has no endpoints; decorate a function with @….endpoint()"
             )
         options = self.settings.options(service.name, connect_timeout_s=self._connect_timeout_s)
-        self._transport = transport = await self._connector(options)
-        self._client = client = Client(
+        parts, plugged = self._parts, self.settings.plugins
+        policies = await self._follower.open()
+        inbound = plugins.interceptors(plugins.INBOUND, service.interceptors, on=plugged)
+        outbound = plugins.interceptors(plugins.OUTBOUND, (), on=plugged)
+        parts.transport = transport = await self._connector(options)
+        parts.client = client = Client(
             name=service.name,
             namespace=self.settings.namespace,
             transport=transport,
             clock=self._clock,
             rng=self._rng,
             stats=self.stats,
+            interceptors=outbound,
+            policies=policies,
+            zone=service.labels.get("zone", ""),
+            tell=self.events.emit,
+            enforced=self.settings.enforced,
         )
         await self._check_id(client)
-        self._dispatcher = dispatcher = Dispatcher(
+        parts.dispatcher = dispatcher = Dispatcher(
             service=service.name,
             instance=self.id,
             client=client,
@@ -148,21 +159,43 @@ class Instance:
             rng=self._rng,
             stats=self.stats,
             endpoints=service.endpoints,
-            interceptors=service.interceptors,
+            interceptors=inbound,
             codec=service.codec,
             enforced=self.settings.enforced,
         )
         if service.lifespan is not None:
-            self._lifespan = Lifespan(service.name, service.lifespan(service), self._lifespan_failed)
-            dispatcher.state = await self._lifespan.start()
-        self._announce_with(client, transport, dispatcher)
-        self._subscribe(transport, dispatcher)
+            parts.lifespan = Lifespan(service.name, service.lifespan(service), self._lifespan_failed)
+            dispatcher.state = await parts.lifespan.start()
+        self._telling.begin(client, transport, self._room_changed)
+        self._telling.listen(transport, dispatcher)
+        self._step_aside = StepAside(
+            service=service.name,
+            instance=self.id,
+            transport=transport,
+            mux=client.mux,
+            subjects=self.subjects,
+            enforced=self.settings.enforced,
+            now=self._clock.monotonic,
+            tell=self.events.emit,
+            aside=self.stand_aside,
+            back=self.come_back,
+        )
+        self._follow(policies)
+        self._follower.follow(self._follow)
         await transport.fence()
-        assert self._announcer is not None
-        self._announcer.join()
+        self._check_lifespan()
+        assert parts.announcer is not None
+        parts.announcer.join()
+        parts.listener = self
         transport.add_listener(self)
         await transport.fence()
+        self._check_lifespan()
         log.info("%s %s is ready as %s (%s)", service.name, service.version, self.id, self.name)
+
+    def _check_lifespan(self) -> None:
+        """Whoever has withdrawn already is not ready; leaving raises what the lifespan ended with."""
+        if self._leaving.withdrawn:
+            raise ConfigError(f"{self.service.name}: its lifespan ended before the instance was ready")
 
     async def _check_id(self, client: Client) -> None:
         """A second instance under one id would share its direct subjects and its reputation."""
@@ -176,157 +209,114 @@ class Instance:
                 "stop it, or give this one another instance="
             )
 
-    def _subscribe(self, transport: Transport, dispatcher: Dispatcher) -> None:
-        name, subjects = self.service.name, self.subjects
-        self._requests = [
-            transport.subscribe(subjects.rpc_of(name), dispatcher.on_request, QUEUE),
-            transport.subscribe(subjects.direct_of(name, self.id), dispatcher.on_request),
-        ]
-        for served in dispatcher.served.values():
-            endpoint = served.endpoint
-            if endpoint.subject is not None:
-                handler = partial(dispatcher.on_plain, served)
-                self._requests.append(transport.subscribe(endpoint.subject, handler, endpoint.queue))
-        transport.subscribe(subjects.cancel_of(name), dispatcher.on_cancel)
+    # -- while it runs ------------------------------------------------------------------------------
 
-    def _announce_with(self, client: Client, transport: Transport, dispatcher: Dispatcher) -> None:
-        service = self.service
-        self._peers = peers = Peers(
-            service=service.name,
-            subjects=self.subjects,
-            transport=transport,
-            clock=self._clock,
-            enforced=self.settings.enforced,
-        )
-        self._announcer = announcer = Announcer(
-            service=service.name,
-            instance=self.id,
-            display_name=self.name,
-            version=service.version,
-            labels=service.labels,
-            endpoints=tuple(_endpoint_info(endpoint) for endpoint in service.endpoints.values()),
-            subjects=self.subjects,
-            transport=transport,
-            mux=client.mux,
-            rng=self._rng,
-            started_wall_s=self._clock.time(),
-            load=self._load,
-            peers=peers.count,
-        )
-        self._responder = Responder(
-            service=service.name,
-            instance=self.id,
-            version=service.version,
-            description=service.description,
-            labels=service.labels,
-            endpoints=tuple(self._document(endpoint) for endpoint in service.endpoints.values()),
-            announcer=announcer,
-            namespace=self.settings.namespace,
-            transport=transport,
-            load=self._load,
-            counters=self._counters,
-        )
-        self._publisher = StatsPublisher(
-            member=service.name,
-            instance=self.id,
-            subjects=self.subjects,
-            transport=transport,
-            mux=client.mux,
-            clock=self._clock,
-            enforced=self.settings.enforced,
-            snapshot=self._snapshot,
-        )
+    def _follow(self, policies: PolicySet) -> None:
+        """Take in what policies say of the calls that are made, and of those that are answered."""
+        self.client.apply(policies)
+        service = self.service.name
+        if self._step_aside is not None:
+            ejection = policies.outbound(service, "", service).ejection
+            self._step_aside.apply(ejection.verdicts, ejection.base_s)
+        self.apply_limits(lambda endpoint: policies.inbound(service, endpoint).concurrency)
 
-    # -- what others are told -----------------------------------------------------------------------
+    def apply_limits(self, find: Callable[[str], ConcurrencyRules | None]) -> None:
+        """Limit the endpoints as ``find`` says of their names, from the next call on; ``None``: as they declare.
 
-    def _document(self, endpoint: Endpoint) -> EndpointDoc:
-        return mesh_endpoint(
-            self.subjects,
-            self.service.name,
-            endpoint.name,
-            subject=endpoint.subject,
-            queue=endpoint.queue,
-            timeout_s=endpoint.contract.timeout_s,
-            idempotent=endpoint.contract.idempotent,
-            concurrency=endpoint.concurrency,
-            schema_hash=endpoint.schema_hash,
-            request_schema=endpoint.request_schema,
-            response_schema=endpoint.response_schema,
-        )
-
-    def _counters(self) -> dict[str, EndpointCounters]:
-        return {
-            name: EndpointCounters(
-                requests=total.requests, errors=total.errors, busy_s=total.busy_s, last_error=total.last_error
+        As often as policies change; calls that run go on.
+        """
+        dispatcher, crediting = self._parts.dispatcher, self._parts.crediting
+        if dispatcher is None or crediting is None:
+            return
+        changed = dispatcher.apply_limits(find)
+        if not self._leaving.withdrawn:
+            crediting.apply(dispatcher.served.values())
+        for name, (before, after) in changed.items():
+            self.events.emit(
+                "limit.changed",
+                f"{self.service.name}.{name}",
+                f"at most {after} calls at a time, before it was {before}",
+                limit=after,
             )
-            for name, total in self.stats.by_endpoint("in").items()
-        }
+        if changed:
+            self._telling.limits_changed(announce=not self._leaving.withdrawn)
 
-    def _load(self) -> Load:
-        dispatcher = self._dispatcher
-        if dispatcher is None:
-            return Load()
-        requests, errors = self.stats.totals("in")
-        return Load(
-            in_flight=dispatcher.in_flight,
-            limit=sum(served.concurrency.limit for served in dispatcher.served.values()),
-            requests=requests,
-            errors=errors,
-        )
+    async def stand_aside(self, why: str) -> str:
+        """Take no more calls, finish what is held, and go on living; says what was done.
 
-    def _snapshot(self) -> list[bytes]:
-        return encode_stats(
-            self.stats.snapshot(
-                instance=self.id,
-                service=self.service.name,
-                version=self.service.version,
-                namespace=self.settings.namespace,
-                state=self.state,
-            )
-        )
+        :class:`ConfigError` where the instance is not running, or leaving for good.
+        """
+        return await self._operating.drain(why, _ITSELF)
+
+    async def come_back(self, why: str) -> str:
+        """Take calls again after :meth:`stand_aside`, unless an operator drained it, too; says what was done."""
+        return await self._operating.undrain(why, _ITSELF)
+
+    @property
+    def _operating(self) -> Operating:
+        if self._parts.operating is None:
+            raise ConfigError(f"{self.service.name} is not running")
+        return self._parts.operating
+
+    def _room_changed(self) -> None:
+        if self._parts.crediting is not None:
+            self._parts.crediting.room_changed()
+
+    # -- what it is -----------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
         """What the instance announces of itself."""
-        return State.JOINING if self._announcer is None else self._announcer.state
+        return State.JOINING if self._parts.announcer is None else self._parts.announcer.state
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls reach it: its lifespan is up, its subscriptions stand, it is connected and does not drain."""
+        transport = self._parts.transport
+        return self.state is State.READY and transport is not None and transport.connected
 
     @property
     def peers(self) -> int:
         """How many instances of the service this one has heard of lately, itself included."""
-        return 1 if self._peers is None else self._peers.count()
+        return 1 if self._parts.peers is None else self._parts.peers.count()
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """What it hears requests on now."""
+        return [] if self._parts.seats is None else self._parts.seats.subscriptions
 
     @property
     def client(self) -> Client:
         """Calls as this service; :class:`ConfigError` before the start."""
-        if self._client is None:
+        if self._parts.client is None:
             raise ConfigError(f"{self.service.name} is not running")
-        return self._client
+        return self._parts.client
 
     @property
     def transport(self) -> Transport:
         """The connection; :class:`ConfigError` before the start."""
-        if self._transport is None:
+        if self._parts.transport is None:
             raise ConfigError(f"{self.service.name} is not running")
-        return self._transport
+        return self._parts.transport
 
     @property
     def dispatcher(self) -> Dispatcher:
         """The data path of this instance; :class:`ConfigError` before the start."""
-        if self._dispatcher is None:
+        if self._parts.dispatcher is None:
             raise ConfigError(f"{self.service.name} is not running")
-        return self._dispatcher
+        return self._parts.dispatcher
 
     def on_disconnect(self, reason: str) -> None:
         """Handlers go on: what they answer is lost, and their callers know already."""
 
     def on_reconnect(self) -> None:
         """Observers may have missed anything: say everything again."""
-        if self._announcer is None:
+        if self._parts.announcer is None:
             return
-        if self._withdrawn:
-            self._announcer.leave()
+        if self._leaving.withdrawn:
+            self._parts.announcer.leave()
         else:
-            self._announcer.again()
+            self._parts.announcer.again()
 
     def on_denied(self, operation: str, subject: str) -> None:
         """The transport has logged it; a start-up fence raises it."""
@@ -342,130 +332,29 @@ class Instance:
             await self.close()
 
     async def drain(self, timeout_s: float | None = None) -> int:
-        """Leave without losing a call; returns how many handlers had to be stopped after ``timeout_s``.
+        """Leave without losing a call, see :meth:`Leaving.drain`."""
+        return await self._leaving.drain(timeout_s)
 
-        The order matters: presence first, then the queue group, then a fence (after it nothing new can
-        arrive), then what is held is finished while replies still reach it, the connection last.
-        Whoever comes second waits for the first; a drain that was cancelled can be taken up again.
-        """
-        while self._draining is not None:
-            await self._draining.wait()
-        if self._left or self._transport is None or self._dispatcher is None:
-            return 0
-        self._draining = done = anyio.Event()
+    async def halt(self) -> None:
+        """Leave without waiting, see :meth:`Leaving.halt`."""
+        await self._leaving.halt()
+
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
+        """What leaving ends with, see :meth:`Leaving.close`."""
         try:
-            self._withdraw()
-            with anyio.CancelScope() as self._waiting:
-                return await self._finish(self._transport, self._dispatcher, timeout_s)
-            return self._dispatcher.in_flight  # halt() ended the wait, and stops them
+            await self._follower.close()
+            if self._step_aside is not None:
+                await self._step_aside.close()
         finally:
-            self._draining = self._waiting = None
-            done.set()
-
-    async def _finish(self, transport: Transport, dispatcher: Dispatcher, timeout_s: float | None) -> int:
-        try:
-            await transport.fence()
-        except CallError as error:  # cut off, or an earlier refusal: what is held is finished all the same
-            log.warning("%s leaves, but the bus does not confirm it: %s", self.service.name, error.message)
-        dispatcher.shut()
-        stopped = await dispatcher.finish_all(self._drain_s if timeout_s is None else timeout_s)
-        self._left = True
-        if stopped:
-            log.warning("%s: %d calls did not finish in time and were stopped", self.service.name, stopped)
-        return stopped
-
-    def _withdraw(self) -> None:
-        """Ask for no more calls: presence ends, then the subscriptions; once."""
-        if self._withdrawn or self._transport is None:
-            return
-        self._withdrawn = True
-        try:
-            if self._announcer is not None and self._announcer.state is not State.JOINING:
-                self._announcer.leave()
-        finally:
-            for subscription in self._requests:
-                self._transport.unsubscribe(subscription)
+            await self._leaving.close(timeout_s)
 
     def _lifespan_failed(self) -> None:
         """Without its lifespan every call would fail: others shall serve them."""
         try:
-            self._withdraw()
+            self._leaving.withdraw()
         finally:
             if self.on_failure is not None:
                 self.on_failure()
 
-    async def halt(self) -> None:
-        """Leave without waiting: no more calls, and what is held is stopped, for which it has a second.
-
-        A handler that does not let itself be stopped goes on, as a plain function in a thread does.
-        """
-        try:
-            self._withdraw()
-        finally:
-            if self._dispatcher is not None and not self._left:
-                await self._stop_handlers(self._dispatcher)
-
-    async def _stop_handlers(self, dispatcher: Dispatcher) -> None:
-        dispatcher.shut()
-        with anyio.move_on_after(_STOP_S, shield=True):
-            if self._waiting is not None:
-                self._waiting.cancel()
-            while self._draining is not None:
-                await self._draining.wait()
-            await dispatcher.finish_all(0.0)
-        self._left = True
-        if dispatcher.in_flight:
-            log.warning(
-                "%s: %d calls were told to stop and still run", self.service.name, dispatcher.in_flight
-            )
-
-    async def close(self, timeout_s: float = CLOSE_S) -> None:
-        """What leaving ends with, cancelled or not: handlers are stopped, the lifespan ends, the connection closes.
-
-        The lifespan and the connection have ``timeout_s`` seconds each. Raises what the lifespan raised.
-        """
-        try:
-            await self.halt()
-        finally:
-            try:
-                self._fall_silent()
-                if self._lifespan is not None:
-                    await self._lifespan.stop(timeout_s)
-            finally:
-                await self._disconnect(timeout_s)
-
-    def _fall_silent(self) -> None:
-        if self._announcer is not None:
-            self._announcer.stop()
-        if self._publisher is not None:
-            self._publisher.close()
-        if self._responder is not None:
-            self._responder.close()
-        if self._peers is not None:
-            self._peers.close()
-
-    async def _disconnect(self, timeout_s: float) -> None:
-        try:
-            if self._client is not None:
-                with anyio.move_on_after(timeout_s, shield=True):
-                    await self._client.close()
-        finally:
-            if self._transport is not None:
-                self._transport.remove_listener(self)
-                with anyio.move_on_after(timeout_s, shield=True):
-                    await self._transport.close()
-
     def __repr__(self) -> str:
         return f"<Instance {self.service.name} {self.id} {self.state}>"
-
-
-def _endpoint_info(endpoint: Endpoint) -> EndpointInfo:
-    timeout_s = endpoint.contract.timeout_s
-    return EndpointInfo(
-        name=endpoint.name,
-        subject=endpoint.subject or "",
-        timeout_ms=None if timeout_s is None else max(1, round(timeout_s * 1000)),
-        idempotent=endpoint.contract.idempotent,
-        concurrency=endpoint.concurrency,
-        schema=endpoint.schema_hash,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
@@ -12,14 +12,20 @@ from typing import Any, Self, TypeVar, Unpack, overload
 import anyio
 from msgspec import UNSET
 
+from nats_mesh import plugins
 from nats_mesh.blocking import BlockingMesh
 from nats_mesh.client import Client
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
+from nats_mesh.core.presence import check_labels
 from nats_mesh.errors import ConfigError, PermissionDeniedError
-from nats_mesh.model import CallOptions, Interceptor, Reply, check_interceptors, check_name
+from nats_mesh.following import Follower, Policies, check_policies
+from nats_mesh.gathering import Gathered, Want
+from nats_mesh.model import CallOptions, HeadersLike, Interceptor, Reply, check_interceptors, check_name
 from nats_mesh.settings import Settings
+from nats_mesh.telemetry.events import Events
 from nats_mesh.telemetry.publisher import StatsPublisher
 from nats_mesh.telemetry.stats import Stats, encode_stats
+from nats_mesh.telemetry.wants import Wants
 from nats_mesh.wire.nats_transport import connect
 from nats_mesh.wire.transport import Connector, Transport
 
@@ -40,8 +46,9 @@ class Mesh:
 
     ``name`` is the identity that calls carry (a service name, or any name of a pure client). ``servers``,
     ``namespace``, ``credentials`` and ``tls`` win over the environment. ``interceptors`` run around every
-    call, the first outermost. Entering raises :class:`DisconnectedError` where no server can be reached
-    within ``connect_timeout`` seconds.
+    call, the first outermost. ``policies`` is a folder of policy files, which is watched; a label ``zone`` says
+    where this client is, for policies that prefer what is near. Entering raises :class:`PolicyError` where a
+    policy has a mistake, :class:`DisconnectedError` where no server can be reached within ``connect_timeout`` seconds.
     """
 
     def __init__(
@@ -52,8 +59,9 @@ class Mesh:
         namespace: str | None = None,
         credentials: str | None = None,
         tls: Any = None,
-        policies: Any = None,
+        policies: Policies | None = None,
         interceptors: Sequence[Interceptor] = (),
+        labels: Mapping[str, str] | None = None,
         connect_timeout: float = 5.0,
         settings: Settings | None = None,
         connector: Connector = connect,
@@ -61,12 +69,15 @@ class Mesh:
         rng: random.Random | None = None,
     ) -> None:
         self.name = check_name("caller", name)
-        if policies is not None:
-            raise ConfigError(f"mesh {name!r}: this version applies no policies yet; leave out policies=")
         self.settings = settings or Settings.resolve(
             servers=servers, namespace=namespace, credentials=credentials, tls=tls
         )
+        given = check_policies(f"mesh {name!r}", policies)
+        self._policies = self.settings.policies if given is None else given
+        self._follower: Follower | None = None
+        self._labels = check_labels(dict(labels or {}))
         self.stats = Stats(clock=clock)
+        self.events = Events(name, self.settings.namespace, clock=clock)
         self._interceptors = check_interceptors(name, interceptors)
         self._connect_timeout_s = connect_timeout
         self._connector = connector
@@ -74,12 +85,16 @@ class Mesh:
         self._rng = rng or random.Random()
         self._client: Client | None = None
         self._transport: Transport | None = None
+        self._wants: Wants | None = None
         self._publisher: StatsPublisher | None = None
 
     async def __aenter__(self) -> Self:
         if self._client is not None:
             raise ConfigError(f"mesh {self.name!r} is open already; make another Mesh for another connection")
         options = self.settings.options(self.name, connect_timeout_s=self._connect_timeout_s)
+        interceptors = plugins.interceptors(plugins.OUTBOUND, self._interceptors, on=self.settings.plugins)
+        follower = Follower(self._policies, self.settings.namespace, self.events.emit)
+        policies = await follower.open()
         transport = await self._connector(options)
         try:
             client = Client(
@@ -89,29 +104,46 @@ class Mesh:
                 clock=self._clock,
                 rng=self._rng,
                 stats=self.stats,
-                interceptors=self._interceptors,
+                interceptors=interceptors,
+                enforced=self.settings.enforced,
+                policies=policies,
+                zone=self._labels.get("zone", ""),
+                tell=self.events.emit,
             )
             await transport.fence()
+            self._wants = wants = Wants(
+                member=self.name,
+                subjects=client.subjects,
+                transport=transport,
+                clock=self._clock,
+                enforced=self.settings.enforced,
+            )
             self._publisher = StatsPublisher(
                 member=self.name,
                 instance=transport.connection,
                 subjects=client.subjects,
                 transport=transport,
                 mux=client.mux,
-                clock=self._clock,
-                enforced=self.settings.enforced,
+                wants=wants,
                 snapshot=partial(self._snapshot, transport.connection),
+            )
+            self.events.connect(
+                instance=transport.connection,
+                subjects=client.subjects,
+                transport=transport,
+                mux=client.mux,
+                wants=wants,
             )
             try:
                 await transport.fence()
             except PermissionDeniedError as error:  # calls work without it: whoever may only look around, may
                 log.warning("%s will not be part of the statistics: %s", self.name, error.message)
-                self._publisher.close()
-                self._publisher = None
+                self._fall_silent()
         except BaseException:
             await _close(transport)
             raise
-        self._transport, self._client = transport, client
+        follower.follow(client.apply)
+        self._transport, self._client, self._follower = transport, client, follower
         return self
 
     async def __aexit__(
@@ -119,9 +151,10 @@ class Mesh:
     ) -> None:
         client, transport = self._client, self._transport
         self._client = self._transport = None
-        if self._publisher is not None:
-            self._publisher.close()
-            self._publisher = None
+        if self._follower is not None:
+            await self._follower.close()
+            self._follower = None
+        self._fall_silent()
         try:
             if client is not None:
                 with anyio.move_on_after(_CLOSE_S, shield=True):
@@ -129,6 +162,15 @@ class Mesh:
         finally:
             if transport is not None:
                 await _close(transport)
+
+    def _fall_silent(self) -> None:
+        """Tell observers nothing any more."""
+        if self._publisher is not None:
+            self._publisher.close()
+        self.events.close()
+        if self._wants is not None:
+            self._wants.close()
+        self._publisher = self._wants = None
 
     def _snapshot(self, instance: str) -> list[bytes]:
         return encode_stats(
@@ -178,6 +220,54 @@ class Mesh:
     ) -> Reply[Any]:
         """As :meth:`call`, but the whole :class:`Reply`: value, headers, status, instance, attempts, duration."""
         return await self.client.request(target, value, returns=returns, **options)
+
+    @overload
+    def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: type[T],
+        want: Want = ...,
+        timeout: float | None = ...,
+        headers: HeadersLike | None = ...,
+        codec: str | None = ...,
+    ) -> Coroutine[Any, Any, Gathered[T]]: ...
+
+    @overload
+    def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = ...,
+        want: Want = ...,
+        timeout: float | None = ...,
+        headers: HeadersLike | None = ...,
+        codec: str | None = ...,
+    ) -> Coroutine[Any, Any, Gathered[Any]]: ...
+
+    def gather(
+        self,
+        target: Any,
+        value: Any = None,
+        *,
+        returns: Any = UNSET,
+        want: Want = "all",
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
+        codec: str | None = None,
+    ) -> Coroutine[Any, Any, Gathered[Any]]:
+        """Ask every instance of ``target``'s service, and return what comes back as a :class:`Gathered`.
+
+        Ends as soon as ``want`` have answered (``"all"``, ``"quorum"``: more than half of those asked, or a number) and
+        stops the others; where the time is up it returns what there is. A failure of single instances is no
+        exception. ``returns`` is the type of each answer; ``timeout`` seconds for all of it. Raises
+        :class:`NoInstancesError` where nobody is there, a :class:`CallError` for more than 1,000 instances.
+        """
+        return self.client.gather(
+            target, value, returns=returns, want=want, timeout=timeout, headers=headers, codec=codec
+        )
 
     def blocking(self) -> BlockingMesh:
         """The same client for code without ``async``: ``with Mesh("script").blocking() as mesh: …``."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from nats_mesh.core.duplicates import Kept
 from nats_mesh.errors import CallError, DisconnectedError, Refused, Status
 from nats_mesh.layers.base import Arrival
 from nats_mesh.model import Headers, is_reserved_header
@@ -18,6 +20,7 @@ __all__ = ["Replier", "merged"]
 _OK = Status.OK
 #: How much of a message survives where the whole error reply would be too large for the server.
 _SHORT_TEXT = 200
+_NO_LOAD = "0/0"
 #: From this length on an inbox may make a longer line than a server takes.
 _LONG_INBOX = 1024
 
@@ -27,6 +30,8 @@ class Replier:
 
     def __init__(self, *, instance: str, transport: Transport, codec: Codec) -> None:
         self.lost = 0
+        #: What ``Mesh-Load`` says now.
+        self.load: Callable[[], str] = lambda: _NO_LOAD
         self._instance = instance
         self._transport = transport
         #: What a value is written in when the request came as raw bytes.
@@ -59,15 +64,36 @@ class Replier:
                 pass
             elif send is not None and extra is None and len(reply) < _LONG_INBOX:
                 block, length = self._blocks[codec.name]
+                if call.noted:
+                    notes = self._notes(call)
+                    block, length = f"{block[:-2]}{notes}\r\n", length + len(notes)
                 send(f"HPUB {reply} {length} {length + len(body)}{block}", body)
             else:
-                self._transport.publish(reply, body, "", self._heads[codec.name] + _lines(extra) + h.END)
+                lines = _lines(extra) + self._notes(call).encode()
+                self._transport.publish(reply, body, "", self._heads[codec.name] + lines + h.END)
         except DisconnectedError:
             self.lost += 1
         except CallError as error:
             self.fail(call, Status.RESOURCE_EXHAUSTED, f"the reply is too large: {error.message}")
             return
         call.status = _OK
+        if call.noted and call.keep is not None:
+            call.keep(_OK, self._heads[codec.name] + _lines(extra) + h.END, body)
+
+    def again(self, call: Arrival, kept: Kept) -> None:
+        """Answer with a reply that was given before, as this instance."""
+        call.status = kept.status
+        if not call.reply:
+            return
+        block = (
+            f"NATS/1.0\r\nMesh-Instance: {self._instance}\r\n{kept.headers}{self._notes(call)}\r\n".encode()
+        )
+        try:
+            self._transport.publish(call.reply, kept.body, "", block)
+        except DisconnectedError:
+            self.lost += 1
+        except CallError as error:
+            self.fail(call, Status.RESOURCE_EXHAUSTED, f"the reply is too large: {error.message}")
 
     def fail(
         self,
@@ -79,12 +105,16 @@ class Replier:
         details: dict[str, Any] | None = None,
         refused: Refused | None = None,
         retry_after_s: float | None = None,
+        maybe: bool = False,
     ) -> None:
-        """Answer with an error; a text too large for a message is cut, the status always arrives."""
+        """Answer with an error; a text too large for a message is cut, the status always arrives.
+
+        ``maybe``: nobody knows whether the handler ran.
+        """
         call.status = status
-        if not call.reply:
+        if not call.reply and call.keep is None:
             return
-        reply = call.reply
+        reply, keep = call.reply, call.keep
         try:
             try:
                 block, body = encode_error(
@@ -95,16 +125,33 @@ class Replier:
                     details=details,
                     refused=refused,
                     retry_after_s=retry_after_s,
+                    maybe=maybe,
                 )
-                self._transport.publish(reply, body, "", block)
+                if reply:
+                    self._transport.publish(reply, body, "", self._noted(call, block))
             except DisconnectedError:
                 raise
             except CallError:
                 text = f"{message[:_SHORT_TEXT]}… (cut: too large for a message)"
-                block, body = encode_error(status, text, instance=self._instance, kind=kind, refused=refused)
-                self._transport.publish(reply, body, "", block)
+                block, body = encode_error(
+                    status, text, instance=self._instance, kind=kind, refused=refused, maybe=maybe
+                )
+                self._transport.publish(reply, body, "", self._noted(call, block))
         except CallError:  # away, or an inbox so long that nothing can be written to it
             self.lost += 1
+        if keep is not None:
+            keep(status, block, body)
+
+    def _notes(self, call: Arrival) -> str:
+        """The lines that a usual reply has not; last in the block, so that what stands before them is a usual one's."""
+        if not call.noted:
+            return ""
+        lines = f"Mesh-Fault: {call.injected}\r\n" if call.injected else ""
+        return f"{lines}Mesh-Load: {self.load()}\r\n" if call.instance_addressed else lines
+
+    def _noted(self, call: Arrival, block: bytes) -> bytes:
+        notes = self._notes(call)
+        return block[: -len(h.END)] + notes.encode() + h.END if notes else block
 
 
 def merged(first: Headers | None, second: Headers | None) -> Headers | None:

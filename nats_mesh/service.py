@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from nats_mesh.core.presence import MAX_ENDPOINTS, check_labels, check_version
 from nats_mesh.endpoint import DEFAULT_CONCURRENCY, Endpoint, describe_handler
 from nats_mesh.errors import ApplicationError, ConfigError
+from nats_mesh.following import Policies, check_policies
 from nats_mesh.model import Interceptor, check_interceptors, check_name
 from nats_mesh.wire.codecs import check_codec
 from nats_mesh.wire.subjects import QUEUE
@@ -41,7 +42,7 @@ class Service:
         lifespan: Callable[[Service], AbstractAsyncContextManager[Any]] | None = None,
         credentials: str | None = None,
         tls: Any = None,
-        policies: Any = None,
+        policies: Policies | None = None,
         interceptors: Sequence[Interceptor] = (),
         description: str = "",
         instance: str | None = None,
@@ -62,8 +63,8 @@ class Service:
         self.description = description
         self.instance = None if instance is None else check_name("instance", instance)
         self.endpoints: dict[str, Endpoint] = {}
-        if policies is not None:
-            raise ConfigError(f"service {name!r}: this version applies no policies yet; leave out policies=")
+        #: The policies that its instances follow; ``None``: those of the settings.
+        self.policies = check_policies(f"service {name!r}", policies)
 
     def endpoint(
         self,

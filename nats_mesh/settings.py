@@ -26,7 +26,7 @@ _MODES = ("open", "enforced")
 #: What a context that is named on purpose replaces.
 _CONTEXT_REPLACES = frozenset({"NATS_URL", "NATS_CREDS", "NATS_CA", "NATS_CONTEXT"})
 #: Settings of the contract whose features are still to come: said, not silently ignored.
-_NOT_YET = ("MESH_POLICIES", "MESH_CACHE_DIR", "MESH_METRICS_PORT", "MESH_JS_DOMAIN")
+_NOT_YET = ("MESH_CACHE_DIR", "MESH_METRICS_PORT", "MESH_JS_DOMAIN")
 _SCHEMES = ("nats://", "tls://", "ws://", "wss://")
 
 
@@ -57,6 +57,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nkey_seed: str | None = None
     tls: ssl.SSLContext | None = None
     log_level: str = "INFO"
+    #: Whether interceptors run that installed packages bring along.
+    plugins: bool = False
+    #: The folder of policy files to follow where nothing else is said.
+    policies: str | None = None
 
     @property
     def enforced(self) -> bool:
@@ -116,6 +120,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             nkey_seed=_seed(saved.nkey),
             tls=_tls(tls or env.get("NATS_CA") or saved.ca or None, saved.cert, saved.key),
             log_level=_level(env.get("MESH_LOG", "INFO")),
+            plugins=_switch("MESH_PLUGINS", env.get("MESH_PLUGINS", "on")),
+            policies=_policies(env.get("MESH_POLICIES", "")),
         )
 
 
@@ -181,6 +187,14 @@ def _file(what: str, path: str | os.PathLike[str] | None) -> str | None:
     return os.fspath(path)
 
 
+def _policies(path: str) -> str | None:
+    if not path:
+        return None
+    if not Path(path).exists():
+        raise ConfigError(f"MESH_POLICIES is {path!r}, and there is no such folder")
+    return path
+
+
 def _seed(path: str) -> str | None:
     if not path:
         return None
@@ -200,6 +214,12 @@ def _tls(tls: Any, cert: str, key: str) -> ssl.SSLContext | None:
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(f"TLS files cannot be used ({tls or cert}): {error}") from None
     return context
+
+
+def _switch(name: str, value: str) -> bool:
+    if value.lower() not in ("on", "off"):
+        raise ConfigError(f"{name} is {value!r}; use on or off")
+    return value.lower() == "on"
 
 
 def _level(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,7 +20,7 @@ from nats_mesh.wire.nats_transport import connect
 from nats_mesh.wire.public_transport import PublicTransport
 from nats_mesh.wire.transport import ConnectOptions, Connector, Transport
 
-__all__ = ["KNOWN_LIMITS", "PATIENCE_S", "TRANSPORTS", "Bus", "eventually", "open_bus"]
+__all__ = ["KNOWN_LIMITS", "PATIENCE_S", "TRANSPORTS", "Bus", "eventually", "open_bus", "policies"]
 
 #: How long anything may take before a test fails instead of hanging, seconds.
 PATIENCE_S = 20.0
@@ -109,6 +110,16 @@ class Bus:
     async def at_rest(self) -> None:
         """Return when nothing is left of any call; fails with what still is."""
         await eventually(lambda: not self.leftovers(), self.leftovers)
+
+
+def policies(folder: Path, *documents: str) -> Path:
+    """A folder with these policies, in one file that is replaced at once; the folder itself."""
+    found = folder / "policies"
+    found.mkdir(exist_ok=True)
+    new = folder / "new.yaml"
+    new.write_text("\n---\n".join(documents), encoding="utf-8")
+    new.replace(found / "policies.yaml")
+    return found
 
 
 async def eventually(condition: Callable[[], object], explain: Callable[[], object] = lambda: "") -> None:

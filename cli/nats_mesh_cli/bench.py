@@ -11,7 +11,7 @@ import anyio
 
 from nats_mesh import CallError, DisconnectedError, Mesh, NoInstancesError, PermissionDeniedError, Status
 from nats_mesh_cli.bus import CALLER, connected, run_async
-from nats_mesh_cli.call import declared_timeout_s, explain
+from nats_mesh_cli.call import Declared, declared_options, explain
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, exit_code_of, one_line
 from nats_mesh_cli.load import Plan, Tally, bars, run_load
 from nats_mesh_cli.options import Format, Options
@@ -84,13 +84,13 @@ class _Work:
         self._value = value
         self._headers = headers
         self._codec = codec
-        self._timeout_s: float | None = None
+        self._declared = Declared()
         self._mesh: Mesh | None = None
 
     async def run(self, plan: Plan, tally: Tally, name: str) -> None:
-        async with connected(self._options, name) as mesh:
+        async with connected(self._options, name, calls=True) as mesh:
             self._mesh = mesh
-            self._timeout_s = self._options.timeout_s or await declared_timeout_s(mesh, self._target)
+            self._declared = await declared_options(mesh, self._target, self._options.timeout_s)
             await self._try_once(mesh)
             async with anyio.create_task_group() as beside:
                 if self._out.stderr.isatty():
@@ -109,7 +109,7 @@ class _Work:
 
     async def _request(self, mesh: Mesh) -> str:
         reply = await mesh.request(
-            self._target, self._value, headers=self._headers, timeout=self._timeout_s, codec=self._codec
+            self._target, self._value, headers=self._headers, codec=self._codec, **self._declared
         )
         return reply.instance
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 
 from nats_mesh import CallError, Mesh
 from nats_mesh.runner import loop_factory
@@ -36,10 +37,16 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def connected(options: Options, name: str = CALLER) -> AsyncIterator[Mesh]:
-    """A mesh connection under the global options, as ``name``."""
+async def connected(options: Options, name: str = CALLER, *, calls: bool = False) -> AsyncIterator[Mesh]:
+    """A mesh connection under the global options, as ``name``. Plug-ins are for services and callers: none runs.
+
+    Policies are followed where ``calls`` are made; whoever only looks needs none, and must not fail of one.
+    """
     timeout_s = min(CONNECT_S, options.timeout_s or CONNECT_S)
-    async with Mesh(name, settings=options.settings(), connect_timeout=timeout_s) as mesh:
+    settings = msgspec.structs.replace(options.settings(), plugins=False)
+    if not calls:
+        settings = msgspec.structs.replace(settings, policies=None)
+    async with Mesh(name, settings=settings, connect_timeout=timeout_s) as mesh:
         yield mesh
 
 
@@ -69,14 +76,18 @@ class Replies:
         self.first.set()
 
 
-async def ask(mesh: Mesh, subject: str, *, timeout_s: float = QUESTION_S) -> Replies:
+async def ask(
+    mesh: Mesh, subject: str, *, timeout_s: float = QUESTION_S, destination: str = "$SRV"
+) -> Replies:
     """Ask on ``subject`` and collect the answers until it is quiet or ``timeout_s`` is over.
+
+    ``destination`` names those who may answer: each has an inbox of its own.
 
     Nobody there is no error; a question that the server refuses, or a connection that is lost, is one.
     """
     client = mesh.client
     replies = Replies(subject)
-    inbox = client.mux.open("$SRV", replies)
+    inbox = client.mux.open(destination, replies)
     start = anyio.current_time()
     try:
         client.transport.publish(subject, b"", inbox)

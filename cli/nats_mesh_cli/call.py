@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from nats_mesh import CallError, Mesh, NoInstancesError, Reply, Status
 from nats_mesh.discovery.services_api import InfoReply
@@ -17,9 +17,16 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, dump, millis
 from nats_mesh_cli.values import PLAIN, check_codec_name, parse_headers, parse_target, read_value
 
-__all__ = ["call", "declared_timeout_s", "explain", "shown_value"]
+__all__ = ["Declared", "call", "declared_options", "explain", "shown_value"]
 
 _LOOK_S = 0.5
+
+
+class Declared(TypedDict, total=False):
+    """Options of a call that the endpoint's declaration decides where nobody else does."""
+
+    timeout: float | None
+    idempotent: bool | None
 
 
 async def call(
@@ -42,8 +49,8 @@ async def call(
     sent = parse_headers(headers)
     value = read_value(text, raw=raw)
     code = OK
-    async with connected(options, name or CALLER) as mesh:
-        timeout_s = options.timeout_s or await declared_timeout_s(mesh, target)
+    async with connected(options, name or CALLER, calls=True) as mesh:
+        declared = await declared_options(mesh, target, options.timeout_s)
         for _ in range(count):
             try:
                 reply = await mesh.request(
@@ -51,8 +58,8 @@ async def call(
                     value,
                     returns=bytes if raw else Any,
                     headers=sent,
-                    timeout=timeout_s,
                     codec=codec,
+                    **declared,
                 )
             except CallError as error:
                 failure = await explain(mesh, target, error)
@@ -63,13 +70,24 @@ async def call(
     return code
 
 
-async def declared_timeout_s(mesh: Mesh, target: str) -> float | None:
-    """What the endpoint itself declares; the library learns it beside the first call, which here is the only one."""
+async def declared_options(mesh: Mesh, target: str, timeout_s: float | None) -> Declared:
+    """The options of a call: ``timeout_s`` where it is given, and what the endpoint declares where no policy says more.
+
+    The library learns the latter beside the first call, which here may be the only one.
+    """
+    options = Declared() if timeout_s is None else Declared(timeout=timeout_s)
     service, endpoint = parse_target(target)
     if not service:
-        return None
+        return options
     facts = await mesh.client.directory.find(service, timeout_s=_LOOK_S)
-    return None if facts is None else facts.timeout_s(endpoint)
+    if facts is None:
+        return options
+    rules = mesh.client.outbound.policies.outbound(service, endpoint, mesh.name)
+    if timeout_s is None and rules.timeout_s is None:
+        options["timeout"] = facts.timeout_s(endpoint)
+    if rules.idempotent is None:
+        options["idempotent"] = facts.idempotent(endpoint)
+    return options
 
 
 def _print(options: Options, out: Out, reply: Reply[Any], *, raw: bool) -> None:

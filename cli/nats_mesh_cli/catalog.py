@@ -22,6 +22,7 @@ __all__ = [
     "MESH",
     "announcement_of",
     "endpoint_records",
+    "fault_text",
     "instance_record",
     "read_infos",
     "service_records",
@@ -30,6 +31,19 @@ __all__ = [
 ]
 
 MESH, FOREIGN = "mesh", "foreign"
+
+
+class _Fault(msgspec.Struct):
+    """A fault as an instance lists it in its metadata; ``endpoint`` is empty for all of them."""
+
+    endpoint: str = ""
+    delay_ms: float = 0.0
+    abort: str | None = None
+    share: float = 1.0
+    left_ms: float = 0.0
+
+
+_decode_faults = msgspec.json.Decoder(list[_Fault]).decode
 
 
 def read_infos(payloads: Iterable[bytes]) -> tuple[list[InfoReply], int]:
@@ -72,7 +86,22 @@ def instance_record(info: InfoReply, now_s: float) -> Record:
         "age_s": _age_s(started, now_s),
         "labels": {key: value for key, value in meta.items() if not key.startswith("mesh.")},
         "wire": _number(meta.get("mesh.wire")),
+        "full": meta.get("mesh.full") == "true",
+        "faults": _faults(meta.get("mesh.faults")),
+        "plugins": {side: _names(meta.get(f"mesh.plugins.{side}", "")) for side in ("inbound", "outbound")},
     }
+
+
+def fault_text(fault: Record) -> str:
+    """A fault for people: ``place: delay 200 ms, abort UNAVAILABLE for 10% (53 s left)``."""
+    parts = []
+    if fault["delay_ms"]:
+        parts.append(f"delay {fault['delay_ms']:g} ms")
+    if fault["abort"]:
+        parts.append(f"abort {fault['abort']}")
+    left_s = max(0.0, fault["left_ms"]) / 1000.0
+    share = f"{fault['share'] * 100:g}%"
+    return f"{fault['endpoint'] or 'all'}: {', '.join(parts)} for {share} ({left_s:.0f} s left)"
 
 
 def service_records(instances: Sequence[Record]) -> list[Record]:
@@ -134,6 +163,7 @@ def _endpoint(found: list[tuple[InfoReply, EndpointReply]]) -> Record:
         "timeout_ms": _number(meta.get("mesh.timeout_ms")),
         "idempotent": meta["mesh.idempotent"] == "true" if "mesh.idempotent" in meta else None,
         "concurrency": _number(meta.get("mesh.concurrency")),
+        "concurrency_source": meta.get("mesh.concurrency.source", ""),
         "request": type_name(request) if request is not None else None,
         "response": type_name(response) if response is not None else None,
         "subject": meta.get("mesh.subject", endpoint.subject),
@@ -215,6 +245,20 @@ def _age_s(started: str | None, now_s: float) -> float | None:
     if begun.tzinfo is None:
         return None
     return round(max(0.0, now_s - begun.timestamp()), 3)
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _faults(text: str | None) -> list[Record]:
+    """The faults that an operator injected into an instance; what cannot be read is left out."""
+    if text is None:
+        return []
+    try:
+        return [msgspec.to_builtins(each) for each in _decode_faults(text)]
+    except msgspec.DecodeError:
+        return []
 
 
 def _schema(text: str | None) -> Any:

@@ -4,64 +4,157 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from nats_mesh import CallError, Mesh
-from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
-from nats_mesh.discovery.services_api import InfoReply, StatsReply, Verb, parse_stats, request_subject
-from nats_mesh.endpoint import DEFAULT_CONCURRENCY
-from nats_mesh.errors import CodecError
+import msgspec
+
+from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.layers.stack import INBOUND, OUTBOUND
-from nats_mesh_cli.bus import ask, connected
-from nats_mesh_cli.catalog import endpoint_records, instance_record, service_records, visible
+from nats_mesh.model import check_name, is_name
+from nats_mesh.policy import PolicySet
+from nats_mesh_cli.bus import connected
+from nats_mesh_cli.catalog import MESH, endpoint_records, instance_record, service_records, visible
+from nats_mesh_cli.chain import chain_of, options_of_endpoint
+from nats_mesh_cli.counted import add_statistics, statistics_of
 from nats_mesh_cli.describe_text import render
+from nats_mesh_cli.effective import PRECEDENCE, Known, parameter
 from nats_mesh_cli.errors import FAILED, CliError, did_you_mean
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
+from nats_mesh_cli.policies import about, endpoints_named, policies_of, services_named, unheard
 
-__all__ = ["describe", "document_of", "effective_options"]
-
-_STATS_S = 1.0
+__all__ = ["Look", "describe", "document_of"]
 
 
-async def describe(options: Options, out: Out, what: str) -> None:
-    """Print what is known of ``what``; exit code 1 where there is no such thing."""
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked at beside the bus: the policies (of ``folder``, where there is one), and who would call."""
+
+    policies: PolicySet
+    folder: str | None = None
+    caller: str | None = None
+
+
+async def describe(options: Options, out: Out, what: str, *, caller: str | None = None) -> None:
+    """Print what is known of ``what``, as ``caller`` would meet it; exit code 1 where there is no such thing."""
     if options.format is Format.NAME:
         raise CliError("describe: -o name has nothing to show", hint="use -o json, yaml, or leave -o out")
+    if caller is not None:
+        check_name("caller", caller)
+    policies, folder = policies_of(options)
+    look = Look(policies=policies, folder=folder, caller=caller)
     async with connected(options) as mesh:
         everything = await fetch(mesh, options, out)
         infos = visible(everything, mesh.namespace)
-        document = document_of(what, infos, time.time())
+        document = document_of(what, infos, time.time(), look)
         if document is None:
-            raise _missing(what, infos, everything, mesh.namespace)
-        _add_statistics(document, await _statistics(mesh, document["service"]))
+            raise _missing(what, infos, everything, mesh.namespace, policies)
+        if document["running"]:
+            add_statistics(document, await statistics_of(mesh, document["service"]))
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
     else:
         out.data(render(document, color=out.color))
 
 
-def document_of(what: str, infos: Sequence[InfoReply], now_s: float) -> Record | None:
+def document_of(
+    what: str, infos: Sequence[InfoReply], now_s: float, look: Look | None = None
+) -> Record | None:
     """The document of a service, a ``service.endpoint`` or an instance; ``None`` for what is not there.
 
-    :class:`nats_mesh.ConfigError` where the beginning of an id fits several instances.
+    What does not run is described as far as policies name its service. :class:`nats_mesh.ConfigError` where the
+    beginning of an id fits several instances.
     """
+    if look is None:
+        look = Look(policies=PolicySet.empty())
+    document = _running(what, infos, now_s, look) or _not_running(what, infos, look)
+    if document is None:
+        return None
+    return {
+        **document,
+        "caller": look.caller,
+        "policies": {
+            "folder": look.folder,
+            "revision": None if look.folder is None else look.policies.revision,
+            "count": len(look.policies),
+        },
+        "precedence": list(PRECEDENCE),
+    }
+
+
+def _running(what: str, infos: Sequence[InfoReply], now_s: float, look: Look) -> Record | None:
     own = [info for info in infos if info.name == what]
     if own:
-        return _service(own, now_s)
+        return _service(own, now_s, look)
     for record in endpoint_records(infos):
         if record["endpoint"] == what:
-            return {"kind": "endpoint", **_endpoint(record), "layers": _layers(record["kind"])}
-    return _instance(what, infos, now_s)
+            instances = [instance_record(info, now_s) for info in infos if info.name == record["service"]]
+            operated = _operated(instances, record["name"])
+            known = Known(
+                policies=look.policies,
+                caller=look.caller,
+                plugins_in=operated["plugins"]["inbound"],
+                plugins_out=_plugins_of(look.caller, infos, now_s),
+                faults=len(operated["faults"]),
+                draining=[
+                    each["host_pid"] or each["instance"] for each in instances if each["state"] == "draining"
+                ],
+            )
+            return {
+                "kind": "endpoint",
+                "running": True,
+                **_endpoint(record, look),
+                "layers": chain_of(record, known),
+                **operated,
+            }
+    return _instance(what, infos, now_s, look)
 
 
-def _service(own: Sequence[InfoReply], now_s: float) -> Record:
+def _not_running(what: str, infos: Sequence[InfoReply], look: Look) -> Record | None:
+    """What policies alone say of a service that nobody serves, or of an endpoint of it."""
+    service, dot, name = what.partition(".")
+    if not is_name(service) or (dot and not is_name(name)):
+        return None
+    if any(info.name == service for info in infos) or not about(look.policies, service):
+        return None
+    namespace = look.policies.namespace
+    nothing = _operated([])
+    if dot:
+        record = unheard(service, name, namespace)
+        known = Known(policies=look.policies, caller=look.caller)
+        return {
+            "kind": "endpoint",
+            "running": False,
+            **_endpoint(record, look),
+            "layers": chain_of(record, known),
+            **nothing,
+        }
+    names = [*endpoints_named(look.policies, service), "*"]
+    return {
+        "kind": "service",
+        "running": False,
+        "service": service,
+        "origin": MESH,
+        "namespace": namespace,
+        "description": "",
+        "versions": {},
+        "state": "not running",
+        "ready": 0,
+        "labels": {},
+        "instances": [],
+        "endpoints": [_endpoint(unheard(service, each, namespace), look) for each in names],
+        "subsets": _subsets(service, look),
+        "layers": _layers(MESH),
+        **nothing,
+    }
+
+
+def _service(own: Sequence[InfoReply], now_s: float, look: Look) -> Record:
     instances = [instance_record(info, now_s) for info in own]
     summary = service_records(instances)[0]
     return {
         "kind": "service",
+        "running": True,
         "service": summary["service"],
         "origin": summary["kind"],
         "namespace": summary["namespace"],
@@ -71,12 +164,14 @@ def _service(own: Sequence[InfoReply], now_s: float) -> Record:
         "ready": summary["ready"],
         "labels": summary["labels"],
         "instances": instances,
-        "endpoints": [_endpoint(record) for record in endpoint_records(own)],
+        "endpoints": [_endpoint(record, look) for record in endpoint_records(own)],
+        "subsets": _subsets(summary["service"], look),
         "layers": _layers(summary["kind"]),
+        **_operated(instances),
     }
 
 
-def _endpoint(record: Record) -> Record:
+def _endpoint(record: Record, look: Look) -> Record:
     kept = ("endpoint", "service", "name", "namespace", "versions", "instances", "request", "response")
     return {
         **{key: record[key] for key in kept},
@@ -88,33 +183,17 @@ def _endpoint(record: Record) -> Record:
         "schema_omitted": record["schema_omitted"],
         "request_schema": record["request_schema"],
         "response_schema": record["response_schema"],
-        "options": effective_options(record),
+        "options": options_of_endpoint(record, Known(policies=look.policies, caller=look.caller)),
     }
 
 
-def effective_options(record: Record) -> Record:
-    """What applies to calls of an endpoint, each value with its source: ``endpoint`` (declared) or ``default``."""
-    if record["kind"] != "mesh":
-        return {"timeout_s": {"value": DEFAULT_TIMEOUT_S, "source": "default"}}
-    timeout_ms, concurrency = record["timeout_ms"], record["concurrency"]
-    declared = concurrency is not None and concurrency != DEFAULT_CONCURRENCY
-    return {
-        "timeout_s": {
-            "value": DEFAULT_TIMEOUT_S if timeout_ms is None else timeout_ms / 1000.0,
-            "source": "default" if timeout_ms is None else "endpoint",
-        },
-        "idempotent": {
-            "value": bool(record["idempotent"]),
-            "source": "endpoint" if record["idempotent"] else "default",
-        },
-        "concurrency": {
-            "value": DEFAULT_CONCURRENCY if concurrency is None else concurrency,
-            "source": "endpoint" if declared else "default",
-        },
-    }
+def _subsets(service: str, look: Look) -> Record:
+    sources = look.policies.outbound_sources(service, "", look.caller or "")
+    found = {name: msgspec.to_builtins(rules) for name, rules in look.policies.subsets(service).items()}
+    return parameter(found, sources["subsets"], "subsets")
 
 
-def _instance(prefix: str, infos: Sequence[InfoReply], now_s: float) -> Record | None:
+def _instance(prefix: str, infos: Sequence[InfoReply], now_s: float, look: Look) -> Record | None:
     records = {(info.name, info.id): instance_record(info, now_s) for info in infos}
     exact = [r for r in records.values() if prefix in (r["instance"], r["host_pid"])]
     found = exact or [
@@ -134,15 +213,40 @@ def _instance(prefix: str, infos: Sequence[InfoReply], now_s: float) -> Record |
     return {
         **record,
         "kind": "instance",
+        "running": True,
         "origin": record["kind"],
-        "endpoints": [_endpoint(each) for each in endpoint_records(own)],
+        "endpoints": [_endpoint(each, look) for each in endpoint_records(own)],
         "layers": _layers(record["kind"]),
+        **_operated([record]),
     }
+
+
+def _operated(instances: Sequence[Record], endpoint: str | None = None) -> Record:
+    """What operators injected into these instances, and the plug-ins that run in them."""
+    return {
+        "faults": [
+            {"instance": each["instance"], **fault}
+            for each in instances
+            for fault in each["faults"]
+            if endpoint is None or fault["endpoint"] in ("", endpoint)
+        ],
+        "plugins": {
+            side: list(dict.fromkeys(name for each in instances for name in each["plugins"][side]))
+            for side in ("inbound", "outbound")
+        },
+    }
+
+
+def _plugins_of(caller: str | None, infos: Sequence[InfoReply], now_s: float) -> list[str] | None:
+    """The plug-ins that run at a caller; ``None`` where it is no service that runs here, and nobody can say."""
+    own = [instance_record(info, now_s) for info in infos if info.name == caller]
+    own = [each for each in own if each["kind"] == MESH]
+    return list(_operated(own)["plugins"]["outbound"]) if own else None
 
 
 def _layers(origin: str) -> Record:
     """The chain that a call passes; a service outside the mesh has the caller's side alone."""
-    inbound = INBOUND if origin == "mesh" else ()
+    inbound = INBOUND if origin == MESH else ()
     return {
         "outbound": [{"layer": position.name, "why": position.why} for position in OUTBOUND],
         "inbound": [{"layer": position.name, "why": position.why} for position in inbound],
@@ -150,59 +254,21 @@ def _layers(origin: str) -> Record:
 
 
 def _missing(
-    what: str, infos: Sequence[InfoReply], everything: Sequence[InfoReply], namespace: str
+    what: str,
+    infos: Sequence[InfoReply],
+    everything: Sequence[InfoReply],
+    namespace: str,
+    policies: PolicySet,
 ) -> CliError:
     service, dot, endpoint = what.partition(".")
     text = f"there is no service, endpoint or instance {what!r} in namespace {namespace!r}"
     if dot and any(info.name == service for info in infos):
-        return CliError(text, hint=missing_endpoint(service, endpoint, infos), code=FAILED)
+        hint = missing_endpoint(service, endpoint, infos)
+        if naming := about(policies, service, endpoint):
+            hint = f"{hint}; {listed(naming)} is about it all the same"
+        return CliError(text, hint=hint, code=FAILED)
     known = [r["endpoint"] for r in endpoint_records(infos)] + sorted({info.name for info in infos})
     hint = missing_service(service, everything, namespace)
-    if "use -n" not in hint and (guess := did_you_mean(what, known)):
+    if "use -n" not in hint and (guess := did_you_mean(what, [*known, *services_named(policies)])):
         hint = guess
     return CliError(text, hint=hint, code=FAILED)
-
-
-async def _statistics(mesh: Mesh, service: str) -> dict[str, StatsReply]:
-    """What each instance counted, by its id; empty where that cannot be asked."""
-    try:
-        replies = await ask(mesh, request_subject(Verb.STATS, service), timeout_s=_STATS_S)
-    except CallError:
-        return {}  # counting is extra: who may not ask for it still sees the rest
-    found = {}
-    for payload in replies.payloads:
-        try:
-            stats = parse_stats(payload)
-        except CodecError:
-            continue
-        found[stats.id] = stats
-    return found
-
-
-def _add_statistics(document: Record, statistics: dict[str, StatsReply]) -> None:
-    """Put the counters where they belong: into endpoints (summed over instances) and instances."""
-    if document["kind"] == "instance":
-        statistics = {k: v for k, v in statistics.items() if k == document["instance"]}
-    endpoints = [document] if document["kind"] == "endpoint" else document["endpoints"]
-    for endpoint in endpoints:
-        counters = [c for stats in statistics.values() for c in stats.endpoints if c.name == endpoint["name"]]
-        requests = sum(counter.requests for counter in counters)
-        endpoint["statistics"] = {
-            "requests": requests,
-            "errors": sum(counter.errors for counter in counters),
-            "average_ms": round(sum(c.busy_ns for c in counters) / requests / 1e6, 3) if requests else None,
-            "last_error": next((c.last_error for c in counters if c.last_error), ""),
-        }
-    if document["kind"] == "service":
-        for instance in document["instances"]:
-            _fill_instance(instance, statistics.get(instance["instance"]))
-    elif document["kind"] == "instance":
-        _fill_instance(document, statistics.get(document["instance"]))
-
-
-def _fill_instance(instance: dict[str, Any], stats: StatsReply | None) -> None:
-    instance["requests"] = None if stats is None else sum(c.requests for c in stats.endpoints)
-    instance["errors"] = None if stats is None else sum(c.errors for c in stats.endpoints)
-    if stats is not None and stats.started is not None and instance["started"] is None:
-        instance["started"] = stats.started.isoformat().replace("+00:00", "Z")
-        instance["age_s"] = round(max(0.0, time.time() - stats.started.timestamp()), 3)

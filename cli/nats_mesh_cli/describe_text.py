@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nats_mesh_cli.catalog import fault_text
+from nats_mesh_cli.chain_text import options_table, side
 from nats_mesh_cli.output import Column, age, paint, table
 from nats_mesh_cli.schemas import definitions, type_name
 
 __all__ = ["render"]
 
 _INDENT = "  "
+_ORDER = (
+    "timeout and idempotent: what a call itself says wins, then a Route, a Destination, the function that is called, "
+    "the endpoint's declaration, the default"
+)
+_UNHEARD = "so what its endpoints declare is not known; this is what policies and defaults say"
 
 _INSTANCES = (
     Column("INSTANCE", lambda r: str(r["instance"])),
@@ -28,16 +35,20 @@ def render(document: dict[str, Any], *, color: bool = False) -> str:
     """The whole text."""
     kind = document["kind"]
     lines = _facts(document, color)
-    if kind == "service":
+    if kind == "service" and document["running"]:
         lines += _section(
             "Instances", [_indented(table(document["instances"], _INSTANCES, color=color))], color
         )
     if kind == "endpoint":
-        lines += _options(document, color)
+        lines += _chain(document, color)
     else:
         for endpoint in document["endpoints"]:
-            lines += ["", *_endpoint_head(endpoint, color), *_options(endpoint, color)]
-    lines += _layers(document["layers"], color)
+            lines += ["", *_endpoint_head(endpoint, document, color)]
+            lines.append(_indented(options_table(endpoint["options"], color=color)))
+        lines += _layers(document["layers"], color)
+    if faults := document["faults"]:
+        texts = [f"{_INDENT}{fault['instance']}  {fault_text(fault)}" for fault in faults]
+        lines += _section("Faults that operators injected", texts, color)
     return "\n".join(lines)
 
 
@@ -49,7 +60,10 @@ def _facts(document: dict[str, Any], color: bool) -> list[str]:
         facts["origin"] = "a NATS Services API service outside the mesh"
     else:
         facts["namespace"] = str(document["namespace"])
-    if kind == "service":
+    facts["policies"] = _policies(document)
+    if not document["running"]:
+        facts["state"] = f"not running: nobody serves {document['service']!r} here, {_UNHEARD}"
+    elif kind == "service":
         facts["description"] = document["description"]
         facts["versions"] = ", ".join(f"{v} ({count})" for v, count in document["versions"].items())
         facts["state"] = f"{document['state']}, {document['ready']} of {len(document['instances'])} ready"
@@ -63,20 +77,44 @@ def _facts(document: dict[str, Any], color: bool) -> list[str]:
     else:
         facts["versions"] = ", ".join(document["versions"])
         facts["instances"] = str(document["instances"])
+    for which, names in document["plugins"].items():
+        facts[f"plug-ins, {which}"] = ", ".join(names)
+    if kind == "instance" and document["full"]:
+        facts["full"] = "it asks for no more calls from the queue for now"
     if labels := document.get("labels"):
         facts["labels"] = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-    if kind == "endpoint":
+    if kind == "service":
+        facts["subsets"] = _subsets(document)
+    if kind == "endpoint" and document["running"]:
         facts |= _endpoint_facts(document)
     lines = [f"{kind} {paint(name, 'name', color)}", *_pairs(facts)]
     return lines + _definitions(document) if kind == "endpoint" else lines
 
 
-def _endpoint_head(endpoint: dict[str, Any], color: bool) -> list[str]:
-    return [
-        f"endpoint {paint(endpoint['endpoint'], 'name', color)}",
-        *_pairs(_endpoint_facts(endpoint)),
-        *_definitions(endpoint),
-    ]
+def _endpoint_head(endpoint: dict[str, Any], document: dict[str, Any], color: bool) -> list[str]:
+    name = paint(endpoint["endpoint"], "name", color)
+    if not document["running"]:
+        return [f"endpoint {name}{'  (any other)' if endpoint['name'] == '*' else ''}"]
+    return [f"endpoint {name}", *_pairs(_endpoint_facts(endpoint)), *_definitions(endpoint)]
+
+
+def _policies(document: dict[str, Any]) -> str:
+    policies = document["policies"]
+    if policies["folder"] is None:
+        return "none are read here: --policies DIR or MESH_POLICIES names the folder"
+    return (
+        f"{policies['count']} in {policies['folder']} (revision {policies['revision']}), "
+        "for processes that follow this folder"
+    )
+
+
+def _subsets(document: dict[str, Any]) -> str:
+    subsets = document["subsets"]
+    texts = []
+    for name, subset in subsets["value"].items():
+        words = [f"{key}={value}" for key, value in sorted(subset["labels"].items())]
+        texts.append(f"{name} ({', '.join([subset['version'], *words] if subset['version'] else words)})")
+    return f"{', '.join(texts)}, by {subsets['source']}" if texts else ""
 
 
 def _endpoint_facts(endpoint: dict[str, Any]) -> dict[str, str]:
@@ -112,27 +150,24 @@ def _definitions(endpoint: dict[str, Any]) -> list[str]:
     return _pairs(dict(found), indent=_INDENT * 2) if found else []
 
 
-def _options(endpoint: dict[str, Any], color: bool) -> list[str]:
-    rows = [
-        {"option": name, "value": option["value"], "source": option["source"]}
-        for name, option in endpoint["options"].items()
-    ]
-    columns = (
-        Column("OPTION", lambda r: str(r["option"])),
-        Column("VALUE", lambda r: _value(r["value"])),
-        Column(
-            "SOURCE", lambda r: str(r["source"]), style=lambda r: "dim" if r["source"] == "default" else ""
-        ),
-    )
-    return [_indented(table(rows, columns, color=color))]
+def _chain(document: dict[str, Any], color: bool) -> list[str]:
+    """Both sides' layers with their parameters, and who would have a word in them."""
+    layers = document["layers"]
+    who = "the caller" if document["caller"] is None else f"the caller {document['caller']}"
+    lines = side(f"At {who}, in the order in which a call meets it", layers["outbound"], color=color)
+    if layers["inbound"]:
+        lines += side(
+            "At the instance, in the order in which a request meets it", layers["inbound"], color=color
+        )
+    return [*lines, "", paint(_ORDER, "dim", color)]
 
 
 def _layers(layers: dict[str, Sequence[dict[str, str]]], color: bool) -> list[str]:
     lines: list[str] = []
     titles = {"outbound": "Layers at the caller", "inbound": "Layers at the instance"}
-    for side, title in titles.items():
-        if layers[side]:
-            lines += _section(title, _pairs({each["layer"]: each["why"] for each in layers[side]}), color)
+    for which, title in titles.items():
+        if layers[which]:
+            lines += _section(title, _pairs({each["layer"]: each["why"] for each in layers[which]}), color)
     return lines
 
 
@@ -155,13 +190,3 @@ def _text(value: object) -> str:
 
 def _of(value: object, limit: object) -> str:
     return "-" if value is None else f"{value} of {limit}" if limit else str(value)
-
-
-def _value(value: object) -> str:
-    return (
-        ("yes" if value else "no")
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from nats_mesh.errors import CallError
+    from nats_mesh.errors import CallError, PolicyError
 
 __all__ = [
     "BUS",
@@ -32,6 +32,7 @@ __all__ = [
     "did_you_mean",
     "exit_code_of",
     "one_line",
+    "problem_documents",
 ]
 
 OK, FAILED, USAGE, BUS, DENIED = 0, 1, 2, 3, 4
@@ -107,11 +108,21 @@ def as_cli_error(error: BaseException) -> CliError | None:
     if library is not None and isinstance(error, library.CallError):
         text = str(error) if error.service else error.message or str(error)
         return CliError(text, hint=_hint(error), code=code, document=call_error_document(error))
+    if library is not None and isinstance(error, library.PolicyError):
+        return CliError(str(error), code=code, document={"problems": problem_documents(error)})
     if library is not None and isinstance(error, library.MeshError):
         return CliError(str(error), code=code)
     if isinstance(error, OSError) and error.filename is not None:
         return CliError(f"{error.filename}: {error.strerror or error}", code=USAGE)
     return None
+
+
+def problem_documents(error: PolicyError) -> list[dict[str, Any]]:
+    """Everything that is wrong with policies, as ``-o json`` shows it. The message has the place, too."""
+    return [
+        {"file": each.file, "line": each.line, "path": each.path, "message": str(each)}
+        for each in error.problems
+    ]
 
 
 def call_error_document(error: CallError) -> dict[str, Any]:

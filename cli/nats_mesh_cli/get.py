@@ -13,6 +13,7 @@ from nats_mesh_cli.bus import QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import (
     FOREIGN,
     endpoint_records,
+    fault_text,
     instance_record,
     read_infos,
     service_records,
@@ -42,6 +43,10 @@ def _state(record: Record) -> str:
 
 def _text(key: str) -> Callable[[Record], str]:
     return lambda record: "" if record[key] is None else str(record[key])
+
+
+def _faults(record: Record) -> str:
+    return "; ".join(fault_text(fault) for fault in record["faults"])
 
 
 def _labels(record: Record) -> str:
@@ -119,6 +124,8 @@ KINDS = {
             _KIND,
             Column("ID", _text("instance"), wide=True),
             Column("HOST-PID", _text("host_pid"), wide=True),
+            Column("FULL", lambda r: "yes" if r["full"] else "", wide=True, style=lambda r: "warn"),
+            Column("FAULTS", _faults, wide=True, style=lambda r: "bad"),
             _NAMESPACE,
             Column("LABELS", _labels, wide=True),
         ),

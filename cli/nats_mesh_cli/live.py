@@ -27,7 +27,9 @@ _SOON_S = 0.5
 _MISSES = 2
 _MAX_NAMESPACES = 256
 _MAX_REASONS = 1024
-_VOLATILE = ("in_flight", "age_s")
+_VOLATILE = ("in_flight", "age_s", "full")
+#: What presence does not say: it is as it was when the instance was asked last.
+_ASKED = ("mesh.faults", "mesh.plugins.")
 
 _Key: TypeAlias = tuple[str, str]
 
@@ -62,7 +64,10 @@ def as_info(instance: Instance, known: InfoReply | None) -> InfoReply:
         "mesh.in_flight": str(instance.load.in_flight),
         "mesh.limit": str(instance.load.limit),
     }
+    if instance.load.full:
+        metadata["mesh.full"] = "true"
     if known is not None:
+        metadata |= {key: text for key, text in known.metadata.items() if key.startswith(_ASKED)}
         return msgspec.structs.replace(known, version=instance.version, metadata=metadata)
     subjects = Subjects(instance.namespace)
     endpoints = tuple(

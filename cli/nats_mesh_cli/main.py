@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nats_mesh_cli.argv import arrange, level_of
-from nats_mesh_cli.commands import calls, look, serve
+from nats_mesh_cli.commands import calls, look, operate, policy, serve
 from nats_mesh_cli.demo import command as demo
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, as_cli_error
 from nats_mesh_cli.help import Group
@@ -125,6 +125,8 @@ demo.register(app)
 serve.register(app)
 calls.register(app)
 look.register(app)
+operate.register(app)
+policy.register(app)
 
 
 def run(argv: Sequence[str], program: str = "nats-mesh", out: Out | None = None) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import math
+import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
     from nats_mesh.settings import Settings
     from nats_mesh_cli.output import Out
 
-__all__ = ["Format", "Options", "Session", "duration", "options_of", "out_of"]
+__all__ = ["Format", "Options", "PoliciesOption", "Session", "duration", "options_of", "out_of"]
+
+#: For commands whose calls, or whose services, follow policies.
+PoliciesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--policies", metavar="DIR", help="Follow the policy files of this folder; else MESH_POLICIES."
+    ),
+]
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -41,7 +50,10 @@ class Format(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The global options as given; ``None`` means: not given. ``timeout_s`` in seconds."""
+    """The global options as given; ``None`` means: not given. ``timeout_s`` in seconds.
+
+    ``policies`` is the folder of ``--policies``, of those commands that take it.
+    """
 
     server: str | None = None
     context: str | None = None
@@ -50,13 +62,24 @@ class Options:
     format: Format = Format.TABLE
     timeout_s: float | None = None
     color: bool = True
+    policies: str | None = None
 
     def settings(self) -> Settings:
         """How to join the mesh under these options; :class:`nats_mesh.ConfigError` where that cannot work."""
         from nats_mesh.settings import Settings
 
+        if self.policies is not None and not os.path.isdir(self.policies):
+            text = "is no folder" if os.path.exists(self.policies) else "there is no such folder"
+            raise CliError(
+                f"--policies {self.policies}: {text}", hint="name the folder that the files are in"
+            )
+        given = {} if self.policies is None else {"MESH_POLICIES": self.policies}
         return Settings.resolve(
-            servers=self.server, namespace=self.namespace, credentials=self.creds, context=self.context
+            servers=self.server,
+            namespace=self.namespace,
+            credentials=self.creds,
+            context=self.context,
+            env={**os.environ, **given},
         )
 
 
@@ -70,10 +93,10 @@ class Session:
         self.out = out
 
 
-def options_of(ctx: typer.Context) -> Options:
-    """The global options of the command that runs."""
+def options_of(ctx: typer.Context, policies: str | None = None) -> Options:
+    """The global options of the command that runs, with its ``--policies`` where it takes them."""
     session: Session = ctx.obj
-    return session.options
+    return session.options if policies is None else replace(session.options, policies=policies)
 
 
 def out_of(ctx: typer.Context) -> Out:

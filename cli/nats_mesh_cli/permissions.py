@@ -50,6 +50,7 @@ def _probes(me: str, subjects: Subjects) -> list[_Probe]:
         _Probe("serve", "subscribe", subjects.direct_of(me, instance), f"{at}direct.{me}.*.*.*"),
         _Probe("serve", "subscribe", subjects.cancel_of(me), f"{at}cancel.{me}.*"),
         _Probe("serve", "subscribe", f"$SRV.INFO.{me}", f"$SRV.*.{me}"),
+        _Probe("serve", "subscribe", subjects.command_of(me), f"{at}control.command.{me}.*.*"),
         _Probe("serve", "publish", subjects.presence(me, instance), f"{at}presence.{me}.*"),
         _Probe("serve", "publish", f"_INBOX.{_NOBODY}", "_INBOX.>"),
         _Probe("call", "publish", subjects.rpc(_NOBODY, "ping", me), f"{at}rpc.*.*.*.{me}"),

@@ -1,4 +1,4 @@
-"""Which .py files changed: looked at twice a second, because that works on every file system."""
+"""Which files changed: looked at twice a second, because that works on every file system."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["MAX_FILES", "difference", "scan", "shown"]
+__all__ = ["MAX_FILES", "POLICIES", "PYTHON", "difference", "scan", "shown"]
 
 #: More files are not looked at; ``run --reload`` says so.
 MAX_FILES = 20_000
+#: How the names of files end that hold code, and policies.
+PYTHON = (".py",)
+POLICIES = (".yaml", ".yml", ".json")
 _NAMED = 3
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 
@@ -17,14 +20,14 @@ _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 Snapshot = Mapping[str, tuple[int, int]]
 
 
-def scan(root: Path, limit: int = MAX_FILES) -> tuple[Snapshot, bool]:
-    """Every .py file below ``root`` (hidden folders, virtual environments and the like aside), and whether
-    there were more than ``limit``."""
+def scan(root: Path, limit: int = MAX_FILES, suffixes: tuple[str, ...] = PYTHON) -> tuple[Snapshot, bool]:
+    """Every file below ``root`` whose name ends so (hidden folders, virtual environments and the like aside), and
+    whether there were more than ``limit``."""
     found: dict[str, tuple[int, int]] = {}
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in _SKIPPED)
         for name in files:
-            if not name.endswith(".py"):
+            if not name.endswith(suffixes):
                 continue
             if len(found) >= limit:
                 return found, True

@@ -19,7 +19,7 @@ import anyio.abc
 
 from nats_mesh.instance import DRAIN_S
 from nats_mesh_cli.errors import BUS, DENIED, OK, USAGE
-from nats_mesh_cli.reload import MAX_FILES, difference, scan, shown
+from nats_mesh_cli.reload import MAX_FILES, POLICIES, Snapshot, difference, scan, shown
 
 __all__ = ["Supervisor", "how_it_ended", "restart_delay_s"]
 
@@ -66,7 +66,8 @@ class _Worker:
 
 class Supervisor:
     """Runs ``count`` processes made by ``command(number, ready_fd)``; ``watched`` is the folder whose changes
-    restart them, if any. ``say`` prints a line for people."""
+    restart them, if any. ``policies`` is a folder that they follow by themselves: a change there only has those
+    tried again that could not start. ``say`` prints a line for people."""
 
     def __init__(
         self,
@@ -75,12 +76,14 @@ class Supervisor:
         say: Callable[[str], None],
         *,
         watched: Path | None = None,
+        policies: Path | None = None,
         drain_s: float = DRAIN_S,
     ) -> None:
         self._command = command
         self._count = count
         self._say = say
         self._watched = watched
+        self._policies = policies
         self._patience_s = drain_s + _GRACE_S
         self._workers: dict[int, _Worker] = {}
         self._stopping = anyio.Event()
@@ -219,14 +222,25 @@ class Supervisor:
 
     async def _watch_files(self, root: Path) -> None:
         before, more = await anyio.to_thread.run_sync(scan, root)
+        policies = await self._scan_policies()
         if more:
             self._say(f"--reload watches the first {MAX_FILES} .py files below {root} only")
         while True:
             await anyio.sleep(_LOOK_EVERY_S)
             after, _ = await anyio.to_thread.run_sync(scan, root)
             changed = difference(before, after)
+            policies_before, policies = policies, await self._scan_policies()
             before = after
-            if changed and not self._stopping.is_set():
+            if self._stopping.is_set():
+                continue
+            if changed:
                 self._say(f"changed: {shown(changed, root)}; starting again")
                 self._end_all(signal.SIGTERM)
                 self._rouse()
+            elif difference(policies_before, policies):
+                self._rouse()
+
+    async def _scan_policies(self) -> Snapshot:
+        if self._policies is None:
+            return {}
+        return (await anyio.to_thread.run_sync(scan, self._policies, MAX_FILES, POLICIES))[0]

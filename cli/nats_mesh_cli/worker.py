@@ -53,6 +53,9 @@ def serve_here(
     _log_to_stderr()
     _export(options)
     services = load_services(targets, app_dir)
+    if options.policies is not None:
+        for service in services:
+            service.policies = options.policies
 
     def ready(instances: list[Instance]) -> None:
         for instance in instances:
@@ -91,6 +94,7 @@ def _export(options: Options) -> None:
         "NATS_CONTEXT": options.context,
         "NATS_CREDS": options.creds,
         "MESH_NAMESPACE": options.namespace,
+        "MESH_POLICIES": options.policies,
     }
     os.environ.update({name: value for name, value in given.items() if value is not None})
 
@@ -104,13 +108,17 @@ def _log_to_stderr() -> None:
 
 
 def _ready_line(instance: Instance) -> str:
-    service = instance.service
-    count = len(service.endpoints)
+    service, policies = instance.service, len(instance.client.outbound.policies)
+    under = f" under {_counted(policies, 'policy', 'policies')}" if policies else ""
     return (
-        f"{service.name} {service.version} is ready: {count} endpoint{'s' if count != 1 else ''} "
-        f"in namespace {instance.settings.namespace} on {instance.transport.server} "
+        f"{service.name} {service.version} is ready: {_counted(len(service.endpoints), 'endpoint', 'endpoints')} "
+        f"in namespace {instance.settings.namespace}{under} on {instance.transport.server} "
         f"as {instance.id} ({instance.name})"
     )
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def _follow_stdin() -> None:

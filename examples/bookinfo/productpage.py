@@ -132,7 +132,7 @@ async def _ask(ctx: Context, service: str, wanted: ProductId, returns: type[T]) 
             returns=returns,
             headers=forwarded(ctx),
             timeout=_PATIENCE_S,
-            idempotent=True,
+            idempotent=False,  # all of that time for one attempt, as the sample's client gives it
         )
     except MeshError as error:
         _give_up(ctx, service, error)

@@ -73,6 +73,16 @@ class Announcer:
         """Announce everything anew, as after a reconnect, when observers may have missed something."""
         self._say(Kind.CHANGE)
 
+    def report(self) -> None:
+        """Announce the load at once: a beat out of turn, for whoever balances by it."""
+        self._say(Kind.BEAT)
+
+    def describe(self, endpoints: tuple[EndpointInfo, ...]) -> None:
+        """Announce that the endpoints are others from now on."""
+        self._endpoints = endpoints
+        if self.state is not State.JOINING:
+            self._say(Kind.CHANGE)
+
     def metadata(self) -> dict[str, str]:
         """The same facts for whoever asks instead of listening (``$SRV.PING`` and ``INFO``)."""
         return {

@@ -46,6 +46,8 @@ class ServiceFacts(msgspec.Struct, frozen=True):
     endpoints: dict[str, str]
     #: Endpoint name → declared timeout in seconds, of the mesh instances.
     timeouts: dict[str, float]
+    #: Endpoint name → whether all the mesh instances that have it say that it may be run twice.
+    idempotency: dict[str, bool] = {}
 
     def foreign_subject(self, endpoint: str) -> str | None:
         """Where a service outside the mesh listens for ``endpoint``."""
@@ -54,6 +56,10 @@ class ServiceFacts(msgspec.Struct, frozen=True):
     def timeout_s(self, endpoint: str) -> float | None:
         """The timeout that the endpoint's own declaration asks for."""
         return self.timeouts.get(endpoint)
+
+    def idempotent(self, endpoint: str) -> bool | None:
+        """Whether the endpoint declares that it may be run twice; ``None`` where nobody has it."""
+        return self.idempotency.get(endpoint)
 
 
 class _Answer(NamedTuple):
@@ -162,6 +168,7 @@ def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
     namespaces: set[str] = set()
     endpoints: dict[str, str] = {}
     timeouts: dict[str, float] = {}
+    idempotency: dict[str, bool] = {}
     known = False
     for document in documents:
         try:
@@ -178,9 +185,12 @@ def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
             if namespace is None:
                 if _may_be_called(endpoint.subject):
                     endpoints.setdefault(endpoint.name, endpoint.subject)
-            elif (declared := _timeout_s(endpoint.metadata.get("mesh.timeout_ms", ""))) is not None:
+                continue
+            if (declared := _timeout_s(endpoint.metadata.get("mesh.timeout_ms", ""))) is not None:
                 timeouts[endpoint.name] = declared
-    return ServiceFacts(frozenset(namespaces), endpoints, timeouts) if known else None
+            says = endpoint.metadata.get("mesh.idempotent") == "true"
+            idempotency[endpoint.name] = says and idempotency.get(endpoint.name, True)
+    return ServiceFacts(frozenset(namespaces), endpoints, timeouts, idempotency) if known else None
 
 
 def _timeout_s(text: str) -> float | None:

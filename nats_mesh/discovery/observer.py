@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from nats_mesh.clock import Clock
-from nats_mesh.core.registry import Change, Registry
+from nats_mesh.core.presence import Announcement
+from nats_mesh.core.registry import STALL_S, Change, Registry
 from nats_mesh.discovery.messages import decode
 from nats_mesh.errors import CodecError
 from nats_mesh.wire.loop import Timer, call_later
@@ -20,8 +21,11 @@ log = logging.getLogger("nats_mesh.presence")
 
 
 class Observer:
-    """Keeps a :class:`Registry` true while it is open. ``on_change`` gets every change, in order.
+    """Keeps a :class:`Registry` true while it is open. ``on_change`` gets every change, in order, and
+    ``on_heard`` the id of whoever was heard, after the changes that this made.
 
+    One timer serves all instances. It stands at the next instant at which the registry has something to do, so
+    how often it fires is the registry's ``tick_s``; where it comes late, this process was away.
     ``ignored`` counts messages that were not believed: no inbox of their publisher, or no announcement.
     """
 
@@ -35,6 +39,7 @@ class Observer:
         service: str = "*",
         enforced: bool = False,
         on_change: Callable[[Change], None] | None = None,
+        on_heard: Callable[[str], None] | None = None,
         registry: Registry | None = None,
     ) -> None:
         self.registry = registry if registry is not None else Registry()
@@ -45,7 +50,9 @@ class Observer:
         self._now = clock.monotonic
         self._enforced = enforced
         self._on_change = on_change
+        self._on_heard = on_heard
         self._timer: Timer | None = None
+        self._due = 0.0
         self._subscription = transport.subscribe(subjects.presence_of(service), self._on_presence)
         self._service = service
         transport.add_listener(self)
@@ -63,7 +70,13 @@ class Observer:
             self.ignored += 1
             log.debug("%s: %s", subject, error)
             return
+        self.take(announcement)
+
+    def take(self, announcement: Announcement) -> None:
+        """What an instance says of itself: heard here, or asked for by whoever opened the observer."""
         self._report(self.registry.apply(announcement, self._now()))
+        if self._on_heard is not None:
+            self._on_heard(announcement.instance)
         self._schedule()
 
     def _report(self, changes: Sequence[Change]) -> None:
@@ -74,12 +87,17 @@ class Observer:
     def _schedule(self) -> None:
         now = self._now()
         due = self.registry.next_due(now)
-        if self._timer is None and due is not None:
-            self._timer = call_later(max(0.0, due - now), self._tick)
+        if due is None or (self._timer is not None and due >= self._due):
+            return
+        if self._timer is not None:  # somebody promised to be heard sooner
+            self._timer.cancel()
+        self._due = due
+        self._timer = call_later(max(0.0, due - now), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        self._report(self.registry.tick(self._now()))
+        now = self._now()
+        self._report(self.registry.tick(now, stalled=now - self._due > STALL_S))
         self._schedule()
 
     def on_disconnect(self, reason: str) -> None:

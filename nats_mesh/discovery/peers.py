@@ -2,14 +2,19 @@
 
 An instance listens to the presence of its own service alone and reads nothing but the subject, so that a
 beat costs a dictionary entry. The beats it hears are bounded, because their pace follows this very count.
+Only while its own dispatch goes by credit it reads what the others say of their load.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+import msgspec
 
 from nats_mesh.clock import Clock
-from nats_mesh.discovery.messages import nominal_interval_s
+from nats_mesh.core.presence import MAX_INTERVAL_S, Kind, Load, State
+from nats_mesh.discovery.messages import BASE_INTERVAL_S, MAX_BYTES, nominal_interval_s
 from nats_mesh.wire.subjects import Subjects, reply_allowed
 from nats_mesh.wire.transport import Transport
 
@@ -19,11 +24,29 @@ __all__ = ["Peers"]
 _MAX_PEERS = 20_000
 #: After so many silent intervals an instance is no peer any more.
 _SILENT_INTERVALS = 4.0
+#: After so many silent intervals nobody relies on what it said of its load: one beat, its jitter, and the way.
+_FRESH_INTERVALS = 1.3
 _LEAVE = re.compile(rb'"type"\s*:\s*"leave"')
 
 
+class _Said(msgspec.Struct, frozen=True):
+    """As much of an announcement as is read here."""
+
+    type: Kind
+    state: State = State.READY
+    load: Load = Load()
+    interval_s: float = BASE_INTERVAL_S
+
+
+_decode = msgspec.json.Decoder(_Said).decode
+
+
 class Peers:
-    """Counts the instances of one service, this one included."""
+    """Counts the instances of one service, this one included.
+
+    While ``watching``, :meth:`with_room` knows which others take calls, and ``on_room`` is called when that may
+    have changed.
+    """
 
     def __init__(
         self,
@@ -33,12 +56,19 @@ class Peers:
         transport: Transport,
         clock: Clock,
         enforced: bool,
+        instance: str = "",
+        on_room: Callable[[], None] | None = None,
     ) -> None:
+        self.watching = False
         self._service = service
+        self._instance = instance
+        self._on_room = on_room
         self._transport = transport
         self._now = clock.monotonic
         self._enforced = enforced
         self._seen: dict[str, float] = {}
+        #: Until when each other instance is believed to have room.
+        self._roomy: dict[str, float] = {}
         self._prune_at = 0.0
         self._subscription = transport.subscribe(subjects.presence_of(service), self._on_presence)
 
@@ -50,6 +80,33 @@ class Peers:
             self._seen.pop(instance, None)
         elif instance in self._seen or len(self._seen) < _MAX_PEERS:
             self._seen[instance] = self._now()
+        if self.watching and instance != self._instance:
+            self._read(instance, payload)
+
+    def _read(self, instance: str, payload: bytes) -> None:
+        self._roomy.pop(instance, None)
+        try:
+            said = _decode(payload) if len(payload) <= MAX_BYTES else None
+        except (msgspec.DecodeError, RecursionError):
+            said = None  # of whom nothing can be read nobody relies on
+        if said is not None and instance in self._seen and said.type is not Kind.LEAVE:
+            load = said.load
+            if said.state is State.READY and not load.full and load.in_flight < load.limit:
+                fresh_s = _FRESH_INTERVALS * min(MAX_INTERVAL_S, max(0.0, said.interval_s))
+                self._roomy[instance] = self._now() + fresh_s
+        if self._on_room is not None:
+            self._on_room()
+
+    def watch(self, on: bool) -> None:
+        """Begin to read what the others say of their load, or stop."""
+        self.watching = on
+        if not on:
+            self._roomy.clear()
+
+    def with_room(self) -> int:
+        """How many other instances take calls, by what they said lately; 0 while not watching."""
+        now = self._now()
+        return sum(now < until for until in self._roomy.values())
 
     def count(self) -> int:
         """Instances heard of lately; at least 1."""
@@ -57,6 +114,7 @@ class Peers:
         if now >= self._prune_at:
             patience_s = _SILENT_INTERVALS * nominal_interval_s(len(self._seen))
             self._seen = {name: at for name, at in self._seen.items() if now - at < patience_s}
+            self._roomy = {name: until for name, until in self._roomy.items() if now < until}
             self._prune_at = now + patience_s / 2
         return max(1, len(self._seen))
 

@@ -35,8 +35,8 @@ _SCHEMAS = ("mesh.schema.request", "mesh.schema.response")
 class Responder:
     """The Services API of one instance; three wildcard subscriptions serve every verb.
 
-    ``counters`` gives each endpoint's numbers by name. ``unanswered`` counts questions whose answer was
-    not sent, because no inbox was given or the connection was away.
+    ``counters`` gives each endpoint's numbers by name, ``more`` what else stands in the metadata now.
+    ``unanswered`` counts questions whose answer was not sent, because no inbox was given or the connection was away.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Responder:
         transport: Transport,
         load: Callable[[], Load],
         counters: Callable[[], Mapping[str, EndpointCounters]],
+        more: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.unanswered = 0
         self._name = service
@@ -61,6 +62,7 @@ class Responder:
         self._transport = transport
         self._load = load
         self._counters = counters
+        self._more = more
         self._metadata = service_metadata(namespace, labels)
         self._doc = ServiceDoc(
             name=service,
@@ -74,6 +76,10 @@ class Responder:
             transport.subscribe(subject, self._on_question) for subject in listen_subjects(service, instance)
         ]
 
+    def describe(self, endpoints: tuple[EndpointDoc, ...]) -> None:
+        """The endpoints are others from now on."""
+        self._doc = msgspec.structs.replace(self._doc, endpoints=endpoints)
+
     def document(self) -> ServiceDoc:
         """What the instance says of itself at this moment."""
         load = self._load()
@@ -82,6 +88,8 @@ class Responder:
             **self._announcer.metadata(),
             "mesh.in_flight": str(load.in_flight),
             "mesh.limit": str(load.limit),
+            **({"mesh.full": "true"} if load.full else {}),
+            **self._more(),
         }
         return msgspec.structs.replace(self._doc, metadata=metadata)
 

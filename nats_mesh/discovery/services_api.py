@@ -222,6 +222,7 @@ def mesh_endpoint(
     timeout_s: float | None = None,
     idempotent: bool = False,
     concurrency: int = 0,
+    limited: bool = False,
     schema_hash: str = "",
     request_schema: Mapping[str, Any] | None = None,
     response_schema: Mapping[str, Any] | None = None,
@@ -230,7 +231,7 @@ def mesh_endpoint(
 
     Foreign clients publish to ``subject`` verbatim, so it ends in the caller ``anonymous``; mesh
     callers take the template in ``mesh.subject`` and put their own name in. ``subject`` and ``queue``
-    name a plain subject of an existing system instead.
+    name a plain subject of an existing system instead. ``limited``: ``concurrency`` is a policy's.
     """
     metadata = {
         "mesh.wire": str(WIRE_VERSION),
@@ -245,6 +246,8 @@ def mesh_endpoint(
         metadata["mesh.timeout_ms"] = str(max(1, round(timeout_s * 1000)))
     if concurrency:
         metadata["mesh.concurrency"] = str(concurrency)
+    if limited:
+        metadata["mesh.concurrency.source"] = "policy"
     if schema_hash:
         metadata["mesh.schema.hash"] = schema_hash
     omitted = []

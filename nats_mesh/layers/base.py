@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from nats_mesh.core.fault import Fault
 from nats_mesh.errors import Refused, Status
 from nats_mesh.telemetry.series import Series
 
@@ -19,12 +20,17 @@ __all__ = ["Arrival", "Gate", "Refusal"]
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a call is not let in: the handler surely does not run."""
+    """Why a call is not let in: the handler surely does not run.
+
+    ``refused`` is ``None`` for an injected error, which is no refusal. With ``delay_s`` the call is not let in
+    yet: it comes again, to every gate, in so many seconds.
+    """
 
     status: Status
-    refused: Refused
+    refused: Refused | None
     message: str
     retry_after_s: float | None = None
+    delay_s: float = 0.0
 
 
 class Cancellable(Protocol):
@@ -53,6 +59,14 @@ class Arrival:
     codec: Any = None
     #: What gives back what the gates took: of those it met, whatever the chain is when it ends.
     leave: tuple[Callable[[Arrival], None], ...] = ()
+    #: The fault that was drawn for it, if any, once one was; and what was injected: ``delay`` or ``abort``.
+    drawn: bool = False
+    fault: Fault | None = None
+    injected: str = ""
+    #: Whether its reply says more than a usual one: that it was injected, or how busy the instance is.
+    noted: bool = False
+    #: Takes status, header block and body of its reply, where that is remembered; then ``noted`` is set, too.
+    keep: Callable[[Status, bytes, bytes], None] | None = None
     #: What the call came to, and why it was ended from outside (``deadline``, ``cancelled``, ``shutdown``).
     status: Status | None = None
     ended: str = ""

@@ -12,7 +12,11 @@ _SHORTEST_S, _LONGEST_S = 0.005, 1.0
 
 
 class ConcurrencyGate:
-    """A fixed number of slots. ``typical_s`` (how long a call usually takes) makes the advice when to come back."""
+    """A number of slots. ``typical_s`` (how long a call usually takes) makes the advice when to come back.
+
+    ``limit`` may change while calls run: a higher one counts from the next call on; under a lower one nobody
+    is stopped, and nobody is let in until enough have ended.
+    """
 
     name = "concurrency"
     holds = True

@@ -32,10 +32,10 @@ class DeadlineGate:
     def enter(self, call: Arrival) -> Refusal | None:
         usual = h.usual_request(call.headers)
         if usual is not None:
+            timeout, sent, call.content_type = usual.groups()
             call.plain = True
-            call.content_type = usual[3]
-            timeout_s = int(usual[1]) / 1000.0
-            sent_ms: int | None = int(usual[2])
+            timeout_s = int(timeout) / 1000.0
+            sent_ms: int | None = int(sent)
         else:
             try:
                 timeout_ms = h.int_field(call.headers, h.TIMEOUT_MS)

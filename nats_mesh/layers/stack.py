@@ -30,18 +30,49 @@ INBOUND: tuple[Position, ...] = (
     ),
     Position("draining", "above deadline: who leaves answers at once, whatever the call asks for"),
     Position("deadline", "above concurrency: expired work must not take a slot"),
+    Position("fault", "above concurrency: a call that is delayed or aborted on purpose must not hold a slot"),
     Position("concurrency", "above decode: a refusal must cost no parsing and no task"),
+    Position("credit", "below concurrency: it says when the last slot was taken, and refuses nobody"),
     Position("decode", "above interceptors: they see the typed value"),
+    Position(
+        "duplicates",
+        "below decode: what cannot be read claims no key; above interceptors: a reply is given again as it was",
+    ),
+    Position(
+        "plug-ins",
+        "above interceptors: what checks every call (entry points nats_mesh.inbound) must not be answered past",
+    ),
     Position("interceptors", "around the handler alone: they may answer in its place"),
     Position("handler", "the work"),
     Position("encode", "below everything: what cannot be encoded is an error of the handler"),
 )
 
-#: The caller's side, in the order in which a call meets it.
+#: The caller's side, in the order in which a call meets it: that of :mod:`nats_mesh.client` down to the interceptors,
+#: that of :mod:`nats_mesh.sending` from there on. What stands below "retry" is met anew by every attempt.
 OUTBOUND: tuple[Position, ...] = (
-    Position("deadline", "above interceptors: whatever they do counts against the call's time"),
-    Position("interceptors", "above the attempt: they see one call, not its tries"),
-    Position("attempt", "one try: encode, write, wait, decode"),
+    Position(
+        "context",
+        "above everything: on whose behalf, in which trace and within whose time is settled before anybody acts",
+    ),
+    Position("deadline", "above plug-ins: whatever they do counts against the call's time"),
+    Position(
+        "plug-ins",
+        "above interceptors: what signs every call (entry points nats_mesh.outbound) must not be answered past",
+    ),
+    Position("interceptors", "above retry: they see one call with its typed value, not its attempts"),
+    Position("encode", "above retry: done once, and a value that cannot be encoded is no failed attempt"),
+    Position(
+        "retry",
+        "above breaker and balance: each attempt meets both anew; the budget is asked last, when all else allows it",
+    ),
+    Position("breaker", "above balance: what it refuses at once takes no instance's share and no time"),
+    Position("attempt-timeout", "above hedge: all that race share the time of one attempt"),
+    Position(
+        "hedge",
+        "above balance: it asks another instance; below retry and breaker: to them a race is one attempt",
+    ),
+    Position("balance", "above wire: the instance is chosen last, by what is known of its load by then"),
+    Position("wire", "below everything: one request is written, one reply is waited for and decoded"),
 )
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nats_mesh.clock import Clock
 from nats_mesh.errors import CallError
+from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
+from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["LEASE_S", "PERIOD_S", "StatsPublisher"]
 
-#: How long one ``telemetry.want`` message asks for statistics, and how often they are sent meanwhile (seconds).
-LEASE_S = 5.0
+#: How often statistics are sent while they are wanted (seconds).
 PERIOD_S = 1.0
+_KIND = "stats"
 
 
 class StatsPublisher:
@@ -29,31 +29,23 @@ class StatsPublisher:
         subjects: Subjects,
         transport: Transport,
         mux: ReplyMux,
-        clock: Clock,
-        enforced: bool,
+        wants: Wants,
         snapshot: Callable[[], list[bytes]],
     ) -> None:
-        self._wanted = {f"{subjects.prefix}telemetry.want.stats.{name}" for name in (member, ALL)}
-        self._subject = subjects.telemetry("stats", member, instance)
+        self._subject = subjects.telemetry(_KIND, member, instance)
         self._transport = transport
         self._mux = mux
-        self._now = clock.monotonic
-        self._enforced = enforced
+        self._wants = wants
         self._snapshot = snapshot
-        self._until = 0.0
         self._timer: Timer | None = None
-        self._subscription = transport.subscribe(subjects.want_of, self._on_want)
+        wants.on(_KIND, self._on_want)
 
     @property
     def wanted(self) -> bool:
         """Whether somebody's lease runs."""
-        return self._now() < self._until
+        return self._wants.wanted(_KIND)
 
-    def _on_want(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        wanted, _, observer = subject.rpartition(".")
-        if wanted not in self._wanted or not reply_allowed(reply, observer, enforced=self._enforced):
-            return
-        self._until = self._now() + LEASE_S
+    def _on_want(self, reply: str) -> None:
         if self._timer is None:
             self._publish()
 
@@ -69,9 +61,7 @@ class StatsPublisher:
         self._timer = call_later(PERIOD_S, self._publish)
 
     def close(self) -> None:
-        """Stop listening and publishing."""
+        """Stop publishing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._until = 0.0
-        self._transport.unsubscribe(self._subscription)

@@ -69,25 +69,17 @@ class Connection:
 
     async def open(self) -> None:
         """Connect within ``connect_timeout_s`` or raise a :class:`DisconnectedError` that says why."""
-        options = self._options
+        problem: BaseException | None = None
         try:
-            try:
-                async with asyncio.timeout(options.connect_timeout_s) as self._opening:
-                    await self._nats.connect(**self._arguments())
-            finally:
-                self._opening = None
-        except TimeoutError:
+            async with asyncio.timeout(self._options.connect_timeout_s) as self._opening:
+                await self._nats.connect(**self._arguments())
+        # Nothing is awaited here or in a finally: compiled, that leaves the exception behind for whoever runs next.
+        except BaseException as error:  # noqa: BLE001
+            problem = error
+        self._opening = None
+        if problem is not None:
             await self._give_up()
-            raise unreachable(options, self._last_error) from None
-        except (OSError, nats.errors.Error) as error:
-            await self._give_up()
-            raise unreachable(options, error) from error
-        except (MeshError, asyncio.CancelledError):
-            await self._give_up()
-            raise
-        except Exception as error:
-            await self._give_up()
-            raise ConfigError(f"cannot connect to {where(options)}: {error}") from error
+            self._explain(problem)
         if not self._takes_headers():
             await self.close()
             raise ConfigError(f"the server at {self.server} has headers switched off; the mesh needs them")
@@ -97,6 +89,17 @@ class Connection:
         self._back.set()
         self.pulse = time.monotonic()
         self._beat()
+
+    def _explain(self, problem: BaseException) -> None:
+        """Raise what whoever opens should know of ``problem``."""
+        options = self._options
+        if isinstance(problem, TimeoutError):
+            raise unreachable(options, self._last_error) from None
+        if isinstance(problem, OSError | nats.errors.Error):
+            raise unreachable(options, problem) from problem
+        if isinstance(problem, MeshError) or not isinstance(problem, Exception):
+            raise problem
+        raise ConfigError(f"cannot connect to {where(options)}: {problem}") from problem
 
     def _judge(self) -> None:
         self.ready = self._up and not self._congested
@@ -179,6 +182,10 @@ class Connection:
     @property
     def reconnect_grace_s(self) -> float:
         return 2.0 if len(self._nats.servers) > 1 else 0.05
+
+    @property
+    def known_servers(self) -> int:
+        return len(self._nats.servers)
 
     def _why(self) -> str:
         if self._closed:

@@ -204,6 +204,11 @@ class EagerPool(Generic[T]):
         if self._parked is not None and self._runner is not None:
             self._runner.cancel()
 
+    @property
+    def others(self) -> int:
+        """How many calls there are besides the one that runs at this moment."""
+        return len(self) - (asyncio.current_task() in self.tasks)
+
     def __len__(self) -> int:
         return len(self.queue) + len(self.tasks)
 

@@ -16,8 +16,11 @@ __all__ = [
     "CONTENT_TYPE",
     "ERROR",
     "ERROR_CODE",
+    "EXECUTED",
+    "FAULT",
     "IDEMPOTENCY_KEY",
     "INSTANCE",
+    "LOAD",
     "PREAMBLE",
     "PRIORITY",
     "REFUSED",
@@ -32,6 +35,7 @@ __all__ = [
     "encode_lines",
     "field",
     "int_field",
+    "load_field",
     "one_line",
     "parse",
     "server_status",
@@ -56,7 +60,10 @@ IDEMPOTENCY_KEY = _key("Mesh-Idempotency-Key")
 PRIORITY = _key("Mesh-Priority")
 STATUS = _key("Mesh-Status")
 REFUSED = _key("Mesh-Refused")
+EXECUTED = _key("Mesh-Executed")
 INSTANCE = _key("Mesh-Instance")
+LOAD = _key("Mesh-Load")
+FAULT = _key("Mesh-Fault")
 RETRY_AFTER_MS = _key("Mesh-Retry-After-Ms")
 ERROR = _key("Nats-Service-Error")
 ERROR_CODE = _key("Nats-Service-Error-Code")
@@ -110,6 +117,17 @@ def int_field(block: bytes, key: bytes) -> int | None:
     if not digits.isdigit() or len(digits) > _MAX_INT_DIGITS:
         raise ValueError(f"{key[2:-1].decode()}: {value[:40]!r} is not a whole number")
     return int(value)
+
+
+def load_field(block: bytes) -> tuple[int, int] | None:
+    """What ``Mesh-Load`` says: calls in flight, and how many are taken; ``None`` where it is missing or malformed."""
+    value = field(block, LOAD)
+    if value is None:
+        return None
+    in_flight, slash, limit = value.partition(b"/")
+    if not (slash and in_flight.isdigit() and limit.isdigit()) or len(value) > 2 * _MAX_INT_DIGITS + 1:
+        return None
+    return int(in_flight), int(limit)
 
 
 def encode_lines(headers: Headers) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
@@ -25,6 +25,7 @@ __all__ = [
     "being_cancelled",
     "busy_threads",
     "call_later",
+    "first_done",
     "future_maker",
     "in_thread",
 ]
@@ -150,6 +151,12 @@ async def in_thread(function: Callable[[], T], limiter: anyio.CapacityLimiter) -
 def future_maker() -> Callable[[], Future]:
     """What makes futures of the running loop, looked up once."""
     return asyncio.get_running_loop().create_future
+
+
+async def first_done(futures: Iterable[Future], timeout_s: float | None) -> set[Future]:
+    """Those of ``futures`` that are done once one is; empty where none is after ``timeout_s``."""
+    done, _ = await asyncio.wait(set(futures), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    return done
 
 
 def call_later(delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from nats_mesh.wire import transport as seam
 from nats_mesh.wire.ids import new_id
+from nats_mesh.wire.memory_kv import MemoryKv
 from nats_mesh.wire.transport import ConnectOptions, Listener, MessageHandler, Subscription, TransportStats
 
 __all__ = ["Fault", "MemoryBus", "MemoryTransport", "matches"]
@@ -39,12 +40,17 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 class MemoryBus:
-    """The server's part. ``rng`` chooses members of queue groups, ``fault`` scripts what goes wrong."""
+    """The server's part. ``rng`` chooses members of queue groups, ``fault`` scripts what goes wrong.
+
+    ``kv`` is its JetStream, as far as the mesh uses one; ``None`` is a server without. Its answers are
+    messages of the publisher ``$JS`` to a ``fault``.
+    """
 
     def __init__(self, *, rng: random.Random | None = None, max_payload: int = 1 << 20) -> None:
         self.rng = rng or random.Random(0)
         self.max_payload = max_payload
         self.fault: Fault | None = None
+        self.kv: MemoryKv | None = MemoryKv()
         self.clients: list[MemoryTransport] = []
         #: Every message that passed, newest last, when recording is on: ``(subject, reply, headers, payload)``.
         self.recorded: list[tuple[str, str, bytes, bytes]] | None = None
@@ -69,7 +75,10 @@ class MemoryBus:
         if verdict == "drop":
             return
         delay = float(verdict) if verdict is not None else 0.0
-        found = False
+        answer = None
+        if self.kv is not None and subject.startswith("$"):
+            answer = self.kv.answer(subject, headers, payload)
+        found = answer is not None
         queues: dict[str, list[tuple[MemoryTransport, Subscription]]] = {}
         for client in self.clients:
             if not client.connected:
@@ -85,10 +94,17 @@ class MemoryBus:
         for members in queues.values():
             client, subscription = self.rng.choice(members)
             client.deliver(subscription, delay, subject, reply, headers, payload)
-        if not found and reply:
+        if answer is None and not found:
+            answer = _NO_RESPONDERS, b""
+        elif answer is not None and self.fault is not None:
+            verdict = self.fault(reply, "$JS")
+            if verdict == "drop":
+                return
+            delay += float(verdict) if verdict is not None else 0.0
+        if answer is not None and reply:
             for own in publisher.subscriptions.values():
                 if matches(own.subject, reply):
-                    publisher.deliver(own, delay, reply, "", _NO_RESPONDERS, b"")
+                    publisher.deliver(own, delay, reply, "", *answer)
                     break
 
 
@@ -131,6 +147,10 @@ class MemoryTransport:
     @property
     def reconnect_grace_s(self) -> float:
         return 0.05
+
+    @property
+    def known_servers(self) -> int:
+        return 1
 
     @property
     def send(self) -> None:

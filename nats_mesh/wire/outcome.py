@@ -1,8 +1,8 @@
 """Errors on the wire: how a failed call is written into a reply, and read out of one.
 
 The body ``{"status", "message", "type", "details"}`` is authoritative; ``Nats-Service-Error`` and its
-code are a sanitised copy for foreign clients. Only ``Mesh-Refused`` and the server's no-responders
-mean that the handler surely did not run.
+code are a sanitised copy for foreign clients. Only ``Mesh-Refused``, the server's no-responders and an
+injected error (``Mesh-Fault: abort``) mean that the handler surely did not run.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ErrorBody).decode
 
+#: ``Mesh-Fault`` of an error that was injected in the handler's place.
+_ABORT = b"abort"
+#: ``Mesh-Executed`` where nobody knows whether the handler ran.
+_MAYBE = b"maybe"
 _REFUSED: dict[Refused, type[CallError]] = {
     Refused.DRAINING: OverloadedError,
     Refused.CONCURRENCY: OverloadedError,
@@ -66,8 +70,9 @@ def encode_error(
     details: dict[str, Any] | None = None,
     refused: Refused | None = None,
     retry_after_s: float | None = None,
+    maybe: bool = False,
 ) -> tuple[bytes, bytes]:
-    """Header block and body of an error reply."""
+    """Header block and body of an error reply. ``maybe``: nobody knows whether the handler ran."""
     lines = [
         f"Nats-Service-Error: {h.one_line(message or status)}\r\n",
         f"Nats-Service-Error-Code: {status.code}\r\n",
@@ -76,6 +81,8 @@ def encode_error(
     ]
     if refused is not None:
         lines.append(f"Mesh-Refused: {refused}\r\n")
+    elif maybe:
+        lines.append("Mesh-Executed: maybe\r\n")
     if retry_after_s is not None:
         lines.append(f"Mesh-Retry-After-Ms: {max(0, round(retry_after_s * 1000))}\r\n")
     body = _encode(ErrorBody(status, _clean(message), kind, details or {}))
@@ -116,8 +123,10 @@ def decode_error(
         message = (h.field(block, h.ERROR) or b"").decode("utf-8", "replace")
         kind, details = "", {}
     refused = _refused_of(block)
-    executed = Executed.NO if refused is not None else Executed.YES
-    if foreign and status is Status.UNAVAILABLE:
+    injected = h.field(block, h.FAULT) == _ABORT
+    executed = Executed.NO if refused is not None or injected else Executed.YES
+    unknown = h.field(block, h.EXECUTED) == _MAYBE or (foreign and status is Status.UNAVAILABLE)
+    if unknown and executed is Executed.YES:
         executed = Executed.MAYBE
     common: dict[str, Any] = {
         "service": service,
@@ -135,7 +144,10 @@ def decode_error(
                 if error is not None:
                     return error
     cls = _REFUSED.get(refused, RemoteError) if refused is not None else _STATUS.get(status, RemoteError)
-    return cls(message, status=status, details=details, **common)
+    failure = cls(message, status=status, details=details, **common)
+    if injected:
+        failure.fault = "abort"
+    return failure
 
 
 def _status_of(block: bytes, named: bytes | None) -> Status:

@@ -93,14 +93,13 @@ class PublicTransport(Connection):
         }
 
     async def _close(self) -> None:
-        try:
-            await super()._close()
-        finally:
-            for task in (self._writer, self._settling):
-                if task is not None:
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
+        # It runs in a task of its own, which nobody cancels (see close()); closing itself raises nothing.
+        await super()._close()
+        tasks = [task for task in (self._writer, self._settling) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     # -- the seam -----------------------------------------------------------------------------------
 

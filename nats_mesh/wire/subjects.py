@@ -106,9 +106,17 @@ class Subjects:
         """What an observer of one service, or of all, subscribes to."""
         return f"{self.prefix}presence.{service}.*"
 
+    def command(self, service: str, instance: str, operator: str) -> str:
+        """Where an operator tells one instance of a service, or :data:`ALL` of them, what to do."""
+        return f"{self.prefix}control.command.{service}.{instance}.{operator}"
+
     def command_of(self, service: str) -> str:
         """What an instance subscribes to for operators' commands."""
         return f"{self.prefix}control.command.{service}.*.*"
+
+    def verdict(self, service: str, instance: str, caller: str) -> str:
+        """Where a caller says what it thinks of an instance."""
+        return f"{self.prefix}verdict.{service}.{instance}.{caller}"
 
     def want(self, kind: str, service: str, observer: str) -> str:
         """Where an observer leases a kind of telemetry for five seconds."""

@@ -172,6 +172,10 @@ class Transport(Protocol):
     def reconnect_grace_s(self) -> float:
         """How long a new call may wait for a connection that is away: longer where other servers are known."""
 
+    @property
+    def known_servers(self) -> int:
+        """How many servers it could connect to, as far as it knows."""
+
     def add_listener(self, listener: Listener) -> None: ...
 
     def remove_listener(self, listener: Listener) -> None: ...

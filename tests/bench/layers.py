@@ -5,6 +5,7 @@ The first line is what the others are compared with. A layer that comes later is
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -95,9 +96,21 @@ def _typed_msgpack(mesh: Mesh, size: int) -> Echo:
     return _call(mesh, Text(_msgpack_text(size)), Text, codec="msgpack")
 
 
+def _keyed(mesh: Mesh, value: Any, returns: Any, **options: Any) -> Echo:
+    """Every call with a key of its own: the same one again would be answered without a handler."""
+    numbers = itertools.count()
+
+    def call() -> Any:
+        key = f"bench-{next(numbers)}"
+        return mesh.call(
+            "bench.echo", value, returns=returns, timeout=TIMEOUT_S, idempotency_key=key, **options
+        )
+
+    return Echo(call, lambda answer: answer, value)
+
+
 def _everything(mesh: Mesh, size: int) -> Echo:
-    value = Text(_body(size, b'{"text":""}'))
-    return _call(mesh, value, Text, headers=_TRACEPARENT, idempotency_key="bench-1")
+    return _keyed(mesh, Text(_body(size, b'{"text":""}')), Text, headers=_TRACEPARENT)
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +175,12 @@ LAYERS: dict[str, Layer] = {
             title="two headers of the user",
             echo=_raw_call(headers={"X-Tenant": "blue", "X-Request": "b-17"}),
         ),
-        Layer(name="idempotency", title="an idempotency key", echo=_raw_call(idempotency_key="bench-1")),
+        Layer(
+            name="idempotency",
+            title="an idempotency key, remembered by the instance",
+            service=lambda address: _service(address, bytes, duplicates="local"),
+            echo=lambda mesh, size: _keyed(mesh, b"x" * size, bytes),
+        ),
         Layer(
             name="interceptor-in",
             title="an interceptor around the handler",
@@ -177,7 +195,7 @@ LAYERS: dict[str, Layer] = {
         Layer(
             name="everything",
             title="typed JSON, trace, idempotency key, interceptors, observed: all of it",
-            service=lambda address: _service(address, Text, (_pass,), timeout=2.0),
+            service=lambda address: _service(address, Text, (_pass,), timeout=2.0, duplicates="local"),
             mesh=lambda address: Mesh("bench-caller", servers=address, interceptors=(_pass,)),
             echo=_everything,
             observed=True,

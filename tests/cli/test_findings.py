@@ -10,7 +10,7 @@ from nats_mesh.core.registry import Registry
 from nats_mesh_cli.catalog import announcement_of
 from nats_mesh_cli.check import render
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN, check_answers, check_wire, version_of
-from nats_mesh_cli.describe import document_of, effective_options
+from nats_mesh_cli.describe import document_of
 from nats_mesh_cli.describe_text import render as render_document
 from nats_mesh_cli.errors import CliError
 from tests.cli.infos import foreign_info, mesh_info
@@ -78,13 +78,20 @@ def test_every_option_says_where_it_comes_from() -> None:
     """Declared by the endpoint, or the default; in seconds, yes or no, and a number."""
     document = document_of("orders.place", [mesh_info()], 0.0)
     assert document is not None
-    assert document["options"] == {
-        "timeout_s": {"value": 2.0, "source": "endpoint"},
-        "idempotent": {"value": True, "source": "endpoint"},
-        "concurrency": {"value": 64, "source": "endpoint"},
+    options = {key: (option["value"], option["source"]) for key, option in document["options"].items()}
+    assert options == {
+        "timeout_s": (2.0, "endpoint"),
+        "idempotent": (True, "endpoint"),
+        "retry_attempts": (2, "default"),
+        "balancer": ("queue", "default"),
+        "breaker": (True, "default"),
+        "hedge": (False, "default"),
+        "concurrency": (64, "endpoint"),
     }
-    plain = {"kind": "mesh", "timeout_ms": None, "idempotent": False, "concurrency": 256}
-    assert {option["source"] for option in effective_options(plain).values()} == {"default"}
+    foreign = document_of("legacy.do", [foreign_info()], 0.0)
+    assert foreign is not None
+    assert {option["source"] for option in foreign["options"].values()} == {"default"}
+    assert "concurrency" not in foreign["options"], "a service outside the mesh limits its calls by itself"
 
 
 def test_what_is_described_is_found_by_name_or_beginning() -> None:

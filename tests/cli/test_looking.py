@@ -106,7 +106,7 @@ def test_describe_knows_schemas_options_and_layers(shop: Shop) -> None:
     as_json, as_text = shop.many(["describe", "orders.place", "-o", "json"], ["describe", "orders"])
     document = as_json.json
     assert document["request_schema"]["$ref"] == "#/$defs/Order"
-    assert document["options"]["timeout_s"] == {"value": 2.0, "source": "endpoint"}
+    assert document["options"]["timeout_s"] == {"value": 2.0, "source": "endpoint", "field": "timeout"}
     assert document["options"]["concurrency"]["value"] == 64
     assert all(layer["why"] for layer in document["layers"]["inbound"])
     assert "{sku: string, count: integer = 1}" in as_text.out

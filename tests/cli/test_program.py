@@ -38,9 +38,10 @@ def test_both_names_are_installed() -> None:
 def test_help_is_grouped_and_has_examples() -> None:
     """No arguments mean help; each command has a help text with one example; nothing goes to stderr."""
     commands = ["up", "run", "call", "bench", "get", "describe", "check"]
+    commands += ["drain", "undrain", "fault", "log-level", "events"]
     root, *others = run_many([[], *([name, "--help"] for name in commands)], {})
     assert root.code == 0
-    assert {"Serve:", "Call:", "Look:", "Global options, before or behind the command:"} <= set(
+    assert {"Serve:", "Call:", "Look:", "Operate:", "Global options, before or behind the command:"} <= set(
         root.out.splitlines()
     )
     for name, done in zip(commands, others, strict=True):
@@ -149,6 +150,7 @@ def test_check_tells_what_the_server_does_not_allow(nats_server_factory: NatsSer
         "subscribe mesh.default.direct.web.*.*.*",
         "subscribe mesh.default.cancel.web.*",
         "subscribe $SRV.*.web",
+        "subscribe mesh.default.control.command.web.*.*",
     ]
     assert findings["may discover"]["refused"] == ["subscribe mesh.default.presence.*.*"]
     assert findings["jetstream"]["state"] == "warn"

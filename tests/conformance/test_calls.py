@@ -25,7 +25,7 @@ from nats_mesh import (
     Service,
     Status,
 )
-from nats_mesh.client import Client
+from nats_mesh.sending import Sender
 from nats_mesh.wire.subjects import INBOX, Subjects
 from nats_mesh.wire.transport import Transport
 from tests.harness import PATIENCE_S, Bus, eventually
@@ -298,7 +298,7 @@ async def test_a_handler_that_outlives_its_deadline_is_stopped(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The instance itself ends a handler at the deadline, also where no cancellation reaches it."""
-    monkeypatch.setattr(Client, "_cancel", lambda *_: None)
+    monkeypatch.setattr(Sender, "cancel", lambda *_: None)
     probe = Probe()
     instance = await bus.serve(_test_service(probe))
     with pytest.raises(DeadlineExceededError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,11 +12,20 @@ from nats_mesh import DeadlineExceededError, Executed, Mesh
 from nats_mesh.settings import Settings
 from nats_mesh.testing.server import NatsServer
 from tests.faults.workers import WorkerFactory
-from tests.harness import PATIENCE_S, eventually
+from tests.harness import PATIENCE_S, eventually, policies
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 FROZEN_S = 2.5
+#: So many calls run out of time here that a circuit would open, and that is not what is asked.
+NO_BREAKER = """
+apiVersion: mesh/v1
+kind: Destination
+metadata: {name: work}
+spec:
+  target: {service: work}
+  breaker: off
+"""
 
 
 async def outcomes(mesh: Mesh, calls: dict[str, float]) -> dict[str, Any]:
@@ -36,12 +46,13 @@ async def outcomes(mesh: Mesh, calls: dict[str, float]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("known", [True, False], ids=["known caller", "caller never heard before"])
 async def test_a_frozen_instance_does_not_execute_expired_calls_when_it_wakes(
-    nats_server: NatsServer, mesh_namespace: str, worker_factory: WorkerFactory, known: bool
+    nats_server: NatsServer, mesh_namespace: str, worker_factory: WorkerFactory, tmp_path: Path, known: bool
 ) -> None:
     """Calls whose time ran out while the instance was stopped are refused on SIGCONT; those with time left run once."""
     worker = worker_factory(nats_server.url, mesh_namespace)
     settings = Settings(servers=(nats_server.url,), namespace=mesh_namespace)
-    async with Mesh("web", settings=settings) as mesh:
+    folder = policies(tmp_path, NO_BREAKER)
+    async with Mesh("web", settings=settings, policies=folder) as mesh:
         if known:
             for number in range(5):
                 await mesh.call("work.do", f"before-{number}")

@@ -1,6 +1,8 @@
 """A service for fault tests: ``python worker.py LEDGER SERVICE`` serves until SIGTERM.
 
-Every executed call of ``do`` becomes a line of the ledger before it is answered.
+Every executed call of ``do`` becomes a line of the ledger before it is answered; of ``toil`` one when it begins and
+one when it ends; of ``flaky`` one for every attempt, with its time by the monotonic clock, which all processes share.
+While a file ``LEDGER.sick`` is there, ``flaky`` refuses.
 """
 
 from __future__ import annotations
@@ -13,15 +15,19 @@ from typing import Any
 
 import anyio
 
-from nats_mesh import Service
+from nats_mesh import ApplicationError, Service, Status
 from nats_mesh.instance import Instance
 from nats_mesh.runner import loop_factory, serve
+
+#: How many calls of ``flaky`` run at a time, and how long each takes (seconds): its capacity, whatever the machine.
+FLAKY_SLOTS, FLAKY_S = 25, 0.1
 
 
 def main(ledger: Path, name: str) -> None:
     """Serve, and print the instance's id once ready."""
     service = Service(name, version="1.0.0")
     running: list[Instance] = []
+    sick = ledger.with_suffix(".sick")
     ledger.touch()
 
     def note(what: str) -> None:
@@ -37,6 +43,22 @@ def main(ledger: Path, name: str) -> None:
     async def hold(seconds: float) -> str:
         await anyio.sleep(seconds)
         return running[0].id
+
+    @service.endpoint(concurrency=4096)
+    async def toil(job: tuple[str, float]) -> str:
+        call, seconds = job
+        note(f"began:{call}")
+        await anyio.sleep(seconds)
+        note(f"ended:{call}")
+        return running[0].id
+
+    @service.endpoint(concurrency=FLAKY_SLOTS)
+    async def flaky(call: str) -> str:
+        note(f"{call}@{time.monotonic():.6f}")
+        if sick.exists():
+            raise ApplicationError("sick", status=Status.UNAVAILABLE)
+        await anyio.sleep(FLAKY_S)
+        return call
 
     @service.endpoint()
     async def stall(seconds: float) -> None:

@@ -37,6 +37,20 @@ class Worker:
         """The name of every call that was executed, in order."""
         return self._ledger.read_text(encoding="utf-8").split()
 
+    def lines(self, prefix: str) -> set[str]:
+        """The names in the ledger that stand after ``prefix``, each of which stands there once."""
+        found = [line.removeprefix(prefix) for line in self.ledger if line.startswith(prefix)]
+        assert len(set(found)) == len(found), f"twice in one ledger: {found}"
+        return set(found)
+
+    def sicken(self) -> None:
+        """``flaky`` refuses everything from now on."""
+        self._ledger.with_suffix(".sick").touch()
+
+    def heal(self) -> None:
+        """``flaky`` works again."""
+        self._ledger.with_suffix(".sick").unlink()
+
     def freeze(self) -> None:
         """SIGSTOP; returns when it has taken effect."""
         self._process.send_signal(signal.SIGSTOP)

@@ -882,9 +882,10 @@ async def test_a_call_has_one_outcome_whatever_is_answered(bus: Bus) -> None:
             tasks.start_soon(respond)
             for _ in range(30):
                 assert await bus.mesh.call("twice.answer") == "first"
-            for _ in range(30):
+            # Of several endpoints: none of them fails often enough to open a circuit.
+            for number in range(30):
                 with pytest.raises(DeadlineExceededError) as caught:
-                    await bus.mesh.call("twice.never", timeout=0.02)
+                    await bus.mesh.call(f"twice.never{number % 3}", timeout=0.02)
                 assert caught.value.executed is Executed.MAYBE
         for reply, word in late:
             responder.publish(reply, word)

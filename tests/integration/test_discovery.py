@@ -84,8 +84,8 @@ async def test_an_instance_joins_changes_and_leaves_on_the_wire(bus: Bus) -> Non
     async with raw_nats(bus.url, f"mesh.{bus.namespace}.presence.*.*") as raw:
         async with Instance(orders(), settings=bus.settings) as instance:
             await raw.until(lambda: len(raw.messages) == 1)
-            assert instance._announcer is not None
-            instance._announcer.change(State.DRAINING)
+            assert instance._parts.announcer is not None
+            instance._parts.announcer.change(State.DRAINING)
             await raw.until(lambda: len(raw.messages) == 2)
             connection = instance.transport.connection
         await raw.until(lambda: len(raw.messages) == 3)
@@ -406,8 +406,8 @@ async def test_the_services_api_answers_to_inboxes_alone(bus: Bus) -> None:
         await instance.transport.fence()
         await raw.flush()
         assert raw.messages == []
-        assert instance._responder is not None
-        assert instance._responder.unanswered == 2
+        assert instance._parts.responder is not None
+        assert instance._parts.responder.unanswered == 2
 
 
 # -- statistics -------------------------------------------------------------------------------------

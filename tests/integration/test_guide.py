@@ -39,6 +39,9 @@ async def test_the_guide_runs(
     monkeypatch.setenv("MESH_NAMESPACE", mesh_namespace)
     async with Instance(guide["orders"], settings=Settings.resolve()):
         await guide["shop"]()
+        await guide["careful"]()
+        await guide["count_everywhere"]()
+        await guide["pay"]()
 
 
 async def test_the_guides_own_test_passes(guide: dict[str, Any], mesh: MemoryMesh) -> None:

@@ -228,8 +228,8 @@ async def test_a_start_that_fails_late_beats_no_more(bus: MemoryBus, monkeypatch
     with pytest.raises(RuntimeError, match="too late"):
         await instance.__aenter__()
     assert said(bus) == [Kind.JOIN, Kind.LEAVE]
-    assert instance._announcer is not None
-    assert instance._announcer._timer is None
+    assert instance._parts.announcer is not None
+    assert instance._parts.announcer._timer is None
     assert shop.ended
     assert bus.clients == []
 
@@ -287,6 +287,53 @@ async def test_a_lifespan_that_ends_takes_the_instance_away(bus: MemoryBus) -> N
             assert said(bus) == [Kind.JOIN, Kind.LEAVE]
     assert caught.group_contains(ValueError, match="background")
     assert bus.clients == []
+
+
+async def test_a_lifespan_that_ends_before_the_instance_is_ready_is_no_start(bus: MemoryBus) -> None:
+    """It raises what its lifespan ended with, takes back what it may have announced, and is gone."""
+
+    @asynccontextmanager
+    async def lifespan(service: Service) -> AsyncIterator[None]:
+        async def background() -> None:
+            raise ValueError("background")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(background)
+            yield
+
+    service = Service("shop", version="1.0.0", lifespan=lifespan)
+    service.endpoint()(Shop().hold)
+    instance = Instance(service, settings=SETTINGS, connector=bus.connect)
+    with pytest.raises(ExceptionGroup) as caught, anyio.fail_after(PATIENCE_S):
+        await instance.__aenter__()
+    assert caught.group_contains(ValueError, match="background")
+    assert said(bus) in ([], [Kind.JOIN, Kind.LEAVE])
+    assert bus.clients == []
+
+
+async def test_an_instance_is_ready_while_calls_reach_it(mesh: MemoryMesh) -> None:
+    """Not before its start, not while the bus is away, not while it drains, and not after."""
+    shop = Shop()
+    instance = Instance(shop.service, settings=SETTINGS, connector=mesh.bus.connect)
+    ready: list[bool] = []
+
+    def look() -> None:
+        ready.append(instance.ready)
+
+    look()
+    async with instance:
+        look()
+        mesh.cut("shop")
+        look()
+        mesh.mend("shop")
+        look()
+        await instance.stand_aside("by the test")
+        look()
+        await instance.come_back("by the test")
+        look()
+        await instance.drain()
+        look()
+    assert ready == [False, True, False, True, False, True, False]
 
 
 async def test_one_failing_clean_up_leaves_no_other_service(

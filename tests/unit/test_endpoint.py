@@ -385,7 +385,7 @@ def test_local_types_resolve() -> None:
         ({"name": "orders", "codec": "xml"}, "codec 'xml' is unknown"),
         ({"name": "orders", "instance": "a.b"}, "instance name"),
         ({"name": "orders", "interceptors": ["x"]}, "interceptor 'x' cannot be called"),
-        ({"name": "orders", "policies": "policies/"}, "applies no policies yet"),
+        ({"name": "orders", "policies": 7}, "policies= takes a folder of policy files, got int"),
     ],
     ids=str,
 )

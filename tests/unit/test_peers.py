@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import anyio
+import pytest
 
 from nats_mesh import Service
 from nats_mesh.clock import ManualClock
@@ -58,3 +61,51 @@ def test_a_large_service_beats_more_slowly() -> None:
         assert peers.count() == 1
 
     run_virtual(main)
+
+
+@pytest.mark.anyio
+async def test_who_goes_by_credit_knows_who_has_room() -> None:
+    """Ready, not full, heard lately and believed: only those count, never oneself, and a change is told."""
+    bus, clock, told = MemoryBus(), ManualClock(), list[int]()
+    transport = await bus.connect(ConnectOptions(name="many"))
+    peers = Peers(
+        service="many",
+        instance="me",
+        subjects=Subjects("default"),
+        transport=transport,
+        clock=clock,
+        enforced=True,
+        on_room=lambda: told.append(1),
+    )
+
+    async def say(instance: str, reply: str = "_INBOX.many.c.s.0", **fields: object) -> None:
+        body = {"type": "beat", "state": "ready", "interval_s": 5.0, "load": {"in_flight": 1, "limit": 2}}
+        transport.publish(
+            f"mesh.default.presence.many.{instance}", json.dumps({**body, **fields}).encode(), reply
+        )
+        await transport.fence()
+
+    await say("a")
+    assert (peers.with_room(), told) == (0, []), "nothing is read until somebody asks for it"
+    peers.watch(True)
+    await say("a")
+    assert (peers.with_room(), len(told)) == (1, 1)
+    await say("me")
+    assert (peers.with_room(), len(told)) == (1, 1)
+    await say("b", load={"in_flight": 2, "limit": 2})
+    await say("c", load={"in_flight": 1, "limit": 2, "full": True})
+    await say("d", state="draining")
+    await say("e", reply="_INBOX.other.c.s.0")
+    await say("f", type="leave")
+    await say("g", load="heavy")
+    assert peers.with_room() == 1
+    clock.advance(6.4)
+    assert peers.with_room() == 1
+    clock.advance(0.2)
+    assert peers.with_room() == 0, "one beat was missed"
+    await say("a")
+    await say("a", type="leave")
+    assert peers.with_room() == 0
+    await say("a")
+    peers.watch(False)
+    assert peers.with_room() == 0

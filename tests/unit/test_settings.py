@@ -88,5 +88,5 @@ def test_several_servers_and_bare_hosts() -> None:
 def test_what_has_no_effect_yet_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """A setting of the contract that this version does not use is not ignored in silence."""
     with caplog.at_level(logging.WARNING):
-        Settings.resolve(servers="a:1", env={"MESH_POLICIES": "policies/"})
-    assert "MESH_POLICIES" in caplog.text
+        Settings.resolve(servers="a:1", env={"MESH_CACHE_DIR": "cache/"})
+    assert "MESH_CACHE_DIR" in caplog.text

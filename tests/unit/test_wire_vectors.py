@@ -12,13 +12,16 @@ import pytest
 
 from nats_mesh.core.age import AgeGauge
 from nats_mesh.core.deadline import check_timeout, deadline_for, to_wire_ms
+from nats_mesh.core.duplicates import fingerprint, key_token
 from nats_mesh.core.trace import parse_baggage, parse_traceparent
 from nats_mesh.discovery import messages
+from nats_mesh.discovery.commands import decode_command
 from nats_mesh.discovery.services_api import mesh_endpoint, parse_verb
 from nats_mesh.errors import ApplicationError, CodecError, ConfigError, Refused, Status
 from nats_mesh.layers.base import Arrival
 from nats_mesh.layers.deadline import DeadlineGate
 from nats_mesh.model import check_name
+from nats_mesh.telemetry.events import decode_event
 from nats_mesh.telemetry.stats import FAILURES, Stats, decode_stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import by_content_type
@@ -134,6 +137,13 @@ def server_status(vector: Vector) -> None:
     assert h.server_status(block_of(vector)) == vector["status"]
 
 
+def loads(vector: Vector) -> None:
+    """What a reply says of its instance's load."""
+    line = "" if vector["value"] is None else f"Mesh-Load: {vector['value']}\r\n"
+    found = h.load_field(f"NATS/1.0\r\nMesh-Instance: i1\r\n{line}\r\n".encode())
+    assert found == (None if vector["load"] is None else tuple(vector["load"]))
+
+
 def content_types(vector: Vector) -> None:
     """Which codec a content type means."""
     codec = by_content_type(None if vector["value"] is None else vector["value"].encode())
@@ -164,6 +174,7 @@ def errors_encode(vector: Vector) -> None:
         details=vector.get("details"),
         refused=Refused(vector["refused"]) if "refused" in vector else None,
         retry_after_s=vector.get("retry_after_s"),
+        maybe=vector.get("maybe", False),
     )
     assert block.decode() == "NATS/1.0\r\n{}\r\n".format("".join(f"{line}\r\n" for line in vector["headers"]))
     assert json.loads(body) == vector["body"]
@@ -195,6 +206,16 @@ def errors_decode(vector: Vector) -> None:
         "retry_after_ms": None if advice is None else round(advice * 1000),
     } == expected
     assert (error.service, error.endpoint, error.attempts) == ("orders", "place", 1)
+
+
+def idempotency_keys(vector: Vector) -> None:
+    """What stands for a key in the store."""
+    assert key_token(vector["caller"], vector["endpoint"], vector["key"].encode()) == vector["token"]
+
+
+def idempotency_requests(vector: Vector) -> None:
+    """What tells one request from another under the same key."""
+    assert fingerprint(vector["content_type"].encode(), vector["body"].encode()) == vector["request"]
 
 
 def _declared(name: str, fields: dict[str, str]) -> type[ApplicationError]:
@@ -283,6 +304,8 @@ def presence(vector: Vector) -> None:
             assert all(
                 given.items() <= full.items() for given, full in zip(value, written[name], strict=True)
             )
+        elif name == "load":
+            assert value.items() <= written[name].items()
         elif name in written:
             assert written[name] == value, name
     assert set(vector["body"]) - set(written) <= {"mood"}
@@ -310,6 +333,30 @@ def stats(vector: Vector) -> None:
     assert again == vector["body"]["series"]
 
 
+def events(vector: Vector) -> None:
+    """An event that is read as it was written, or refused."""
+    _, namespace, telemetry, kind, service, instance = vector["subject"].split(".")
+    assert (telemetry, kind) == ("telemetry", "event")
+    said = {"service": service, "instance": instance, "namespace": namespace}
+    if not vector["valid"]:
+        assert refuses(CodecError, decode_event, _body(vector), **said)
+        return
+    read = msgspec.to_builtins(decode_event(_body(vector), **said))
+    assert all(read[name] == value for name, value in vector["body"].items() if name != "mood")
+
+
+def commands(vector: Vector) -> None:
+    """What an operator may say, what is answered with a reason, and what is no command."""
+    try:
+        decode_command(_body(vector))
+        outcome = "obeyed"
+    except ConfigError:
+        outcome = "answered"
+    except CodecError:
+        outcome = "dropped"
+    assert outcome == vector["outcome"]
+
+
 def services_api_verbs(vector: Vector) -> None:
     """Which questions an instance answers."""
     verb = parse_verb(vector["subject"], vector["service"], vector["instance"])
@@ -329,10 +376,10 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     check.__name__: check
     for check in (
         names, subjects_build, subjects_parse, plain_subjects, inboxes_parse, inboxes_believed, plain_replies,
-        header_fields, header_pairs, header_numbers, server_status, content_types,
-        statuses, status_of_code, errors_encode, errors_decode,
+        header_fields, header_pairs, header_numbers, server_status, loads, content_types,
+        statuses, status_of_code, errors_encode, errors_decode, idempotency_keys, idempotency_requests,
         traceparent, baggage, timeouts_to_wire, timeouts_valid, deadlines, arrivals,
-        presence, stats, services_api_verbs, services_api_endpoints,
+        presence, stats, events, commands, services_api_verbs, services_api_endpoints,
     )
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nats_mesh_cli.help import Command
-from nats_mesh_cli.options import duration, options_of, out_of
+from nats_mesh_cli.options import PoliciesOption, duration, options_of, out_of
 
 __all__ = ["register"]
 
@@ -36,6 +36,7 @@ def _call(
     codec: CodecName = "json",
     raw: Annotated[bool, typer.Option("--raw", help="Send and print bytes as they are.")] = False,
     name: As = None,
+    policies: PoliciesOption = None,
 ) -> None:
     """Call an endpoint and print the reply's value."""
     from nats_mesh_cli.bus import run_async
@@ -43,7 +44,7 @@ def _call(
 
     code = run_async(
         call(
-            options_of(ctx),
+            options_of(ctx, policies),
             out_of(ctx),
             target,
             value,
@@ -82,12 +83,13 @@ def _bench(
     header: Header = None,
     codec: CodecName = "json",
     name: As = None,
+    policies: PoliciesOption = None,
 ) -> None:
     """Call under load: rate, errors, latency percentiles and a histogram."""
     from nats_mesh_cli.bench import bench
 
     code = bench(
-        options_of(ctx),
+        options_of(ctx, policies),
         out_of(ctx),
         target,
         value,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nats_mesh_cli.help import Command
-from nats_mesh_cli.options import options_of, out_of
+from nats_mesh_cli.options import PoliciesOption, options_of, out_of
 
 __all__ = ["register"]
 
@@ -47,12 +47,16 @@ def _describe(
             metavar="WHAT", help="SERVICE, SERVICE.ENDPOINT, or how an instance's id or host-pid begins."
         ),
     ],
+    policies: PoliciesOption = None,
+    caller: Annotated[
+        str | None, typer.Option("--from", metavar="CALLER", help="As this caller would meet it.")
+    ] = None,
 ) -> None:
-    """Say everything known of a service, an endpoint or an instance: schemas, options and their source, layers."""
+    """Say everything known of a service, an endpoint or an instance: schemas, layers, parameters and their sources."""
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.describe import describe
 
-    run_async(describe(options_of(ctx), out_of(ctx), what))
+    run_async(describe(options_of(ctx, policies), out_of(ctx), what, caller=caller))
 
 
 def _check(
@@ -78,7 +82,10 @@ def register(app: typer.Typer) -> None:
         "get", cls=Command, rich_help_panel=PANEL, epilog="Example: nats-mesh get instances orders -o wide"
     )(_get)
     app.command(
-        "describe", cls=Command, rich_help_panel=PANEL, epilog="Example: nats-mesh describe orders.place"
+        "describe",
+        cls=Command,
+        rich_help_panel=PANEL,
+        epilog="Example: nats-mesh describe orders.place --policies policies --from web",
     )(_describe)
     app.command(
         "check", cls=Command, rich_help_panel=PANEL, epilog="Example: nats-mesh check -s nats://bus:4222"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nats_mesh_cli.help import Command
-from nats_mesh_cli.options import options_of, out_of
+from nats_mesh_cli.options import PoliciesOption, options_of, out_of
 
 __all__ = ["register"]
 
@@ -52,12 +52,13 @@ def _run(
     app_dir: Annotated[
         Path, typer.Option("--app-dir", metavar="DIR", help="Where to look for the module.")
     ] = Path(),
+    policies: PoliciesOption = None,
 ) -> None:
     """Run services until Ctrl-C or SIGTERM, then drain: finish what is held, take nothing new."""
     from nats_mesh_cli.run import run
 
     raise typer.Exit(
-        run(options_of(ctx), out_of(ctx), targets, workers=workers, reload=reload, app_dir=app_dir)
+        run(options_of(ctx, policies), out_of(ctx), targets, workers=workers, reload=reload, app_dir=app_dir)
     )
 
 

@@ -93,7 +93,11 @@ class Load:
         headers = {"end-user": _USER} if self.calls % _SIGNED_IN_EVERY == 0 else None
         try:
             page = await self._mesh.call(
-                f"{SERVICE}.{ENDPOINT}", returns=_Page, headers=headers, timeout=_TIMEOUT_S, idempotent=True
+                f"{SERVICE}.{ENDPOINT}",
+                returns=_Page,
+                headers=headers,
+                timeout=_TIMEOUT_S,
+                idempotent=False,  # a page that ran is not asked for again: the totals of both ends are compared
             )
         except MeshError as error:
             self._count(error)

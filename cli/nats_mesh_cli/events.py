@@ -1,0 +1,307 @@
+"""``events``: what happened lately, and what happens, as members tell it; who comes and goes, as presence says."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+
+from nats_mesh import CallError, Mesh
+from nats_mesh.clock import SYSTEM_CLOCK
+from nats_mesh.core.members import Change, ChangeKind
+from nats_mesh.discovery.messages import rfc3339
+from nats_mesh.discovery.observer import Observer
+from nats_mesh.errors import CodecError
+from nats_mesh.model import check_name
+from nats_mesh.telemetry.events import Event, decode_event, decode_recent
+from nats_mesh.telemetry.wants import LEASE_S
+from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
+from nats_mesh_cli.catalog import announcement_of, visible
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, render_list, row, table
+
+__all__ = ["Feed", "events", "membership", "record_of"]
+
+_MAX_SEEN = 50_000
+_MAX_WAITING = 10_000
+_SHORT = 8
+_BAD = ("breaker.open", "instance.gone", "instance.suspect", "fault.set", "policy.rejected", "ejection.begun")
+_KINDS = {
+    ChangeKind.JOINED: "instance.joined",
+    ChangeKind.GONE: "instance.gone",
+    ChangeKind.SUSPECT: "instance.suspect",
+    ChangeKind.ALIVE: "instance.alive",
+}
+
+_COLUMNS = (
+    Column("TIME", lambda r: _clock(str(r["at"]))),
+    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "warn" if r["kind"] in _BAD else "name"),
+    Column("SERVICE", lambda r: str(r["service"])),
+    Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
+    Column("TARGET", lambda r: str(r["target"])),
+    Column("DETAIL", lambda r: _detail(r)),
+)
+#: What a column takes at least where rows come one by one.
+_LEAST = (12, 18, 10, _SHORT, 16, 0)
+
+
+def record_of(event: Event) -> Record:
+    """An event as ``-o json`` shows it."""
+    return {
+        "at": event.at,
+        "kind": event.kind,
+        "service": event.service,
+        "instance": event.instance,
+        "namespace": event.namespace,
+        "target": event.target,
+        "detail": event.detail,
+        "numbers": dict(event.numbers),
+        "seq": event.seq,
+        "missed": event.missed,
+    }
+
+
+def membership(change: Change, at: str) -> Record | None:
+    """A change of membership as an event of the instance; ``None`` for what instances tell themselves."""
+    kind, instance = _KINDS.get(change.kind), change.instance
+    if kind is None:
+        return None
+    detail = f"{instance.name}, version {instance.version}"
+    if change.reason is not None:
+        detail = f"{detail}: {change.reason}"
+    return {
+        "at": at,
+        "kind": kind,
+        "service": instance.service,
+        "instance": instance.id,
+        "namespace": instance.namespace,
+        "target": instance.id,
+        "detail": detail,
+        "numbers": {},
+        "seq": None,
+        "missed": 0,
+    }
+
+
+def _clock(at: str) -> str:
+    """The time of day, UTC, to the millisecond; the date stands in the other forms."""
+    return at[11:23]
+
+
+def _detail(record: Record) -> str:
+    missed = f" ({record['missed']} more before it were too many)" if record["missed"] else ""
+    return f"{record['detail']}{missed}"
+
+
+class Feed:
+    """Takes in what members tell and hands it out once, in the order in which it came.
+
+    ``ignored`` counts what was not believed or could not be read, ``lost`` what came faster than it was shown.
+    """
+
+    def __init__(self, mesh: Mesh, service: str | None) -> None:
+        self.service = service
+        self.ignored = 0
+        self.lost = 0
+        #: Whether it is known who was there before: whoever is new from now on has come.
+        self.introduced = False
+        self._mesh = mesh
+        self._seen: dict[tuple[str, str, int], None] = {}
+        self._waiting: deque[Record] = deque()
+        self._news = anyio.Event()
+
+    def take(self, event: Event) -> None:
+        """One event, however often it comes."""
+        key = (event.service, event.instance, event.seq)
+        if key in self._seen or event.namespace != self._mesh.namespace:
+            return
+        if self.service not in (None, event.service):
+            return
+        if len(self._seen) >= _MAX_SEEN:
+            self._seen.pop(next(iter(self._seen)))
+        self._seen[key] = None
+        self.put(record_of(event))
+
+    def put(self, record: Record) -> None:
+        """Something to show."""
+        if len(self._waiting) >= _MAX_WAITING:
+            self._waiting.popleft()
+            self.lost += 1
+        self._waiting.append(record)
+        self._news.set()
+
+    def taken(self) -> list[Record]:
+        """What came since the last time."""
+        records = list(self._waiting)
+        self._waiting.clear()
+        self._news = anyio.Event()
+        return records
+
+    async def news(self) -> None:
+        """Return when there is something to show."""
+        await self._news.wait()
+
+    def on_event(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+        """A message on a member's event subject."""
+        parts = subject.split(".")
+        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._mesh.settings.enforced):
+            self.ignored += 1
+            return
+        try:
+            self.take(decode_event(payload, service=parts[4], instance=parts[5], namespace=parts[1]))
+        except CodecError:
+            self.ignored += 1
+
+    def on_change(self, change: Change) -> None:
+        """Somebody came or went."""
+        record = membership(change, rfc3339(time.time()))
+        if self.introduced and record is not None:
+            self.put(record)
+
+    async def ask(self, timeout_s: float) -> None:
+        """Ask everybody for what they remember; this is also a lease."""
+        want = self._mesh.client.subjects.want("event", self.service or ALL, self._mesh.name)
+        replies = await ask(self._mesh, want, timeout_s=timeout_s, destination="telemetry")
+        found: list[Event] = []
+        for payload in replies.payloads:
+            try:
+                found += decode_recent(payload)
+            except CodecError:
+                self.ignored += 1
+        for event in sorted(found, key=lambda each: (each.at, each.service, each.seq)):
+            self.take(event)
+
+
+async def events(options: Options, out: Out, *, service: str | None, follow: bool, name: str | None) -> None:
+    """Show what is remembered; with ``follow`` go on until Ctrl-C."""
+    fmt = options.format
+    if service is not None:
+        check_name("service", service)
+    if fmt is Format.NAME:
+        raise CliError("events: an event has no name", hint="use -o json, jsonl, yaml, or leave -o out")
+    if follow and fmt in (Format.JSON, Format.YAML):
+        raise CliError(f"-f goes on for ever, which -o {fmt} cannot", hint="use -o jsonl: one event a line")
+    async with connected(options, name or CALLER) as mesh:
+        feed = Feed(mesh, service)
+        if follow:
+            await _follow(mesh, feed, options, out)
+            return
+        await feed.ask(options.timeout_s or QUESTION_S)
+    records = feed.taken()
+    text = render_list(records, _COLUMNS, fmt, name=str, pretty=out.tty, color=out.color)
+    if text:
+        out.data(text)
+    elif not fmt.structured:
+        out.note("nothing has happened lately, as far as anybody here remembers", "dim")
+    _complain(feed, out)
+
+
+def _complain(feed: Feed, out: Out) -> None:
+    if feed.lost:
+        out.note(f"note: {feed.lost} events came faster than they could be shown", "warn")
+    if feed.ignored:
+        out.note(
+            f"note: {feed.ignored} messages were no events, or not their publisher's, and are left out",
+            "warn",
+        )
+
+
+async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out) -> None:
+    client = mesh.client
+    client.transport.subscribe(client.subjects.telemetry_of("event", feed.service or "*"), feed.on_event)
+    observer = Observer(
+        subjects=client.subjects,
+        transport=client.transport,
+        mux=client.mux,
+        clock=SYSTEM_CLOCK,
+        service=feed.service or "*",
+        enforced=mesh.settings.enforced,
+        on_change=feed.on_change,
+    )
+    await client.transport.fence()
+    for info in visible(await fetch(mesh, options, out), mesh.namespace):
+        announcement = announcement_of(info)
+        if announcement is not None and feed.service in (None, announcement.service):
+            observer.take(announcement)
+    feed.introduced = True
+    connection = _Connection(feed, out)
+    client.transport.add_listener(connection)
+    await feed.ask(options.timeout_s or QUESTION_S)
+    rows = _Rows(out, options.format)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_lease, mesh, feed, connection)
+            while True:
+                rows.show(feed.taken())
+                await feed.news()
+    finally:
+        observer.close()
+        _complain(feed, out)
+
+
+async def _lease(mesh: Mesh, feed: Feed, connection: _Connection) -> None:
+    """Hold the lease; after a reconnect ask for what was missed."""
+    client = mesh.client
+    want = client.subjects.want("event", feed.service or ALL, mesh.name)
+    while True:
+        try:
+            if connection.back:
+                connection.back = False
+                await feed.ask(QUESTION_S)
+            else:
+                client.transport.publish(want, b"", client.mux.one_way("telemetry"))
+        except CallError:
+            pass  # the bus is away; what happens meanwhile is remembered, and asked for
+        with anyio.move_on_after(LEASE_S / 2):
+            await connection.wait()
+
+
+class _Connection:
+    """Says when the bus goes away, and remembers that it is back."""
+
+    def __init__(self, feed: Feed, out: Out) -> None:
+        self.back = False
+        self._out = out
+        self._came = anyio.Event()
+
+    async def wait(self) -> None:
+        """Return when the bus is back."""
+        await self._came.wait()
+
+    def on_disconnect(self, reason: str) -> None:
+        self._out.note(f"the connection is lost ({reason}); events may be missing", "warn")
+
+    def on_reconnect(self) -> None:
+        self._out.note("connected again", "ok")
+        self.back = True
+        self._came.set()
+        self._came = anyio.Event()
+
+    def on_denied(self, operation: str, subject: str) -> None:
+        self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
+
+
+class _Rows:
+    """Events one a line: objects, or a table that grows."""
+
+    def __init__(self, out: Out, fmt: Format) -> None:
+        self._out, self._format = out, fmt
+        self._sizes: list[int] = []
+
+    def show(self, records: Sequence[Record]) -> None:
+        if self._format is Format.JSONL:
+            for record in records:
+                self._out.data(dump(record, Format.JSONL))
+            return
+        if records and not self._sizes:
+            found: list[Any] = column_widths(records, _COLUMNS)
+            self._sizes = [max(pair) for pair in zip(found, _LEAST, strict=True)]
+            self._out.data(table([], _COLUMNS, sizes=self._sizes, color=self._out.color))
+        for record in records:
+            self._out.data(row(record, _COLUMNS, self._sizes, color=self._out.color))

@@ -1,0 +1,174 @@
+"""``policy validate`` and ``policy explain``: what is wrong with policy files, and what may stand in them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any
+
+from nats_mesh import PolicyError
+from nats_mesh.model import check_name
+from nats_mesh.policy import Policy, PolicySet, load_folder
+from nats_mesh.policy import explain as explain_field
+from nats_mesh.policy.explain import default_of, written
+from nats_mesh.policy.fields import Field, fields_of
+from nats_mesh.policy.parts import Part
+from nats_mesh.policy.schema import KINDS
+from nats_mesh_cli.errors import FAILED, OK, CliError, one_line, problem_documents
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Column, Out, Record, dump, paint, render_list
+from nats_mesh_cli.policies import target_of
+
+__all__ = ["explain", "validate"]
+
+_COLUMNS = (
+    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
+    Column("TARGET", lambda r: _target_text(r)),
+    Column("PLACE", lambda r: f"{r['file']}:{r['line']}"),
+)
+_KIND_COLUMNS = (
+    Column("KIND", lambda r: str(r["kind"]), style=lambda _: "name"),
+    Column("SAYS", lambda r: str(r["text"])),
+)
+
+
+def validate(options: Options, out: Out, folder: str) -> int:
+    """Check every file of ``folder`` and tell what is in it; 1 where something is wrong."""
+    if not os.path.isdir(folder):
+        text = (
+            "is no folder; name the one that it is in"
+            if os.path.exists(folder)
+            else "there is no such folder"
+        )
+        raise CliError(f"{folder}: {text}")
+    namespace = check_name("namespace", options.namespace or os.environ.get("MESH_NAMESPACE") or "default")
+    policies, error = None, None
+    try:
+        policies = load_folder(folder, namespace=namespace)
+    except PolicyError as found:
+        error = found
+    if options.format.structured:
+        document = _verdict(folder, namespace, policies, error)
+        out.data(dump(document, options.format, pretty=out.tty))
+    elif policies is not None:
+        _tell_good(options, out, namespace, policies)
+    if error is None:
+        return OK
+    if not options.format.structured:
+        _tell_bad(options, out, error)
+    return FAILED
+
+
+def _verdict(folder: str, namespace: str, policies: PolicySet | None, error: PolicyError | None) -> Record:
+    return {
+        "folder": folder,
+        "namespace": namespace,
+        "valid": error is None,
+        "revision": None if policies is None else policies.revision,
+        "policies": [] if policies is None else [_record(policy) for policy in policies.policies],
+        "problems": [] if error is None else problem_documents(error),
+    }
+
+
+def _record(policy: Policy) -> Record:
+    service, endpoints = target_of(policy)
+    return {
+        "policy": policy.name,
+        "kind": policy.kind,
+        "name": policy.document.metadata.name,
+        "service": service or None,
+        "endpoints": list(endpoints),
+        "file": policy.file,
+        "line": policy.line,
+    }
+
+
+def _tell_good(options: Options, out: Out, namespace: str, policies: PolicySet) -> None:
+    records = [_record(policy) for policy in policies.policies]
+    text = render_list(records, _COLUMNS, options.format, name=lambda r: str(r["policy"]), color=out.color)
+    if text:
+        out.data(text)
+    count = "1 policy is" if len(records) == 1 else f"{len(records)} policies are"
+    out.note(
+        f"{paint('ok:', 'ok', _colored(out))} {count} in force in namespace {namespace} (-n names another)"
+    )
+
+
+def _tell_bad(options: Options, out: Out, error: PolicyError) -> None:
+    """A line for each problem: data for people and editors, unless nothing but names was asked for."""
+    say = out.note if options.format is Format.NAME else out.data
+    for problem in error.problems:
+        say(one_line(str(problem)))
+    count = len(error.problems)
+    text = "1 problem" if count == 1 else f"{count} problems"
+    out.note(f"{paint('not valid:', 'bad', _colored(out))} {text}; nothing in this folder would be applied")
+
+
+def _colored(out: Out) -> bool:
+    return out.stderr.isatty() and not out.colorless
+
+
+def _target_text(record: Record) -> str:
+    if record["service"] is None:
+        return "the whole namespace"
+    names = ",".join(record["endpoints"])
+    return f"{record['service']}.{names}" if names else str(record["service"])
+
+
+def explain(options: Options, out: Out, name: str | None) -> None:
+    """Say what a kind or one of its fields is for; without a name, which kinds there are."""
+    if name is None:
+        kinds = [{"kind": kind, "text": _doc(part)} for kind, part in KINDS.items()]
+        out.data(
+            render_list(
+                kinds,
+                _KIND_COLUMNS,
+                options.format,
+                name=lambda r: str(r["kind"]),
+                pretty=out.tty,
+                color=out.color,
+            )
+        )
+        return
+    text = explain_field(name.strip("."))
+    if options.format is Format.NAME:
+        raise CliError(
+            "policy explain: -o name has nothing to show", hint="use -o json, yaml, or leave -o out"
+        )
+    if options.format.structured:
+        out.data(dump(_explained(name.strip(".")), options.format, pretty=out.tty))
+        return
+    first, *others = text.split("\n")
+    out.data("\n".join([paint(first, "name", out.color), *others]))
+
+
+def _explained(name: str) -> Record:
+    """What is said of a name that exists, as data."""
+    kind, *path = name.split(".")
+    owner: type[Part] = KINDS[kind]
+    if path and path[0] not in fields_of(owner):
+        path = ["spec", *path]
+    field: Field | None = None
+    part: type[Part] | None = owner
+    for step in path:
+        assert part is not None, "the name exists"
+        owner, field = part, fields_of(part)[step]
+        part = field.part
+    document: Record = {"name": name, "text": _doc(owner) if field is None else field.text}
+    if field is not None:
+        document |= _field_record(owner, field)
+    inside = {} if part is None else fields_of(part)
+    fields: dict[str, Any] = {
+        key: {"text": each.text, **_field_record(part, each)}
+        for key, each in inside.items()
+        if part is not None
+    }
+    return {**document, "fields": fields}
+
+
+def _field_record(owner: type[Part], field: Field) -> Record:
+    return {"written": written(field), "default": default_of(owner, field), "required": field.required}
+
+
+def _doc(part: type[Part]) -> str:
+    return inspect.cleandoc(part.__doc__ or "")

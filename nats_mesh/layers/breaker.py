@@ -1,0 +1,95 @@
+"""The circuit of one destination endpoint, at its caller: while it is open nothing is sent there.
+
+Below retry, so that every attempt counts, and above the wire, so that what is refused costs nothing. Whether the
+endpoint works is asked here; whether one of its instances does is another question (``layers/balance.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from nats_mesh.core.breaker import Breaker, BreakerState, Transition
+from nats_mesh.core.rules import BreakerRules
+from nats_mesh.errors import (
+    CallError,
+    CircuitOpenError,
+    DisconnectedError,
+    Executed,
+    NoInstancesError,
+    OverloadedError,
+    Refused,
+    Status,
+)
+
+__all__ = ["Circuit", "Tell", "is_failure"]
+
+#: ``(kind, target, detail)``: how a layer says what happened; must not raise.
+Tell: TypeAlias = Callable[[str, str, str], None]
+
+#: Refusals that say nothing about whether the endpoint works: somebody else will take the call, or nobody should.
+_NO_VERDICT = frozenset(Refused) - {Refused.DEADLINE, Refused.IDEMPOTENCY}
+
+_KINDS = {
+    BreakerState.CLOSED: "breaker.closed",
+    BreakerState.OPEN: "breaker.open",
+    BreakerState.HALF_OPEN: "breaker.half-open",
+}
+
+
+def is_failure(error: CallError) -> bool | None:
+    """Whether this end of an attempt counts against its endpoint; ``None``: it says nothing about it.
+
+    Statuses from 500 on do. What never reached an instance (no responders, the bus away, this client full, a
+    breaker) and what an instance refused for reasons of its own say nothing.
+    """
+    if isinstance(error, NoInstancesError | DisconnectedError | CircuitOpenError):
+        return None
+    if (error.refused is not None and error.refused in _NO_VERDICT) or error.status is Status.UNIMPLEMENTED:
+        return None
+    if isinstance(error, OverloadedError) and error.executed is Executed.NO:
+        return None
+    return error.status.code >= 500
+
+
+class Circuit:
+    """A breaker, what it is called, and who hears of its changes. ``refused`` counts calls that it ended."""
+
+    __slots__ = ("_tell", "breaker", "refused", "where")
+
+    def __init__(self, rules: BreakerRules, chance: Callable[[], float], where: str, tell: Tell) -> None:
+        self.breaker = Breaker(rules, chance)
+        self.where = where
+        self.refused = 0
+        self._tell = tell
+
+    def enter(self, now: float) -> int:
+        """A permit to try, or :class:`CircuitOpenError`. Need not be asked while the breaker is ``closed``."""
+        permit = self.breaker.enter(now)
+        self.say(self.breaker.take_transition())
+        if permit < 0:
+            self.refused += 1
+            wait_s = self.breaker.retry_after_s(now)
+            raise CircuitOpenError(
+                f"the circuit is {self.breaker.state.value.lower()}: too many of the last calls failed; "
+                f"next try in {wait_s:.1f} s",
+                retry_after_s=wait_s,
+            )
+        return permit
+
+    def ended(self, now: float, permit: int, took_s: float, failed: bool | None) -> None:
+        """How the attempt ended: ``None`` where that says nothing; its permit is given back all the same."""
+        breaker = self.breaker
+        if failed is None:
+            transition = breaker.ignored(now, permit)
+        elif failed:
+            transition = breaker.failure(now, permit, took_s)
+        else:
+            transition = breaker.success(now, permit, took_s)
+        if transition is not None:
+            self.say(transition)
+
+    def say(self, transition: Transition | None) -> None:
+        """Tell of a change of state, where there was one."""
+        if transition is not None:
+            self._tell(_KINDS[transition.new], self.where, transition.reason)

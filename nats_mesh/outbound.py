@@ -1,0 +1,166 @@
+"""What a caller's calls to each destination are made of: its policies, turned into layers once and not per call.
+
+Breakers are kept by destination endpoint, retry budgets by service, instances by service and rules; targets that
+differ only in how they were named share them. A change of policies touches the targets whose rules have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from nats_mesh.core.budget import RetryBudget
+from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
+from nats_mesh.core.hedge import Hedger
+from nats_mesh.core.rules import BalancerRules, BudgetRules, EjectionRules
+from nats_mesh.discovery.fleets import FleetDirectory
+from nats_mesh.exchange import Target
+from nats_mesh.layers.balance import Balance, Group, Keys
+from nats_mesh.layers.breaker import Circuit, Tell
+from nats_mesh.layers.retry import Retries
+from nats_mesh.model import Request
+from nats_mesh.policy import OutboundRules, PolicySet
+from nats_mesh.verdicts import Opinions
+from nats_mesh.wire.subjects import Subjects
+
+__all__ = ["Outbound"]
+
+_MAX_KEPT = 4096
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Outbound:
+    """The layers of one caller's targets. ``policies`` is what they follow."""
+
+    def __init__(
+        self,
+        *,
+        caller: str,
+        subjects: Subjects,
+        fleets: FleetDirectory,
+        opinions: Opinions,
+        chance: Callable[[], float],
+        tell: Tell,
+        zone: str = "",
+        policies: PolicySet | None = None,
+    ) -> None:
+        self.policies = PolicySet.empty() if policies is None else policies
+        self._caller = caller
+        self._subjects = subjects
+        self._fleets = fleets
+        self._opinions = opinions
+        self._chance = chance
+        self._tell = tell
+        self._zone = zone
+        self._circuits: dict[tuple[str, str], tuple[OutboundRules, Circuit | None]] = {}
+        self._budgets: dict[tuple[str, BudgetRules], RetryBudget] = {}
+        self._groups: dict[tuple[str, BalancerRules, EjectionRules], Group] = {}
+
+    def apply(self, policies: PolicySet, targets: Iterable[Target]) -> None:
+        """Follow ``policies`` from now on; calls under way end as they began."""
+        self.policies = policies
+        every = list(targets)
+        for target in every:
+            self.compose(target)
+        used = {id(target.group.group) for target in every if target.group is not None}
+        for key, group in [each for each in self._groups.items() if id(each[1]) not in used]:
+            del self._groups[key]
+            self._opinions.detach(group)
+            self._fleets.release(group.service)
+
+    def compose(self, target: Target) -> None:
+        """Put a target's layers together; what has not changed is kept as it is, with its state."""
+        if not target.mesh:
+            return
+        rules = self.policies.outbound(target.service, target.endpoint, self._caller)
+        if rules is not target.rules:
+            target.rules = rules
+            target.circuit = self._circuit(target, rules)
+            target.retries = Retries(
+                rules.retry,
+                self._budget(target.service, rules.retry.budget),
+                self._chance,
+                target.label,
+                self._tell,
+            )
+            target.group = self._balance(target, rules)
+            target.hedger = None if rules.hedge is None else Hedger(rules.hedge)
+        self.settle(target)
+
+    def settle(self, target: Target) -> None:
+        """What its calls use where they say nothing: a policy's word, the function's, the endpoint's, the default."""
+        rules, contract, declared = target.rules, target.contract, target.declared
+        timeouts = [] if rules is None else [rules.timeout_s]
+        idempotent = [] if rules is None else [rules.idempotent]
+        if contract is not None:
+            timeouts.append(contract.timeout_s)
+            idempotent.append(contract.idempotent)
+        timeouts.append(declared.timeout_s)
+        idempotent.append(declared.idempotent)
+        target.timeout_s = next((each for each in timeouts if each is not None), DEFAULT_TIMEOUT_S)
+        target.usual.idempotent = next((each for each in idempotent if each is not None), None)
+
+    def _circuit(self, target: Target, rules: OutboundRules) -> Circuit | None:
+        key = (target.service, target.endpoint)
+        known = self._circuits.get(key)
+        if known is not None and known[0].breaker == rules.breaker:
+            return known[1]
+        made = (
+            None if rules.breaker is None else Circuit(rules.breaker, self._chance, target.label, self._tell)
+        )
+        _keep(self._circuits, key, (rules, made))
+        return made
+
+    def _budget(self, service: str, rules: BudgetRules) -> RetryBudget:
+        key = (service, rules)
+        found = self._budgets.get(key)
+        if found is None:
+            found = RetryBudget(rules)
+            _keep(self._budgets, key, found)
+        return found
+
+    def _balance(self, target: Target, rules: OutboundRules) -> Balance | None:
+        if rules.balancer.name == "queue":
+            return None
+        key = (target.service, rules.balancer, rules.ejection)
+        group = self._groups.get(key)
+        if group is None:
+            group = Group(
+                target.service,
+                self._fleets.fleet(target.service),
+                rules.balancer,
+                rules.ejection,
+                zone=self._zone,
+                chance=self._chance,
+                tell=self._tell,
+            )
+            _keep(self._groups, key, group)
+            if rules.ejection.verdicts is not None:
+                self._opinions.attach(group, rules.ejection.verdicts)
+
+        def way_to(instance: str) -> tuple[str, str]:
+            subject = self._subjects.direct(target.service, instance, target.endpoint, self._caller)
+            return subject, f"HPUB {subject} {target.inbox}"
+
+        return Balance(group, way_to, self._key_of(rules.balancer))
+
+    def _key_of(self, rules: BalancerRules) -> Keys | None:
+        if rules.name != "consistent_hash":
+            return None
+        caller, header = self._caller, rules.header
+        if not header:
+            return lambda request: caller
+
+        def by_header(request: Request) -> str | None:
+            return request.headers.get(header)
+
+        return by_header
+
+
+def _keep(table: dict[K, V], key: K, value: V) -> None:
+    """Put into a table that is bounded: what was there first goes."""
+    if len(table) >= _MAX_KEPT:
+        del table[next(iter(table))]
+    table[key] = value

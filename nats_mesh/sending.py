@@ -1,0 +1,378 @@
+"""A call on its way: attempts, each encoded, written, waited for and read; and what is decided between two.
+
+One coroutine for the whole of it: every further one costs each call about a quarter of a microsecond, and again at
+its reply. What a destination's rules do not ask for is ``None`` in its target and costs one comparison.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from nats_mesh.context import Context
+from nats_mesh.discovery.directory import Directory
+from nats_mesh.errors import (
+    CallError,
+    CodecError,
+    ConfigError,
+    DeadlineExceededError,
+    Executed,
+    NoInstancesError,
+    RemoteError,
+    Status,
+)
+from nats_mesh.exchange import (
+    Target,
+    UsualReplies,
+    decode_value,
+    encode_value,
+    plain_head,
+    request_block,
+)
+from nats_mesh.hedging import Race
+from nats_mesh.layers.balance import Way
+from nats_mesh.layers.breaker import Circuit, is_failure
+from nats_mesh.layers.retry import Retries
+from nats_mesh.model import Request
+from nats_mesh.wire import headers as h
+from nats_mesh.wire.codecs import Codec
+from nats_mesh.wire.loop import CancelledError, Deadline, Future, future_maker
+from nats_mesh.wire.mux import ReplyMux
+from nats_mesh.wire.outcome import decode_error, is_error
+from nats_mesh.wire.transport import Transport
+
+__all__ = ["Sender"]
+
+#: An attribute of an enumeration costs a call each time it is looked up.
+_OK, _UNKNOWN = Status.OK, Status.UNKNOWN
+#: Less than this (seconds) is no time for another attempt.
+_NO_TIME_S = 0.001
+
+
+class Sender:
+    """Sends calls as one identity on one connection."""
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        transport: Transport,
+        mux: ReplyMux,
+        directory: Directory,
+        now: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._namespace = namespace
+        self._transport = transport
+        self._mux = mux
+        self._directory = directory
+        self._now = now
+        self._rng = rng
+        self._new_future = future_maker()
+        self._replies = UsualReplies()
+
+    async def send(self, known: Target, request: Request, parent: Context | None) -> tuple[bytes, str, Any]:
+        """The call as it is counted; the header block of its reply, the instance that answered, and the value."""
+        start = now = self._now()
+        mux, transport = self._mux, self._transport
+        send = transport.send
+        series, circuit, retries, group = known.series, known.circuit, known.retries, known.group
+        series.in_flight += 1
+        status = _UNKNOWN
+        tried = 0
+        avoid = foreign = ""
+        way: Way | None = None
+        try:
+            payload, codec = encode_value(known.label, request.value, request.codec)
+            if retries is not None:
+                retries.budget.deposit(now)
+            while True:
+                permit = number = 0
+                silent = False
+                headers = b""
+                sent = now
+                until = request.deadline
+                failed: CallError
+                try:
+                    if circuit is not None and not circuit.breaker.closed:
+                        permit = circuit.enter(now)
+                    if not transport.ready:
+                        await self._become_ready(until)
+                        sent = now = self._now()
+                    remaining = until - now
+                    if remaining <= 0:
+                        raise DeadlineExceededError(
+                            "no time was left before it was sent", executed=Executed.NO
+                        )
+                    if retries is not None and (request.idempotent or retries.bounded):
+                        remaining = retries.time_for(
+                            request.attempt, remaining, idempotent=bool(request.idempotent)
+                        )
+                        until = now + remaining
+                    if group is not None and not foreign:
+                        way = group.pick(now, request, avoid)
+                    future = self._new_future()
+                    alone = not mux.calls
+                    number = mux.expect(
+                        known.inbox,
+                        way.subject if way is not None else foreign or known.subject,
+                        future,
+                        until,
+                    )
+                    tried += 1
+                    # Who waits alone has nobody to share a write with: another turn of the loop only costs time.
+                    if alone:
+                        transport.cork()
+                    try:
+                        if way is None and request.plain and send is not None and not foreign:
+                            size = len(payload)
+                            head = plain_head(
+                                known.line, number, size, codec, parent, remaining, now, self._rng
+                            )
+                            send(head, payload)
+                        else:
+                            self.write(
+                                known, request, parent, codec, payload, number, way, foreign, remaining, now
+                            )
+                    finally:
+                        if alone:
+                            transport.uncork()
+                    if known.hedger is not None and request.idempotent and not foreign:
+                        race = Race(self, known, request, parent, codec, payload, until)
+                        race.add(future, number, way, now)
+                        number, way = 0, None  # it forgets, cancels and judges its ways by itself
+                        headers, body, way = await race.run()
+                    else:
+                        headers, body = await future
+                    number = 0  # the mux forgets by itself who got a reply
+                    answer = self._read(known, request, headers, body)
+                    end = self._now()
+                    if circuit is not None:
+                        transition = circuit.breaker.success(end, permit, end - sent)
+                        if transition is not None:
+                            circuit.say(transition)
+                    if way is not None:
+                        way.answered(end, end - sent, headers, None, silent=False)
+                    status = _OK
+                    return answer
+                except CallError as error:
+                    failed = error
+                    if number:
+                        mux.forget(known.inbox, number)
+                        if error.executed is Executed.NO:
+                            tried -= 1  # the bus did not take it
+                except Deadline:
+                    silent = True
+                    failed = self._out_of_time(known, number, foreign, start)
+                except BaseException as error:
+                    if number:
+                        mux.forget(known.inbox, number)
+                        if isinstance(error, CancelledError) and not foreign:
+                            self.cancel(known, number)
+                    self._no_verdict(circuit, permit, way)
+                    raise
+                now = self._now()
+                if circuit is not None:
+                    circuit.ended(now, permit, now - sent, is_failure(failed))
+                if way is not None:
+                    avoid = way.member.id
+                    way.answered(now, now - sent, headers, failed, silent=silent)
+                    if isinstance(failed, NoInstancesError):
+                        # It has just gone, and presence does not know yet: whoever else serves this takes the call.
+                        group = way = None
+                        continue
+                    way = None
+                elif isinstance(failed, NoInstancesError) and known.mesh and not foreign:
+                    try:
+                        foreign = await self._elsewhere(known, request)
+                    except CallError as error:
+                        failed = error
+                        now = self._now()
+                    else:
+                        now = self._now()
+                        continue
+                await self._before_another(retries, request, failed, now)
+                now = self._now()
+                foreign, group = "", known.group
+        except CallError as error:
+            status = error.status
+            error.service, error.endpoint = known.service, known.endpoint
+            error.attempts = tried
+            raise
+        except CancelledError:
+            status = Status.CANCELLED
+            raise
+        except (CodecError, ConfigError):
+            status = Status.INVALID_ARGUMENT
+            raise
+        finally:
+            series.in_flight -= 1
+            series.record(self._now() - start, status)
+
+    def write(
+        self,
+        known: Target,
+        request: Request,
+        parent: Context | None,
+        codec: Codec,
+        payload: bytes,
+        number: int,
+        way: Way | None,
+        foreign: str,
+        remaining_s: float,
+        now: float,
+    ) -> None:
+        """Publish one attempt: to an instance by its ``way``, to a ``foreign`` subject, or to the queue group."""
+        send = self._transport.send
+        if request.plain and send is not None and not foreign:
+            line = known.line if way is None else way.line
+            send(plain_head(line, number, len(payload), codec, parent, remaining_s, now, self._rng), payload)
+            return
+        subject = way.subject if way is not None else foreign or known.subject
+        block = request_block(request, parent, codec, remaining_s=remaining_s, now=now, rng=self._rng)
+        self._transport.publish(subject, payload, f"{known.inbox}{number}", block)
+
+    async def _before_another(
+        self, retries: Retries | None, request: Request, failed: CallError, now: float
+    ) -> None:
+        """Wait until it is time for another attempt; raise ``failed`` where there is none."""
+        if retries is None:
+            raise failed
+        remaining_s = request.deadline - now
+        delay_s = retries.delay_s(
+            now,
+            request.attempt,
+            failed,
+            remaining_s,
+            idempotent=bool(request.idempotent),
+            timed_out=isinstance(failed, DeadlineExceededError) and remaining_s > _NO_TIME_S,
+        )
+        if delay_s < 0.0:
+            raise failed
+        if delay_s > 0.0:
+            await anyio.sleep(delay_s)
+        request.attempt += 1
+        request.plain = False  # its headers say which attempt it is
+
+    def _out_of_time(self, known: Target, number: int, foreign: str, start: float) -> DeadlineExceededError:
+        """An attempt has had no reply in its time: the instances are told that nobody waits any more."""
+        self._mux.forget(known.inbox, number)
+        if not foreign:
+            self.cancel(known, number)
+        return DeadlineExceededError(f"no answer in {self._now() - start:.3f} s", executed=Executed.MAYBE)
+
+    def _no_verdict(self, circuit: Circuit | None, permit: int, way: Way | None) -> None:
+        """The attempt was broken off from this side, or its answer is not what the caller can read."""
+        now = self._now()
+        if circuit is not None:
+            circuit.ended(now, permit, 0.0, failed=None)
+        if way is not None:
+            way.dropped(now)
+
+    @property
+    def ready(self) -> bool:
+        """Whether something can be written now."""
+        return self._transport.ready
+
+    def now(self) -> float:
+        """The instant by which all of this is judged."""
+        return self._now()
+
+    def expect(self, known: Target, way: Way | None, until: float) -> tuple[Future, int]:
+        """Wait for the reply to an attempt that is about to be written."""
+        future = self._new_future()
+        subject = known.subject if way is None else way.subject
+        return future, self._mux.expect(known.inbox, subject, future, until)
+
+    def give_up(self, known: Target, number: int) -> None:
+        """Nobody waits for this attempt any more, here or at the instances."""
+        self._mux.forget(known.inbox, number)
+        self.cancel(known, number)
+
+    def cancel(self, known: Target, number: int) -> None:
+        """Tell the instances that nobody waits for this attempt any more."""
+        if known.mesh and self._transport.connected:
+            reply_to = f"{known.inbox}{number}".encode()
+            self._transport.publish(known.cancel, reply_to, self._mux.one_way(known.service))
+
+    async def _become_ready(self, deadline: float) -> None:
+        """Wait for the connection, or for its socket to take bytes again, but not beyond the deadline."""
+        transport = self._transport
+        remaining = deadline - self._now()
+        if remaining <= 0:
+            return
+        if not transport.connected:
+            await transport.wait_connected(min(remaining, transport.reconnect_grace_s))
+        elif transport.congested:
+            with anyio.move_on_after(remaining):
+                await transport.writable()
+
+    # -- answering ----------------------------------------------------------------------------------
+
+    def _read(self, known: Target, request: Request, headers: bytes, body: bytes) -> tuple[bytes, str, Any]:
+        """The reply's header block, who answered, and the value; or the error that the reply is."""
+        usual = self._replies.known.get(headers)
+        if usual is None:
+            return self._read_any(known, request, headers, body)
+        try:
+            return headers, usual.instance, known.usual_value(usual.codec, body, request.returns)
+        except CodecError as error:
+            raise CodecError(f"{known.label}: {error}") from None
+
+    def _read_any(
+        self, known: Target, request: Request, headers: bytes, body: bytes
+    ) -> tuple[bytes, str, Any]:
+        """Any reply: a refusal of the server, an error, or a value in whatever it says."""
+        if headers:
+            code = h.server_status(headers)
+            if code == 503:
+                raise NoInstancesError("nobody listens there")
+            if code is not None and code >= 400:  # JetStream's way to say no, without a body
+                text = h.one_line(headers.partition(b"\r\n")[0][9:].decode("utf-8", "replace"))
+                raise RemoteError(
+                    f"answered {text}",
+                    status=Status.from_code(code),
+                    executed=Executed.MAYBE,
+                    attempts=request.attempt,
+                )
+            if is_error(headers):
+                raise decode_error(
+                    headers,
+                    body,
+                    service=known.service,
+                    endpoint=known.endpoint,
+                    attempts=request.attempt,
+                    raises=request.raises,
+                )
+            self._replies.learn(headers)
+        try:
+            value = decode_value(headers, body, request.returns)
+        except CodecError as error:
+            raise CodecError(f"{known.label}: {error}") from None
+        instance = h.field(headers, h.INSTANCE)
+        return headers, "" if instance is None else instance.decode("ascii", "replace"), value
+
+    async def _elsewhere(self, known: Target, request: Request) -> str:
+        """Nobody serves the mesh subject: a service of the NATS Services API may, on a subject of its own."""
+        found = await self._directory.find(
+            known.service, timeout_s=min(1.0, max(0.001, request.deadline - self._now()))
+        )
+        foreign = None if found is None else found.foreign_subject(known.endpoint)
+        if foreign is not None:
+            return foreign
+        text = f"nobody serves {known.service!r} in namespace {self._namespace!r}; is it running?"
+        if found is not None and found.namespaces and self._namespace not in found.namespaces:
+            there = ", ".join(repr(n) for n in sorted(found.namespaces))
+            text = f"{known.service!r} runs in namespace {there}, this caller is in {self._namespace!r}"
+        elif found is not None and not found.namespaces:
+            there = ", ".join(sorted(found.endpoints)) or "none"
+            raise RemoteError(
+                f"the service has no endpoint {known.endpoint!r}; it has: {there}",
+                status=Status.UNIMPLEMENTED,
+                executed=Executed.NO,
+                attempts=request.attempt,
+            )
+        raise NoInstancesError(text, attempts=request.attempt)

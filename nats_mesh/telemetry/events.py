@@ -1,0 +1,263 @@
+"""What happened: a breaker that opened, an instance that drains, a fault that was injected. Told while somebody
+listens, remembered for whoever comes later.
+
+A member keeps its last :data:`MAX_EVENTS` events. They are published while an observer's lease on ``event`` runs,
+and whoever asks with an inbox gets those that are kept in answer. Telling an event must never be a burden on
+what it tells of, so it costs a few microseconds, is bounded in rate by kind, and never raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections import deque
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from nats_mesh.clock import SYSTEM_CLOCK, Clock
+from nats_mesh.core.presence import Count, Instant, Name
+from nats_mesh.discovery.messages import rfc3339
+from nats_mesh.errors import CallError, CodecError
+from nats_mesh.telemetry.wants import Wants
+from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.headers import one_line
+from nats_mesh.wire.mux import ReplyMux
+from nats_mesh.wire.subjects import Subjects
+from nats_mesh.wire.transport import Transport
+
+__all__ = [
+    "BURST",
+    "MAX_BYTES",
+    "MAX_EVENTS",
+    "RATE_PER_S",
+    "Event",
+    "Events",
+    "Recent",
+    "decode_event",
+    "decode_recent",
+]
+
+log = logging.getLogger("nats_mesh.events")
+
+#: How many events a member keeps.
+MAX_EVENTS: Final = 256
+#: How many events of one kind may come at once, and how many a second after that; what is beyond is counted.
+BURST: Final = 32.0
+RATE_PER_S: Final = 5.0
+#: The largest body that is read.
+MAX_BYTES: Final = 512 * 1024
+#: How often a second whoever asks gets what is kept; a question beyond that gets no answer.
+_ANSWERS_PER_S: Final = 20.0
+_MAX_KINDS: Final = 64
+_MAX_TARGET, _MAX_DETAIL, _MAX_NUMBERS = 200, 400, 8
+_WANT: Final = "event"
+_WORD: Final = "[a-z][a-z0-9.-]{0,39}"
+_TEXT: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
+
+_Text = Annotated[str, msgspec.Meta(pattern=_TEXT, max_length=_MAX_DETAIL)]
+_Kind = Annotated[str, msgspec.Meta(pattern=rf"\A{_WORD}\Z")]
+_is_kind = re.compile(_WORD).fullmatch
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened to, or was noticed by, ``instance`` of ``service`` (a service or a named client).
+
+    ``seq`` counts the instance's events, so that who hears one twice knows. ``at`` is the wall time, for people.
+    ``target`` is what it is about (a service, ``service.endpoint`` or an instance), ``numbers`` go with ``detail``.
+    ``missed`` events of this kind before this one were too many to be kept.
+    """
+
+    kind: _Kind
+    at: Instant
+    service: Name
+    instance: Name
+    namespace: Name
+    seq: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+    target: _Text = ""
+    detail: _Text = ""
+    numbers: Annotated[dict[Name, float], msgspec.Meta(max_length=_MAX_NUMBERS)] = {}
+    missed: Count = 0
+    wire: Literal[1] = 1
+
+
+class Recent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a member remembers, oldest first: the answer to whoever asks for it."""
+
+    events: Annotated[tuple[Event, ...], msgspec.Meta(max_length=MAX_EVENTS)] = ()
+    wire: Literal[1] = 1
+
+
+class _Bucket:
+    """How many more events of a kind may come; ``missed`` is how many were too many."""
+
+    __slots__ = ("_at", "_burst", "_left", "_rate", "missed")
+
+    def __init__(self, burst: float, rate_per_s: float, now: float) -> None:
+        self._burst = burst
+        self._rate = rate_per_s
+        self._left = burst
+        self._at = now
+        self.missed = 0
+
+    def take(self, now: float) -> bool:
+        self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1.0:
+            self.missed += 1
+            return False
+        self._left -= 1.0
+        return True
+
+
+class Events:
+    """The events of one Service instance or Mesh. It remembers from the start, and tells once it is connected.
+
+    ``failed`` counts events that could not be made or sent. Every method belongs to the event loop's thread.
+    """
+
+    def __init__(
+        self, member: str, namespace: str, *, instance: str = "unknown", clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self.failed = 0
+        self.recent: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._member = member
+        self._namespace = namespace
+        self._instance = instance
+        self._clock = clock
+        self._seq = 0
+        self._buckets: dict[str, _Bucket] = {}
+        self._answers = _Bucket(_ANSWERS_PER_S, _ANSWERS_PER_S, clock.monotonic())
+        self._subject = ""
+        self._transport: Transport | None = None
+        self._mux: ReplyMux | None = None
+        self._wants: Wants | None = None
+
+    def connect(
+        self, *, instance: str, subjects: Subjects, transport: Transport, mux: ReplyMux, wants: Wants
+    ) -> None:
+        """Tell, from now on, whoever holds a lease."""
+        self._instance = instance
+        self._subject = subjects.telemetry(_WANT, self._member, instance)
+        self._transport, self._mux, self._wants = transport, mux, wants
+        # What was noticed before there was a connection was this instance's already.
+        kept = [msgspec.structs.replace(event, instance=instance) for event in self.recent]
+        self.recent = deque(kept, maxlen=MAX_EVENTS)
+        wants.on(_WANT, self._on_want)
+
+    def emit(self, kind: str, target: str, detail: str, **numbers: float) -> None:
+        """Remember that this happened, and tell it where somebody listens. Never raises.
+
+        ``kind`` is a word of lower-case letters, digits, points and hyphens; texts are cut to fit, and control
+        characters in them become blanks.
+        """
+        try:
+            self._emit(kind, target, detail, numbers)
+        # An event is told beside what it is about, which must not fail for it.
+        except Exception:
+            self.failed += 1
+            log.warning("the event %r of %r could not be told", kind, target, exc_info=True)
+
+    def _emit(self, kind: str, target: str, detail: str, numbers: dict[str, float]) -> None:
+        now = self._clock.monotonic()
+        bucket = self._buckets.get(kind)
+        if bucket is None:
+            if _is_kind(kind) is None:
+                raise ValueError(f"{kind!r} is no kind of event: use a word of lower-case letters")
+            if len(self._buckets) >= _MAX_KINDS:
+                kind = "other"
+            bucket = self._buckets.setdefault(kind, _Bucket(BURST, RATE_PER_S, now))
+        if not bucket.take(now):
+            return
+        self._seq += 1
+        event = Event(
+            kind=kind,
+            at=rfc3339(self._clock.time()),
+            service=self._member,
+            instance=self._instance,
+            namespace=self._namespace,
+            seq=self._seq,
+            target=_line(target, _MAX_TARGET),
+            detail=_line(detail, _MAX_DETAIL),
+            numbers={
+                name: float(value)
+                for name, value in list(numbers.items())[:_MAX_NUMBERS]
+                if math.isfinite(value)
+            },
+            missed=bucket.missed,
+        )
+        bucket.missed = 0
+        self.recent.append(event)
+        if self._wants is not None and self._wants.wanted(_WANT):
+            self._publish(self._subject, JSON.encode(event))
+
+    def _publish(self, subject: str, body: bytes) -> None:
+        transport, mux = self._transport, self._mux
+        if transport is None or mux is None:
+            return
+        try:
+            transport.publish(subject, body, mux.one_way("telemetry"))
+        except CallError:
+            self.failed += 1  # away: whoever comes back asks for what is kept
+
+    def _on_want(self, reply: str) -> None:
+        """A lease; where its reply subject is an inbox that waits for something, what is kept goes there."""
+        if reply.endswith(".0") or not self._answers.take(self._clock.monotonic()):
+            return
+        self._answer(reply, tuple(self.recent))
+
+    def _answer(self, reply: str, events: tuple[Event, ...]) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        body = JSON.encode(Recent(events=events))
+        if len(body) > min(MAX_BYTES, transport.max_payload) and len(events) > 1:
+            half = len(events) // 2
+            self._answer(reply, events[:half])
+            self._answer(reply, events[half:])
+            return
+        try:
+            transport.publish(reply, body)
+        except CallError:
+            self.failed += 1
+
+    def close(self) -> None:
+        """Tell nobody any more; what is kept stays."""
+        self._transport = self._mux = self._wants = None
+
+
+def _line(text: str, limit: int) -> str:
+    return one_line(text, limit) if text else ""
+
+
+_decode_event = JSON.decoder(Event)
+_decode_recent = JSON.decoder(Recent)
+
+
+def decode_event(
+    data: bytes, *, service: str | None = None, instance: str | None = None, namespace: str | None = None
+) -> Event:
+    """Read one event, or raise :class:`CodecError`. The keyword arguments are what its subject says."""
+    if len(data) > MAX_BYTES:
+        raise CodecError(f"event: {len(data)} bytes, at most {MAX_BYTES} are read")
+    event: Event = _decode_event(data)
+    for what, said, claimed in (
+        ("service", service, event.service),
+        ("instance", instance, event.instance),
+        ("namespace", namespace, event.namespace),
+    ):
+        if said is not None and said != claimed:
+            raise CodecError(f"event: the body says {what} {claimed!r}, its subject says {said!r}")
+    return event
+
+
+def decode_recent(data: bytes) -> tuple[Event, ...]:
+    """Read what a member remembers, or raise :class:`CodecError`.
+
+    Whoever answers could claim to be anybody; who must know who it was listens to the subjects instead.
+    """
+    if len(data) > MAX_BYTES:
+        raise CodecError(f"events: {len(data)} bytes, at most {MAX_BYTES} are read")
+    recent: Recent = _decode_recent(data)
+    return recent.events

@@ -1,0 +1,62 @@
+"""What observers want of a member, by kind: one subscription for all leases, whatever they are on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nats_mesh.clock import Clock
+from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
+from nats_mesh.wire.transport import Transport
+
+__all__ = ["LEASE_S", "Wants"]
+
+#: How long one ``telemetry.want`` message asks for what it names (seconds).
+LEASE_S = 5.0
+#: ``mesh.<ns>.telemetry.want.<kind>.<service or all>.<observer>``
+_TOKENS = 7
+
+
+class Wants:
+    """Listens to the leases on what ``member`` publishes. ``ignored`` counts those that were not believed."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        subjects: Subjects,
+        transport: Transport,
+        clock: Clock,
+        enforced: bool,
+    ) -> None:
+        self.ignored = 0
+        self._names = frozenset({member, ALL})
+        self._transport = transport
+        self._now = clock.monotonic
+        self._enforced = enforced
+        self._until: dict[str, float] = {}
+        self._listeners: dict[str, Callable[[str], None]] = {}
+        self._subscription = transport.subscribe(subjects.want_of, self._on_want)
+
+    def on(self, kind: str, listener: Callable[[str], None]) -> None:
+        """Have ``listener`` called with the reply subject of each lease on ``kind``, once the lease counts."""
+        self._listeners[kind] = listener
+        self._until.setdefault(kind, 0.0)
+
+    def wanted(self, kind: str) -> bool:
+        """Whether somebody's lease on ``kind`` runs."""
+        return self._now() < self._until.get(kind, 0.0)
+
+    def _on_want(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+        parts = subject.split(".")
+        if len(parts) != _TOKENS or parts[4] not in self._listeners or parts[5] not in self._names:
+            return
+        if not reply_allowed(reply, parts[6], enforced=self._enforced):
+            self.ignored += 1
+            return
+        self._until[parts[4]] = self._now() + LEASE_S
+        self._listeners[parts[4]](reply)
+
+    def close(self) -> None:
+        """Stop listening; nothing is wanted any more."""
+        self._until.clear()
+        self._transport.unsubscribe(self._subscription)
