@@ -84,7 +84,7 @@ class Client:
         self.transport = transport
         self.mux = ReplyMux(transport, clock.monotonic)
         self.stats = stats
-        self.directory = Directory(transport, self.mux, clock)
+        self.directory = Directory(transport, self.mux, clock, namespace)
         self._clock = clock
         self._now: Callable[[], float] = clock.monotonic
         self._rng = rng
@@ -279,6 +279,8 @@ class Client:
             timeout_s = check_timeout(known.where, timeout)
         if isinstance(raises, type):
             raises = (raises,)
+        if idempotent is not None and not isinstance(idempotent, bool):
+            raise ConfigError(f"{known.where}: idempotent must be True, False or None, got {idempotent!r}")
         if idempotency_key is not None:
             idempotency_key = plain_value("idempotency_key", idempotency_key)
         contract = known.contract

@@ -16,6 +16,7 @@ from nats_mesh.model import Request
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.loop import Deadline, Future, first_done
+from nats_mesh.wire.outcome import decode_error
 
 if TYPE_CHECKING:
     from nats_mesh.sending import Sender
@@ -61,13 +62,17 @@ class Race:
         """An attempt that has been written."""
         self._running[future] = _Runner(number, way, now)
 
-    async def run(self) -> tuple[bytes, bytes, Way | None]:
-        """Header block and body of the first answer, and the way it came. Raises what the last attempt failed of."""
+    async def run(self) -> tuple[bytes, bytes, Way | None, float]:
+        """Header block and body of the first answer, the way it came, and when the request went there.
+
+        Raises what the last attempt failed of.
+        """
         sender, hedger = self._sender, self._known.hedger
         assert hedger is not None, "it is what starts a race"
         now = began = started = sender.now()
         hedger.called(now)
         failed: BaseException | None = None
+        won = False
         try:
             while self._running:
                 delay_s = hedger.delay_s(now) if self._hedges < hedger.rules.max_extra else None
@@ -87,19 +92,29 @@ class Race:
                         headers, body = future.result()
                     except (Deadline, CallError) as error:
                         failed = error
-                        self._out(runner, now, error)
+                        self._out(runner, now, error, b"")
                         continue
                     if self._running and _is_no_answer(headers):
-                        self._out(runner, now, NoInstancesError("nobody took the attempt"))
+                        failed = self._refusal(headers, body)
+                        self._out(runner, now, failed, headers)
                         continue
                     hedger.answered(now, now - started)
-                    return headers, body, runner.way
+                    won = True
+                    return headers, body, runner.way, runner.since
         finally:
+            now = sender.now()
             for future, runner in self._running.items():
-                sender.give_up(self._known, runner.number)
-                future.cancel()
-                if runner.way is not None:
-                    runner.way.dropped(sender.now())
+                if future.done() and not future.cancelled():
+                    future.exception()  # looked at: it came in the same turn as the answer
+                else:
+                    sender.give_up(self._known, runner.number)
+                    future.cancel()
+                if runner.way is None:
+                    continue
+                if won:  # it takes at least as long as that
+                    runner.way.outrun(now, now - runner.since)
+                else:
+                    runner.way.dropped(now)
             self._running.clear()
         assert failed is not None, "the last attempt has failed"
         if isinstance(failed, Deadline):
@@ -115,14 +130,40 @@ class Race:
             return
         avoid = next((each.way.member.id for each in self._running.values() if each.way is not None), "")
         way = None if known.group is None else known.group.pick(now, self._request, avoid)
-        future, number = sender.expect(known, way, self._until)
+        number = 0
+        try:
+            future, number = sender.expect(known, way, self._until)
+            sender.write(
+                known,
+                self._request,
+                self._parent,
+                self._codec,
+                self._payload,
+                number,
+                way,
+                "",
+                remaining_s,
+                now,
+            )
+        except CallError:  # no room, or the bus is away: the first attempt goes on alone
+            if number:
+                sender.forget(known, number)
+            if way is not None:
+                way.dropped(now)
+            return
         self.add(future, number, way, now)
         known.hedges += 1
-        sender.write(
-            known, self._request, self._parent, self._codec, self._payload, number, way, "", remaining_s, now
+
+    def _refusal(self, headers: bytes, body: bytes) -> CallError:
+        """What an answer is by which nobody took the attempt."""
+        if h.server_status(headers) == 503:
+            return NoInstancesError("nobody listens there")
+        known = self._known
+        return decode_error(
+            headers, body, service=known.service, endpoint=known.endpoint, attempts=1, raises=()
         )
 
-    def _out(self, runner: _Runner, now: float, error: BaseException) -> None:
+    def _out(self, runner: _Runner, now: float, error: BaseException, headers: bytes) -> None:
         """One attempt has failed, and the others go on."""
         silent = isinstance(error, Deadline)
         if silent:
@@ -130,7 +171,7 @@ class Race:
             error = DeadlineExceededError("no answer in time", executed=Executed.MAYBE)
         if runner.way is not None:
             failed = error if isinstance(error, CallError) else RemoteError(str(error), status=Status.UNKNOWN)
-            runner.way.answered(now, now - runner.since, b"", failed, silent=silent)
+            runner.way.answered(now, now - runner.since, headers, failed, silent=silent)
 
 
 def _is_no_answer(headers: bytes) -> bool:

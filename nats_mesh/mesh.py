@@ -151,13 +151,13 @@ class Mesh:
     ) -> None:
         client, transport = self._client, self._transport
         self._client = self._transport = None
-        if self._follower is not None:
-            await self._follower.close()
-            self._follower = None
+        follower, self._follower = self._follower, None
         self._fall_silent()
         try:
-            if client is not None:
-                with anyio.move_on_after(_CLOSE_S, shield=True):
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                if follower is not None:
+                    await follower.close()
+                if client is not None:
                     await client.close()
         finally:
             if transport is not None:

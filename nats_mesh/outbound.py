@@ -75,18 +75,17 @@ class Outbound:
         if not target.mesh:
             return
         rules = self.policies.outbound(target.service, target.endpoint, self._caller)
-        if rules is not target.rules:
+        before = target.rules
+        if rules is not before:
             target.rules = rules
             target.circuit = self._circuit(target, rules)
-            target.retries = Retries(
-                rules.retry,
-                self._budget(target.service, rules.retry.budget),
-                self._chance,
-                target.label,
-                self._tell,
-            )
-            target.group = self._balance(target, rules)
-            target.hedger = None if rules.hedge is None else Hedger(rules.hedge)
+            if before is None or before.retry != rules.retry:
+                budget = self._budget(target.service, rules.retry.budget)
+                target.retries = Retries(rules.retry, budget, self._chance, target.label, self._tell)
+            if before is None or (before.balancer, before.ejection) != (rules.balancer, rules.ejection):
+                target.group = self._balance(target, rules)
+            if before is None or before.hedge != rules.hedge:
+                target.hedger = None if rules.hedge is None else Hedger(rules.hedge)
         self.settle(target)
 
     def settle(self, target: Target) -> None:

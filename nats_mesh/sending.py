@@ -6,6 +6,7 @@ its reply. What a destination's rules do not ask for is ``None`` in its target a
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,8 @@ from nats_mesh.wire.transport import Transport
 
 __all__ = ["Sender"]
 
+log = logging.getLogger("nats_mesh.client")
+
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK, _UNKNOWN = Status.OK, Status.UNKNOWN
 #: Less than this (seconds) is no time for another attempt.
@@ -83,6 +86,7 @@ class Sender:
         series.in_flight += 1
         status = _UNKNOWN
         tried = 0
+        may_have_run = False
         avoid = foreign = ""
         way: Way | None = None
         try:
@@ -144,9 +148,10 @@ class Sender:
                         race = Race(self, known, request, parent, codec, payload, until)
                         race.add(future, number, way, now)
                         number, way = 0, None  # it forgets, cancels and judges its ways by itself
-                        headers, body, way = await race.run()
+                        headers, body, way, sent_to_way = await race.run()
                     else:
                         headers, body = await future
+                        sent_to_way = sent
                     number = 0  # the mux forgets by itself who got a reply
                     answer = self._read(known, request, headers, body)
                     end = self._now()
@@ -155,7 +160,7 @@ class Sender:
                         if transition is not None:
                             circuit.say(transition)
                     if way is not None:
-                        way.answered(end, end - sent, headers, None, silent=False)
+                        way.answered(end, end - sent_to_way, headers, None, silent=False)
                     status = _OK
                     return answer
                 except CallError as error:
@@ -175,6 +180,7 @@ class Sender:
                     self._no_verdict(circuit, permit, way)
                     raise
                 now = self._now()
+                may_have_run = may_have_run or failed.executed is not Executed.NO
                 if circuit is not None:
                     circuit.ended(now, permit, now - sent, is_failure(failed))
                 if way is not None:
@@ -201,6 +207,8 @@ class Sender:
             status = error.status
             error.service, error.endpoint = known.service, known.endpoint
             error.attempts = tried
+            if may_have_run and error.executed is Executed.NO:  # the last attempt did not, one before it may
+                error.executed = Executed.MAYBE
             raise
         except CancelledError:
             status = Status.CANCELLED
@@ -287,6 +295,10 @@ class Sender:
         subject = known.subject if way is None else way.subject
         return future, self._mux.expect(known.inbox, subject, future, until)
 
+    def forget(self, known: Target, number: int) -> None:
+        """An attempt that was not sent: no reply to it will come."""
+        self._mux.forget(known.inbox, number)
+
     def give_up(self, known: Target, number: int) -> None:
         """Nobody waits for this attempt any more, here or at the instances."""
         self._mux.forget(known.inbox, number)
@@ -294,9 +306,15 @@ class Sender:
 
     def cancel(self, known: Target, number: int) -> None:
         """Tell the instances that nobody waits for this attempt any more."""
-        if known.mesh and self._transport.connected:
+        if not known.mesh or not self._transport.connected:
+            return
+        try:
             reply_to = f"{known.inbox}{number}".encode()
             self._transport.publish(known.cancel, reply_to, self._mux.one_way(known.service))
+        except (
+            CallError
+        ) as error:  # the handler ends at its own deadline; what ends here must not end otherwise
+            log.debug("a cancellation could not be sent: %s", error.message)
 
     async def _become_ready(self, deadline: float) -> None:
         """Wait for the connection, or for its socket to take bytes again, but not beyond the deadline."""

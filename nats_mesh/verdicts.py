@@ -22,7 +22,7 @@ from nats_mesh.layers.breaker import Tell
 from nats_mesh.model import is_name
 from nats_mesh.wire.loop import TaskPool, Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.subjects import ALL, ANONYMOUS, Subjects, reply_allowed
+from nats_mesh.wire.subjects import ALL, ANONYMOUS, INBOX, Subjects, reply_allowed
 from nats_mesh.wire.transport import Subscription, Transport
 
 __all__ = ["Opinions", "StepAside", "Verdict"]
@@ -68,6 +68,8 @@ class _Post:
         """Have ``on_verdict(instance, caller, verdict)`` called for what is believed."""
 
         def on_message(subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+            if reply.startswith(own):
+                return  # it counted when it was said
             about, _, caller = subject[len(prefix) :].partition(".")
             if not is_name(about) or not is_name(caller) or caller in (ALL, ANONYMOUS):
                 self.dropped += 1
@@ -82,6 +84,7 @@ class _Post:
                 return
             on_verdict(about, caller, verdict)
 
+        own = f"{INBOX}{self._transport.name}.{self._transport.connection}."
         prefix = self._subjects.verdict(service, "", "")[:-1]
         return self._transport.subscribe(self._subjects.verdict(service, instance, "*"), on_message)
 
@@ -112,8 +115,6 @@ class Opinions:
         said: set[str] = set()
 
         def on_verdict(instance: str, caller: str, verdict: Verdict) -> None:
-            if caller == self._name:
-                return  # our own, which counted when it was made
             if verdict.verdict == "well":
                 verdicts.withdraw(instance, caller)
             elif instance in group and verdicts.hear(instance, caller, self._now()):
@@ -220,6 +221,10 @@ class StepAside:
 
     async def close(self) -> None:
         """Nobody's verdict moves it any more."""
+        self._rules = None
+        if self._subscription is not None:
+            self._transport.unsubscribe(self._subscription)
+            self._subscription = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -100,7 +100,9 @@ class Collector:
 class Directory:
     """Asks ``$SRV`` and remembers the answers for a few seconds."""
 
-    def __init__(self, transport: Transport, mux: ReplyMux, clock: Clock) -> None:
+    def __init__(self, transport: Transport, mux: ReplyMux, clock: Clock, namespace: str = "default") -> None:
+        #: Whose declarations count: a service of this name in another namespace is another service.
+        self._namespace = namespace
         self._transport = transport
         self._mux = mux
         self._clock = clock
@@ -127,7 +129,7 @@ class Directory:
         finally:
             del self._asking[service]
             asked.set()
-        facts = _facts([payload for _, payload in replies], service)
+        facts = _facts([payload for _, payload in replies], service, self._namespace)
         if len(self._cache) >= _MAX_CACHED:
             self._cache.pop(next(iter(self._cache)))
         now = self._clock.monotonic()
@@ -164,7 +166,7 @@ def _may_be_called(subject: str) -> bool:
     return not subject.startswith(_NOT_FOREIGN) and "*" not in subject and ">" not in subject
 
 
-def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
+def _facts(documents: list[bytes], service: str, own: str) -> ServiceFacts | None:
     namespaces: set[str] = set()
     endpoints: dict[str, str] = {}
     timeouts: dict[str, float] = {}
@@ -185,6 +187,8 @@ def _facts(documents: list[bytes], service: str) -> ServiceFacts | None:
             if namespace is None:
                 if _may_be_called(endpoint.subject):
                     endpoints.setdefault(endpoint.name, endpoint.subject)
+                continue
+            if namespace != own:
                 continue
             if (declared := _timeout_s(endpoint.metadata.get("mesh.timeout_ms", ""))) is not None:
                 timeouts[endpoint.name] = declared

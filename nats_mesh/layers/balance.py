@@ -124,6 +124,8 @@ class Group:
             current[each.id] = member
         for gone in self.members.keys() - current.keys():
             self.ejector.forget(gone)
+            if self.on_return is not None:  # what was said of it is taken back
+                self.on_return(gone)
             self._absent.pop(gone, None)
         self.members = current
 
@@ -178,19 +180,27 @@ class Way:
         load = h.load_field(headers) if headers else None
         if load is not None:
             member.said(now, *load)
-        if failed is None:
-            member.ended(now, took_s, True)
-            ejector.success(member.id, now)
-            return
-        member.ended(now, took_s, False)
-        if isinstance(failed, NoInstancesError):
+        verdict = False if failed is None else is_failure(failed)
+        if isinstance(failed, NoInstancesError) or (
+            failed is not None and failed.refused is Refused.DRAINING
+        ):
+            member.ended(now, took_s, None)
             group.absent(member, now)
         elif silent:
+            member.ended(now, took_s, False)
             group.judged(ejector.silence(member.id, now, took_s), now)
-        elif failed.refused is Refused.DRAINING:
-            group.absent(member, now)
-        elif is_failure(failed):
+        elif verdict is None:
+            member.ended(now, took_s, None)
+        elif verdict:
+            member.ended(now, took_s, False)
             group.judged(ejector.failure(member.id, now), now)
+        else:  # an answer, be it an application's no
+            member.ended(now, took_s, True)
+            ejector.success(member.id, now)
+
+    def outrun(self, now: float, waited_s: float) -> None:
+        """A hedge was answered first: this instance takes at least so long."""
+        self.member.ended(now, waited_s, True)
 
     def dropped(self, now: float) -> None:
         """The attempt was broken off from this side: it says nothing of the instance."""

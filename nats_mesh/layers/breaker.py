@@ -16,8 +16,6 @@ from nats_mesh.errors import (
     CircuitOpenError,
     DisconnectedError,
     Executed,
-    NoInstancesError,
-    OverloadedError,
     Refused,
     Status,
 )
@@ -43,11 +41,11 @@ def is_failure(error: CallError) -> bool | None:
     Statuses from 500 on do. What never reached an instance (no responders, the bus away, this client full, a
     breaker) and what an instance refused for reasons of its own say nothing.
     """
-    if isinstance(error, NoInstancesError | DisconnectedError | CircuitOpenError):
+    if error.executed is Executed.NO and error.refused is None and not error.fault:
+        return None  # it never got there
+    if isinstance(error, DisconnectedError) or error.status is Status.UNIMPLEMENTED:
         return None
-    if (error.refused is not None and error.refused in _NO_VERDICT) or error.status is Status.UNIMPLEMENTED:
-        return None
-    if isinstance(error, OverloadedError) and error.executed is Executed.NO:
+    if error.refused is not None and error.refused in _NO_VERDICT:
         return None
     return error.status.code >= 500
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,11 +12,15 @@ from nats_mesh import (
     ApplicationError,
     CallError,
     CircuitOpenError,
+    ConfigError,
     Context,
     DeadlineExceededError,
     Executed,
+    Next,
     NoInstancesError,
     OverloadedError,
+    Reply,
+    Request,
     Service,
     Status,
 )
@@ -338,3 +343,53 @@ async def test_a_target_that_no_change_concerns_keeps_its_layers(bus: Bus, tmp_p
     assert all(
         now is then for now, then in zip((target.rules, target.circuit, target.retries), layers, strict=True)
     )
+
+
+async def test_what_may_have_run_is_never_said_not_to_have(bus: Bus) -> None:
+    """The first attempt reached a handler, the second nobody: the call may have run, whatever its last attempt says."""
+    flaky = Flaky()
+    flaky.hang_first = 100
+    await bus.serve(flaky.service)
+    caller = await bus.caller("cart")
+    errors: list[CallError] = []
+
+    async def call() -> None:
+        try:
+            await caller.call("flaky.read", idempotent=True, timeout=0.4)
+        except CallError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await eventually(lambda: len(flaky.attempts) == 2)
+        await caller.client.close()
+    assert [(error.executed, error.attempts) for error in errors] == [(Executed.MAYBE, 2)]
+
+
+async def test_what_was_never_sent_is_no_failure_of_anybody(bus: Bus, tmp_path: Path) -> None:
+    """An interceptor that eats all the time opens no circuit: nothing has reached the endpoint."""
+    flaky = Flaky()
+    await bus.serve(flaky.service)
+
+    async def slow(request: Request, proceed: Next) -> Reply[Any]:
+        await anyio.sleep(max(0.0, request.deadline - caller._clock.monotonic()) + 0.001)
+        return await proceed(request)
+
+    caller = await bus.caller("cart", policies=policies(tmp_path, BREAKER), interceptors=(slow,))
+    for _ in range(6):
+        with pytest.raises(DeadlineExceededError):
+            await caller.call("flaky.read", timeout=0.002)
+    circuit = caller.client._targets["flaky.read"].circuit
+    assert circuit is not None
+    assert circuit.breaker.closed
+    assert flaky.attempts == []
+
+
+@pytest.mark.parametrize("idempotent", ["no", 1, "yes"])
+async def test_idempotent_is_yes_or_no(bus: Bus, idempotent: Any) -> None:
+    """A word that is neither is refused, and nothing is sent."""
+    flaky = Flaky()
+    await bus.serve(flaky.service)
+    with pytest.raises(ConfigError, match="idempotent must be True, False or None"):
+        await bus.mesh.call("flaky.write", idempotent=idempotent)
+    assert flaky.attempts == []
