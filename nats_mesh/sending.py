@@ -189,6 +189,7 @@ class Sender:
                     if isinstance(failed, NoInstancesError):
                         # It has just gone, and presence does not know yet: whoever else serves this takes the call.
                         group = way = None
+                        tried -= 1
                         continue
                     way = None
                 elif isinstance(failed, NoInstancesError) and known.mesh and not foreign:
@@ -199,6 +200,7 @@ class Sender:
                         now = self._now()
                     else:
                         now = self._now()
+                        tried -= 1  # the same attempt, where it is served
                         continue
                 await self._before_another(retries, request, failed, now)
                 now = self._now()

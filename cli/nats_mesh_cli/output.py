@@ -134,7 +134,16 @@ def dump(value: Any, fmt: Format, *, pretty: bool = False) -> str:
         import yaml
 
         # Through JSON, so that YAML shows the same plain types (and no object can reach the dumper).
-        text: str = yaml.safe_dump(json.loads(dump(value, Format.JSONL)), sort_keys=False, allow_unicode=True)
+        class Dumper(yaml.SafeDumper):
+            """Line ends of Unicode are escaped: bare ones would be folded into blanks when they are read."""
+
+        def text_of(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+            style = '"' if any(end in text for end in "\x85\u2028\u2029\ufeff") else None
+            return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+        Dumper.add_representer(str, text_of)
+        plain = json.loads(dump(value, Format.JSONL))
+        text: str = yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True)
         return text.removesuffix("\n").removesuffix("\n...")
     import msgspec
 

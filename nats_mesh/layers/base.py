@@ -2,7 +2,9 @@
 
 On the instance's side most layers are *gates*: they look at an arriving call, before anything is
 decoded and before a task exists, and let it in or say why not. What must run around the handler is an
-interceptor (:class:`nats_mesh.model.Interceptor`). On the caller's side every layer is an interceptor.
+interceptor (:class:`nats_mesh.model.Interceptor`). On the caller's side a layer is an object that a target has or
+has not (``layers/breaker.py``, ``retry.py``, ``balance.py``), asked in :mod:`nats_mesh.sending`; users add
+interceptors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Plain asyncio, in this one place, because it stands on the path of every call.
 
 Measured on the data path: an anyio cancel scope or ``asyncio.wait_for`` per call costs several
-microseconds each, one ``call_later`` and one future less than one; so a call has exactly one future
-and one timer, and an instance one task per request. Everything else in the package uses anyio.
+microseconds each, one future less than one; so an attempt has one future, all attempts of a connection share
+one timer, and an instance makes a task only for a handler that waits. Everything else in the package uses anyio.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nats_mesh_cli.errors import CliError
@@ -69,6 +69,7 @@ def test_jsonl_is_one_object_a_line(records: list[Any]) -> None:
 
 
 @given(values)
+@example({"\x85": None, "\u2028a": ["\u2029", "\x85 b"]})
 def test_yaml_says_what_json_says(value: Any) -> None:
     """YAML shows the same value."""
     assert yaml.safe_load(dump(value, Format.YAML)) == json.loads(dump(value, Format.JSON))

@@ -16,6 +16,7 @@ import pytest
 
 from nats_mesh import CallError, DeadlineExceededError, DisconnectedError, Executed, Mesh, Service
 from nats_mesh.instance import Instance
+from nats_mesh.policy import PolicySet, parse
 from nats_mesh.settings import Settings
 from nats_mesh.testing.proxy import TcpProxy
 from nats_mesh.testing.server import NatsServer
@@ -59,6 +60,14 @@ def echo_service(ledger: list[int], name: str = "work") -> Service:
     return service
 
 
+_NO_BREAKER = """
+apiVersion: mesh/v1
+kind: Destination
+metadata: {name: no-breaker}
+spec: {breaker: off}
+"""
+
+
 @asynccontextmanager
 async def meshed(
     url_of_caller: str, url_of_instance: str, namespace: str, connector: Connector = connect
@@ -69,7 +78,8 @@ async def meshed(
     ours = Settings(servers=(url_of_caller,), namespace=namespace)
     async with (
         Instance(echo_service(ledger), settings=theirs, connector=connector) as instance,
-        Mesh("web", settings=ours, connector=connector) as mesh,
+        # No breaker: it would end after some failures what these tests go on with.
+        Mesh("web", settings=ours, connector=connector, policies=PolicySet.of(parse(_NO_BREAKER))) as mesh,
     ):
         yield mesh, instance, ledger
 

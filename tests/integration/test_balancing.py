@@ -81,7 +81,9 @@ async def test_round_robin(bus: Bus, tmp_path: Path) -> None:
     assert abs(found[ids[0]] - found[ids[1]]) <= 1
 
 
-@pytest.mark.parametrize("balancer", ["round_robin", "random", "least_request", "peak_ewma"])
+@pytest.mark.parametrize(
+    "balancer", ["round_robin", "random", "least_request", "{name: peak_ewma, ewmaDecay: 1ms}"]
+)
 async def test_everybody_gets_calls(bus: Bus, tmp_path: Path, balancer: str) -> None:
     """Four instances: each of them answers, whoever chooses."""
     fleet = Fleet()
