@@ -329,7 +329,7 @@ class Client:
             value,
             headers=partial(h.user_headers, headers),
             instance=instance,
-            attempts=request.attempt,
+            attempts=request.sent,
             duration_s=self._now() - start,
         )
 

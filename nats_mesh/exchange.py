@@ -163,14 +163,16 @@ def request_block(
     rng: random.Random,
 ) -> bytes:
     """The header block of one attempt: time left, our clock, trace, baggage, and the user's own headers."""
-    trace_id, flags = _trace(request, parent, rng)
-    headers = request.headers
+    pairs = request.headers.pairs()
+    names = [name.lower() for name, _ in pairs]
+    explicit = pairs[names.index("traceparent")][1] if "traceparent" in names else None
+    trace_id, flags = _trace(explicit, parent, rng)
     extra = ""
     priority = request.priority
     if parent is not None:
-        if (baggage := parent.baggage_header()) and "baggage" not in headers:
+        if (baggage := parent.baggage_header()) and "baggage" not in names:
             extra = f"baggage: {baggage}\r\n"
-        if parent.tracestate and "tracestate" not in headers and "traceparent" not in headers:
+        if parent.tracestate and "tracestate" not in names and explicit is None:
             extra += f"tracestate: {CONTROL.sub(' ', parent.tracestate)}\r\n"
         if priority is None and parent.priority != "default":
             priority = parent.priority
@@ -182,10 +184,9 @@ def request_block(
         if not isinstance(priority, str) or priority not in PRIORITIES:
             raise ConfigError(f"priority {priority!r}: use one of {', '.join(sorted(PRIORITIES))}")
         extra += f"Mesh-Priority: {priority}\r\n"
-    if codec is not JSON and (codec is not RAW or "content-type" not in headers):
+    if codec is not JSON and (codec is not RAW or "content-type" not in names):
         extra += f"content-type: {codec.content_type}\r\n"
-    for name, value in headers.pairs():
-        lower = name.lower()
+    for (name, value), lower in zip(pairs, names, strict=True):
         if lower == "content-type":
             if codec is RAW:  # bytes may be anything; what the mesh encoded is what the mesh says
                 extra += f"content-type: {value}\r\n"
@@ -197,9 +198,8 @@ def request_block(
     ).encode()
 
 
-def _trace(request: Request, parent: Context | None, rng: random.Random) -> tuple[str, str]:
+def _trace(explicit: str | None, parent: Context | None, rng: random.Random) -> tuple[str, str]:
     """The trace to continue: a header the user gave, the call this one is made from, or a new one."""
-    explicit = request.headers.get("traceparent") if request.headers else None
     known = parse_traceparent(explicit) if explicit is not None else None
     if known is None and parent is not None:
         known = parse_traceparent(format_traceparent(parent.trace))  # a handler may have set anything there
@@ -245,7 +245,8 @@ class UsualReply(NamedTuple):
 
 
 class UsualReplies:
-    """Header blocks that were read once: an instance sends the same one with every usual reply.
+    """Header blocks that were read once: an instance sends the same one with every usual reply, but for the line at
+    its end that says how busy it is.
 
     Bounded; what says anything beyond :class:`UsualReply` is never kept.
     """
@@ -257,20 +258,29 @@ class UsualReplies:
         self._limit = limit
 
     def learn(self, block: bytes) -> None:
-        """Keep ``block`` if it is a usual one."""
+        """Keep ``block`` if it is a usual one, without what it says of the instance's load."""
         found = _USUAL.fullmatch(block)
         if found is None:
             return
-        codec = JSON if found[2] is None else by_content_type(found[2])
-        if codec is not None and (found[2] is None) == (codec is JSON):
+        codec = JSON if found[3] is None else by_content_type(found[3])
+        if codec is not None and (found[3] is None) == (codec is JSON):
             if len(self.known) >= self._limit:
                 del self.known[next(iter(self.known))]
-            self.known[block] = UsualReply(found[1].decode(), codec)
+            self.known[found[1] + h.END] = UsualReply(found[2].decode(), codec)
+
+    def of_busy(self, block: bytes) -> UsualReply | None:
+        """What ``block`` says beside ``Mesh-Load`` in its last line; ``None`` where it was never read, or has none."""
+        at = block.rfind(h.LOAD)
+        if at < 0 or block.find(h.END, at + 2) != len(block) - 4:
+            return None
+        return self.known.get(block[:at] + _END_OF_BLOCK)
 
 
 _USUAL = re.compile(
-    rb"NATS/1\.0\r\nMesh-Instance: ([A-Za-z0-9_-]{1,63})\r\n(?:content-type: ([a-z/-]{1,64})\r\n)?\r\n"
+    rb"(NATS/1\.0\r\nMesh-Instance: ([A-Za-z0-9_-]{1,63})\r\n(?:content-type: ([a-z/-]{1,64})\r\n)?)"
+    rb"(?:Mesh-Load: [0-9/]{1,31}\r\n)?\r\n"
 )
+_END_OF_BLOCK = b"\r\n\r\n"
 
 
 def decode_value(headers: bytes, body: bytes, returns: Any) -> Any:

@@ -74,6 +74,11 @@ def check_name(kind: str, value: object, *, reserved: bool = False) -> str:
     return value
 
 
+#: Names that were found good and have nothing special: with them, printable ASCII needs no further look.
+_plain_names: set[str] = set()
+_MAX_PLAIN_NAMES = 1024
+
+
 class Headers(MutableMapping[str, Any]):
     """Message headers: names compare without regard to case, every value of a repeated name is kept.
 
@@ -110,7 +115,16 @@ class Headers(MutableMapping[str, Any]):
 
     def add(self, name: str, value: Any) -> None:
         """Append one value; what the name already holds stays."""
+        # The plainest first: each of these is one step in C.
+        known = type(name) is str and name in _plain_names
+        if known and type(value) is str and value.isascii() and value.isprintable():
+            self._items.append((name, value))
+            return
         self._items.append((_check_header_name(name), _wire_value(name, value)))
+        if not (is_reserved_header(name) or name.lower().endswith("-bin")):
+            if len(_plain_names) >= _MAX_PLAIN_NAMES:
+                _plain_names.clear()
+            _plain_names.add(name)
 
     def get_all(self, name: str) -> list[Any]:
         """Every value of ``name``, in the order of the wire; empty where there is none."""
@@ -161,7 +175,7 @@ class OwnHeaders(Headers):
     __slots__ = ()
 
     def add(self, name: str, value: Any) -> None:
-        super().add(_not_reserved(name), value)
+        super().add(name if type(name) is str and name in _plain_names else _not_reserved(name), value)
 
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(_not_reserved(name), value)
@@ -283,6 +297,8 @@ class Request(msgspec.Struct, eq=False):
     state: dict[str, Any] | None = None
     #: The client's own: what it found out about the target, on its way around the interceptors.
     resolved: Any = None
+    #: The client's own: how many attempts were sent in the end, hedges among them.
+    sent: int = 0
 
     def __repr__(self) -> str:
         target = ".".join(part for part in (self.service, self.endpoint) if part)

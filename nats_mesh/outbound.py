@@ -12,7 +12,7 @@ from typing import TypeVar
 from nats_mesh.core.budget import RetryBudget
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
 from nats_mesh.core.hedge import Hedger
-from nats_mesh.core.rules import BalancerRules, BudgetRules, EjectionRules
+from nats_mesh.core.rules import BalancerRules, BudgetRules, EjectionRules, RetryRules
 from nats_mesh.discovery.fleets import FleetDirectory
 from nats_mesh.exchange import Target
 from nats_mesh.layers.balance import Balance, Group, Keys
@@ -80,8 +80,7 @@ class Outbound:
             target.rules = rules
             target.circuit = self._circuit(target, rules)
             if before is None or before.retry != rules.retry:
-                budget = self._budget(target.service, rules.retry.budget)
-                target.retries = Retries(rules.retry, budget, self._chance, target.label, self._tell)
+                target.retries = self._retries(target, rules.retry)
             if before is None or (before.balancer, before.ejection) != (rules.balancer, rules.ejection):
                 target.group = self._balance(target, rules)
             if before is None or before.hedge != rules.hedge:
@@ -111,6 +110,13 @@ class Outbound:
         )
         _keep(self._circuits, key, (rules, made))
         return made
+
+    def _retries(self, target: Target, rules: RetryRules) -> Retries | None:
+        """``None`` where there is one attempt, with all the time of its call."""
+        if rules.attempts == 1 and rules.per_try_timeout_s is None:
+            return None
+        budget = self._budget(target.service, rules.budget)
+        return Retries(rules, budget, self._chance, target.label, self._tell)
 
     def _budget(self, service: str, rules: BudgetRules) -> RetryBudget:
         key = (service, rules)

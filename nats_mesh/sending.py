@@ -40,7 +40,7 @@ from nats_mesh.layers.retry import Retries
 from nats_mesh.model import Request
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import Codec
-from nats_mesh.wire.loop import CancelledError, Deadline, Future, future_maker
+from nats_mesh.wire.loop import CancelledError, Deadline, Waiter, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import decode_error, is_error
 from nats_mesh.wire.transport import Transport
@@ -83,6 +83,7 @@ class Sender:
         mux, transport = self._mux, self._transport
         send = transport.send
         series, circuit, retries, group = known.series, known.circuit, known.retries, known.group
+        hedger = known.hedger
         series.in_flight += 1
         status = _UNKNOWN
         tried = 0
@@ -95,9 +96,10 @@ class Sender:
                 retries.budget.deposit(now)
             while True:
                 permit = number = 0
-                silent = False
+                race: Race | None = None
+                silent = judged = False
                 headers = b""
-                sent = now
+                sent = sent_to_way = now
                 until = request.deadline
                 failed: CallError
                 try:
@@ -105,7 +107,7 @@ class Sender:
                         permit = circuit.enter(now)
                     if not transport.ready:
                         await self._become_ready(until)
-                        sent = now = self._now()
+                        sent = sent_to_way = now = self._now()
                     remaining = until - now
                     if remaining <= 0:
                         raise DeadlineExceededError(
@@ -144,35 +146,55 @@ class Sender:
                     finally:
                         if alone:
                             transport.uncork()
-                    if known.hedger is not None and request.idempotent and not foreign:
-                        race = Race(self, known, request, parent, codec, payload, until)
-                        race.add(future, number, way, now)
-                        number, way = 0, None  # it forgets, cancels and judges its ways by itself
-                        headers, body, way, sent_to_way = await race.run()
-                    else:
-                        headers, body = await future
-                        sent_to_way = sent
+                    if hedger is not None and request.idempotent and not foreign:
+                        hedger.called(now)
+                        delay_s = hedger.delay_s(now)
+                        if delay_s is not None:
+                            race = Race(
+                                self, hedger, known, request, parent, codec, payload, until, future, number, way,
+                                now,
+                            )  # fmt: skip
+                            race.start(delay_s)
+                    headers, body = await future
                     number = 0  # the mux forgets by itself who got a reply
+                    if race is not None:
+                        race.stop()
+                        tried += race.hedges
+                        way, sent_to_way = race.way, race.since
                     answer = self._read(known, request, headers, body)
                     end = self._now()
+                    if hedger is not None and request.idempotent and not foreign:
+                        hedger.answered(end, end - sent)
                     if circuit is not None:
                         transition = circuit.breaker.success(end, permit, end - sent)
                         if transition is not None:
                             circuit.say(transition)
                     if way is not None:
-                        way.answered(end, end - sent_to_way, headers, None, silent=False)
+                        way.succeeded(end, end - sent_to_way, headers)
                     status = _OK
+                    request.sent = tried
                     return answer
                 except CallError as error:
                     failed = error
+                    if race is not None and number:
+                        race.stop()
+                        if race.begun:  # it has forgotten and judged its attempts
+                            number, way, judged = 0, race.way, True
+                            tried += race.hedges
                     if number:
                         mux.forget(known.inbox, number)
                         if error.executed is Executed.NO:
                             tried -= 1  # the bus did not take it
                 except Deadline:
                     silent = True
+                    if race is not None:
+                        race.stop()
                     failed = self._out_of_time(known, number, foreign, start)
                 except BaseException as error:
+                    if race is not None and number:
+                        race.stop()
+                        if race.begun:
+                            number, way = 0, None
                     if number:
                         mux.forget(known.inbox, number)
                         if isinstance(error, CancelledError) and not foreign:
@@ -185,7 +207,8 @@ class Sender:
                     circuit.ended(now, permit, now - sent, is_failure(failed))
                 if way is not None:
                     avoid = way.member.id
-                    way.answered(now, now - sent, headers, failed, silent=silent)
+                    if not judged:
+                        way.failed(now, now - sent_to_way, headers, failed, silent=silent)
                     if isinstance(failed, NoInstancesError):
                         # It has just gone, and presence does not know yet: whoever else serves this takes the call.
                         group = way = None
@@ -291,11 +314,13 @@ class Sender:
         """The instant by which all of this is judged."""
         return self._now()
 
-    def expect(self, known: Target, way: Way | None, until: float) -> tuple[Future, int]:
-        """Wait for the reply to an attempt that is about to be written."""
-        future = self._new_future()
-        subject = known.subject if way is None else way.subject
-        return future, self._mux.expect(known.inbox, subject, future, until)
+    def expect(self, known: Target, way: Way | None, waiter: Waiter, until: float) -> int:
+        """Have ``waiter`` wait for the reply to an attempt that is about to be written."""
+        return self._mux.expect(known.inbox, known.subject if way is None else way.subject, waiter, until)
+
+    def replace(self, known: Target, number: int, waiter: Waiter) -> None:
+        """Have ``waiter`` wait for the reply to an attempt that was written already."""
+        self._mux.replace(known.inbox, number, waiter)
 
     def forget(self, known: Target, number: int) -> None:
         """An attempt that was not sent: no reply to it will come."""
@@ -334,7 +359,7 @@ class Sender:
 
     def _read(self, known: Target, request: Request, headers: bytes, body: bytes) -> tuple[bytes, str, Any]:
         """The reply's header block, who answered, and the value; or the error that the reply is."""
-        usual = self._replies.known.get(headers)
+        usual = self._replies.known.get(headers) or self._replies.of_busy(headers)
         if usual is None:
             return self._read_any(known, request, headers, body)
         try:

@@ -171,19 +171,24 @@ class Way:
         #: What the command that publishes there begins with, up to the number of the reply.
         self.line = line
 
-    def answered(
-        self, now: float, took_s: float, headers: bytes, failed: CallError | None, *, silent: bool
-    ) -> None:
-        """How the attempt ended, and what that says of the instance; ``silent``: nobody answered in its time."""
+    def succeeded(self, now: float, took_s: float, headers: bytes) -> None:
+        """The attempt was answered with a value."""
+        member = self.member
+        load = h.load_field(headers)
+        if load is not None:
+            member.said(now, *load)
+        member.ended(now, took_s, True)
+        self._group.ejector.success(member.id, now)
+
+    def failed(self, now: float, took_s: float, headers: bytes, failed: CallError, *, silent: bool) -> None:
+        """How the attempt failed, and what that says of the instance; ``silent``: nobody answered in its time."""
         group, member = self._group, self.member
         ejector = group.ejector
         load = h.load_field(headers) if headers else None
         if load is not None:
             member.said(now, *load)
-        verdict = False if failed is None else is_failure(failed)
-        if isinstance(failed, NoInstancesError) or (
-            failed is not None and failed.refused is Refused.DRAINING
-        ):
+        verdict = is_failure(failed)
+        if isinstance(failed, NoInstancesError) or failed.refused is Refused.DRAINING:
             member.ended(now, took_s, None)
             group.absent(member, now)
         elif silent:

@@ -37,9 +37,14 @@ class DeadlineGate:
             timeout_s = int(timeout) / 1000.0
             sent_ms: int | None = int(sent)
         else:
+            beginning = h.usual_beginning(call.headers)
             try:
-                timeout_ms = h.int_field(call.headers, h.TIMEOUT_MS)
-                sent_ms = h.int_field(call.headers, h.SENT_MS)
+                if beginning is not None:
+                    timeout_ms: int | None = int(beginning[1])
+                    sent_ms = int(beginning[2])
+                else:
+                    timeout_ms = h.int_field(call.headers, h.TIMEOUT_MS)
+                    sent_ms = h.int_field(call.headers, h.SENT_MS)
                 attempt = h.int_field(call.headers, h.ATTEMPT)
             except ValueError as error:
                 return Refusal(Status.INVALID_ARGUMENT, Refused.INVALID, str(error))

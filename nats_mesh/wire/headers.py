@@ -42,6 +42,7 @@ __all__ = [
     "text",
     "text_field",
     "user_headers",
+    "usual_beginning",
     "usual_request",
 ]
 
@@ -79,6 +80,11 @@ usual_request = re.compile(
     rb"NATS/1\.0\r\nMesh-Timeout-Ms: ([0-9]{1,15})\r\nMesh-Sent-Ms: ([0-9]{1,15})\r\n"
     rb"traceparent: [0-9a-f-]{55}\r\n(?:content-type: ([a-z/-]{1,64})\r\n)?\r\n"
 ).fullmatch
+
+#: How the block of a request begins that says more than that, in the order in which callers write it.
+usual_beginning = re.compile(
+    rb"NATS/1\.0\r\nMesh-Timeout-Ms: ([0-9]{1,15})\r\nMesh-Sent-Ms: ([0-9]{1,15})\r\n"
+).match
 
 
 def field(block: bytes, key: bytes) -> bytes | None:
@@ -121,9 +127,12 @@ def int_field(block: bytes, key: bytes) -> int | None:
 
 def load_field(block: bytes) -> tuple[int, int] | None:
     """What ``Mesh-Load`` says: calls in flight, and how many are taken; ``None`` where it is missing or malformed."""
-    value = field(block, LOAD)
-    if value is None:
+    at = block.find(LOAD)
+    if at < 0:
         return None
+    at += len(LOAD)
+    end = block.find(END, at)
+    value = block[at : end if end >= 0 else len(block)].strip()
     in_flight, slash, limit = value.partition(b"/")
     if not (slash and in_flight.isdigit() and limit.isdigit()) or len(value) > 2 * _MAX_INT_DIGITS + 1:
         return None

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -22,10 +22,10 @@ __all__ = [
     "Future",
     "TaskPool",
     "Timer",
+    "Waiter",
     "being_cancelled",
     "busy_threads",
     "call_later",
-    "first_done",
     "future_maker",
     "in_thread",
 ]
@@ -36,6 +36,16 @@ CancelledError = asyncio.CancelledError
 Timer = asyncio.TimerHandle
 #: A wait for the header block and the payload of one reply.
 Future: TypeAlias = "asyncio.Future[tuple[bytes, bytes]]"
+
+
+class Waiter(Protocol):
+    """Who gets the header block and the payload of one reply, or why none comes: a :data:`Future`, or a stand-in."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: tuple[bytes, bytes], /) -> None: ...
+
+    def set_exception(self, error: BaseException, /) -> None: ...
 
 
 class Deadline(Exception):
@@ -151,12 +161,6 @@ async def in_thread(function: Callable[[], T], limiter: anyio.CapacityLimiter) -
 def future_maker() -> Callable[[], Future]:
     """What makes futures of the running loop, looked up once."""
     return asyncio.get_running_loop().create_future
-
-
-async def first_done(futures: Iterable[Future], timeout_s: float | None) -> set[Future]:
-    """Those of ``futures`` that are done once one is; empty where none is after ``timeout_s``."""
-    done, _ = await asyncio.wait(set(futures), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    return done
 
 
 def call_later(delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from nats_mesh.errors import CallError, DisconnectedError, Executed, OverloadedError, PermissionDeniedError
 from nats_mesh.wire.ids import new_secret
-from nats_mesh.wire.loop import Deadline, Future, Timer, call_later
+from nats_mesh.wire.loop import Deadline, Timer, Waiter, call_later
 from nats_mesh.wire.subjects import INBOX
 from nats_mesh.wire.transport import Subscription, Transport
 
@@ -52,7 +52,7 @@ class ReplyMux:
         self._prefix = f"{INBOX}{transport.name}.{transport.connection}."
         self._now = now
         #: By reply subject: the future, the subject that the request was published on, and when the wait ends.
-        self.calls: dict[str, tuple[Future, str, float]] = {}
+        self.calls: dict[str, tuple[Waiter, str, float]] = {}
         #: When to look for waits that have ended: never later than the first of them does.
         self._look_at = math.inf
         self._timer: Timer | None = None
@@ -78,7 +78,7 @@ class ReplyMux:
             inbox = self._inboxes[destination] = f"{self._prefix}{new_secret()}."
         return inbox
 
-    def expect(self, inbox: str, subject: str, future: Future, deadline: float) -> int:
+    def expect(self, inbox: str, subject: str, future: Waiter, deadline: float) -> int:
         """Wait for the reply to a request on ``subject``; it goes to ``inbox`` and the number that this returns.
 
         ``future`` gets the first reply, or why none will come.
@@ -108,7 +108,7 @@ class ReplyMux:
         self._timer = None
         self._look_at = first = math.inf
         start = self._now()
-        for future, _, deadline in self.calls.values():
+        for future, _, deadline in list(self.calls.values()):  # some forget others when their time is up
             if deadline > start + _EARLY_S:
                 first = min(first, deadline)
             elif not future.done():
@@ -116,6 +116,11 @@ class ReplyMux:
         if first < math.inf:
             # Of a large table every look takes a while; it is never more than a small share of the time.
             self._look(max(first, start + _SHARE * (self._now() - start)))
+
+    def replace(self, inbox: str, number: int, future: Waiter) -> None:
+        """From now on ``future`` gets the reply to a request of :meth:`expect`, in the place of who waited for it."""
+        _, subject, deadline = self.calls[f"{inbox}{number}"]
+        self.calls[f"{inbox}{number}"] = (future, subject, deadline)
 
     def forget(self, inbox: str, number: int) -> None:
         """Nobody waits for a request of :meth:`expect` any more; a reply that still comes is counted as late."""
@@ -176,7 +181,7 @@ class ReplyMux:
         """A publish was refused: whoever published there learns it instead of timing out."""
         if operation != "publish":
             return
-        for future, published, _ in self.calls.values():
+        for future, published, _ in list(self.calls.values()):
             if published == subject and not future.done():
                 future.set_exception(self._denied(subject))
         for sink in list(self._sinks.values()):

@@ -12,12 +12,19 @@ from typing import Any
 import msgspec
 
 from nats_mesh import Context, Mesh, Next, Reply, Request, Service
+from nats_mesh.policy import PolicySet, parse
 from tests.bench.echo import TIMEOUT_S, Echo
 
 __all__ = ["LAYERS", "Layer", "Text"]
 
 #: More than the largest cell has in flight, so that none measures refusals.
 _ROOM = 1024
+_DESTINATION = """
+apiVersion: mesh/v1
+kind: Destination
+metadata: {{name: bench}}
+spec: {{target: {{service: bench}}, {}}}
+"""
 _TRACEPARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 
 
@@ -58,6 +65,12 @@ def _bytes(address: str) -> Service:
 
 def _mesh(address: str) -> Mesh:
     return Mesh("bench-caller", servers=address)
+
+
+def _mesh_under(spec: str, **options: Any) -> Callable[[str], Mesh]:
+    """A caller whose calls follow a `Destination` with ``spec``."""
+    policies = PolicySet.of(parse(_DESTINATION.format(spec)))
+    return lambda address: Mesh("bench-caller", servers=address, policies=policies, **options)
 
 
 def _body(size: int, empty: bytes) -> str:
@@ -191,12 +204,52 @@ LAYERS: dict[str, Layer] = {
             title="an interceptor around the call",
             mesh=lambda address: Mesh("bench-caller", servers=address, interceptors=(_pass,)),
         ),
+        Layer(
+            name="no-breaker",
+            title="without the breaker, which is on by default",
+            mesh=_mesh_under("breaker: off"),
+        ),
+        Layer(
+            name="no-retry",
+            title="without retries and their budget, which are on by default",
+            mesh=_mesh_under("retry: {attempts: 1}"),
+        ),
+        Layer(
+            name="slow-calls",
+            title="a breaker that judges slow calls, too",
+            mesh=_mesh_under("breaker: {slowCall: 1s}"),
+        ),
+        Layer(
+            name="idempotent",
+            title="a call that may be tried again (half of its time for the first attempt)",
+            mesh=_mesh_under("idempotent: true"),
+        ),
+        Layer(
+            name="round-robin",
+            title="an instance chosen by round_robin, with ejection",
+            mesh=_mesh_under("balancer: round_robin"),
+        ),
+        Layer(
+            name="least-request",
+            title="an instance chosen by least_request, with ejection",
+            mesh=_mesh_under("balancer: least_request"),
+        ),
+        Layer(
+            name="peak-ewma",
+            title="an instance chosen by peak_ewma, with ejection",
+            mesh=_mesh_under("balancer: peak_ewma"),
+        ),
+        Layer(
+            name="hedge",
+            title="hedging, of answers that take over 100 ms (none does)",
+            mesh=_mesh_under("idempotent: true, hedge: {delay: 100ms, maxRatio: 1%}"),
+        ),
         Layer(name="observed", title="statistics on the bus, because somebody listens", observed=True),
         Layer(
             name="everything",
-            title="typed JSON, trace, idempotency key, interceptors, observed: all of it",
+            title="typed JSON, least_request, trace, idempotency key, interceptors, observed: all of it",
             service=lambda address: _service(address, Text, (_pass,), timeout=2.0, duplicates="local"),
-            mesh=lambda address: Mesh("bench-caller", servers=address, interceptors=(_pass,)),
+            mesh=_mesh_under("balancer: least_request", interceptors=(_pass,)),
             echo=_everything,
             observed=True,
         ),

@@ -399,12 +399,15 @@ async def test_the_engine_does_what_is_told(text: str, declared: bool) -> None:
         document = described(text, "orders.place", mesh_info() if declared else quiet_info())
         told = {each["layer"]: each["present"] for each in document["layers"]["outbound"]}
         idempotent = bool(target.usual.idempotent)
-        assert target.retries is not None
-        assert told["retry"] == (target.retries.rules.attempts > 1)
+        retries = target.retries
+        assert told["retry"] == (retries is not None and retries.rules.attempts > 1)
         assert told["breaker"] == (target.circuit is not None)
         assert told["balance"] == (target.group is not None)
         assert told["hedge"] == (target.hedger is not None and idempotent)
-        bounded = target.retries.time_for(1, target.timeout_s, idempotent=idempotent) < target.timeout_s
+        bounded = (
+            retries is not None
+            and retries.time_for(1, target.timeout_s, idempotent=idempotent) < target.timeout_s
+        )
         assert told["attempt-timeout"] == bounded
         assert document["options"]["timeout_s"]["value"] == target.timeout_s
         assert document["options"]["idempotent"]["value"] == idempotent

@@ -239,6 +239,16 @@ def counting_service(ran: Counter[str]) -> Service:
         ran["suspend"] += 1
         return value
 
+    @service.endpoint()
+    async def chosen(value: Echo) -> Echo:
+        ran["chosen"] += 1
+        return value
+
+    @service.endpoint()
+    async def hedged(value: Echo) -> Echo:
+        ran["hedged"] += 1
+        return value
+
     return service
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_mesh.errors import CodecError
+from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.exchange import (
     UsualReplies,
     decode_value,
@@ -21,7 +22,7 @@ from nats_mesh.exchange import (
     reply_decoder,
     request_block,
 )
-from nats_mesh.model import NO_HEADERS, Request
+from nats_mesh.model import NO_HEADERS, Headers, OwnHeaders, Request
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import CODECS, JSON, MSGPACK, RAW, Codec
 
@@ -102,6 +103,83 @@ def test_any_other_reply_is_read_with_care_each_time(block: bytes) -> None:
     replies = UsualReplies()
     replies.learn(block)
     assert replies.known == {}
+
+
+BUSY = b"NATS/1.0\r\nMesh-Instance: i-1\r\nMesh-Load: 3/64\r\n\r\n"
+
+
+@pytest.mark.parametrize("first", [BUSY, b"NATS/1.0\r\nMesh-Instance: i-1\r\n\r\n"])
+def test_a_reply_that_tells_its_load_is_known_by_what_else_it_says(first: bytes) -> None:
+    """Whatever the load is, the rest of the block was read once; with or without a load."""
+    replies = UsualReplies()
+    replies.learn(first)
+    for load in (b"0/1", b"17/64", b"", b"nonsense"):
+        found = replies.of_busy(b"NATS/1.0\r\nMesh-Instance: i-1\r\nMesh-Load: " + load + b"\r\n\r\n")
+        assert found is not None
+        assert found.instance == "i-1"
+    assert len(replies.known) == 1
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-2\r\nMesh-Load: 3/64\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\nMesh-Load: 3/64\r\nMesh-Status: INTERNAL\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\nMesh-Status: INTERNAL\r\nMesh-Load: 3/64\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\nMesh-Load: 3/64\r\nx: 1\r\n\r\n",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\nMesh-Load: 3/64\nMesh-Status: INTERNAL",
+        b"NATS/1.0\r\nMesh-Instance: i-1\r\nMesh-Load: 3/64\r\n",
+        b"\r\nMesh-Load: 3/64\r\n\r\n",
+    ],
+)
+def test_what_says_more_than_its_load_is_read_with_care(block: bytes) -> None:
+    """A line before or after it that is no part of a usual reply."""
+    replies = UsualReplies()
+    replies.learn(BUSY)
+    assert replies.of_busy(block) is None
+
+
+_NUMBERS = st.sampled_from(
+    [b"", b" ", b"-", b"0", b"17", b"007", b"999999999999999", b"1234567890123456", b"1 7"]
+)
+
+
+@given(timeout=_NUMBERS, sent=_NUMBERS, rest=st.sampled_from([b"", b"Mesh-Timeout-Ms: 9\r\n", b"x: 1\r\n"]))
+def test_the_beginning_of_a_request_says_what_the_fields_say(
+    timeout: bytes, sent: bytes, rest: bytes
+) -> None:
+    """Where the short way reads the two times the careful way reads the same."""
+    block = b"NATS/1.0\r\nMesh-Timeout-Ms: %b\r\nMesh-Sent-Ms: %b\r\n%b\r\n" % (timeout, sent, rest)
+    found = h.usual_beginning(block)
+    if found is not None:
+        assert int(found[1]) == h.int_field(block, h.TIMEOUT_MS)
+        assert int(found[2]) == h.int_field(block, h.SENT_MS)
+
+
+@pytest.mark.parametrize("name", ["X-A", "x-bin", "Mesh-X", "nats-y", "a b", "", 3, None, ["x"]])
+@pytest.mark.parametrize(
+    "value", ["plain", "ünï", "a\tb", "a\x00b", "a\r\nb", "", "\ud800", b"x", 3, True, None]
+)
+@pytest.mark.parametrize("kind", [Headers, OwnHeaders])
+def test_a_header_that_was_found_good_is_judged_the_same_the_second_time(
+    kind: type[Headers], name: Any, value: Any
+) -> None:
+    """What the short way for known names lets through is what the careful way does."""
+
+    def outcome() -> tuple[str, Any]:
+        headers = kind()
+        try:
+            headers.add(name, value)
+        except ConfigError as error:
+            return "refused", str(error)
+        return "taken", headers.pairs()
+
+    first = outcome()
+    with contextlib.suppress(ConfigError):
+        kind().add(name, "good")  # from now on the name is known, if it is a good one
+    assert outcome() == first
 
 
 def test_known_replies_are_bounded() -> None:

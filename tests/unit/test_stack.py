@@ -144,7 +144,7 @@ def test_a_hedge_stands_above_the_balancer_and_below_the_retries() -> None:
         async with MemoryMesh(service()) as mesh, client(mesh) as caller:
             target = with_picks(caller, "shop.nap", picks)
             reply = await caller.request("shop.nap", 0.5)
-            assert (reply.value, reply.attempts, target.hedges) == ("done", 1, 1)
+            assert (reply.value, reply.attempts, target.hedges) == ("done", 2, 1)
             assert target.retries is not None
             assert target.retries.made == 0
 
