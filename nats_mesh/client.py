@@ -120,9 +120,10 @@ class Client:
     def _known(self, target: Any) -> Target:
         """What is known of a target; :class:`ConfigError` where it is none."""
         try:
-            return self._targets.get(target) or self._resolve(target)
+            known = self._targets.get(target)
         except TypeError:  # it has no hash, so it is neither a name nor a function
             raise ConfigError(f"target {target!r:.80}: say 'service.endpoint' or 'nats://subject'") from None
+        return known or self._resolve(target)
 
     def _resolve(self, target: Any) -> Target:
         if isinstance(target, str):
@@ -148,7 +149,7 @@ class Client:
         )
         self.outbound.compose(resolved)
         if len(self._targets) >= _MAX_TARGETS:
-            self._targets.pop(next(iter(self._targets)))
+            self.outbound.forget(self._targets.pop(next(iter(self._targets))))
         self._targets[target] = resolved
         return resolved
 
@@ -341,7 +342,11 @@ class Client:
     async def _learn(self, known: Target) -> None:
         found = await self.directory.find(known.service, timeout_s=2.0)
         if found is not None:  # who does not answer takes nothing back
-            known.declared = Declared(found.timeout_s(known.endpoint), found.idempotent(known.endpoint))
+            known.declared = Declared(
+                found.timeout_s(known.endpoint),
+                found.idempotent(known.endpoint),
+                found.keyed(known.endpoint),
+            )
             self.outbound.settle(known)
 
     def apply(self, policies: PolicySet) -> None:

@@ -10,6 +10,7 @@ from nats_mesh.discovery.peers import Peers
 from nats_mesh.handling import Served
 from nats_mesh.seats import Seats
 from nats_mesh.telemetry.events import Events
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.wire.loop import Timer, call_later
 
 __all__ = ["Crediting"]
@@ -87,11 +88,14 @@ class Crediting:
             self._report()
         if seat is Seat.LEFT:
             self._events.emit(
-                "queue.left", self._service, f"it is full, and {others} others have room", others=others
+                EventKind.QUEUE_LEFT,
+                self._service,
+                f"it is full, and {others} others have room",
+                others=others,
             )
         elif before is Seat.LEFT:
             why = "it has room again" if seat is Seat.OPEN or others else "no other instance has room"
-            self._events.emit("queue.back", self._service, why, others=others)
+            self._events.emit(EventKind.QUEUE_BACK, self._service, why, others=others)
 
     def _cancel(self) -> None:
         for timer in (self._timer, self._soon):

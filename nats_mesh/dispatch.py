@@ -12,7 +12,6 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 from nats_mesh.client import Client
@@ -22,6 +21,7 @@ from nats_mesh.core.age import AgeGauge
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
 from nats_mesh.core.fault import Faults
 from nats_mesh.core.rules import ConcurrencyRules
+from nats_mesh.core.seldom import worth_saying
 from nats_mesh.endpoint import Endpoint
 from nats_mesh.errors import ApplicationError, CallError, DeadlineExceededError, Refused, Status
 from nats_mesh.handling import Served, UndecodableError, decode_body
@@ -164,7 +164,8 @@ class Dispatcher:
         changed: dict[str, tuple[int, int]] = {}
         for name, served in self.served.items():
             rules, slots = find(name), served.concurrency
-            limit = served.endpoint.concurrency if rules is None else rules.limit
+            declared = served.endpoint.concurrency
+            limit = declared if rules is None else rules.of(declared)
             if limit != slots.limit:
                 changed[name] = (slots.limit, limit)
                 slots.limit = limit
@@ -228,20 +229,32 @@ class Dispatcher:
         if not reply_allowed(reply, caller, enforced=self._enforced):
             self._drop("forged", subject)
             return
-        for cancelled in payload.decode("ascii", "replace").split("\n", _MAX_CANCELLED)[:_MAX_CANCELLED]:
-            if not self._cancel(cancelled, caller) and not self._transport.ordered:
-                call_later(_OVERTAKEN_S, self._cancel, cancelled, caller)
+        named = payload.decode("ascii", "replace").split("\n", _MAX_CANCELLED)[:_MAX_CANCELLED]
+        elsewhere = self._cancel(named, caller)
+        if elsewhere and not self._transport.ordered:
+            call_later(_OVERTAKEN_S, self._cancel, elsewhere, caller)
 
-    def _cancel(self, reply: str, caller: str) -> bool:
-        """End the call of ``caller`` that is answered at ``reply``; whether it is here."""
-        call = self._by_reply.get(reply)
-        if call is None:  # it may not have begun yet
-            waiting = chain(self._pool.unstarted(), self._postponed.calls())
-            call = next((each for each in waiting if each.reply == reply), None)
-        if call is not None and call.caller == caller:
-            self._end(call, "cancelled")
-            self._postponed.resume(call)
-        return call is not None
+    def _cancel(self, replies: list[str], caller: str) -> list[str]:
+        """End the calls of ``caller`` that are answered at ``replies``; returns those that are not here.
+
+        Every instance hears of every cancellation, and most match nothing: the queue is gone through once for all of
+        them, and not at all where it is empty.
+        """
+        unstarted: dict[str, Arrival] | None = None
+        elsewhere: list[str] = []
+        for reply in replies:
+            call = self._by_reply.get(reply) or self._postponed.find(reply)
+            if call is None:  # it may not have begun yet
+                if unstarted is None:
+                    unstarted = {each.reply: each for each in self._pool.unstarted() if each.reply}
+
+                call = unstarted.get(reply)
+            if call is None:
+                elsewhere.append(reply)
+            elif call.caller == caller:
+                self._end(call, "cancelled")
+                self._postponed.resume(call)
+        return elsewhere
 
     def _route(self, subject: str) -> _Route | None:
         parsed = parse_rpc(subject)
@@ -276,8 +289,9 @@ class Dispatcher:
         """Let a call in and start its handler; ``None`` where that was all of it. Runs in the call's own context."""
         served: Served = call.kind
         if call.ended:
-            call.series.refuse(_ENDED[call.ended][0])
-            self.replier.fail(call, *_ENDED[call.ended])
+            status, text, maybe = _ENDED[call.ended]
+            call.series.refuse(status)
+            self.replier.fail(call, status, text, maybe=maybe)
             return None
         call.started = self._now()
         for entered, enter in enumerate(served.enter):
@@ -507,13 +521,13 @@ class Dispatcher:
         took = self._now() - call.received
         if call.stop is not None:
             self._let_go(served, call, took)
-        unanswered = call.status is None
-        text = ""
-        if call.status is None:
-            call.status, text = _ENDED.get(call.ended, _ENDED["shutdown"])
-        call.series.record(took, call.status)
-        if unanswered:
-            self.replier.fail(call, call.status, text)
+        status = call.status
+        if status is None:
+            status, text, maybe = _ENDED.get(call.ended, _ENDED["shutdown"])
+            call.series.record(took, status)
+            self.replier.fail(call, status, text, maybe=maybe)
+        else:
+            call.series.record(took, status)
 
     def _let_go(self, served: Served, call: Arrival, took: float) -> None:
         """It waited, and is over: what :meth:`held` noted is taken back."""
@@ -533,7 +547,7 @@ class Dispatcher:
         """Count what is not believed; say so for the first and then ever more rarely."""
         self.dropped[reason] += 1
         count = self.dropped[reason]
-        if count & (count - 1) == 0:
+        if worth_saying(count):
             log.warning("dropped a message on %a: %s (%d so far)", subject[:256], reason, count)
 
     async def finish_all(self, timeout_s: float) -> int:
@@ -556,8 +570,10 @@ def _nothing() -> None:
     """Nobody asks for credit."""
 
 
-_ENDED: dict[str, tuple[Status, str]] = {
-    "deadline": (Status.DEADLINE_EXCEEDED, "the handler did not finish in time and was stopped"),
-    "cancelled": (Status.CANCELLED, "the caller no longer waits"),
-    "shutdown": (Status.CANCELLED, "the instance is shutting down and stopped the handler"),
+#: What a stopped call is answered with, and whether nobody knows how far its handler came. Who leaves answers as who
+#: dies does: what may run again goes to another instance, and the caller's breaker counts a failure.
+_ENDED: dict[str, tuple[Status, str, bool]] = {
+    "deadline": (Status.DEADLINE_EXCEEDED, "the handler did not finish in time and was stopped", False),
+    "cancelled": (Status.CANCELLED, "the caller no longer waits", False),
+    "shutdown": (Status.UNAVAILABLE, "the instance is shutting down and stopped the handler", True),
 }

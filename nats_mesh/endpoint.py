@@ -35,6 +35,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     codec: str = "json"
     timeout_s: float | None = None
     idempotent: bool = False
+    #: Whether all instances know each other's idempotency keys: ``duplicates="shared"``.
+    keyed: bool = False
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +125,7 @@ def describe_handler(
     response_schema = _schema(returns)
     contract = Contract(
         service=service, endpoint=endpoint, returns=returns, raises=declared, codec=codec,
-        timeout_s=timeout_s, idempotent=bool(idempotent),
+        timeout_s=timeout_s, idempotent=bool(idempotent), keyed=duplicates == "shared",
     )  # fmt: skip
     result = Endpoint(
         name=endpoint,

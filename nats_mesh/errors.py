@@ -171,7 +171,8 @@ class CallError(MeshError):
 
     default_status: ClassVar[Status] = Status.UNKNOWN
     default_executed: ClassVar[Executed] = Executed.MAYBE
-    #: ``abort`` where an operator injected the error: it is not to be retried, and says nothing of the service.
+    #: ``abort`` where an operator injected the error: it is not to be retried, but counts with breakers and ejection as
+    #: any other answer with its status does.
     fault: str = ""
 
     def __init__(
@@ -255,7 +256,7 @@ class DeadlineExceededError(CallError):
 
 
 class CancelledByPeerError(CallError):
-    """The instance stopped the work (shutdown, operator), or the caller's own parent call ended."""
+    """The instance stopped the work because its caller, or that one's caller, gave up; or a service says CANCELLED."""
 
     default_status = Status.CANCELLED
 

@@ -44,15 +44,17 @@ class Declared(NamedTuple):
 
     timeout_s: float | None = None
     idempotent: bool | None = None
+    #: Whether all its instances know each other's idempotency keys.
+    keyed: bool = False
 
 
 class Target:
     """Everything about a destination that its calls share."""
 
     __slots__ = (
-        "_decodes", "_raw", "cancel", "circuit", "codec", "contract", "declared", "endpoint", "group", "hedger",
-        "hedges", "inbox", "label", "learn_at", "line", "mesh", "retries", "rules", "series", "service", "subject",
-        "timeout_s", "usual", "where",
+        "_decodes", "_raw", "balance", "cancel", "circuit", "codec", "contract", "declared", "endpoint", "hedger",
+        "hedges", "inbox", "keyed", "label", "learn_at", "line", "mesh", "retries", "rules", "series", "service",
+        "subject", "timeout_s", "usual", "where",
     )  # fmt: skip
 
     def __init__(
@@ -92,9 +94,10 @@ class Target:
         self.rules: OutboundRules | None = None
         self.circuit: Circuit | None = None
         self.retries: Retries | None = None
-        self.group: Balance | None = None
+        self.balance: Balance | None = None
         self.hedger: Hedger | None = None
         self.hedges = 0
+        self.keyed = False
         #: A request with nothing in it but what all of them share; the client makes it, and copies of it.
         self.usual: Request
         #: The decoder of the last usual reply, and for which type and codec it is.
@@ -307,7 +310,7 @@ def reply_decoder(codec: Codec | None, named: bool, returns: Any) -> Callable[[b
             raise CodecError(f"the reply does not fit {returns!r}: {error}") from None
 
     def anything(body: bytes) -> Any:
-        if not body:
+        if not body and codec is not RAW:  # raw bytes may be none, and are bytes all the same
             return None
         try:
             return decode(body)

@@ -14,6 +14,7 @@ from nats_mesh.errors import ConfigError
 from nats_mesh.layers.breaker import Tell
 from nats_mesh.policy import PolicySet
 from nats_mesh.policy.files import PolicyFolder
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.wire.loop import TaskPool
 
 __all__ = ["Follower", "Policies", "check_policies"]
@@ -61,16 +62,20 @@ class Follower:
             self._pool.start(self._folder.watch(self._changed, self._refused))
 
     def _changed(self, policies: PolicySet) -> None:
-        self._apply(policies)
+        try:
+            self._apply(policies)
+        except Exception:
+            self._apply(self.current)  # the last good set stays in effect, and not half of each
+            raise
         self.current, self.rejected = policies, ""
         log.info("policies %s are in effect", policies.revision)
-        self._tell("policy.applied", policies.revision, "read from files")
+        self._tell(EventKind.POLICY_APPLIED, policies.revision, "read from files")
 
     def _refused(self, error: Exception) -> None:
         """Last good is kept."""
         self.rejected = str(error)
         log.error("policies were not applied, the last good ones stay: %s", error)
-        self._tell("policy.rejected", self.current.revision, str(error)[:512])
+        self._tell(EventKind.POLICY_REJECTED, self.current.revision, str(error)[:512])
 
     async def close(self) -> None:
         """Watch no more."""

@@ -25,6 +25,7 @@ from nats_mesh.policy import PolicySet
 from nats_mesh.service import Service
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.events import Events
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.telling import Telling
 from nats_mesh.verdicts import StepAside
@@ -168,6 +169,7 @@ class Instance:
             dispatcher.state = await parts.lifespan.start()
         self._telling.begin(client, transport, self._room_changed)
         self._telling.listen(transport, dispatcher)
+        assert parts.peers is not None, "it has begun"
         self._step_aside = StepAside(
             service=service.name,
             instance=self.id,
@@ -176,6 +178,7 @@ class Instance:
             subjects=self.subjects,
             enforced=self.settings.enforced,
             now=self._clock.monotonic,
+            peers=parts.peers,
             tell=self.events.emit,
             aside=self.stand_aside,
             back=self.come_back,
@@ -216,8 +219,7 @@ class Instance:
         self.client.apply(policies)
         service = self.service.name
         if self._step_aside is not None:
-            ejection = policies.outbound(service, "", service).ejection
-            self._step_aside.apply(ejection.verdicts, ejection.base_s)
+            self._step_aside.apply(policies.outbound(service, "", service).ejection)
         self.apply_limits(lambda endpoint: policies.inbound(service, endpoint).concurrency)
 
     def apply_limits(self, find: Callable[[str], ConcurrencyRules | None]) -> None:
@@ -233,7 +235,7 @@ class Instance:
             crediting.apply(dispatcher.served.values())
         for name, (before, after) in changed.items():
             self.events.emit(
-                "limit.changed",
+                EventKind.LIMIT_CHANGED,
                 f"{self.service.name}.{name}",
                 f"at most {after} calls at a time, before it was {before}",
                 limit=after,

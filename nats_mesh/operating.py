@@ -17,6 +17,7 @@ import msgspec
 from nats_mesh.clock import Clock
 from nats_mesh.core.fault import EVERY, Fault
 from nats_mesh.core.presence import State
+from nats_mesh.core.seldom import worth_saying
 from nats_mesh.discovery.announcer import Announcer
 from nats_mesh.discovery.commands import (
     Answer,
@@ -32,6 +33,7 @@ from nats_mesh.errors import CallError, CodecError, ConfigError, Status
 from nats_mesh.model import is_name
 from nats_mesh.seats import Seats
 from nats_mesh.telemetry.events import Events
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.loop import TaskPool, Timer, call_later
 from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
@@ -142,7 +144,7 @@ class Operating:
     def _drop(self, reason: str, subject: str) -> None:
         self.dropped[reason] += 1
         count = self.dropped[reason]
-        if count & (count - 1) == 0:
+        if worth_saying(count):
             log.warning("dropped a command on %a: %s (%d so far)", subject[:256], reason, count)
 
     # -- draining -----------------------------------------------------------------------------------
@@ -150,22 +152,24 @@ class Operating:
     async def drain(self, why: str, who: str) -> str:
         """Take no more calls and finish what is held, but go on living; says what was done.
 
-        In the order in which an instance leaves: presence, the queue groups, a fence, and only then calls are
-        refused. It lasts until ``who`` (a word for what asked for it) takes it back, or an operator does.
-        :class:`ConfigError` where it cannot be.
+        In the order in which an instance leaves: presence first, because callers that choose instances learn by it;
+        then the queue groups; a fence; and only then what still comes, from who has not heard, is refused. It lasts
+        until ``who`` (a word for what asked for it) takes it back, or an operator does. :class:`ConfigError` where it
+        cannot be.
         """
         async with self._turn:
             self._check_running()
             self._drained_by.add(who)
             if self._seats.aside:
                 return f"it is draining already and holds {self._dispatcher.in_flight} calls"
-            self._seats.stand_aside(True)
             self._announcer.change(State.DRAINING)
+            self._seats.stand_aside(True)
             self._dispatcher.resume_all()
+
             await self._settled()
             self._dispatcher.shut()
             text = f"draining, {self._dispatcher.in_flight} calls are held"
-            self._events.emit("instance.draining", self._instance, f"{why}: {text}")
+            self._events.emit(EventKind.INSTANCE_DRAINING, self._instance, f"{why}: {text}")
             log.warning("%s drains, %s; it takes calls again when it is told to", self._service, why)
             return text
 
@@ -187,7 +191,7 @@ class Operating:
             self._seats.stand_aside(False)
             await self._settled()
             self._announcer.change(State.READY)
-            self._events.emit("instance.undrained", self._instance, f"{why}: it takes calls again")
+            self._events.emit(EventKind.INSTANCE_UNDRAINED, self._instance, f"{why}: it takes calls again")
             log.warning("%s takes calls again, %s", self._service, why)
             return "it takes calls again"
 
@@ -219,7 +223,7 @@ class Operating:
             if not ended:
                 return "there was no fault to clear"
             text = f"cleared {', '.join(name or 'that of all endpoints' for name in ended)}"
-            self._events.emit("fault.cleared", self._target(endpoint), f"by {operator}: {text[:300]}")
+            self._events.emit(EventKind.FAULT_CLEARED, self._target(endpoint), f"by {operator}: {text[:300]}")
             return text
         fault = Fault(
             until=self._now() + command.for_ms / 1000.0,
@@ -231,7 +235,7 @@ class Operating:
         self._compose()
         text = f"{fault} of {endpoint or 'every endpoint'}, for {command.for_ms / 1000.0:g} s"
         self._events.emit(
-            "fault.set",
+            EventKind.FAULT_SET,
             self._target(endpoint),
             f"by {operator}: {text}",
             share=command.share,
@@ -256,7 +260,7 @@ class Operating:
     def _expire(self) -> None:
         self._timer = None
         for endpoint in self._dispatcher.faults.expire(self._now()):
-            self._events.emit("fault.ended", self._target(endpoint), "its time is over")
+            self._events.emit(EventKind.FAULT_ENDED, self._target(endpoint), "its time is over")
         self._compose()
 
     def metadata(self) -> dict[str, str]:
@@ -281,7 +285,7 @@ class Operating:
         before = logging.getLevelName(logger.getEffectiveLevel())
         logger.setLevel(command.level)
         text = f"the process logs {command.level} and above now, before it was {before}"
-        self._events.emit("log.level", self._instance, f"by {operator}: {text}")
+        self._events.emit(EventKind.LOG_LEVEL, self._instance, f"by {operator}: {text}")
         return text
 
     def close(self) -> None:

@@ -61,14 +61,8 @@ class Outbound:
     def apply(self, policies: PolicySet, targets: Iterable[Target]) -> None:
         """Follow ``policies`` from now on; calls under way end as they began."""
         self.policies = policies
-        every = list(targets)
-        for target in every:
+        for target in list(targets):
             self.compose(target)
-        used = {id(target.group.group) for target in every if target.group is not None}
-        for key, group in [each for each in self._groups.items() if id(each[1]) not in used]:
-            del self._groups[key]
-            self._opinions.detach(group)
-            self._fleets.release(group.service)
 
     def compose(self, target: Target) -> None:
         """Put a target's layers together; what has not changed is kept as it is, with its state."""
@@ -82,7 +76,8 @@ class Outbound:
             if before is None or before.retry != rules.retry:
                 target.retries = self._retries(target, rules.retry)
             if before is None or (before.balancer, before.ejection) != (rules.balancer, rules.ejection):
-                target.group = self._balance(target, rules)
+                self._leave(target.balance)
+                target.balance = self._balance(target, rules)
             if before is None or before.hedge != rules.hedge:
                 target.hedger = None if rules.hedge is None else Hedger(rules.hedge)
         self.settle(target)
@@ -97,6 +92,7 @@ class Outbound:
             idempotent.append(contract.idempotent)
         timeouts.append(declared.timeout_s)
         idempotent.append(declared.idempotent)
+        target.keyed = declared.keyed if contract is None else contract.keyed
         target.timeout_s = next((each for each in timeouts if each is not None), DEFAULT_TIMEOUT_S)
         target.usual.idempotent = next((each for each in idempotent if each is not None), None)
 
@@ -141,15 +137,32 @@ class Outbound:
                 chance=self._chance,
                 tell=self._tell,
             )
-            _keep(self._groups, key, group)
+            self._groups[key] = group
             if rules.ejection.verdicts is not None:
                 self._opinions.attach(group, rules.ejection.verdicts)
+
+        group.users += 1
 
         def way_to(instance: str) -> tuple[str, str]:
             subject = self._subjects.direct(target.service, instance, target.endpoint, self._caller)
             return subject, f"HPUB {subject} {target.inbox}"
 
         return Balance(group, way_to, self._key_of(rules.balancer))
+
+    def forget(self, target: Target) -> None:
+        """A target that nobody knows any more; a call of it that is under way ends as it began."""
+        self._leave(target.balance)
+
+    def _leave(self, balance: Balance | None) -> None:
+        """One endpoint less is balanced over a group; where it was the last, nobody watches its instances any more."""
+        if balance is None:
+            return
+        group = balance.group
+        group.users -= 1
+        if group.users == 0:
+            del self._groups[group.service, group.rules, group.ejection]
+            self._opinions.detach(group)
+            self._fleets.release(group.fleet)
 
     def _key_of(self, rules: BalancerRules) -> Keys | None:
         if rules.name != "consistent_hash":

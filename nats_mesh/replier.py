@@ -21,8 +21,8 @@ _OK = Status.OK
 #: How much of a message survives where the whole error reply would be too large for the server.
 _SHORT_TEXT = 200
 _NO_LOAD = "0/0"
-#: From this length on an inbox may make a longer line than a server takes.
-_LONG_INBOX = 1024
+#: From this length on an inbox may make a longer line than a server takes: a character may be four bytes.
+_LONG_INBOX = 1000
 
 
 class Replier:

@@ -22,6 +22,7 @@ from nats_mesh.errors import (
     DeadlineExceededError,
     Executed,
     NoInstancesError,
+    Refused,
     RemoteError,
     Status,
 )
@@ -33,14 +34,13 @@ from nats_mesh.exchange import (
     plain_head,
     request_block,
 )
-from nats_mesh.hedging import Race
+from nats_mesh.hedging import Asked, Race
 from nats_mesh.layers.balance import Way
 from nats_mesh.layers.breaker import Circuit, is_failure
-from nats_mesh.layers.retry import Retries
 from nats_mesh.model import Request
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import Codec
-from nats_mesh.wire.loop import CancelledError, Deadline, Waiter, future_maker
+from nats_mesh.wire.loop import CancelledError, Deadline, Future, Waiter, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import decode_error, is_error
 from nats_mesh.wire.transport import Transport
@@ -51,8 +51,7 @@ log = logging.getLogger("nats_mesh.client")
 
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK, _UNKNOWN = Status.OK, Status.UNKNOWN
-#: Less than this (seconds) is no time for another attempt.
-_NO_TIME_S = 0.001
+_NO_FAILURE = CallError("")
 
 
 class Sender:
@@ -82,26 +81,33 @@ class Sender:
         start = now = self._now()
         mux, transport = self._mux, self._transport
         send = transport.send
-        series, circuit, retries, group = known.series, known.circuit, known.retries, known.group
-        hedger = known.hedger
+        series, circuit, retries, group = known.series, known.circuit, known.retries, known.balance
         series.in_flight += 1
         status = _UNKNOWN
         tried = 0
         may_have_run = False
-        avoid = foreign = ""
+        foreign = ""
+        avoid: tuple[str, ...] = ()
+        failed = _NO_FAILURE
         way: Way | None = None
+        future: Future | None = None
+        race: Race | None = None
         try:
             payload, codec = encode_value(known.label, request.value, request.codec)
             if retries is not None:
                 retries.budget.deposit(now)
+            hedger = known.hedger
+            if hedger is not None:
+                if request.idempotent:
+                    hedger.called(now)
+                else:
+                    hedger = None
             while True:
                 permit = number = 0
-                race: Race | None = None
                 silent = judged = False
                 headers = b""
                 sent = sent_to_way = now
                 until = request.deadline
-                failed: CallError
                 try:
                     if circuit is not None and not circuit.breaker.closed:
                         permit = circuit.enter(now)
@@ -115,7 +121,7 @@ class Sender:
                         )
                     if retries is not None and (request.idempotent or retries.bounded):
                         remaining = retries.time_for(
-                            request.attempt, remaining, idempotent=bool(request.idempotent)
+                            now, request.attempt, remaining, idempotent=bool(request.idempotent)
                         )
                         until = now + remaining
                     if group is not None and not foreign:
@@ -146,24 +152,22 @@ class Sender:
                     finally:
                         if alone:
                             transport.uncork()
-                    if hedger is not None and request.idempotent and not foreign:
-                        hedger.called(now)
-                        delay_s = hedger.delay_s(now)
-                        if delay_s is not None:
-                            race = Race(
-                                self, hedger, known, request, parent, codec, payload, until, future, number, way,
-                                now,
-                            )  # fmt: skip
-                            race.start(delay_s)
+                    if hedger is not None and not foreign:
+                        hedge_s = hedger.delay_s(now)
+                        if hedge_s is not None and hedge_s < remaining:
+                            asked = Asked(known, request, parent, codec, payload, until)
+                            race = Race(self, hedger, asked, future, number, way, now)
+                            race.start(hedge_s)
                     headers, body = await future
                     number = 0  # the mux forgets by itself who got a reply
                     if race is not None:
-                        race.stop()
-                        tried += race.hedges
-                        way, sent_to_way = race.way, race.since
+                        finish, race = race.close(), None
+                        tried += finish.hedges
+                        way, sent_to_way = finish.way, finish.since
+                        may_have_run = may_have_run or finish.may_have_run
                     answer = self._read(known, request, headers, body)
                     end = self._now()
-                    if hedger is not None and request.idempotent and not foreign:
+                    if hedger is not None:
                         hedger.answered(end, end - sent)
                     if circuit is not None:
                         transition = circuit.breaker.success(end, permit, end - sent)
@@ -176,25 +180,16 @@ class Sender:
                     return answer
                 except CallError as error:
                     failed = error
-                    if race is not None and number:
-                        race.stop()
-                        if race.begun:  # it has forgotten and judged its attempts
-                            number, way, judged = 0, race.way, True
-                            tried += race.hedges
-                    if number:
-                        mux.forget(known.inbox, number)
-                        if error.executed is Executed.NO:
-                            tried -= 1  # the bus did not take it
                 except Deadline:
                     silent = True
-                    if race is not None:
-                        race.stop()
-                    failed = self._out_of_time(known, number, foreign, start)
+                    failed = DeadlineExceededError(
+                        f"no answer in {self._now() - start:.3f} s", executed=Executed.MAYBE
+                    )
                 except BaseException as error:
-                    if race is not None and number:
-                        race.stop()
-                        if race.begun:
-                            number, way = 0, None
+                    if race is not None:
+                        finish, race = race.close(), None
+                        if finish.begun:
+                            number, way = 0, None if finish.judged else finish.way
                     if number:
                         mux.forget(known.inbox, number)
                         if isinstance(error, CancelledError) and not foreign:
@@ -202,14 +197,29 @@ class Sender:
                     self._no_verdict(circuit, permit, way)
                     raise
                 now = self._now()
+                if race is not None:
+                    finish, race = race.close(), None
+                    if finish.begun:  # it has forgotten its attempts, and judged them
+                        number, way, judged = 0, finish.way, finish.judged
+                        tried += finish.hedges
+                        may_have_run = may_have_run or finish.may_have_run
+                if number:
+                    mux.forget(known.inbox, number)
+                    if silent:
+                        if not foreign:
+                            self.cancel(known, number)
+                    elif failed.executed is Executed.NO:
+                        tried -= 1  # the bus did not take it
+                if hedger is not None and failed.executed is Executed.YES:
+                    hedger.answered(now, now - sent)
                 may_have_run = may_have_run or failed.executed is not Executed.NO
                 if circuit is not None:
                     circuit.ended(now, permit, now - sent, is_failure(failed))
                 if way is not None:
-                    avoid = way.member.id
+                    avoid = (*avoid, way.member.id)
                     if not judged:
                         way.failed(now, now - sent_to_way, headers, failed, silent=silent)
-                    if isinstance(failed, NoInstancesError):
+                    if isinstance(failed, NoInstancesError) or failed.refused is Refused.DRAINING:
                         # It has just gone, and presence does not know yet: whoever else serves this takes the call.
                         group = way = None
                         tried -= 1
@@ -225,9 +235,15 @@ class Sender:
                         now = self._now()
                         tried -= 1  # the same attempt, where it is served
                         continue
-                await self._before_another(retries, request, failed, now)
+                delay_s = -1.0 if retries is None else retries.after(now, request, failed, keyed=known.keyed)
+                if delay_s < 0.0:
+                    raise failed
+                if delay_s > 0.0:
+                    await anyio.sleep(delay_s)
+                request.attempt += 1
+                request.plain = False  # its headers say which attempt it is
                 now = self._now()
-                foreign, group = "", known.group
+                foreign, group = "", known.balance
         except CallError as error:
             status = error.status
             error.service, error.endpoint = known.service, known.endpoint
@@ -242,6 +258,8 @@ class Sender:
             status = Status.INVALID_ARGUMENT
             raise
         finally:
+            # An error whose traceback holds the frame that holds it would wait for the collector.
+            failed, future, race = _NO_FAILURE, None, None
             series.in_flight -= 1
             series.record(self._now() - start, status)
 
@@ -268,35 +286,6 @@ class Sender:
         block = request_block(request, parent, codec, remaining_s=remaining_s, now=now, rng=self._rng)
         self._transport.publish(subject, payload, f"{known.inbox}{number}", block)
 
-    async def _before_another(
-        self, retries: Retries | None, request: Request, failed: CallError, now: float
-    ) -> None:
-        """Wait until it is time for another attempt; raise ``failed`` where there is none."""
-        if retries is None:
-            raise failed
-        remaining_s = request.deadline - now
-        delay_s = retries.delay_s(
-            now,
-            request.attempt,
-            failed,
-            remaining_s,
-            idempotent=bool(request.idempotent),
-            timed_out=isinstance(failed, DeadlineExceededError) and remaining_s > _NO_TIME_S,
-        )
-        if delay_s < 0.0:
-            raise failed
-        if delay_s > 0.0:
-            await anyio.sleep(delay_s)
-        request.attempt += 1
-        request.plain = False  # its headers say which attempt it is
-
-    def _out_of_time(self, known: Target, number: int, foreign: str, start: float) -> DeadlineExceededError:
-        """An attempt has had no reply in its time: the instances are told that nobody waits any more."""
-        self._mux.forget(known.inbox, number)
-        if not foreign:
-            self.cancel(known, number)
-        return DeadlineExceededError(f"no answer in {self._now() - start:.3f} s", executed=Executed.MAYBE)
-
     def _no_verdict(self, circuit: Circuit | None, permit: int, way: Way | None) -> None:
         """The attempt was broken off from this side, or its answer is not what the caller can read."""
         now = self._now()
@@ -322,8 +311,23 @@ class Sender:
         """Have ``waiter`` wait for the reply to an attempt that was written already."""
         self._mux.replace(known.inbox, number, waiter)
 
+    def hedge(self, asked: Asked, number: int, way: Way | None, now: float) -> None:
+        """Publish one more attempt of a race."""
+        self.write(
+            asked.known,
+            asked.request,
+            asked.parent,
+            asked.codec,
+            asked.payload,
+            number,
+            way,
+            "",
+            asked.until - now,
+            now,
+        )
+
     def forget(self, known: Target, number: int) -> None:
-        """An attempt that was not sent: no reply to it will come."""
+        """An attempt to which no reply will come."""
         self._mux.forget(known.inbox, number)
 
     def give_up(self, known: Target, number: int) -> None:

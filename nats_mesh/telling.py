@@ -194,6 +194,7 @@ class Telling:
             queue=endpoint.queue,
             timeout_s=endpoint.contract.timeout_s,
             idempotent=endpoint.contract.idempotent,
+            duplicates=endpoint.duplicates,
             concurrency=limit,
             limited=limit != endpoint.concurrency,
             schema_hash=endpoint.schema_hash,

@@ -3,33 +3,47 @@
 A caller that ejects an instance by its own judgement says so on ``verdict.<service>.<instance>.<caller>``, where a
 policy asks for it (``ejection.verdicts``), and takes it back when the ejection is over. How many must agree is
 counted by everyone who listens (:mod:`nats_mesh.core.verdicts`); a verdict from others is never passed on as one's
-own, so a rumour cannot feed itself.
+own, so a rumour cannot feed itself. What ``layers/balance.py`` does not tell is not said here, either: a caller that
+knows one instance alone, or finds most of them bad, has nothing to say about any of them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal
 
 import msgspec
 
-from nats_mesh.core.rules import VerdictRules
-from nats_mesh.core.verdicts import Verdicts
+from nats_mesh.core.rules import EjectionRules, VerdictRules
+from nats_mesh.core.seldom import worth_saying
+from nats_mesh.core.verdicts import Verdicts, must_return, why_stay
+from nats_mesh.discovery.fleet import MAX_INSTANCES
+from nats_mesh.discovery.peers import Peers
 from nats_mesh.errors import CallError, ConfigError
 from nats_mesh.layers.balance import Group
 from nats_mesh.layers.breaker import Tell
 from nats_mesh.model import is_name
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.wire.loop import TaskPool, Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.subjects import ALL, ANONYMOUS, INBOX, Subjects, reply_allowed
+from nats_mesh.wire.subjects import ALL, ANONYMOUS, INBOX, Subjects, parse_inbox, reply_allowed
 from nats_mesh.wire.transport import Subscription, Transport
 
 __all__ = ["Opinions", "StepAside", "Verdict"]
 
 log = logging.getLogger("nats_mesh.verdicts")
 
-_MAX_BYTES = 1024
+_MAX_BYTES: Final = 1024
+#: Names of callers that an event shows.
+_SHOWN: Final = 5
+#: An instance that may go lets each other one that serves, and whose id comes before its own, go first: each has so
+#: long, all together so long at most (seconds). Callers that find two instances bad at the same moment would otherwise
+#: send both away before either has heard of the other.
+_TURN_S: Final = 0.05
+_TURNS_S: Final = 1.0
+#: How often an instance that stands aside looks whether the others still serve (seconds).
+_LOOK_S: Final = 0.05
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,9 +77,12 @@ class _Post:
             log.debug("a verdict on %s could not be published: %s", instance, error.message)
 
     def hear(
-        self, service: str, instance: str, on_verdict: Callable[[str, str, Verdict], None]
+        self, service: str, instance: str, on_verdict: Callable[[str, str, str, Verdict], None]
     ) -> Subscription:
-        """Have ``on_verdict(instance, caller, verdict)`` called for what is believed."""
+        """Have ``on_verdict(instance, caller, connection, verdict)`` called for what is believed.
+
+        The connection is empty where no mesh inbox names it (open mode): all those words are one.
+        """
 
         def on_message(subject: str, reply: str, headers: bytes, payload: bytes) -> None:
             if reply.startswith(own):
@@ -82,7 +99,9 @@ class _Post:
             except msgspec.DecodeError:
                 self.dropped += 1
                 return
-            on_verdict(about, caller, verdict)
+            inbox = parse_inbox(reply)
+            connection = inbox.connection if inbox is not None and is_name(inbox.connection) else ""
+            on_verdict(about, caller, connection, verdict)
 
         own = f"{INBOX}{self._transport.name}.{self._transport.connection}."
         prefix = self._subjects.verdict(service, "", "")[:-1]
@@ -103,7 +122,6 @@ class Opinions:
     ) -> None:
         self._post = _Post(transport=transport, mux=mux, subjects=subjects, enforced=enforced)
         self._transport = transport
-        self._name = transport.name
         self._now = now
         self._heard: dict[Group, tuple[Subscription, Verdicts, set[str]]] = {}
 
@@ -111,30 +129,45 @@ class Opinions:
         """Listen for, and tell, verdicts about this group's service."""
         if group in self._heard:
             return
-        verdicts = Verdicts(rules)
+        verdicts = Verdicts(rules, limit=MAX_INSTANCES)
         said: set[str] = set()
+        own = self._transport.name, self._transport.connection
 
-        def on_verdict(instance: str, caller: str, verdict: Verdict) -> None:
+        def on_verdict(instance: str, caller: str, connection: str, verdict: Verdict) -> None:
             if verdict.verdict == "well":
-                verdicts.withdraw(instance, caller)
-            elif instance in group and verdicts.hear(instance, caller, self._now()):
-                group.eject(instance, self._now(), f"{rules.callers} callers agree")
+                verdicts.withdraw(instance, caller, connection)
+            elif instance in group:
+                heard(instance, caller, connection)
+
+        def heard(instance: str, caller: str, connection: str) -> None:
+            now = self._now()
+            agreed = verdicts.hear(instance, caller, connection, now)
+            if agreed:
+                group.eject(instance, now, _agree(agreed))
 
         def on_own(instance: str, reason: str) -> None:
             said.add(instance)
             self._post.say(group.service, instance, Verdict(verdict="bad", reason=reason))
-            if verdicts.hear(instance, self._name, self._now()):
-                group.eject(instance, self._now(), f"{rules.callers} callers agree")
+            heard(instance, *own)
 
         def on_back(instance: str) -> None:
+            if instance not in group:  # gone for good: nothing that was said of it matters any more
+                verdicts.forget(instance)
             if instance in said:
                 said.discard(instance)
-                verdicts.withdraw(instance, self._name)
-                self._post.say(group.service, instance, Verdict(verdict="well"))
+                verdicts.withdraw(instance, *own)
+                if not self._says(group.service, instance):
+                    self._post.say(group.service, instance, Verdict(verdict="well"))
 
         subscription = self._post.hear(group.service, "*", on_verdict)
         group.on_own_ejection, group.on_return = on_own, on_back
         self._heard[group] = (subscription, verdicts, said)
+
+    def _says(self, service: str, instance: str) -> bool:
+        """Whether it is bad by another set of rules, under which this caller calls other endpoints of ``service``."""
+        return any(
+            instance in said for group, (_, _, said) in self._heard.items() if group.service == service
+        )
 
     def detach(self, group: Group) -> None:
         """No policy asks for it any more."""
@@ -152,7 +185,8 @@ class Opinions:
 class StepAside:
     """An instance that callers agree about takes no more calls for a while, where a policy says ``drain``.
 
-    ``aside`` and ``back`` are what it does then: leave its queue group, and return to it.
+    ``aside`` and ``back`` are what it does then: leave its queue group, and return to it. It goes only while ``peers``
+    show others that serve, and comes back as soon as they do not; how many may be aside at a time is ``maxRatio``.
     """
 
     def __init__(
@@ -165,6 +199,7 @@ class StepAside:
         subjects: Subjects,
         enforced: bool,
         now: Callable[[], float],
+        peers: Peers,
         tell: Tell,
         aside: Callable[[str], Awaitable[str]],
         back: Callable[[str], Awaitable[str]],
@@ -174,44 +209,97 @@ class StepAside:
         self._instance = instance
         self._transport = transport
         self._now = now
+        self._peers = peers
         self._tell = tell
         self._aside = aside
         self._back = back
-        self._rules: VerdictRules | None = None
+        self._ejection = EjectionRules()
         self._subscription: Subscription | None = None
         self._verdicts: Verdicts | None = None
+        #: When it goes, or looks again while it is aside; nothing is heard meanwhile.
         self._timer: Timer | None = None
-        self._for_s = 0.0
+        self._until = 0.0
+        self._stayed = 0
         self._pool = TaskPool(_report)
 
-    def apply(self, rules: VerdictRules | None, for_s: float) -> None:
-        """Follow ``rules`` (``None``: nobody's verdict moves it), stepping aside for ``for_s`` seconds at a time."""
-        self._for_s = for_s
-        if rules == self._rules:
+    def apply(self, ejection: EjectionRules) -> None:
+        """Follow the ``verdicts`` of these rules (``None``: nobody's word moves it), stepping aside for their
+        ``base`` at a time; whoever is aside comes back in its time."""
+        before, self._ejection = self._ejection.verdicts, ejection
+        rules = ejection.verdicts
+        if rules == before:
             return
-        self._rules = rules
-        if self._subscription is not None:
-            self._transport.unsubscribe(self._subscription)
-            self._subscription = None
+        self._deafen()
         if rules is not None and rules.drain:
             self._verdicts = Verdicts(rules)
             self._subscription = self._post.hear(self._service, self._instance, self._on_verdict)
+            self._peers.watch(True, "verdicts")
 
-    def _on_verdict(self, instance: str, caller: str, verdict: Verdict) -> None:
-        verdicts, rules = self._verdicts, self._rules
-        if verdicts is None or rules is None or instance != self._instance:
+    def _deafen(self) -> None:
+        if self._subscription is not None:
+            self._transport.unsubscribe(self._subscription)
+            self._subscription = None
+        self._verdicts = None
+        if self._timer is None:  # else its last look does it
+            self._peers.watch(False, "verdicts")
+
+    def _on_verdict(self, instance: str, caller: str, connection: str, verdict: Verdict) -> None:
+        verdicts = self._verdicts
+        if verdicts is None or instance != self._instance:
             return
         if verdict.verdict == "well":
-            verdicts.withdraw(instance, caller)
-        elif verdicts.hear(instance, caller, self._now()) and self._timer is None:
-            why = f"{rules.callers} callers agree that it is bad"
-            self._tell("verdict.aside", self._instance, f"{why}: no more calls for {self._for_s:.0f} s")
-            self._timer = call_later(self._for_s, self._return)
-            self._pool.start(self._do(self._aside, why))
+            verdicts.withdraw(instance, caller, connection)
+            return
+        agreed = verdicts.hear(instance, caller, connection, self._now())
+        if agreed and self._timer is None:
+            why = f"{_agree(agreed)} that it is bad"
+            if self._may_go(why):
+                serving, _ = self._peers.others()
+                first = sum(each < self._instance for each in serving)
+                self._timer = call_later(min(_TURNS_S, first * _TURN_S), self._go, why)
 
-    def _return(self) -> None:
+    def _may_go(self, why: str) -> bool:
+        serving, aside = self._peers.others()
+        reason = why_stay(len(serving), len(aside), self._ejection.max_ratio)
+        if reason:
+            self._tell(EventKind.VERDICT_STAYS, self._instance, f"stays: {reason}, though {why}")
+            self._stayed += 1
+            if worth_saying(self._stayed):
+                log.warning(
+                    "%s stays: %s, though %s (%d times so far)", self._service, reason, why, self._stayed
+                )
+        return not reason
+
+    def _go(self, why: str) -> None:
         self._timer = None
-        self._pool.start(self._do(self._back, "its time aside is over"))
+        if self._verdicts is None:  # the policy has changed meanwhile
+            self._peers.watch(False, "verdicts")
+            return
+        if not self._may_go(why):
+            return
+        for_s = self._ejection.base_s
+        self._tell(EventKind.VERDICT_ASIDE, self._instance, f"{why}: no more calls for {for_s:.3g} s")
+        self._until = self._now() + for_s
+        self._pool.start(self._do(self._aside, why))
+        self._wait()
+
+    def _wait(self) -> None:
+        left_s = max(0.0, self._until - self._now())
+        self._timer = call_later(min(_LOOK_S, left_s), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        why = "its time aside is over"
+        if self._now() < self._until:
+            serving, aside = self._peers.others()
+            why = must_return(self._instance, len(serving), aside, self._ejection.max_ratio)
+            if not why:
+                self._wait()
+                return
+        self._tell(EventKind.VERDICT_BACK, self._instance, f"no longer aside: {why}")
+        if self._verdicts is None:
+            self._peers.watch(False, "verdicts")
+        self._pool.start(self._do(self._back, why))
 
     async def _do(self, step: Callable[[str], Awaitable[str]], why: str) -> None:
         try:
@@ -221,15 +309,18 @@ class StepAside:
 
     async def close(self) -> None:
         """Nobody's verdict moves it any more."""
-        self._rules = None
-        if self._subscription is not None:
-            self._transport.unsubscribe(self._subscription)
-            self._subscription = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._deafen()
         self._pool.cancel_all()
         await self._pool.join(1.0)
+
+
+def _agree(callers: Sequence[str]) -> str:
+    """So many callers agree, and who."""
+    more = ", …" if len(callers) > _SHOWN else ""
+    return f"{len(callers)} callers ({', '.join(callers[:_SHOWN])}{more}) agree"
 
 
 def _report(error: BaseException) -> None:

@@ -16,7 +16,7 @@ from nats_mesh_cli.catalog import MESH, endpoint_records, instance_record, servi
 from nats_mesh_cli.chain import chain_of, options_of_endpoint
 from nats_mesh_cli.counted import add_statistics, statistics_of
 from nats_mesh_cli.describe_text import render
-from nats_mesh_cli.effective import PRECEDENCE, Known, parameter
+from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.errors import FAILED, CliError, did_you_mean
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
@@ -143,7 +143,6 @@ def _not_running(what: str, infos: Sequence[InfoReply], look: Look) -> Record | 
         "labels": {},
         "instances": [],
         "endpoints": [_endpoint(unheard(service, each, namespace), look) for each in names],
-        "subsets": _subsets(service, look),
         "layers": _layers(MESH),
         **nothing,
     }
@@ -165,7 +164,6 @@ def _service(own: Sequence[InfoReply], now_s: float, look: Look) -> Record:
         "labels": summary["labels"],
         "instances": instances,
         "endpoints": [_endpoint(record, look) for record in endpoint_records(own)],
-        "subsets": _subsets(summary["service"], look),
         "layers": _layers(summary["kind"]),
         **_operated(instances),
     }
@@ -185,12 +183,6 @@ def _endpoint(record: Record, look: Look) -> Record:
         "response_schema": record["response_schema"],
         "options": options_of_endpoint(record, Known(policies=look.policies, caller=look.caller)),
     }
-
-
-def _subsets(service: str, look: Look) -> Record:
-    sources = look.policies.outbound_sources(service, "", look.caller or "")
-    found = {name: msgspec.to_builtins(rules) for name, rules in look.policies.subsets(service).items()}
-    return parameter(found, sources["subsets"], "subsets")
 
 
 def _instance(prefix: str, infos: Sequence[InfoReply], now_s: float, look: Look) -> Record | None:

@@ -83,8 +83,6 @@ def _facts(document: dict[str, Any], color: bool) -> list[str]:
         facts["full"] = "it asks for no more calls from the queue for now"
     if labels := document.get("labels"):
         facts["labels"] = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-    if kind == "service":
-        facts["subsets"] = _subsets(document)
     if kind == "endpoint" and document["running"]:
         facts |= _endpoint_facts(document)
     lines = [f"{kind} {paint(name, 'name', color)}", *_pairs(facts)]
@@ -106,15 +104,6 @@ def _policies(document: dict[str, Any]) -> str:
         f"{policies['count']} in {policies['folder']} (revision {policies['revision']}), "
         "for processes that follow this folder"
     )
-
-
-def _subsets(document: dict[str, Any]) -> str:
-    subsets = document["subsets"]
-    texts = []
-    for name, subset in subsets["value"].items():
-        words = [f"{key}={value}" for key, value in sorted(subset["labels"].items())]
-        texts.append(f"{name} ({', '.join([subset['version'], *words] if subset['version'] else words)})")
-    return f"{', '.join(texts)}, by {subsets['source']}" if texts else ""
 
 
 def _endpoint_facts(endpoint: dict[str, Any]) -> dict[str, str]:

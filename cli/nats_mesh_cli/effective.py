@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
+from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.endpoint import DEFAULT_CONCURRENCY
 from nats_mesh.policy import InboundRules, OutboundRules, PolicySet
 from nats_mesh.policy.fields import Field, fields_of
@@ -93,12 +94,18 @@ def idempotent_of(record: Record, rules: OutboundRules, sources: Mapping[str, st
 
 
 def concurrency_of(record: Record, rules: InboundRules, sources: Mapping[str, str]) -> Record:
-    """The limit that holds; beside it ``running``, what the instances say that they have (``None``: nobody says)."""
+    """The limit that holds; beside it ``running``, what the instances say that they have (``None``: nobody says).
+
+    What an endpoint declares is not known while its instances follow a policy's number; where nobody says, it is taken
+    for the default.
+    """
     field = "concurrency.limit"
-    running = record["concurrency"]
-    if rules.concurrency is not None:
-        limit, source = rules.concurrency.limit, sources[field]
-    elif record["concurrency_source"]:
+    running, followed = record["concurrency"], bool(record["concurrency_source"])
+    said = ConcurrencyRules() if rules.concurrency is None else rules.concurrency
+    declared = DEFAULT_CONCURRENCY if running is None else running
+    if said.limit is not None and (followed or not said.lowers or said.limit < declared):
+        limit, source = said.limit, sources[field]
+    elif followed:
         limit, source = running, _FOREIGN_POLICY
     elif running is None or running == DEFAULT_CONCURRENCY:
         limit, source = DEFAULT_CONCURRENCY, DEFAULT

@@ -17,6 +17,7 @@ from nats_mesh.discovery.observer import Observer
 from nats_mesh.errors import CodecError
 from nats_mesh.model import check_name
 from nats_mesh.telemetry.events import Event, decode_event, decode_recent
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.wire.subjects import ALL, reply_allowed
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
@@ -31,12 +32,19 @@ __all__ = ["Feed", "events", "membership", "record_of"]
 _MAX_SEEN = 50_000
 _MAX_WAITING = 10_000
 _SHORT = 8
-_BAD = ("breaker.open", "instance.gone", "instance.suspect", "fault.set", "policy.rejected", "ejection.begun")
+_BAD = (
+    EventKind.BREAKER_OPEN,
+    EventKind.INSTANCE_GONE,
+    EventKind.INSTANCE_SUSPECT,
+    EventKind.FAULT_SET,
+    EventKind.POLICY_REJECTED,
+    EventKind.EJECTION_BEGAN,
+)
 _KINDS = {
-    ChangeKind.JOINED: "instance.joined",
-    ChangeKind.GONE: "instance.gone",
-    ChangeKind.SUSPECT: "instance.suspect",
-    ChangeKind.ALIVE: "instance.alive",
+    ChangeKind.JOINED: EventKind.INSTANCE_JOINED,
+    ChangeKind.GONE: EventKind.INSTANCE_GONE,
+    ChangeKind.SUSPECT: EventKind.INSTANCE_SUSPECT,
+    ChangeKind.ALIVE: EventKind.INSTANCE_ALIVE,
 }
 
 _COLUMNS = (
@@ -77,7 +85,7 @@ def membership(change: Change, at: str) -> Record | None:
         detail = f"{detail}: {change.reason}"
     return {
         "at": at,
-        "kind": kind,
+        "kind": kind.value,
         "service": instance.service,
         "instance": instance.id,
         "namespace": instance.namespace,

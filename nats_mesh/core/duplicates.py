@@ -44,8 +44,9 @@ __all__ = [
 LEASE_S = 2.0
 #: The longest lease that is believed of others (seconds).
 _MAX_LEASE_S = 60.0
-#: The largest reply (headers and body, in bytes) that goes into the store; of a larger one only the fact does.
-MAX_SHARED_BYTES = 64 * 1024
+#: The largest reply (headers and body, in bytes) that goes into the store; of a larger one only the fact does. All
+#: services of a namespace share the store, and where it is full it takes no new key of any of them.
+MAX_SHARED_BYTES = 8 * 1024
 #: Of an idempotent endpoint these are no reply worth keeping: it may be tried again.
 TRANSIENT = frozenset(
     {
@@ -102,7 +103,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What stands in the store under a key. ``claim`` is unique to the call that claimed it.
 
     ``request`` is the :func:`fingerprint` of its request. A ``done`` record without ``reply`` is one whose reply
-    of ``size`` bytes was too large to be kept.
+    of ``size`` bytes was too large to be kept, or (without ``size``) for which there was no room.
+
     """
 
     state: State

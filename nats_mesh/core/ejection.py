@@ -26,10 +26,12 @@ import msgspec
 from nats_mesh.core.rules import EjectionRules
 from nats_mesh.core.window import OutcomeWindow
 
-__all__ = ["JITTER", "Ejection", "Ejector"]
+__all__ = ["JITTER", "OUTRUN", "Ejection", "Ejector"]
 
 #: An ejection lasts up to this much longer than its rule says, so that callers do not all come back at once.
 JITTER: Final = 0.1
+#: After so many lost races without an answer of its own an instance counts as silent.
+OUTRUN: Final = 10
 #: 0.29 × 100 is a little less than 29.
 _ROUNDING: Final = 1e-9
 
@@ -47,13 +49,14 @@ class Ejection(msgspec.Struct, frozen=True):
 class _Record:
     """What is known of one instance. ``fresh`` successes are not in the window yet."""
 
-    __slots__ = ("consecutive", "fresh", "returned_at", "silent", "silent_at", "times", "window")
+    __slots__ = ("consecutive", "fresh", "outrun", "returned_at", "silent", "silent_at", "times", "window")
 
     def __init__(self, window_s: float) -> None:
         self.window = OutcomeWindow(window_s)
         self.fresh = 0
         self.consecutive = 0
         self.silent = 0
+        self.outrun = 0
         self.silent_at = -math.inf
         self.times = 0
         self.returned_at = -math.inf
@@ -68,14 +71,15 @@ class _Record:
     def start_anew(self) -> None:
         """Judge by what comes from here on."""
         self.window.clear()
-        self.fresh = self.consecutive = self.silent = 0
+        self.fresh = self.consecutive = self.silent = self.outrun = 0
 
 
 class Ejector:
     """The ejections of one destination. Tell it how each attempt ended; ask :meth:`available` whom to choose from.
 
-    ``panicking`` says that ejections are ignored, as of the last :meth:`available`. Counters: ``capped``
-    ejections that the bound on their number prevented, ``evicted`` records that made room for others.
+    ``panicking`` says that ejections are ignored, as of the last :meth:`available`. ``capped`` counts the ejections
+    that the bound on their number prevented, the last of them that of ``capped_id``. More than ``limit`` instances
+    are not remembered: whoever of the others was met first is judged anew, by what comes from then on.
     """
 
     def __init__(self, rules: EjectionRules, chance: Callable[[], float], *, limit: int = 4096) -> None:
@@ -96,7 +100,7 @@ class Ejector:
         """The instant at which the next ejection is over; ``inf`` where there is none."""
         self.panicking = False
         self.capped = 0
-        self.evicted = 0
+        self.capped_id = ""
 
     def success(self, id: str, now: float) -> None:
         """It answered, and well; an error that is the caller's own fault is such an answer."""
@@ -106,7 +110,7 @@ class Ejector:
         if now >= record.window.until:
             record.settle(now)
         record.fresh += 1
-        record.consecutive = record.silent = 0
+        record.consecutive = record.silent = record.outrun = 0
         if id != self._answered:
             self._answered, self._others_at = id, self._answered_at
         self._answered_at = now
@@ -119,7 +123,7 @@ class Ejector:
         record.settle(now)
         record.window.record(now, True)
         record.consecutive += 1
-        record.silent = 0
+        record.silent = record.outrun = 0
         if id != self._answered:
             self._answered, self._others_at = id, self._answered_at
         self._answered_at = now
@@ -148,6 +152,18 @@ class Ejector:
             return self.eject(id, now, "silent")
         return self._judge_rate(id, record, now)
 
+    def outrun(self, id: str, now: float) -> Ejection | None:
+        """Another instance, asked later, answered the call first; this one was told to stop before it answered.
+
+        Who is slow now and then loses now and then; who is frozen never answers in between. With hedges no attempt
+        of it would ever run out of time.
+        """
+        if self.is_ejected(id, now):
+            return None
+        record = self._records.get(id) or self._meet(id)
+        record.outrun += 1
+        return self.eject(id, now, "silent") if record.outrun >= OUTRUN else None
+
     def eject(self, id: str, now: float, reason: str) -> Ejection | None:
         """Take it out, for ``reason``; ``None`` where it is out already, or as many as may be are."""
         if self.is_ejected(id, now):
@@ -155,6 +171,7 @@ class Ejector:
         self._sweep(now)
         if not self._has_room():
             self.capped += 1
+            self.capped_id = id
             return None
         rules = self._rules
         record = self._records.get(id) or self._meet(id)
@@ -220,7 +237,6 @@ class Ejector:
             oldest = next((known for known in self._records if known not in self._out), None)
             if oldest is not None:
                 del self._records[oldest]
-                self.evicted += 1
         record = self._records[id] = _Record(self._rules.window_s)
         return record
 

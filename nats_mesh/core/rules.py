@@ -230,11 +230,23 @@ class BalancerRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConcurrencyRules(msgspec.Struct, frozen=True, kw_only=True):
-    """At most ``limit`` calls at a time in one instance; ``leave_queue``: a full instance leaves its queue
-    group while another has room, and comes back when it has (credit-based dispatch)."""
+    """At most ``limit`` calls at a time in one instance; ``None``: as many as the endpoint declares.
 
-    limit: int = 256
+    ``lowers``: it was said of more than this endpoint, so that it never allows more than the endpoint declares.
+    ``leave_queue``: a full instance leaves its queue group while another has room, and comes back when it has
+    (credit-based dispatch).
+    """
+
+    limit: int | None = None
     leave_queue: bool = False
+    lowers: bool = False
 
     def __post_init__(self) -> None:
-        _at_least("concurrency.limit", self.limit, 1)
+        if self.limit is not None:
+            _at_least("concurrency.limit", self.limit, 1)
+
+    def of(self, declared: int) -> int:
+        """The limit of an endpoint that declares ``declared`` itself."""
+        if self.limit is None or (self.lowers and declared < self.limit):
+            return declared
+        return self.limit

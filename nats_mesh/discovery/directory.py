@@ -48,6 +48,8 @@ class ServiceFacts(msgspec.Struct, frozen=True):
     timeouts: dict[str, float]
     #: Endpoint name → whether all the mesh instances that have it say that it may be run twice.
     idempotency: dict[str, bool] = {}
+    #: Endpoint name → whether all the mesh instances that have it know each other's idempotency keys.
+    shared: dict[str, bool] = {}
 
     def foreign_subject(self, endpoint: str) -> str | None:
         """Where a service outside the mesh listens for ``endpoint``."""
@@ -60,6 +62,10 @@ class ServiceFacts(msgspec.Struct, frozen=True):
     def idempotent(self, endpoint: str) -> bool | None:
         """Whether the endpoint declares that it may be run twice; ``None`` where nobody has it."""
         return self.idempotency.get(endpoint)
+
+    def keyed(self, endpoint: str) -> bool:
+        """Whether a call with an idempotency key may be sent again: whoever gets it knows what came of the first."""
+        return self.shared.get(endpoint, False)
 
 
 class _Answer(NamedTuple):
@@ -171,6 +177,7 @@ def _facts(documents: list[bytes], service: str, own: str) -> ServiceFacts | Non
     endpoints: dict[str, str] = {}
     timeouts: dict[str, float] = {}
     idempotency: dict[str, bool] = {}
+    shared: dict[str, bool] = {}
     known = False
     for document in documents:
         try:
@@ -194,7 +201,9 @@ def _facts(documents: list[bytes], service: str, own: str) -> ServiceFacts | Non
                 timeouts[endpoint.name] = declared
             says = endpoint.metadata.get("mesh.idempotent") == "true"
             idempotency[endpoint.name] = says and idempotency.get(endpoint.name, True)
-    return ServiceFacts(frozenset(namespaces), endpoints, timeouts, idempotency) if known else None
+            says = endpoint.metadata.get("mesh.duplicates") == "shared"
+            shared[endpoint.name] = says and shared.get(endpoint.name, True)
+    return ServiceFacts(frozenset(namespaces), endpoints, timeouts, idempotency, shared) if known else None
 
 
 def _timeout_s(text: str) -> float | None:

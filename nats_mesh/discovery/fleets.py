@@ -64,10 +64,10 @@ class FleetDirectory:
         place.holds += 1
         return place.fleet
 
-    def release(self, service: str) -> None:
-        """Whoever called :meth:`fleet` needs it no longer."""
-        place = self._places.get(service)
-        if place is not None and place.holds > 0:
+    def release(self, fleet: Fleet) -> None:
+        """Whoever was given it by :meth:`fleet` needs it no longer. One that had no place was held by nobody."""
+        place = self._places.get(fleet.service)
+        if place is not None and place.fleet is fleet and place.holds > 0:
             place.holds -= 1
             place.used = self._clock.monotonic()
             self._plan()

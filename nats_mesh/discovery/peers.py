@@ -2,7 +2,8 @@
 
 An instance listens to the presence of its own service alone and reads nothing but the subject, so that a
 beat costs a dictionary entry. The beats it hears are bounded, because their pace follows this very count.
-Only while its own dispatch goes by credit it reads what the others say of their load.
+Only while its own dispatch goes by credit, or verdicts may have it step aside, it reads what the others say of
+their state and load.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 
 from nats_mesh.clock import Clock
 from nats_mesh.core.presence import MAX_INTERVAL_S, Kind, Load, State
+from nats_mesh.core.registry import BEAT_FACTOR, SUSPECT_AFTER
 from nats_mesh.discovery.messages import BASE_INTERVAL_S, MAX_BYTES, nominal_interval_s
 from nats_mesh.wire.subjects import Subjects, reply_allowed
 from nats_mesh.wire.transport import Transport
@@ -25,7 +27,9 @@ _MAX_PEERS = 20_000
 #: After so many silent intervals an instance is no peer any more.
 _SILENT_INTERVALS = 4.0
 #: After so many silent intervals nobody relies on what it said of its load: one beat, its jitter, and the way.
-_FRESH_INTERVALS = 1.3
+_FRESH_INTERVALS = BEAT_FACTOR
+#: And after so many not on what it said of its state: two beats, as where an observer calls it suspect.
+_STATE_INTERVALS = SUSPECT_AFTER * BEAT_FACTOR
 _LEAVE = re.compile(rb'"type"\s*:\s*"leave"')
 
 
@@ -44,8 +48,8 @@ _decode = msgspec.json.Decoder(_Said).decode
 class Peers:
     """Counts the instances of one service, this one included.
 
-    While ``watching``, :meth:`with_room` knows which others take calls, and ``on_room`` is called when that may
-    have changed.
+    While ``watching``, :meth:`with_room` and :meth:`others` know what the others said of themselves, and ``on_room``
+    is called when that may have changed.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class Peers:
         instance: str = "",
         on_room: Callable[[], None] | None = None,
     ) -> None:
-        self.watching = False
+        self._watchers: set[str] = set()
         self._service = service
         self._instance = instance
         self._on_room = on_room
@@ -69,6 +73,8 @@ class Peers:
         self._seen: dict[str, float] = {}
         #: Until when each other instance is believed to have room.
         self._roomy: dict[str, float] = {}
+        #: The state that each other instance said it is in, and until when that is believed.
+        self._states: dict[str, tuple[State, float]] = {}
         self._prune_at = 0.0
         self._subscription = transport.subscribe(subjects.presence_of(service), self._on_presence)
 
@@ -83,30 +89,49 @@ class Peers:
         if self.watching and instance != self._instance:
             self._read(instance, payload)
 
+    @property
+    def watching(self) -> bool:
+        """Whether somebody asks for more than the count."""
+        return bool(self._watchers)
+
     def _read(self, instance: str, payload: bytes) -> None:
         self._roomy.pop(instance, None)
+        self._states.pop(instance, None)
         try:
             said = _decode(payload) if len(payload) <= MAX_BYTES else None
         except (msgspec.DecodeError, RecursionError):
             said = None  # of whom nothing can be read nobody relies on
         if said is not None and instance in self._seen and said.type is not Kind.LEAVE:
-            load = said.load
+            load, now = said.load, self._now()
+            interval_s = min(MAX_INTERVAL_S, max(0.0, said.interval_s))
+            self._states[instance] = said.state, now + _STATE_INTERVALS * interval_s
             if said.state is State.READY and not load.full and load.in_flight < load.limit:
-                fresh_s = _FRESH_INTERVALS * min(MAX_INTERVAL_S, max(0.0, said.interval_s))
-                self._roomy[instance] = self._now() + fresh_s
+                self._roomy[instance] = now + _FRESH_INTERVALS * interval_s
         if self._on_room is not None:
             self._on_room()
 
-    def watch(self, on: bool) -> None:
-        """Begin to read what the others say of their load, or stop."""
-        self.watching = on
-        if not on:
+    def watch(self, on: bool, who: str = "credit") -> None:
+        """Begin to read what the others say of themselves, or stop where nobody else (``who``) asks for it."""
+        if on:
+            self._watchers.add(who)
+            return
+        self._watchers.discard(who)
+        if not self._watchers:
             self._roomy.clear()
+            self._states.clear()
 
     def with_room(self) -> int:
         """How many other instances take calls, by what they said lately; 0 while not watching."""
         now = self._now()
         return sum(now < until for until in self._roomy.values())
+
+    def others(self) -> tuple[set[str], set[str]]:
+        """Which other instances take calls, and which live without taking any, by what they said lately; nobody
+        while not watching."""
+        now = self._now()
+        states = [(each, state) for each, (state, until) in self._states.items() if now < until]
+        serving = {each for each, state in states if state is State.READY}
+        return serving, {each for each, state in states if state is State.DRAINING}
 
     def count(self) -> int:
         """Instances heard of lately; at least 1."""
@@ -115,6 +140,7 @@ class Peers:
             patience_s = _SILENT_INTERVALS * nominal_interval_s(len(self._seen))
             self._seen = {name: at for name, at in self._seen.items() if now - at < patience_s}
             self._roomy = {name: until for name, until in self._roomy.items() if now < until}
+            self._states = {name: said for name, said in self._states.items() if now < said[1]}
             self._prune_at = now + patience_s / 2
         return max(1, len(self._seen))
 

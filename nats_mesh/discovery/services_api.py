@@ -221,6 +221,7 @@ def mesh_endpoint(
     queue: str = QUEUE,
     timeout_s: float | None = None,
     idempotent: bool = False,
+    duplicates: str = "",
     concurrency: int = 0,
     limited: bool = False,
     schema_hash: str = "",
@@ -238,6 +239,8 @@ def mesh_endpoint(
         "mesh.namespace": subjects.namespace,
         "mesh.idempotent": "true" if idempotent else "false",
     }
+    if duplicates:
+        metadata["mesh.duplicates"] = duplicates
     if subject is None:
         metadata["mesh.subject"] = subjects.rpc(service, endpoint, "{caller}")
         subject = subjects.rpc(service, endpoint, ANONYMOUS)

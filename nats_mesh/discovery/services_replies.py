@@ -177,7 +177,7 @@ def _endpoints(document: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
         for each in listed[:MAX_LISTED_ENDPOINTS]
         if isinstance(each, dict)
         and isinstance(subject := each.get("subject"), str)
-        and len(subject) <= _MAX_TEXT
+        and len(subject.encode("utf-8", "surrogatepass")) <= _MAX_TEXT
         and _SUBJECT.fullmatch(subject) is not None
     ]
     return usable, len(listed) - len(usable)

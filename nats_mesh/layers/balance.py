@@ -9,22 +9,26 @@ while nothing is known the queue group takes the calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
-from nats_mesh.core.balancer import Balancer, Member, choose_zone, make
+from nats_mesh.core.balancer import Balancer, Member, ZoneSize, choose_zone, make
 from nats_mesh.core.ejection import Ejection, Ejector
 from nats_mesh.core.rules import BalancerRules, EjectionRules
+from nats_mesh.core.seldom import worth_saying
 from nats_mesh.discovery.fleet import Fleet
 from nats_mesh.errors import CallError, NoInstancesError, Refused
 from nats_mesh.layers.breaker import Tell, is_failure
 from nats_mesh.model import Request
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.wire import headers as h
 
 __all__ = ["Balance", "Group", "Keys", "Way"]
 
 #: How long an instance that nobody answered for is left out, unless presence says otherwise (seconds).
 _ABSENT_S = 2.0
+#: Names of instances that an event shows.
+_SHOWN = 5
 
 
 #: What a request is hashed by, for consistent hashing; ``None``: it has nothing to be hashed by, and goes anywhere.
@@ -49,11 +53,14 @@ class Group:
         if strategy is None:
             raise ValueError(f"{balancer.name} chooses no instance")
         self.service = service
+        self.fleet = fleet
+        #: How many endpoints' calls are balanced over it.
+        self.users = 0
         self.rules = balancer
+        self.ejection = ejection
         self.ejector = Ejector(ejection, chance)
         self.members: dict[str, Member] = {}
         self._strategy: Balancer = strategy
-        self._fleet = fleet
         self._zone = zone
         self._tell = tell
         self._seen = -1
@@ -61,73 +68,93 @@ class Group:
         self._usable: Sequence[Member] = ()
         self._absent: dict[str, float] = {}
         self._panicking = False
-        #: Who hears of ejections by this caller's own judgement, and of returns, where a policy asks for verdicts.
+        #: How many instances are there and not absent, as of the last review.
+        self._here = 0
+        self._zone_size = ZoneSize()
+        #: Ejections that the bound on their number has prevented, in all and since one began or ended.
+        self._capped = self._prevented = 0
+        #: Who hears of ejections by this caller's own judgement, and of returns, where a policy asks for verdicts. A
+        #: caller that knows one instance alone, or panics, has no judgement that others should hear.
         self.on_own_ejection: Callable[[str, str], None] | None = None
         self.on_return: Callable[[str], None] | None = None
 
-    def pick(self, now: float, key: str | None, avoid: str) -> Member | None:
-        """The instance for one attempt, not ``avoid`` where there is another; ``None`` leaves it to the queue group."""
-        if self._seen != self._fleet.version or now >= self._review_at:
+    def pick(self, now: float, key: str | None, avoid: Collection[str]) -> Member | None:
+        """The instance for one attempt, none of ``avoid`` where there is another; ``None``: whichever gets it."""
+        if self._seen != self.fleet.version or now >= self._review_at:
             self._review(now)
         usable = self._usable
         if not usable:
             return None
-        found = self._strategy.pick(usable, now, key)
-        if found.id == avoid and len(usable) > 1:
-            found = self._strategy.pick(usable, now, key)
-            if found.id == avoid:
-                found = next(each for each in usable if each.id != avoid)
+        found = self._strategy.pick(usable, now, key, avoid)
+        if found.id in avoid and len(usable) > 1:
+            found = self._strategy.pick(usable, now, key, avoid)
+            if found.id in avoid:
+                found = next((each for each in usable if each.id not in avoid), found)
         return found
 
     def _review(self, now: float) -> None:
         """Who may be chosen from now on, until something changes or somebody's time is over."""
-        if self._seen != self._fleet.version:
+        if self._seen != self.fleet.version:
             self._take_in()
         ejector = self.ejector
         for over in ejector.returned(now):
-            self._tell("ejection.ended", self.service, f"{over.id} takes calls again")
+            self._prevented = 0
+            self._tell(EventKind.EJECTION_ENDED, self.service, f"{over.id} takes calls again")
             if self.on_return is not None:
                 self.on_return(over.id)
         for gone in [each for each, until in self._absent.items() if now >= until]:
             del self._absent[gone]
         here = [each for each in self.members.values() if each.id not in self._absent]
         ids = tuple([each.id for each in here])
+        self._here = len(ids)
         available = ejector.available(ids, now)
         if ejector.panicking is not self._panicking:
             self._panicking = ejector.panicking
             if self._panicking:
-                self._tell(
-                    "ejection.panic", self.service, "too few instances are healthy: ejections are ignored"
-                )
+                detail = f"too few instances are healthy: ejections are ignored (out: {self._out(now)})"
+                self._tell(EventKind.EJECTION_PANIC, self.service, detail)
         if available is not ids:
             allowed = set(available)
             usable: Sequence[Member] = [each for each in here if each.id in allowed]
         else:
             usable = here
         if self.rules.locality and self._zone:
-            usable = choose_zone(list(self.members.values()), self._zone, self.rules, usable)
+            usable = self._by_zone(usable, now)
         self._usable = usable
         if usable:
             self._strategy.update(usable)
-        self._review_at = min([ejector.next_return, *self._absent.values()])
+        self._review_at = min([ejector.next_return, self._zone_size.next_end, *self._absent.values()])
+
+    def _by_zone(self, healthy: Sequence[Member], now: float) -> Sequence[Member]:
+        """Those that locality chooses. Who is gone counts from the first review that missed it: a caller that makes no
+        calls notices late, and fails over for longer than it would have."""
+        members = list(self.members.values())
+        gone = self._zone_size.observe(sum([each.zone == self._zone for each in members]), now)
+        return choose_zone(members, self._zone, self.rules, healthy, gone)
+
+    def _out(self, now: float) -> str:
+        """Who is ejected, for an event."""
+        out = [each.id for each in self.ejector.ejected(now)]
+        return f"{', '.join(out[:_SHOWN])}{', …' if len(out) > _SHOWN else ''}"
 
     def _take_in(self) -> None:
         """The fleet has changed: members that stay keep what is known of them."""
-        self._seen = self._fleet.version
+        self._seen = self.fleet.version
         current: dict[str, Member] = {}
-        for each in self._fleet.instances():
+        for each in self.fleet.instances():
             member = self.members.get(each.id)
             if member is None or member.zone != each.zone:
                 member = Member(
                     each.id, zone=each.zone, joined=each.first_seen, decay_s=self.rules.ewma_decay_s
                 )
+                member.limit = each.limit  # until its replies say so
             current[each.id] = member
-        for gone in self.members.keys() - current.keys():
+        before, self.members = self.members, current
+        for gone in before.keys() - current.keys():
             self.ejector.forget(gone)
             if self.on_return is not None:  # what was said of it is taken back
                 self.on_return(gone)
             self._absent.pop(gone, None)
-        self.members = current
 
     def absent(self, member: Member, now: float) -> None:
         """Nobody listens where presence said that an instance is."""
@@ -136,7 +163,7 @@ class Group:
 
     def __contains__(self, instance: str) -> bool:
         """Whether it is one of them, as far as presence has said by now."""
-        if self._seen != self._fleet.version:
+        if self._seen != self.fleet.version:
             self._take_in()
             self._review_at = -math.inf
         return instance in self.members
@@ -147,16 +174,25 @@ class Group:
 
     def judged(self, ejection: Ejection | None, now: float) -> None:
         """What this caller's own judgement of an instance came to: an ejection, or nothing."""
-        if ejection is not None:
-            self._ejected(ejection, now)
-            if self.on_own_ejection is not None:
+        self._ejected(ejection, now)
+        if ejection is not None and self.on_own_ejection is not None:
+            self._review(now)  # does it panic with this one out, too?
+            if self._here > 1 and not self._panicking:
                 self.on_own_ejection(ejection.id, ejection.reason)
 
     def _ejected(self, ejection: Ejection | None, now: float) -> None:
+        ejector = self.ejector
         if ejection is not None:
             self._review_at = now
+            self._prevented = 0
             detail = f"{ejection.id}: {ejection.reason}, for {ejection.until - now:.0f} s ({ejection.times})"
-            self._tell("ejection.began", self.service, detail)
+            self._tell(EventKind.EJECTION_BEGAN, self.service, detail)
+        elif ejector.capped != self._capped:
+            self._prevented += 1
+            if worth_saying(self._prevented):
+                detail = f"{ejector.capped_id} stays in: as many as may be are out already ({self._out(now)})"
+                self._tell(EventKind.EJECTION_CAPPED, self.service, f"{detail}; {self._prevented} so far")
+        self._capped = ejector.capped
 
 
 class Way:
@@ -196,6 +232,8 @@ class Way:
             group.judged(ejector.silence(member.id, now, took_s), now)
         elif verdict is None:
             member.ended(now, took_s, None)
+            if failed.refused is Refused.CONCURRENCY:
+                member.refused(now, failed.retry_after_s)
         elif verdict:
             member.ended(now, took_s, False)
             group.judged(ejector.failure(member.id, now), now)
@@ -206,6 +244,7 @@ class Way:
     def outrun(self, now: float, waited_s: float) -> None:
         """A hedge was answered first: this instance takes at least so long."""
         self.member.ended(now, waited_s, True)
+        self._group.judged(self._group.ejector.outrun(self.member.id, now), now)
 
     def dropped(self, now: float) -> None:
         """The attempt was broken off from this side: it says nothing of the instance."""
@@ -221,7 +260,7 @@ class Balance:
         self._key = key
         self._ways: dict[str, Way] = {}
 
-    def pick(self, now: float, request: Request, avoid: str) -> Way | None:
+    def pick(self, now: float, request: Request, avoid: Collection[str]) -> Way | None:
         """The way for one attempt, its load counted from now on; ``None`` leaves it to the queue group."""
         member = self.group.pick(now, None if self._key is None else self._key(request), avoid)
         if member is None:

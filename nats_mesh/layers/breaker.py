@@ -19,6 +19,7 @@ from nats_mesh.errors import (
     Refused,
     Status,
 )
+from nats_mesh.telemetry.kinds import EventKind
 
 __all__ = ["Circuit", "Tell", "is_failure"]
 
@@ -26,12 +27,12 @@ __all__ = ["Circuit", "Tell", "is_failure"]
 Tell: TypeAlias = Callable[[str, str, str], None]
 
 #: Refusals that say nothing about whether the endpoint works: somebody else will take the call, or nobody should.
-_NO_VERDICT = frozenset(Refused) - {Refused.DEADLINE, Refused.IDEMPOTENCY}
+_NO_VERDICT = frozenset(Refused) - {Refused.DEADLINE}
 
 _KINDS = {
-    BreakerState.CLOSED: "breaker.closed",
-    BreakerState.OPEN: "breaker.open",
-    BreakerState.HALF_OPEN: "breaker.half-open",
+    BreakerState.CLOSED: EventKind.BREAKER_CLOSED,
+    BreakerState.OPEN: EventKind.BREAKER_OPEN,
+    BreakerState.HALF_OPEN: EventKind.BREAKER_HALF_OPEN,
 }
 
 

@@ -18,8 +18,15 @@ import msgspec
 from nats_mesh.core.duplicates import LEASE_S, Kept, Move, Record, State, Watch, encode_record, judge
 from nats_mesh.errors import Refused, Status
 from nats_mesh.layers.claims import Claim, DuplicateError, ended
-from nats_mesh.layers.settling import STORE_S, VALUE_BYTES, Settler, record_of
-from nats_mesh.wire.kv import KvAbsentError, KvBucket, KvConflictError, KvDeniedError, KvError
+from nats_mesh.layers.settling import STORE_S, VALUE_BYTES, Settler, more_room, record_of
+from nats_mesh.wire.kv import (
+    KvAbsentError,
+    KvBucket,
+    KvConflictError,
+    KvDeniedError,
+    KvError,
+    KvFullError,
+)
 from nats_mesh.wire.loop import TaskPool, call_later
 from nats_mesh.wire.transport import Transport
 
@@ -84,6 +91,8 @@ class SharedClaims:
         try:
             return await self._acquire(claim)
         except KvError as error:
+            if isinstance(error, KvFullError):
+                self.settler.full(error)
             raise DuplicateError(
                 Status.UNAVAILABLE, self._unusable(error), refused=Refused.IDEMPOTENCY
             ) from None
@@ -93,6 +102,7 @@ class SharedClaims:
         pause_s = 0.0
         open_ = False  # whether a write of this claim was not answered
         while True:
+            full: KvFullError | None = None
             if expected is not None:
                 claim.written = True
                 made = self._made
@@ -102,6 +112,8 @@ class SharedClaims:
                     return None
                 except KvConflictError:
                     claim.written = open_
+                except KvFullError as error:  # what stands there already can be read all the same
+                    claim.written, full = open_, error
                 except KvError as error:
                     claim.written = open_ or error.maybe
                     if open_ or not error.maybe:
@@ -117,6 +129,8 @@ class SharedClaims:
             found = await self._store.get(claim.name, timeout_s=STORE_S)
             self._known = True
             if found is None or found.deleted:
+                if full is not None:
+                    raise full
                 expected = 0 if found is None else found.revision
                 continue
             record = record_of(found, self._store.name)
@@ -140,7 +154,10 @@ class SharedClaims:
             if move is Move.REPLAY:
                 return record.reply
             if move is Move.TAKE_OVER:
+                if full is not None:
+                    raise full
                 expected = found.revision
+
             else:
                 raise ended(move, f"instance {record.instance}")
 
@@ -193,6 +210,8 @@ class SharedClaims:
             )
         elif isinstance(error, KvDeniedError):
             text += f"; allow publishing on $KV.{name}.<service>.> and direct gets of it"
+        elif isinstance(error, KvFullError):
+            text += f"; {more_room(name)}"
         return text
 
     async def _mark(self, name: str, record: Record, revision: int) -> bool:
@@ -228,8 +247,11 @@ class SharedClaims:
             if not await self._ours_still(claim):
                 return  # taken over, or called dead; what comes of it is written at its end
         except KvError as error:
+            if isinstance(error, KvFullError):
+                self.settler.full(error)
             log.debug("a claim could not be renewed: %s", error)
             in_s = _RENEW_AGAIN_S
+
         if claim.state is State.RUNNING:
             self.hold(claim, in_s)
 

@@ -73,7 +73,11 @@ def ended(move: Move, where: str) -> DuplicateError:
         )
         return DuplicateError(Status.INVALID_ARGUMENT, text, refused=Refused.INVALID)
     if move is Move.GONE:
-        text = f"the first call with this idempotency key ran at {where}, but its reply is not kept: it was too large"
+        text = (
+            f"the first call with this idempotency key ran at {where}, but its reply is not kept: it was too large, "
+            "or there was no room for it"
+        )
         return DuplicateError(Status.ABORTED, text)
+
     text = f"the first call with this idempotency key was broken off at {where}: nobody knows whether it took effect"
     return DuplicateError(Status.ABORTED, text, maybe=True)

@@ -32,8 +32,10 @@ _OWN_LINE = b"Mesh-Instance:"
 _WHAT_ENDED = {
     "deadline": (Status.DEADLINE_EXCEEDED, "the time was up"),
     "cancelled": (Status.CANCELLED, "the caller no longer waits"),
-    "shutdown": (Status.CANCELLED, "the instance is shutting down"),
+    "shutdown": (Status.UNAVAILABLE, "the instance is shutting down"),
 }
+#: How it is refused where it was ended before its handler could run.
+_NOT_RUN = {Status.DEADLINE_EXCEEDED: Refused.DEADLINE, Status.UNAVAILABLE: Refused.DRAINING}
 
 
 class Duplicates:
@@ -237,7 +239,7 @@ class KeyedCalls:
 def _stopped(call: Arrival, when: str, *, ran: bool = True) -> DuplicateError:
     """What a call ends with that was ended from outside; ``ran``: whether the handler may have."""
     status, what = _WHAT_ENDED.get(call.ended, _WHAT_ENDED["shutdown"])
-    refused = Refused.DEADLINE if not ran and status is Status.DEADLINE_EXCEEDED else None
+    refused = None if ran else _NOT_RUN.get(status)
     return DuplicateError(status, f"{what} {when}", refused=refused, maybe=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from nats_mesh.core.fault import Faults
 from nats_mesh.errors import Refused, Status
@@ -69,29 +69,34 @@ class Postponed:
     def __init__(self, again: Callable[[Arrival], None]) -> None:
         self._again = again
         self._waiting: dict[int, tuple[Arrival, Timer]] = {}
+        self._by_reply: dict[str, Arrival] = {}
 
     def hold(self, call: Arrival, wait_s: float) -> bool:
         """Keep a call for ``wait_s`` seconds; ``False`` where as many wait as may."""
         if len(self._waiting) >= _MAX_POSTPONED:
             return False
         self._waiting[id(call)] = (call, call_later(max(0.0, wait_s), self.resume, call))
+        if call.reply:
+            self._by_reply[call.reply] = call
         return True
+
+    def find(self, reply: str) -> Arrival | None:
+        """The call that waits and is answered at ``reply``."""
+        return self._by_reply.get(reply)
 
     def resume(self, call: Arrival) -> None:
         """A call waits no longer, if it did."""
         waiting = self._waiting.pop(id(call), None)
         if waiting is not None:
             waiting[1].cancel()
+            if self._by_reply.get(call.reply) is call:
+                del self._by_reply[call.reply]
             self._again(call)
 
     def resume_all(self) -> None:
         """Nobody waits any longer."""
-        for call in list(self.calls()):
+        for call, _ in list(self._waiting.values()):
             self.resume(call)
-
-    def calls(self) -> Iterator[Arrival]:
-        """Those that wait."""
-        return (call for call, _ in self._waiting.values())
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nats_mesh.core.budget import RetryBudget
-from nats_mesh.core.retry import attempt_timeout_s, decide, failure_of
+from nats_mesh.core.retry import MIN_ATTEMPT_S, attempt_timeout_s, decide, failure_of
 from nats_mesh.core.rules import RetryRules
-from nats_mesh.errors import CallError
+from nats_mesh.core.seldom import worth_saying
+from nats_mesh.errors import CallError, DeadlineExceededError
 from nats_mesh.layers.breaker import Tell
+from nats_mesh.model import Request
+from nats_mesh.telemetry.kinds import EventKind
 
 __all__ = ["Retries"]
 
@@ -35,29 +38,31 @@ class Retries:
         self._chance = chance
         self._tell = tell
 
-    def time_for(self, attempt: int, remaining_s: float, *, idempotent: bool) -> float:
-        """How long this attempt may take, seconds."""
-        return attempt_timeout_s(self.rules, attempt, remaining_s, may_follow=idempotent)
+    def time_for(self, now: float, attempt: int, remaining_s: float, *, idempotent: bool) -> float:
+        """How long this attempt may take, seconds: all the time there is where the budget has no other for it."""
+        timeout_s = attempt_timeout_s(self.rules, attempt, remaining_s, may_follow=idempotent)
+        if timeout_s < remaining_s and self.budget.left(now) < 1.0:
+            return attempt_timeout_s(self.rules, attempt, remaining_s, may_follow=False)
+        return timeout_s
 
-    def delay_s(
-        self,
-        now: float,
-        attempt: int,
-        error: CallError,
-        remaining_s: float,
-        *,
-        idempotent: bool,
-        timed_out: bool,
-    ) -> float:
-        """How long to wait before the next attempt; negative where there is none."""
-        rules = self.rules
+    def after(self, now: float, request: Request, error: CallError, *, keyed: bool) -> float:
+        """How long to wait, seconds, before the attempt after the one that ended with ``error``; negative where there
+        is none.
+
+        ``keyed``: every instance knows the idempotency keys of the others, so that with one a second attempt gets the
+        reply of the first. Not where the first was cut off by its time: then it was stopped, and there is no reply.
+        """
+        rules, attempt = self.rules, request.attempt
         if attempt >= rules.attempts or error.fault:  # what was injected on purpose is to be met, not avoided
             return -1.0
+        remaining_s = request.deadline - now
+        timed_out = isinstance(error, DeadlineExceededError) and remaining_s > MIN_ATTEMPT_S
+        repeatable = keyed and request.idempotency_key is not None and not timed_out
         decision = decide(
             rules,
             attempt,
             failure_of(error, attempt_timed_out=timed_out),
-            idempotent=idempotent,
+            idempotent=bool(request.idempotent) or repeatable,
             remaining_s=remaining_s,
             chance=self._chance,
         )
@@ -65,10 +70,10 @@ class Retries:
             return -1.0
         if not self.budget.withdraw(now):
             self.denied += 1
-            if (
-                self.denied & (self.denied - 1) == 0
-            ):  # ever more rarely: a storm must not be one of events, too
-                self._tell("retry.denied", self.where, f"the retry budget is empty ({self.denied} so far)")
+            if worth_saying(self.denied):  # a storm must not be one of events, too
+                self._tell(
+                    EventKind.RETRY_DENIED, self.where, f"the retry budget is empty ({self.denied} so far)"
+                )
             return -1.0
         self.made += 1
         return decision.delay_s

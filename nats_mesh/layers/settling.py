@@ -2,6 +2,10 @@
 
 It is written behind the answer, so that who called does not wait for it, and again and again for half a minute
 where the store cannot be reached. Until it stands there, duplicates elsewhere find a claim that is not renewed.
+
+A store that is full takes a record in place of another only where it is not longer, and that on a single server
+alone; in a cluster it takes nothing at all until something in it is over its time. So the reply is left out then, and
+what is left of the record is as long as the claim; where even that is refused, the claim is soon a dead one.
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ import anyio
 import msgspec
 
 from nats_mesh.core.duplicates import MAX_SHARED_BYTES, Kept, Record, State, decode_record, encode_record
+from nats_mesh.core.seldom import worth_saying
 from nats_mesh.layers.claims import Claim
-from nats_mesh.wire.kv import Found, KvBucket, KvConflictError, KvError, KvTooLargeError
+from nats_mesh.wire.kv import Found, KvBucket, KvConflictError, KvError, KvFullError, KvTooLargeError
 from nats_mesh.wire.loop import TaskPool
 from nats_mesh.wire.transport import Transport
 
-__all__ = ["STORE_S", "VALUE_BYTES", "Settler", "record_of"]
+__all__ = ["STORE_S", "VALUE_BYTES", "Settler", "more_room", "record_of"]
+
 
 log = logging.getLogger("nats_mesh.instance")
 
@@ -36,7 +42,8 @@ _MAX_BEHIND = 1024
 
 
 class Settler:
-    """Writes how claims end. ``unsettled`` counts those whose end could not be written."""
+    """Writes how claims end. ``unsettled`` counts those whose end could not be written, ``no_room`` how often the
+    store was full."""
 
     def __init__(
         self,
@@ -48,6 +55,7 @@ class Settler:
         rng: random.Random,
     ) -> None:
         self.unsettled = 0
+        self.no_room = 0
         self._instance = instance
         self._store = store
         self._transport = transport
@@ -106,6 +114,10 @@ class Settler:
                 trouble, expected = str(error), None
             except KvTooLargeError as error:
                 trouble, whole = str(error), False
+            except KvFullError as error:
+                self.full(error)
+                trouble, whole = str(error), False
+                record = None if record is None else msgspec.structs.replace(record, size=0)
             except KvError as error:
                 trouble = str(error)
             if self._now() >= give_up:
@@ -135,9 +147,22 @@ class Settler:
             value = encode_record(record)
         await self._store.put(name, value, expected=expected, timeout_s=STORE_S)
 
+    def full(self, error: KvFullError) -> None:
+        """The store has refused something for want of room: say so, with what to do about it, ever more rarely."""
+        self.no_room += 1
+        if worth_saying(self.no_room):
+            log.warning(
+                "no room in the bucket %s (%d times so far): %s; calls with a new idempotency key are refused until "
+                "old ones are over their time; %s",
+                self._store.name,
+                self.no_room,
+                error,
+                more_room(self._store.name),
+            )
+
     def _not_settled(self, why: str) -> None:
         self.unsettled += 1
-        if self.unsettled & (self.unsettled - 1) == 0:
+        if worth_saying(self.unsettled):
             log.warning(
                 "the outcome of a call with an idempotency key is not in the store: %s (%d so far)",
                 why,
@@ -160,6 +185,14 @@ class Settler:
 
     def __len__(self) -> int:
         return len(self._behind) + len(self._releases)
+
+
+def more_room(bucket: str) -> str:
+    """What to do about a bucket that is full."""
+    return (
+        f"give it more: nats stream edit KV_{bucket} --max-bytes=1GB (and the account, where that is its limit), or "
+        "declare duplicates='local' at endpoints that take many keys"
+    )
 
 
 def record_of(found: Found, bucket: str) -> Record:

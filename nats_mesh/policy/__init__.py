@@ -5,7 +5,7 @@ from nats_mesh.policy.decode import Policy, parse
 from nats_mesh.policy.explain import explain, json_schema
 from nats_mesh.policy.files import PolicyFolder, load_folder
 from nats_mesh.policy.policy_set import PolicySet
-from nats_mesh.policy.rules import InboundRules, OutboundRules, SubsetRules
+from nats_mesh.policy.rules import InboundRules, OutboundRules
 
 __all__ = [
     "InboundRules",
@@ -14,7 +14,6 @@ __all__ = [
     "PolicyError",
     "PolicyFolder",
     "PolicySet",
-    "SubsetRules",
     "explain",
     "json_schema",
     "load_folder",

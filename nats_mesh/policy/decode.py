@@ -17,7 +17,7 @@ from nats_mesh.policy.fields import Field, fields_of
 from nats_mesh.policy.kinds import BALANCER, Kind, shown
 from nats_mesh.policy.parts import Balancer, Part, Target
 from nats_mesh.policy.problems import Problems, hint, later_text, place
-from nats_mesh.policy.schema import API_VERSION, KINDS, LATER_KINDS, Destination, Document, Route
+from nats_mesh.policy.schema import API_VERSION, KINDS, LATER_KINDS, Destination, Document, Limit, Route
 
 if TYPE_CHECKING:
     from nats_mesh.policy.reader import Node
@@ -255,6 +255,10 @@ class _Reading:
         for path, timeout in said.items():
             if timeout == 0.0:
                 self._wrong(path, self.lines[path], "must be above 0s")
+        if isinstance(document, Limit):
+            path = "spec.concurrency"
+            if not any(f"{path}.{name}" in self.lines for name in ("limit", "leaveQueue")):
+                self._wrong(path, self.lines[path], "limits nothing: give it a limit, leaveQueue, or both")
         if len(rules) > 1:
             line = self.lines["spec.rules[1]"]
             self._wrong("spec.rules[1]", line, "is never reached: the rule above applies to every call")

@@ -18,7 +18,7 @@ from nats_mesh.core.deadline import MAX_TIMEOUT_S
 from nats_mesh.core.presence import check_version
 from nats_mesh.core.rules import BALANCERS, RetryCondition
 from nats_mesh.errors import ConfigError
-from nats_mesh.model import check_name, is_header_name
+from nats_mesh.model import check_name, is_header_name, is_reserved_header
 
 __all__ = [
     "BALANCER",
@@ -158,8 +158,19 @@ def _version(value: Scalar) -> str:
 
 
 def _header(value: Scalar) -> str:
+    """A header of the application's whose value is text, as that is what is hashed."""
     if not isinstance(value, str) or not is_header_name(value):
         raise ValueError(f"must be the name of a header, got {shown(value)}")
+    if is_reserved_header(value):
+        raise ValueError(
+            f"must be a header of the application's, got {shown(value)}: names that begin with Mesh- or Nats- "
+            "belong to the mesh; give what tells callers' calls apart a header of its own"
+        )
+    if value.lower().endswith("-bin"):
+        raise ValueError(
+            f"must be a header whose value is text, got {shown(value)}: names that end in -bin carry bytes; "
+            "use a header without that ending"
+        )
     return value.lower()
 
 

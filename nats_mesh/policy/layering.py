@@ -44,7 +44,7 @@ from nats_mesh.policy.problems import Problems, place
 from nats_mesh.policy.rules import DEFAULT
 from nats_mesh.policy.schema import DestinationSpec
 
-__all__ = ["BLOCKS", "RULES", "Layers", "leaves_of"]
+__all__ = ["BLOCKS", "RULES", "Layers", "Leaf", "leaves_of"]
 
 #: The rules that a part of the schema becomes.
 RULES: Mapping[type[Part], type[msgspec.Struct]] = {
@@ -77,7 +77,9 @@ def leaves_of(part: Part, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-class _Leaf(msgspec.Struct, frozen=True):
+class Leaf(msgspec.Struct, frozen=True):
+    """A value, who says it, and where: ``prefix`` is the path of its spec in that policy, ``line`` in its file."""
+
     value: Any
     policy: Policy
     prefix: str
@@ -88,7 +90,7 @@ class Layers:
     """Leaves of several policies, the most specific on top. ``add`` them from the least specific on."""
 
     def __init__(self) -> None:
-        self._leaves: dict[str, _Leaf] = {}
+        self._leaves: dict[str, Leaf] = {}
         self._blocks: set[str] = set()  # the blocks of which any leaf was ever set
 
     def add(self, policy: Policy, spec: Part, prefix: str) -> None:
@@ -101,12 +103,17 @@ class Layers:
                 if path in leaves and leaves[path].value != value:
                     leaves.pop(other, None)
             line = policy.lines.get(f"{prefix}{path}", policy.line)
-            leaves[path] = _Leaf(value, policy, prefix, line)
+            leaves[path] = Leaf(value, policy, prefix, line)
             self._blocks.add(path.partition(".")[0])
 
     def _clear(self, block: str) -> None:
         for path in [path for path in self._leaves if path.startswith(f"{block}.")]:
             del self._leaves[path]
+
+    @property
+    def leaves(self) -> Mapping[str, Leaf]:
+        """What holds, by its path: `retry.attempts`; ``None`` for a single value that is off."""
+        return self._leaves
 
     def value(self, path: str) -> Any:
         """What is said at ``path``, else ``None``."""

@@ -115,7 +115,8 @@ class Retry(Part, frozen=True, kw_only=True):
 
 
 class Hedge(Part, frozen=True, kw_only=True):
-    """Asking a second instance where the first takes long; the loser is cancelled. For idempotent endpoints."""
+    """Asking a second instance where the first takes long; the loser is cancelled. For idempotent endpoints. Where a
+    balancer chooses, nobody is asked twice; the queue group deals each request out anew, to whomever."""
 
     delay: Annotated[
         float | Off | UnsetType,

@@ -18,11 +18,11 @@ from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.errors import ConfigError
 from nats_mesh.policy.decode import Policy
 from nats_mesh.policy.fields import fields_of
+from nats_mesh.policy.inert import Inert
 from nats_mesh.policy.layering import BLOCKS, Layers
-from nats_mesh.policy.parts import Subset
-from nats_mesh.policy.problems import Problems, place
-from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules, SubsetRules, same_rules
-from nats_mesh.policy.schema import Destination, DestinationSpec, Limit, LimitSpec, Route
+from nats_mesh.policy.problems import Problems, later_text, place
+from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules, same_rules
+from nats_mesh.policy.schema import Concurrency, Destination, DestinationSpec, Limit, LimitSpec, Route
 
 __all__ = ["PolicySet"]
 
@@ -51,7 +51,6 @@ class PolicySet:
         self._destinations: dict[_Scope, Policy] = {}
         self._routes: dict[_Scope, Policy] = {}
         self._limits: dict[_Scope, list[Policy]] = {}
-        self._subsets: dict[str, Mapping[str, SubsetRules]] = {}
         self._outbound: _Answers[OutboundRules] = _Answers(None if before is None else before._outbound)
         self._inbound: _Answers[InboundRules] = _Answers(None if before is None else before._inbound)
         self._index(problems)
@@ -109,10 +108,6 @@ class PolicySet:
         """What an instance of ``service`` does with calls of ``endpoint``."""
         return self._inbound.answer((service, endpoint), self._compile_inbound)
 
-    def subsets(self, service: str) -> Mapping[str, SubsetRules]:
-        """The subsets of ``service`` by name, in the order in which they are defined."""
-        return self._subsets.get(service, {})
-
     def outbound_sources(self, service: str, endpoint: str, caller: str) -> Mapping[str, str]:
         """Where every value of :meth:`outbound` comes from, with the lines of this very set: an answer
         that the set before gave, too, still names the lines of its time."""
@@ -140,21 +135,29 @@ class PolicySet:
                         path="spec.target",
                     )
             if isinstance(document, Destination) and document.spec.subsets is not UNSET:
-                for service, _ in _scopes(policy):
-                    self._subsets[service] = {
-                        name: _subset_rules(subset) for name, subset in document.spec.subsets.items()
-                    }
+                problems.add(
+                    f"{later_text('selections of instances to route to')}; remove them",
+                    file=policy.file,
+                    line=policy.lines.get("spec.subsets", policy.line),
+                    path="spec.subsets",
+                )
 
     def _check(self, problems: Problems) -> None:
-        """Make the rules of every scope once: what is refused only in company is found before it holds anywhere."""
+        """Make the rules of every scope once: what is refused only in company is found before it holds anywhere, and
+        so is what has no effect there."""
+        inert = Inert()
         for service, endpoint in {*self._destinations, *self._routes}:
-            self._rules(self._layers(service, endpoint), problems)
+            layers = self._layers(service, endpoint)
+            self._rules(layers, problems)
+            inert.look(layers)
             if any(scope in self._routes for scope in _around(service, endpoint)):
                 self._rules(self._layers(service, endpoint, routes=False), problems)
+        inert.report(problems)
         for policy in self.policies:
             if isinstance(policy.document, Limit):
+                said = _concurrency_of(policy)
                 try:
-                    _concurrency(policy)
+                    ConcurrencyRules(limit=None if said.limit is UNSET else said.limit)
                 except ConfigError as error:
                     path, _, reason = str(error).partition(": ")
                     line = policy.lines.get(f"spec.{path}", policy.line)
@@ -178,33 +181,38 @@ class PolicySet:
     def _compile_outbound(self, scope: _Scope) -> OutboundRules:
         service, endpoint = scope
         layers = self._layers(service, endpoint)
-        sources = dict(layers.sources(_OUTBOUND))
-        subsets = self._destinations.get((service, "")) if service in self._subsets else None
-        sources["subsets"] = _source(subsets, "spec.subsets")
         return OutboundRules(
             timeout_s=layers.value("timeout"),
             idempotent=layers.value("idempotent"),
-            subsets=self.subsets(service),
-            sources=sources,
+            sources=dict(layers.sources(_OUTBOUND)),
             **self._rules(layers, Problems()),
         )
 
     def _compile_inbound(self, scope: _Scope) -> InboundRules:
-        limit: Policy | None = None
-        leave: Policy | None = None
-        rules = ConcurrencyRules()
+        least: tuple[int, Policy] | None = None
+        leave: tuple[bool, Policy] | None = None
+        lowers = True
         for around in _around(*scope):
             for policy in self._limits.get(around, ()):
-                said = _concurrency(policy)
-                if limit is None or said.limit < rules.limit:
-                    limit, rules = policy, msgspec.structs.replace(rules, limit=said.limit)
-                if _leaves_queue(policy) is not None:
-                    leave, rules = policy, msgspec.structs.replace(rules, leave_queue=said.leave_queue)
+                said = _concurrency_of(policy)
+                if said.limit is not UNSET:
+                    lowers = lowers and not around[1]
+                    if least is None or said.limit < least[0]:
+                        least = said.limit, policy
+                if said.leave_queue is not UNSET:
+                    leave = said.leave_queue, policy
+        rules = ConcurrencyRules(
+            limit=None if least is None else least[0],
+            leave_queue=leave is not None and leave[0],
+            lowers=least is not None and lowers,
+        )
         sources = {
-            "concurrency.limit": _source(limit, "spec.concurrency.limit"),
-            "concurrency.leaveQueue": _source(leave, "spec.concurrency.leaveQueue"),
+            "concurrency.limit": _source(None if least is None else least[1], "spec.concurrency.limit"),
+            "concurrency.leaveQueue": _source(
+                None if leave is None else leave[1], "spec.concurrency.leaveQueue"
+            ),
         }
-        return InboundRules(concurrency=None if limit is None else rules, sources=sources)
+        return InboundRules(concurrency=rules if least or leave else None, sources=sources)
 
 
 class _Answers(Generic[_Answer]):
@@ -277,21 +285,7 @@ def _source(policy: Policy | None, path: str) -> str:
     return f"{policy.name} ({where})" if where else policy.name
 
 
-def _leaves_queue(policy: Policy) -> bool | None:
+def _concurrency_of(policy: Policy) -> Concurrency:
     spec = policy.document.spec
     assert isinstance(spec, LimitSpec)
-    said = spec.concurrency.leave_queue
-    return None if said is UNSET else said
-
-
-def _concurrency(policy: Policy) -> ConcurrencyRules:
-    spec = policy.document.spec
-    assert isinstance(spec, LimitSpec)
-    return ConcurrencyRules(limit=spec.concurrency.limit, leave_queue=bool(_leaves_queue(policy)))
-
-
-def _subset_rules(subset: Subset) -> SubsetRules:
-    return SubsetRules(
-        version=None if subset.version is UNSET else subset.version,
-        labels={} if subset.labels is UNSET else dict(subset.labels),
-    )
+    return spec.concurrency

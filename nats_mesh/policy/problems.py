@@ -36,6 +36,10 @@ class Problems:
         text = ": ".join(part for part in (where, path, message) if part)
         self._found[key] = PolicyError(text, path=path, line=line, file=file)
 
+    def concern(self, file: str, line: int | None, path: str) -> bool:
+        """Whether something at this very place was found already."""
+        return any(key[:3] == (file, line, path) for key in self._found)
+
     def error(self) -> PolicyError | None:
         """All of it as one error, in the order of the files; ``None`` where nothing was found."""
         found = [self._found[key] for key in sorted(self._found, key=_order)]

@@ -15,31 +15,17 @@ from nats_mesh.core.rules import (
     RetryRules,
 )
 
-__all__ = ["DEFAULT", "InboundRules", "OutboundRules", "SubsetRules", "same_rules"]
+__all__ = ["DEFAULT", "InboundRules", "OutboundRules", "same_rules"]
 
 #: The source of what no policy says.
 DEFAULT = "default"
-
-
-class SubsetRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Which instances a subset selects: those of ``version`` (where given) with all of ``labels``."""
-
-    version: str | None = None
-    labels: Mapping[str, str] = {}
-
-    def selects(self, version: str, labels: Mapping[str, str]) -> bool:
-        """Whether an instance of this version with these labels belongs to it."""
-        if self.version is not None and version != self.version:
-            return False
-        return all(labels.get(name) == value for name, value in self.labels.items())
 
 
 class OutboundRules(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller does on its way to one endpoint.
 
     ``timeout_s`` and ``idempotent`` are ``None`` where no policy says anything: then the endpoint's own declaration
-    counts. ``breaker`` and ``hedge`` are ``None`` where they are off. ``subset`` is where calls go (``None``: to
-    all instances), ``subsets`` what the destination's subsets are. ``sources`` says for every field, by its
+    counts. ``breaker`` and ``hedge`` are ``None`` where they are off. ``sources`` says for every field, by its
     path in a policy (`retry.attempts`), where its value comes from: `default`, or `Destination/orders (file:line)`
     as it was when these rules came into effect.
     """
@@ -51,13 +37,11 @@ class OutboundRules(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerRules | None = BreakerRules()
     ejection: EjectionRules = EjectionRules()
     balancer: BalancerRules = BalancerRules()
-    subset: str | None = None
-    subsets: Mapping[str, SubsetRules] = {}
     sources: Mapping[str, str] = {}
 
 
 class InboundRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What an instance does with calls of one endpoint. ``concurrency`` is ``None`` where no policy limits it: then
+    """What an instance does with calls of one endpoint. ``concurrency`` is ``None`` where no policy is about it: then
     the endpoint's own option counts. ``sources`` as in :class:`OutboundRules`."""
 
     concurrency: ConcurrencyRules | None = None

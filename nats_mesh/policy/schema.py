@@ -71,14 +71,15 @@ class DestinationSpec(Part, frozen=True, kw_only=True):
     subsets: Annotated[
         dict[str, Subset] | UnsetType,
         about(
-            "Named selections of the service's instances; needs a target with a service alone.",
+            "Named selections of the service's instances. Not in this version yet: refused until a `Route` can "
+            "send calls to one.",
             default="none",
         ),
     ] = UNSET
 
 
 class Destination(Part, frozen=True, kw_only=True, tag_field="kind", tag="Destination"):
-    """How callers treat a service: timeout, retries, hedging, breaker, ejection, balancing; and its subsets."""
+    """How callers treat a service: timeout, retries, hedging, breaker, ejection, balancing."""
 
     api_version: Annotated[Literal["mesh/v1"], about("Always `mesh/v1`.", required=True)]
     metadata: Annotated[Metadata, about("What it is called.", required=True)]
@@ -131,16 +132,26 @@ class Route(Part, frozen=True, kw_only=True, tag_field="kind", tag="Route"):
 
 
 class Concurrency(Part, frozen=True, kw_only=True):
-    """How many calls an instance takes at a time, per endpoint; the next is refused at once."""
+    """How many calls an instance takes at a time, per endpoint; the next is refused at once. Say one or both."""
 
     later: ClassVar[Mapping[str, str]] = {"adaptive": "limits that find themselves"}
 
     limit: Annotated[
-        int, about("Calls at a time, per endpoint and instance; 1 or more.", kinds.COUNT, required=True)
-    ]
+        int | UnsetType,
+        about(
+            "Calls at a time, per endpoint and instance; 1 or more. With a target that names the endpoint it "
+            "replaces the number that the endpoint declares; a wider one only lowers it.",
+            kinds.COUNT,
+            default="the endpoint's own, else 256",
+        ),
+    ] = UNSET
     leave_queue: Annotated[
         bool | UnsetType,
-        about("A full instance leaves its queue group while another has room.", kinds.FLAG),
+        about(
+            "A full instance leaves its queue group while another has room. Without `limit` each instance keeps "
+            "its own number.",
+            kinds.FLAG,
+        ),
     ] = UNSET
 
 
@@ -157,7 +168,7 @@ class LimitSpec(Part, frozen=True, kw_only=True):
 
 
 class Limit(Part, frozen=True, kw_only=True, tag_field="kind", tag="Limit"):
-    """What instances take. Where several limits match, all must admit a call: the smallest counts."""
+    """What instances take. Of the limits that match the smallest counts; a wide one allows no more than is declared."""
 
     api_version: Annotated[Literal["mesh/v1"], about("Always `mesh/v1`.", required=True)]
     metadata: Annotated[Metadata, about("What it is called.", required=True)]

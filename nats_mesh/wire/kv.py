@@ -27,6 +27,7 @@ __all__ = [
     "KvConflictError",
     "KvDeniedError",
     "KvError",
+    "KvFullError",
     "KvTooLargeError",
 ]
 
@@ -36,6 +37,8 @@ _WRONG_SEQUENCE = 10071
 _NO_CLUSTER = 10074
 _NAME_TAKEN = 10058
 _TOO_LARGE = 10054
+#: What the stream's own limits do not allow, as its bytes; the limits of the server's disk, and of the account.
+_STORE_FAILED, _NO_STORAGE, _ACCOUNT_FULL = 10077, 10047, 10002
 _SEQUENCE = b"\r\nNats-Sequence:"
 _OPERATION = b"\r\nKV-Operation:"
 #: How long the server looks for a repeated message id, which is not used here (seconds).
@@ -66,6 +69,10 @@ class KvTooLargeError(KvError):
     """The bucket takes no value of this size."""
 
 
+class KvFullError(KvError):
+    """There is no room: for anything new, nor for more than what stands there already."""
+
+
 class Found(NamedTuple):
     """What stands under a key; ``deleted``: the mark of a deletion, over which its revision still counts."""
 
@@ -92,7 +99,13 @@ _decode = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 
 
-_TROUBLES: dict[int, type[KvError]] = {_WRONG_SEQUENCE: KvConflictError, _TOO_LARGE: KvTooLargeError}
+_TROUBLES: dict[int, type[KvError]] = {
+    _WRONG_SEQUENCE: KvConflictError,
+    _TOO_LARGE: KvTooLargeError,
+    _STORE_FAILED: KvFullError,
+    _NO_STORAGE: KvFullError,
+    _ACCOUNT_FULL: KvFullError,
+}
 
 
 class KvBucket:
@@ -114,7 +127,8 @@ class KvBucket:
     async def put(self, key: str, value: bytes, *, expected: int, timeout_s: float) -> int:
         """Store ``value`` where revision ``expected`` stands (0: nothing), and return the new revision.
 
-        :class:`KvConflictError` where something else stands there.
+        :class:`KvConflictError` where something else stands there. In a bucket that is full
+        (:class:`KvFullError`) a value may still be replaced by one that is not longer.
         """
         return await self._write(key, value, "", expected, timeout_s)
 
@@ -123,7 +137,9 @@ class KvBucket:
         return await self._write(key, b"", "KV-Operation: DEL\r\n", expected, timeout_s)
 
     async def _write(self, key: str, value: bytes, lines: str, expected: int, timeout_s: float) -> int:
-        block = f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected}\r\n{lines}\r\n".encode()
+        # Always of one length: the server stores the headers too, and a full bucket takes nothing that is longer.
+        block = f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected:015}\r\n{lines}\r\n".encode()
+
         answer = self._read(await self._ask(f"{self._prefix}{key}", value, block, timeout_s))
         if answer.error is not None:
             text = f"{self.name}: {answer.error.description}"

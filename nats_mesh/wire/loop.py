@@ -39,7 +39,7 @@ Future: TypeAlias = "asyncio.Future[tuple[bytes, bytes]]"
 
 
 class Waiter(Protocol):
-    """Who gets the header block and the payload of one reply, or why none comes: a :data:`Future`, or a stand-in."""
+    """Who gets the header block and the payload of one reply, or why none comes; must not raise. A future is one."""
 
     def done(self) -> bool: ...
 

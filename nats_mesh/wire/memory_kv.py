@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -31,10 +31,15 @@ class _Bucket:
 
 
 class MemoryKv:
-    """Buckets that are made by asking, and last as long as the bus. Nothing in them ever expires."""
+    """Buckets that are made by asking, and last as long as the bus. Nothing in them ever expires.
+
+    ``full`` is what there is no room for: ``"more"`` than what stands there, as at a single server whose bucket is
+    full, or for ``"anything"``, as in a cluster.
+    """
 
     def __init__(self) -> None:
         self.buckets: dict[str, _Bucket] = {}
+        self.full: Literal["", "more", "anything"] = ""
 
     def answer(self, subject: str, headers: bytes, payload: bytes) -> tuple[bytes, bytes] | None:
         """Header block and body of what JetStream would say; ``None`` where nobody listens on ``subject``."""
@@ -47,7 +52,13 @@ class MemoryKv:
             return None if bucket is None else _found(bucket.last.get(wanted))
         if (put := _PUT.fullmatch(subject)) is not None:
             bucket = self.buckets.get(put[1])
-            return None if bucket is None else (b"", _store(put[1], bucket, subject, headers, payload))
+            if bucket is None:
+                return None
+            before = bucket.last.get(subject)
+            standing = 0 if before is None else len(before.headers) + len(before.value)
+            if self.full == "anything" or (self.full and len(headers) + len(payload) > standing):
+                return b"", _refusal(put[1], 503, 10077, "maximum bytes exceeded")
+            return b"", _store(put[1], bucket, subject, headers, payload)
         return None
 
 
@@ -64,8 +75,12 @@ def _store(name: str, bucket: _Bucket, subject: str, headers: bytes, payload: by
     before = bucket.last.get(subject)
     standing = 0 if before is None else before.sequence
     if expected is not None and expected != standing:
-        trouble = {"code": 400, "err_code": 10071, "description": f"wrong last sequence: {standing}"}
-        return msgspec.json.encode({"error": trouble, "stream": f"KV_{name}", "seq": 0})
+        return _refusal(name, 400, 10071, f"wrong last sequence: {standing}")
     bucket.sequence += 1
     bucket.last[subject] = _Message(bucket.sequence, headers, payload)
     return msgspec.json.encode({"stream": f"KV_{name}", "seq": bucket.sequence})
+
+
+def _refusal(name: str, code: int, err_code: int, text: str) -> bytes:
+    trouble = {"code": code, "err_code": err_code, "description": text}
+    return msgspec.json.encode({"error": trouble, "stream": f"KV_{name}", "seq": 0})

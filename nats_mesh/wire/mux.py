@@ -108,7 +108,7 @@ class ReplyMux:
         self._timer = None
         self._look_at = first = math.inf
         start = self._now()
-        for future, _, deadline in list(self.calls.values()):  # some forget others when their time is up
+        for future, _, deadline in list(self.calls.values()):  # a race forgets by itself
             if deadline > start + _EARLY_S:
                 first = min(first, deadline)
             elif not future.done():

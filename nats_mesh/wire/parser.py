@@ -117,17 +117,25 @@ class Parser:
                 try:
                     if data[at] == _HMSG:  # what the mesh sends: text, with a header block
                         fields = data[at:end].decode("ascii").split(" ")
+                        count = len(fields) - 1
                         middle, stop = start + int(fields[-2]), start + int(fields[-1])
                     elif data[at] == _MSG:
                         fields = data[at:end].decode("ascii").split(" ")
+                        count = len(fields)
                         middle, stop = start, start + int(fields[-1])
                     else:
                         self._on_control(data[at:end])
                         at = start
                         continue
+                    if count == 5:
+                        reply = fields[3]
+                    elif count == 4:
+                        reply = ""
+                    else:
+                        raise ValueError  # a size would be read as the subscription, or one of them as the inbox
                     handler = handlers.get(fields[2])
                 except (ValueError, IndexError):
-                    fields, middle, stop, handler = self._odd(data, at, end)
+                    fields, reply, middle, stop, handler = self._odd(data, at, end)
                 if not start <= middle <= stop:
                     raise ProtocolError(f"sizes that cannot be: {data[at:end][:200]!r}")
                 if stop + 2 > size:
@@ -139,7 +147,6 @@ class Parser:
                     raise ProtocolError(
                         f"a message that does not end where it should: {data[at:end][:200]!r}"
                     )
-                reply = fields[3] if len(fields) == (6 if data[at] == _HMSG else 5) else ""
                 at = stop + 2
                 if handler is None:
                     self._foreign(fields, reply, data[start:middle], data[middle:stop])
@@ -161,22 +168,26 @@ class Parser:
         else:
             self._have = self._need = 0
 
-    def _odd(self, data: bytes, at: int, end: int) -> tuple[list[str], int, int, Handler | None]:
-        """A message line that is not ASCII, or none at all: fields, sizes, and a handler where it is text."""
+    def _odd(self, data: bytes, at: int, end: int) -> tuple[list[str], str, int, int, Handler | None]:
+        """A message line that is not ASCII, or none at all: fields, inbox, sizes, and a handler where it is text."""
         with_headers = data[at] == _HMSG
         fields = data[at:end].split(b" ")
+        count = len(fields) - 1 if with_headers else len(fields)
         try:
-            if not (5 if with_headers else 4) <= len(fields) <= (6 if with_headers else 5):
+            if not 4 <= count <= 5:
                 raise ValueError("not as many fields as a message has")
             middle = end + 2 + (int(fields[-2]) if with_headers else 0)
             stop = end + 2 + int(fields[-1])
             sid = fields[2].decode("utf-8", "surrogateescape")
         except ValueError:
             raise ProtocolError(f"a message line that cannot be read: {data[at:end][:200]!r}") from None
+        handler: Handler | None = None
         try:
-            return [field.decode() for field in fields], middle, stop, self._handlers.get(sid)
+            words = [field.decode() for field in fields]
+            handler = self._handlers.get(sid)
         except UnicodeDecodeError:
-            return [field.decode("utf-8", "surrogateescape") for field in fields], middle, stop, None
+            words = [field.decode("utf-8", "surrogateescape") for field in fields]
+        return words, words[3] if count == 5 else "", middle, stop, handler
 
     def _foreign(self, fields: list[str], reply: str, headers: bytes, payload: bytes) -> None:
         """A message that no handler gets: of a subscription unknown here, or to a subject that is no text."""

@@ -120,7 +120,7 @@ class PublicTransport(Connection):
         size = len(headers) + len(payload)
         if size > self.max_payload:
             raise seam.too_large(size, self.max_payload)
-        if (line := len(subject) + len(reply) + 40) > MAX_LINE:
+        if (line := len(subject.encode()) + len(reply.encode()) + 40) > MAX_LINE:
             raise seam.line_too_long(line, MAX_LINE)
         if self._queued > _FULL:
             raise OverloadedError(f"{self._queued} bytes wait to be written already", executed=Executed.NO)

@@ -43,6 +43,7 @@ _SECRET = re.compile(r"[0-9a-f]{32}")
 _PLAIN = re.compile(r"[^\s.*>\x00-\x20\x7f]+(\.[^\s.*>\x00-\x20\x7f]+)*")
 #: ``_INBOX.<caller>.<connection>.<secret>.<n>``
 _INBOX_DOTS = 4
+#: Of a plain subject, in bytes: with an inbox and two sizes beside it a command stays far below what a server reads.
 _MAX_SUBJECT = 1024
 
 
@@ -186,17 +187,17 @@ def plain_answer(reply: str) -> str | None:
 
 def check_plain_subject(subject: str) -> str:
     """Return a concrete NATS subject, or raise :class:`ConfigError` (wildcards, spaces, empty tokens, length)."""
-    if len(subject) > _MAX_SUBJECT or _PLAIN.fullmatch(subject) is None or not _is_text(subject):
+    if _PLAIN.fullmatch(subject) is None or not 0 < _size(subject) <= _MAX_SUBJECT:
         raise ConfigError(
             f"subject {subject[:80]!r}: need tokens joined by '.', without spaces and wildcards, "
-            f"at most {_MAX_SUBJECT} characters"
+            f"at most {_MAX_SUBJECT} bytes of UTF-8"
         )
     return subject
 
 
-def _is_text(subject: str) -> bool:
+def _size(subject: str) -> int:
+    """How many bytes it takes on the wire; 0 where it is no text."""
     try:
-        subject.encode()
+        return len(subject.encode())
     except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
+        return 0

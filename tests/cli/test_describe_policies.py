@@ -41,8 +41,6 @@ spec:
   hedge: {delay: 20ms}
   balancer: {name: least_request, bound: 2}
   ejection: {verdicts: {callers: 4}}
-  subsets:
-    v2: {version: 2.0.0, labels: {zone: eu}}
 ---
 apiVersion: mesh/v1
 kind: Limit
@@ -146,10 +144,10 @@ def test_every_value_says_which_line_it_comes_from() -> None:
     assert balance["name"] == ("least_request", "Destination/orders (orders.yaml:13)")
     assert balance["ejection_verdicts_callers"] == (4, "Destination/orders (orders.yaml:14)")
     assert sources(layer(document, "concurrency", "inbound")) == {
-        "limit": (8, "Limit/slots (orders.yaml:23)")
+        "limit": (8, "Limit/slots (orders.yaml:21)")
     }
     assert sources(layer(document, "credit", "inbound")) == {
-        "leave_queue": (True, "Limit/slots (orders.yaml:23)")
+        "leave_queue": (True, "Limit/slots (orders.yaml:21)")
     }
     assert sources(layer(document, "deadline", "inbound")) == {"default_timeout_s": (2.0, "endpoint")}
 
@@ -235,7 +233,7 @@ def test_a_limit_of_the_instances_is_told_beside_that_of_the_files() -> None:
     document = described(FULL)
     limit = layer(document, "concurrency", "inbound")["parameters"]["limit"]
     assert (limit["value"], limit["running"]) == (8, 64)
-    assert "Limit/slots (orders.yaml:23); the instances have 64 now" in render(document)
+    assert "Limit/slots (orders.yaml:21); the instances have 64 now" in render(document)
     info = mesh_info()
     (endpoint,) = info.endpoints
     limited = {**endpoint.metadata, "mesh.concurrency": "8", "mesh.concurrency.source": "policy"}
@@ -244,6 +242,36 @@ def test_a_limit_of_the_instances_is_told_beside_that_of_the_files() -> None:
     assert "instances have" not in render(followed)
     unread = layer(described("", "orders.place", info), "concurrency", "inbound")["parameters"]["limit"]
     assert (unread["value"], unread["source"]) == (8, "policy of the instances")
+
+
+LIMITS = {
+    "nothing": ("", (64, "endpoint")),
+    "the endpoint": (
+        "target: {service: orders, endpoints: [place]}\n  concurrency: {limit: 500}",
+        (500, "Limit/slots (orders.yaml:6)"),
+    ),
+    "its service, lower": (
+        "target: {service: orders}\n  concurrency: {limit: 8}",
+        (8, "Limit/slots (orders.yaml:6)"),
+    ),
+    "its service, higher": ("target: {service: orders}\n  concurrency: {limit: 500}", (64, "endpoint")),
+    "the namespace, higher": ("concurrency: {limit: 500, leaveQueue: true}", (64, "endpoint")),
+    "leaving the queue alone": (
+        "target: {service: orders}\n  concurrency: {leaveQueue: true}",
+        (64, "endpoint"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_a_limit_is_told_with_whose_number_it_is(what: str) -> None:
+    """A wide one that is higher than what the endpoint declares has no part in it, nor has one without a number."""
+    spec, limit = LIMITS[what]
+    text = f"apiVersion: mesh/v1\nkind: Limit\nmetadata: {{name: slots}}\nspec:\n  {spec}\n" if spec else ""
+    document = described(text)
+    assert sources(layer(document, "concurrency", "inbound"))["limit"] == limit
+    assert "instances have" not in render(document) or limit[0] != 64
+    assert layer(document, "credit", "inbound")["present"] is ("leaveQueue" in spec)
 
 
 def test_what_operators_and_packages_add_is_part_of_the_chain() -> None:
@@ -268,20 +296,14 @@ def test_what_operators_and_packages_add_is_part_of_the_chain() -> None:
 
 
 def test_a_service_has_a_summary_for_each_endpoint() -> None:
-    """One value and its source for each layer that policies change; its subsets, with the policy that defines them."""
+    """One value and its source for each layer that policies change."""
     document = described(FULL, "orders", mesh_info(endpoints=("cancel", "place")))
     cancel, place = document["endpoints"]
     assert (cancel["options"]["concurrency"]["value"], place["options"]["concurrency"]["value"]) == (64, 8)
     assert place["options"]["retry_attempts"]["value"] == 3
-    assert document["subsets"] == {
-        "value": {"v2": {"version": "2.0.0", "labels": {"zone": "eu"}}},
-        "source": "Destination/orders (orders.yaml:15)",
-        "field": "subsets",
-    }
     text = render(document)
     assert re.search(r"retry +3 attempts +Destination/orders \(orders.yaml:10\)", text)
     assert re.search(r"balancer +least_request +Destination/orders \(orders.yaml:13\)", text)
-    assert "v2 (2.0.0, zone=eu), by Destination/orders (orders.yaml:15)" in text
 
 
 def test_what_does_not_run_is_described_as_far_as_policies_go() -> None:
@@ -402,11 +424,11 @@ async def test_the_engine_does_what_is_told(text: str, declared: bool) -> None:
         retries = target.retries
         assert told["retry"] == (retries is not None and retries.rules.attempts > 1)
         assert told["breaker"] == (target.circuit is not None)
-        assert told["balance"] == (target.group is not None)
+        assert told["balance"] == (target.balance is not None)
         assert told["hedge"] == (target.hedger is not None and idempotent)
         bounded = (
             retries is not None
-            and retries.time_for(1, target.timeout_s, idempotent=idempotent) < target.timeout_s
+            and retries.time_for(0.0, 1, target.timeout_s, idempotent=idempotent) < target.timeout_s
         )
         assert told["attempt-timeout"] == bounded
         assert document["options"]["timeout_s"]["value"] == target.timeout_s

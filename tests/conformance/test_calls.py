@@ -5,7 +5,9 @@ Every case runs on every transport. Names of tests are those of the published ca
 
 from __future__ import annotations
 
+import collections
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -25,6 +27,7 @@ from nats_mesh import (
     Service,
     Status,
 )
+from nats_mesh.layers.base import Arrival
 from nats_mesh.sending import Sender
 from nats_mesh.wire.subjects import INBOX, Subjects
 from nats_mesh.wire.transport import Transport
@@ -280,6 +283,33 @@ async def test_a_cancellation_may_overtake_its_call(bus: Bus) -> None:
     dispatcher.on_request(subjects.rpc("TestService", "sleep", "web"), f"{inbox}1", b"", b"")
     await eventually(lambda: instance.stats.totals("in")[0] == 1)
     assert _statuses(instance.stats, "in") == {"CANCELLED": 1}
+    await bus.at_rest()
+
+
+class _Queue(collections.deque[Arrival]):
+    """A queue that knows how often it was gone through."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Arrival]:
+        self.looks += 1
+        return super().__iter__()
+
+
+async def test_a_cancellation_of_nobody_here_looks_once(bus: Bus) -> None:
+    """Every instance hears every cancellation, and one names up to 256 attempts: what waits to begin is gone through
+    once for all of them, and once more where a cancellation may have overtaken its call."""
+    instance = await bus.serve(_test_service(Probe()))
+    subjects, dispatcher = Subjects(bus.namespace), instance.dispatcher
+    dispatcher._pool.queue = queue = _Queue()
+    inbox = f"{INBOX}web.{'c' * 22}.{'5' * 32}."
+    named = "\n".join(f"{inbox}{number}" for number in range(1, 257)).encode()
+    cancel = subjects.cancel("TestService", "web")
+    for ordered, looks in ((True, 1), (False, 2)):
+        queue.looks = 0
+        dispatcher._transport.ordered = ordered
+        dispatcher.on_cancel(cancel, f"{inbox}0", b"", named)
+        await eventually(lambda: queue.looks == looks)  # noqa: B023
     await bus.at_rest()
 
 

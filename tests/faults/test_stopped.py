@@ -51,7 +51,7 @@ async def ready(mesh: Mesh, workers: list[Worker]) -> None:
         await mesh.call("work.do", f"before-{number}")
         number += 1
         assert number < 10_000, "an instance gets no calls"
-    if mesh.client._targets["work.do"].group is not None:
+    if mesh.client._targets["work.do"].balance is not None:
         await eventually(lambda: len(mesh.client.fleets.fleet("work").instances()) == len(workers))
 
 
@@ -203,7 +203,7 @@ async def test_a_stalled_loop_costs_an_instance_nothing(
             for times in range(1, scaled(3, 10) + 1):
                 await other.call("work.stall", 0.5)
                 assert sum(worker.ledger.count("stalled") for worker in workers) == times
-        balance = mesh.client._targets["work.do"].group
+        balance = mesh.client._targets["work.do"].balance
         assert balance is not None
         assert balance.group.ejector.ejected(time.monotonic()) == []
         assert [event.kind for event in mesh.events.recent if event.kind.startswith("ejection")] == []

@@ -79,17 +79,20 @@ async def test_bad_names_never_reach_the_wire(bus: Bus, tap: RawNats, name: str)
         "\x00",
         "\x7f",
         "a" * 1025,
+        "😀" * 1000,
     ],
     ids=lambda subject: ascii(subject)[:20],
 )
 async def test_bad_plain_subjects_never_reach_the_wire(bus: Bus, tap: RawNats, subject: str) -> None:
-    """A plain subject with blanks, wildcards, empty tokens or control characters is refused, unsent."""
+    """A plain subject with blanks, wildcards, empty tokens or control characters is refused, unsent; so is one that
+    makes a longer line than the server reads, for which it would close the connection."""
     with pytest.raises(ConfigError, match="need tokens joined by") as caught:
         await bus.mesh.call(f"nats://{subject}")
     assert str(caught.value).isprintable()
     await bus.mesh.client.transport.fence()
     await tap.flush()
     assert by_mesh(tap, bus) == []
+    assert bus.mesh.client.transport.stats.reconnects == 0
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ async def test_a_silent_instance_loses_its_share(bus: Bus, tmp_path: Path) -> No
     for _ in range(200):
         found[await caller.call("pool.who", returns=str, idempotent=True)] += 1
     assert found.keys() == set(ids[1:])
-    group = caller.client._targets["pool.who"].group
+    group = caller.client._targets["pool.who"].balance
     assert group is not None
     assert group.group.ejector.is_ejected(ids[0], caller._clock.monotonic())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +23,7 @@ from nats_mesh.layers.claiming import bucket_name
 from nats_mesh.settings import Settings
 from nats_mesh.testing import NatsCluster, NatsServer, TcpProxy
 from nats_mesh.testing.plugin import NatsServerFactory
-from nats_mesh.wire.kv import KvAbsentError, KvBucket, KvConflictError, KvTooLargeError
+from nats_mesh.wire.kv import KvAbsentError, KvBucket, KvConflictError, KvError, KvFullError, KvTooLargeError
 from tests.harness import Bus, eventually, open_bus
 from tests.integration.keyed_worker import KeyedWorker
 from tests.keyed import Answer, ask
@@ -460,6 +461,87 @@ async def test_a_bucket_of_small_values(bus: Bus, orders: Orders) -> None:
     error = await _fails(ask(bus.mesh.client, second, "large", 2000))
     assert (error.status, error.executed) == (Status.ABORTED, Executed.YES)
     assert orders.ran == ["large"]
+
+
+async def _fill(bucket: KvBucket) -> None:
+    """Take what room there is, to the last bytes."""
+    names = itertools.count()
+    for size in (2000, 200, 20, 2, 0):
+        with contextlib.suppress(KvFullError):
+            while True:
+                await bucket.put(f"filler.{next(names)}", b"x" * size, expected=0, timeout_s=5.0)
+
+
+async def test_a_full_bucket(bus: Bus, orders: Orders, caplog: pytest.LogCaptureFixture) -> None:
+    """New keys are refused with the remedy. A claim of before is still renewed, and ends as the fact that it ran, since
+    it takes no more room than the claim; its caller has the reply. What is known is still answered everywhere."""
+    first, second = await bus.serve(orders.service()), await bus.serve(orders.service())
+    bucket = _bucket(bus.mesh)
+    await bucket.make(
+        max_age_s=60.0, max_bytes=20_000, max_value_bytes=1 << 16, replicas=1, description="", timeout_s=5.0
+    )
+    await ask(bus.mesh.client, first, "place", 0.0, key="known")
+    answers: list[Answer] = []
+
+    async def call() -> None:
+        answers.append(await ask(bus.mesh.client, first, "place", 1.5 * LEASE_S, key="runs", timeout=30.0))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await eventually(lambda: "runs" in orders.ran)
+        await _fill(bucket)
+        error = await _fails(ask(bus.mesh.client, second, "place", 0.0, key="new"))
+        assert (error.refused, error.executed) == (Refused.IDEMPOTENCY, Executed.NO)
+        assert f"nats stream edit KV_{bucket.name}" in error.message
+        assert (await ask(bus.mesh.client, second, "place", 0.0, key="known")).value == 1
+        error = await _fails(ask(bus.mesh.client, second, "place", 1.5 * LEASE_S, key="runs", timeout=30.0))
+        assert (error.status, error.executed) == (Status.ABORTED, Executed.YES)
+    assert [answer.value for answer in answers] == [2]
+    assert f"no room in the bucket {bucket.name}" in caplog.text
+    assert orders.ran == ["known", "runs"]
+
+
+async def test_a_full_bucket_of_a_cluster(
+    nats_cluster: NatsCluster, mesh_namespace: str, orders: Orders
+) -> None:
+    """A cluster takes nothing in place of anything then: the caller has its reply all the same, and nobody waits for
+    the claim longer than for a lease."""
+    settings = Settings(servers=tuple(nats_cluster.urls), namespace=mesh_namespace)
+    async with (
+        Instance(orders.service(), settings=settings) as first,
+        Instance(orders.service(), settings=settings) as second,
+        Mesh("web", settings=settings) as mesh,
+    ):
+        bucket = _bucket(mesh)
+        with anyio.fail_after(60):
+            while True:  # a cluster that has just come up has no leader for its streams yet
+                try:
+                    await bucket.make(
+                        max_age_s=60.0,
+                        max_bytes=20_000,
+                        max_value_bytes=1 << 16,
+                        replicas=3,
+                        description="",
+                        timeout_s=5.0,
+                    )
+                    await bucket.put("filler.first", b"", expected=0, timeout_s=5.0)
+                    break
+                except KvError:
+                    await anyio.sleep(0.1)
+        async with anyio.create_task_group() as tasks:
+            answers: list[Answer] = []
+
+            async def call() -> None:
+                answers.append(await ask(mesh.client, first, "place", 1.0, timeout=30.0))
+
+            tasks.start_soon(call)
+            await eventually(lambda: orders.ran)
+            await _fill(bucket)
+            error = await _fails(ask(mesh.client, second, "place", 1.0, timeout=30.0))
+            assert (error.status, error.executed) == (Status.ABORTED, Executed.MAYBE)
+        assert [answer.value for answer in answers] == [1]
+        assert (await ask(mesh.client, first, "place", 1.0)).value == 1
+    assert orders.ran == ["k"]
 
 
 async def test_a_cluster_keeps_three_copies(

@@ -15,10 +15,11 @@ from typing import Any
 import anyio
 import pytest
 
-from nats_mesh import ConfigError, Mesh, Service, serve
+from nats_mesh import CallError, ConfigError, Executed, Mesh, RemoteError, Service, Status, serve
 from nats_mesh.core.presence import Kind
 from nats_mesh.discovery.messages import decode
 from nats_mesh.instance import Instance
+from nats_mesh.layers.breaker import is_failure
 from nats_mesh.settings import Settings
 from nats_mesh.testing import MemoryMesh
 from nats_mesh.testing.server import NatsServer
@@ -150,9 +151,52 @@ async def test_a_cancelled_drain_stops_what_it_waited_for(bus: MemoryBus, how: s
         with anyio.fail_after(PATIENCE_S):
             await shop.stopped.wait()
     assert "shutting down" in str(got[0])
+    assert (got[0].status, got[0].executed) == (Status.UNAVAILABLE, Executed.MAYBE)
     assert shop.ended
     assert said(bus) == [Kind.JOIN, Kind.LEAVE]
     assert bus.clients == []
+
+
+async def test_what_a_leaving_instance_stops_runs_elsewhere(mesh: MemoryMesh) -> None:
+    """Stopped before it was done, a handler may have done anything: as after kill -9, a call that may run twice is
+    tried at another instance, any other ends as UNAVAILABLE, executed maybe; and both count against the endpoint."""
+    entered: list[str] = []
+
+    def holding(release: bool) -> Service:
+        service = Service("shop", version="1.0.0")
+
+        async def hold(name: str) -> str:
+            entered.append(name)
+            if not release:
+                await anyio.sleep(60.0)
+            return "done"
+
+        service.endpoint("twice", timeout=60.0, idempotent=True)(hold)
+        service.endpoint("once", timeout=60.0)(hold)
+        return service
+
+    first = await mesh.serve(holding(False))
+    outcomes: dict[str, Any] = {}
+
+    async def call(name: str) -> None:
+        try:
+            outcomes[name] = await mesh.mesh.request(f"shop.{name}", name, idempotent=name == "twice")
+        except CallError as error:
+            outcomes[name] = error
+
+    async with anyio.create_task_group() as tasks:
+        for name in ("twice", "once"):
+            tasks.start_soon(call, name)
+        await eventually(lambda: len(entered) == 2)
+        second = await mesh.serve(holding(True))
+        assert await first.drain(0.0) == 2
+    assert (outcomes["twice"].value, outcomes["twice"].instance) == ("done", second.id)
+    assert outcomes["twice"].attempts == 2
+    assert isinstance(outcomes["once"], RemoteError)
+    assert (outcomes["once"].status, outcomes["once"].executed) == (Status.UNAVAILABLE, Executed.MAYBE)
+    assert outcomes["once"].attempts == 1
+    assert [is_failure(outcomes["once"])] == [True]
+    assert sorted(entered) == ["once", "twice", "twice"]
 
 
 async def test_a_cancelled_drain_can_be_taken_up_again(bus: MemoryBus) -> None:

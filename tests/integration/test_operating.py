@@ -168,6 +168,45 @@ async def test_a_drained_instance_gets_no_calls_and_finishes_what_it_holds(
     assert fields(await tap.request(direct(bus, first), b"1")).get("Mesh-Refused") is None
 
 
+async def test_presence_goes_before_the_queue(bus: Bus, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever chooses instances learns first that this one drains; only then it leaves its queue group, and it says
+    that it is back when it sits there again. As when an instance leaves for good."""
+    instance = await Instance(desk.service(), settings=bus.settings, connector=bus.connector).__aenter__()
+    announcer, seats = instance._parts.announcer, instance._parts.seats
+    assert announcer is not None
+    assert seats is not None
+    steps: list[str] = []
+
+    def noted(owner: object, name: str) -> None:
+        do = getattr(owner, name)
+
+        def step(*args: Any) -> Any:
+            steps.append(" ".join([f"{type(owner).__name__}.{name}", *map(str, args)]))
+            return do(*args)
+
+        monkeypatch.setattr(owner, name, step)
+
+    for owner, name in (
+        (announcer, "change"),
+        (announcer, "leave"),
+        (seats, "stand_aside"),
+        (seats, "leave"),
+    ):
+        noted(owner, name)
+    await instance.stand_aside("test")
+    await instance.come_back("test")
+    assert steps == [
+        "Announcer.change draining",
+        "Seats.stand_aside True",
+        "Seats.stand_aside False",
+        "Announcer.change ready",
+    ]
+    steps.clear()
+    await instance.__aexit__(None, None, None)
+    assert steps[:2] == ["Announcer.leave", "Seats.leave"]
+    assert not seats.taken
+
+
 async def test_draining_everybody_leaves_nobody(bus: Bus, desk: Desk) -> None:
     """Sent to all it reaches each; then nobody is there, until they are told to come back."""
     instances = [await bus.serve(desk.service()) for _ in range(3)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import pytest
@@ -13,6 +14,7 @@ from nats_mesh.core.presence import State
 from nats_mesh.instance import Instance
 from nats_mesh.verdicts import Verdict, _encode
 from tests.harness import Bus, eventually, policies
+from tests.tools import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +46,7 @@ def pool(failing: set[str]) -> Service:
 
 async def fail_twice(caller: Mesh, instance: str) -> None:
     """Call until this caller has ejected ``instance`` by its own judgement."""
-    while not caller.client._targets["pool.who"].group.group.ejector.is_ejected(  # type: ignore[union-attr]
+    while not caller.client._targets["pool.who"].balance.group.ejector.is_ejected(  # type: ignore[union-attr]
         instance, caller._clock.monotonic()
     ):
         try:
@@ -55,7 +57,7 @@ async def fail_twice(caller: Mesh, instance: str) -> None:
 
 def ejected(caller: Mesh, instance: str) -> bool:
     """Whether ``caller`` leaves it out now."""
-    group = caller.client._targets["pool.who"].group
+    group = caller.client._targets["pool.who"].balance
     assert group is not None
     return group.group.ejector.is_ejected(instance, caller._clock.monotonic())
 
@@ -143,6 +145,55 @@ async def test_an_instance_steps_aside(bus: Bus, tmp_path: Path) -> None:
             await anyio.sleep(0.02)
 
 
+SHIPPED = (ROOT / "policies" / "fleet-wide-ejection.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_as_shipped_a_broken_database_ends_no_service(bus: Bus, tmp_path: Path, count: int) -> None:
+    """Every instance fails every call, and three callers see it: all the same somebody always answers."""
+    text = SHIPPED.replace("service: shipping", "service: pool") + "  breaker: off\n"
+    failing: set[str] = set()
+    folder = policies(tmp_path, text)
+    instances: list[Instance] = []
+    for _ in range(count):
+        service = pool(failing)
+        service.policies = folder
+        instances.append(await bus.serve(service))
+    for each in instances:
+        await eventually(lambda i=each: sum(map(len, i._parts.peers.others())) == count - 1)  # type: ignore[misc]
+    callers = await opened(bus, tmp_path, ["a", "b", "c", "d"], count, text)
+    failing |= {each.id for each in instances}
+    for _ in range(40):
+        for caller in callers:
+            with pytest.raises(CallError) as caught:
+                await caller.call("pool.who")
+            assert caught.value.status is Status.INTERNAL
+        assert any(each.state is State.READY for each in instances)
+    told = {event.kind for each in instances for event in each.events.recent}
+    assert told <= ({"verdict.aside", "verdict.stays", "instance.draining"} if count > 1 else set())
+    assert any(event.kind == "ejection.began" for each in callers for event in each.events.recent)
+
+
+async def test_a_replica_takes_back_only_its_own_word(bus: Bus, tmp_path: Path) -> None:
+    """Of two replicas of one caller one ejects an instance and the other finds it well again: with two more callers
+    the fleet agrees."""
+    instances = [await bus.serve(pool(set())) for _ in range(3)]
+    bad = instances[0].id
+    bystander, first, second, b, c = await opened(bus, tmp_path, ["d", "a", "a", "b", "c"], 3)
+
+    async def say(caller: Mesh, verdict: Literal["bad", "well"]) -> None:
+        caller.client.opinions._post.say("pool", bad, Verdict(verdict=verdict))
+        await caller.client.transport.fence()
+        await bystander.client.transport.fence()
+
+    for caller in (first, second, b):
+        await say(caller, "bad")
+    assert not ejected(bystander, bad), "they are two callers"
+    await say(second, "well")
+    await say(c, "bad")
+    await eventually(lambda: ejected(bystander, bad))
+
+
 async def test_without_the_policy_nobody_is_told(bus: Bus, tmp_path: Path) -> None:
     """A caller whose policy asks for no verdicts neither speaks nor listens."""
     failing: set[str] = set()
@@ -150,7 +201,7 @@ async def test_without_the_policy_nobody_is_told(bus: Bus, tmp_path: Path) -> No
     bad = instances[0].id
     quiet = POLICY.replace(", verdicts: {callers: 3, window: 30s}", "")
     (caller,) = await opened(bus, tmp_path, ["a"], 3, quiet)
-    group = caller.client._targets["pool.who"].group
+    group = caller.client._targets["pool.who"].balance
     assert group is not None
     assert group.group.on_own_ejection is None
     failing.add(bad)

@@ -124,7 +124,7 @@ class World:
             await self._mesh.serve(self._service(f"i{self._served}", work, concurrency))
 
     def _service(self, name: str, work: Work, concurrency: int) -> Service:
-        service = Service(SERVICE, version="1.0.0", instance=name)
+        service = Service(SERVICE, version="1.0.0", instance=name, policies=self._policies)
 
         @service.endpoint(name=ENDPOINT, concurrency=concurrency)
         async def run(ctx: Context) -> None:

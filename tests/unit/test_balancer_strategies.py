@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from nats_mesh.core.balancer import Balancer, Member, make
+from nats_mesh.core.balancer.consistent_hash import ConsistentHash
 from nats_mesh.core.balancer.lots import Lots
 from nats_mesh.core.rules import BalancerName, BalancerRules
 
@@ -414,6 +415,47 @@ def test_a_hot_key_stays_on_few_members() -> None:
         member.began(0.0)
         got[member.id] += 1
     assert 2 <= len(got) <= 8, got
+
+
+def test_whom_to_avoid_is_passed_over_on_the_ring() -> None:
+    """A second attempt goes where the key would go if the first one's member were gone, and spreads over all others."""
+    members = group(6)
+    strategy = balancer("consistent_hash")
+    others = Counter[str]()
+    for key in KEYS:
+        first = strategy.pick(members, 0.0, key)
+        second = strategy.pick(members, 0.0, key, [first.id])
+        rest = tuple(member for member in members if member is not first)
+        assert second is balancer("consistent_hash").pick(rest, 0.0, key) if len(others) < 20 else True
+        assert second is not first
+        if first is members[0]:
+            others[second.id] += 1
+    assert len(others) == 5
+    assert strategy.pick(members[:1], 0.0, "k", ["i0"]) is members[0]
+
+
+def test_whom_to_avoid_gets_nothing_though_all_others_are_full() -> None:
+    """One call too many at another one is better than the instance that has just failed."""
+    members, strategy = group(3), balancer("consistent_hash")
+    for member in members[1:]:
+        for _ in range(50):
+            member.began(0.0)
+    strategy.update(members)
+    for key in KEYS[:50]:
+        assert strategy.pick(members, 0.0, key, ["i0"]) is not members[0]
+
+
+@given(st.lists(st.sets(st.integers(0, 11), min_size=1), min_size=1, max_size=8))
+def test_a_ring_that_was_changed_is_the_ring_that_is_made_anew(changes: list[set[int]]) -> None:
+    """Whoever came and went before, and in which order, decides nothing."""
+    everybody = tuple(Member(f"i{number}", weight=1.0 + number % 3) for number in range(12))
+    strategy = ConsistentHash(BalancerRules(name="consistent_hash"), random.Random(1).random)
+    for change in changes:
+        members = tuple(everybody[number] for number in sorted(change))
+        fresh = ConsistentHash(BalancerRules(name="consistent_hash"), random.Random(2).random)
+        for key in KEYS[:40]:
+            assert strategy.pick(members, 0.0, key) is fresh.pick(members, 0.0, key)
+        assert len(strategy._points) == len(fresh._points)
 
 
 def test_many_members_have_fewer_points_each() -> None:

@@ -6,20 +6,22 @@ import datetime
 from itertools import pairwise
 
 import anyio
+import pytest
 
 from nats_mesh import CallError, NoInstancesError, Service
 from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.instance import Instance
+from nats_mesh.policy import PolicySet, parse
 from nats_mesh.testing import MemoryMesh, run_virtual
 
 RULES = {True: ConcurrencyRules(limit=1, leave_queue=True), False: ConcurrencyRules(limit=1)}
 
 
-def work(seconds: float) -> Service:
+def work(seconds: float, concurrency: int = 256) -> Service:
     """An instance's service; a call of it takes so long."""
     service = Service("pool", version="1.0.0")
 
-    @service.endpoint(timeout=60.0)
+    @service.endpoint(timeout=60.0, concurrency=concurrency)
     async def do() -> None:
         await anyio.sleep(seconds)
 
@@ -33,6 +35,12 @@ def seats(instance: Instance) -> list[tuple[str, float]]:
         for event in instance.events.recent
         if event.kind.startswith("queue.")
     ]
+
+
+def policies(text: str) -> PolicySet:
+    """What the instances of `pool` follow."""
+    document = f"apiVersion: mesh/v1\nkind: Limit\nmetadata: {{name: pool}}\nspec: {{{text}}}\n"
+    return PolicySet.of(parse(document))
 
 
 async def under_load(leave_queue: bool) -> tuple[int, int, list[Instance]]:
@@ -81,5 +89,36 @@ def test_seats_change_at_most_once_a_second_and_refusals_vanish() -> None:
         assert calls == plain_calls
         assert [seats(each) for each in others] == [[], []]
         assert refused < plain_refused / 4, (refused, plain_refused)
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize(
+    ("spec", "limits", "leaves"),
+    [
+        ("concurrency: {leaveQueue: true}", (2, 12), True),
+        ("target: {service: pool}, concurrency: {leaveQueue: true}", (2, 12), True),
+        ("target: {service: pool}, concurrency: {limit: 4, leaveQueue: true}", (2, 4), True),
+        ("target: {service: pool}, concurrency: {limit: 400}", (2, 12), False),
+        ("concurrency: {limit: 1}", (1, 1), False),
+        ("target: {service: pool, endpoints: [do]}, concurrency: {limit: 4}", (4, 4), False),
+    ],
+)
+def test_uneven_instances_stay_uneven(spec: str, limits: tuple[int, int], leaves: bool) -> None:
+    """What is said of a whole service or namespace makes no instance larger than it declares itself, and leaving the
+    queue needs no number at all; a limit that names the endpoint is the number of all."""
+
+    async def main() -> None:
+        async with MemoryMesh() as mesh:
+            instances = [await mesh.serve(work(0.01, slots)) for slots in (2, 12)]
+            found = policies(spec)
+            for instance, limit in zip(instances, limits, strict=True):
+                instance.apply_limits(lambda endpoint: found.inbound("pool", endpoint).concurrency)
+                served = instance.dispatcher.served["do"]
+                assert (served.concurrency.limit, instance.dispatcher.limit) == (limit, limit)
+                assert served.credit is not None
+                assert served.credit.present is leaves
+                instance.apply_limits(lambda endpoint: None)
+            assert [each.dispatcher.limit for each in instances] == [2, 12]
 
     run_virtual(main)

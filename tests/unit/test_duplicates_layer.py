@@ -874,6 +874,107 @@ def test_an_outcome_that_cannot_be_written_is_said(caplog: pytest.LogCaptureFixt
     _run(main)
 
 
+def test_a_full_store_refuses_new_keys_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """No room: a new key is refused, not run, with what to do; the log names the bucket, ever more rarely. Calls whose
+    reply is known, and those without a key, go on."""
+
+    async def main(rig: Rig) -> None:
+        await rig.ask(rig.first, "place", "tea", key="known")
+        assert rig.mesh.bus.kv is not None
+        rig.mesh.bus.kv.full = "anything"
+        for number in range(9):
+            error = await _fails(rig.ask(rig.first, "place", "tea", key=f"{number}"))
+            assert (error.status, error.refused) == (Status.UNAVAILABLE, Refused.IDEMPOTENCY)
+            assert f"nats stream edit KV_{_BUCKET}" in error.message
+        said = [each.getMessage() for each in caplog.records if "no room in the bucket" in each.getMessage()]
+        assert [text.partition(":")[0] for text in said] == [
+            f"no room in the bucket {_BUCKET} ({times} times so far)" for times in (1, 2, 4, 8)
+        ]
+        assert (await rig.ask(rig.second, "place", "tea", key="known")).value
+        await rig.ask(rig.first, "place", "tea", key=None)
+        assert rig.ran == ["place", "place"]
+
+    _run(main)
+
+
+def test_a_full_server_still_takes_how_a_claim_ends() -> None:
+    """Claims are as long as what ends them without a reply: they are renewed, and the fact that it ran takes their
+    place, in a bucket that has no room for the reply. Its caller has it, and so has who asks where it ran."""
+
+    async def main(rig: Rig) -> None:
+        async with anyio.create_task_group() as tasks:
+            answers: list[Answer] = []
+
+            async def first() -> None:
+                answers.append(await rig.ask(rig.first, "slow", 5 * LEASE_S, timeout=60.0))
+
+            tasks.start_soon(first)
+            await anyio.sleep(0.1)
+            assert rig.mesh.bus.kv is not None
+            rig.mesh.bus.kv.full = "more"
+            error = await _fails(rig.ask(rig.second, "slow", 5 * LEASE_S, timeout=60.0))
+            assert (error.status, error.executed) == (Status.ABORTED, Executed.YES)
+            assert "no room for it" in error.message
+        assert [each.value for each in answers] == ["done"]
+        assert [(record.state, record.reply, record.size) for record in rig.records] == [
+            (State.DONE, None, 0)
+        ]
+        assert (await rig.ask(rig.first, "slow", 5 * LEASE_S)).value == "done"
+        assert rig.first.dispatcher.duplicates.unsettled == 0
+        assert rig.ran == ["slow"]
+
+    _run(main)
+
+
+def test_a_handler_broken_off_at_a_full_server_leaves_maybe_at_once() -> None:
+    """That nobody knows fits in the place of a claim, too: no duplicate waits for a lease."""
+
+    async def main(rig: Rig) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: _fails(rig.ask(rig.first, "slow", 5.0, timeout=1.0)))
+            await anyio.sleep(0.1)
+            assert rig.mesh.bus.kv is not None
+            rig.mesh.bus.kv.full = "more"
+        start = anyio.current_time()
+        error = await _fails(rig.ask(rig.second, "slow", 5.0))
+        assert (error.status, error.executed) == (Status.ABORTED, Executed.MAYBE)
+        assert anyio.current_time() - start < 0.1
+
+    _run(main)
+
+
+def test_in_a_full_cluster_a_claim_blocks_no_longer_than_a_lease() -> None:
+    """A cluster takes nothing at all then: the caller has its answer, others learn after a lease that nobody knows, and
+    once there is room the end of the claim stands there after all."""
+
+    async def main(rig: Rig) -> None:
+        kv = rig.mesh.bus.kv
+        assert kv is not None
+        async with anyio.create_task_group() as tasks:
+            answers: list[Answer] = []
+
+            async def first() -> None:
+                answers.append(await rig.ask(rig.first, "slow", 1.0))
+
+            tasks.start_soon(first)
+            await anyio.sleep(0.1)
+            kv.full = "anything"
+        assert [each.value for each in answers] == ["done"]
+        start = anyio.current_time()
+        error = await _fails(rig.ask(rig.second, "slow", 1.0, timeout=60.0))
+        assert (error.status, error.executed) == (Status.ABORTED, Executed.MAYBE)
+        assert anyio.current_time() - start < LEASE_S + 0.5
+        assert (await rig.ask(rig.first, "slow", 1.0)).value == "done"
+        kv.full = ""
+        await anyio.sleep(5.0)
+        assert [record.state for record in rig.records] == [State.DONE]
+        error = await _fails(rig.ask(rig.second, "slow", 1.0))
+        assert (error.status, error.executed) == (Status.ABORTED, Executed.YES)
+        assert rig.ran == ["slow"]
+
+    _run(main)
+
+
 def test_what_is_behind_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only so many outcomes wait for the store at a time; what goes beyond is counted, and known here all the same."""
     monkeypatch.setattr("nats_mesh.layers.settling._MAX_BEHIND", 3)
@@ -968,6 +1069,30 @@ def test_a_stopped_instance_says_that_nobody_knows() -> None:
             error = await _fails(rig.ask(rig.second, "slow", 50.0))
             assert (error.status, error.executed) == (Status.ABORTED, Executed.MAYBE)
             assert anyio.current_time() - start < 0.1
+
+    _run(main)
+
+
+def test_who_waits_where_an_instance_leaves_is_sent_elsewhere() -> None:
+    """A duplicate whose instance stops before the first call has ended: UNAVAILABLE, executed maybe, as whoever is
+    stopped there, so that it may be tried at another; the first one goes on."""
+
+    async def main(rig: Rig) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: rig.ask(rig.first, "slow", 5.0, timeout=60.0))
+            await anyio.sleep(0.1)
+            errors: list[CallError] = []
+
+            async def duplicate() -> None:
+                errors.append(await _fails(rig.ask(rig.second, "slow", 5.0, timeout=60.0)))
+
+            tasks.start_soon(duplicate)
+            await anyio.sleep(0.5)
+            await rig.second.close()
+        [error] = errors
+        assert (error.status, error.executed) == (Status.UNAVAILABLE, Executed.MAYBE)
+        assert "shutting down" in error.message
+        assert rig.ran == ["slow"]
 
     _run(main)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nats_mesh.core.ejection import JITTER, Ejection, Ejector
+from nats_mesh.core.ejection import JITTER, OUTRUN, Ejection, Ejector
 from nats_mesh.core.rules import EjectionRules
 from nats_mesh.errors import ConfigError
 
@@ -43,6 +43,21 @@ def test_five_failures_in_a_row_eject() -> None:
     assert made.is_ejected("a", 10.99)
     assert not made.is_ejected("a", 11.0)
     assert not made.is_ejected("b", 2.0)
+
+
+def test_who_loses_every_race_is_silent() -> None:
+    """Ten lost races without one answer in between eject; who answers now and then stays, however many it loses."""
+    made = ejector()
+    for _ in range(OUTRUN - 1):
+        assert made.outrun("a", 1.0) is None
+    ejection = made.outrun("a", 1.0)
+    assert ejection is not None
+    assert ejection.reason == "silent"
+    assert made.outrun("a", 2.0) is None, "it is out already"
+    for _ in range(20):
+        for _ in range(OUTRUN - 1):
+            assert made.outrun("b", 1.0) is None
+        made.success("b", 1.0)
 
 
 def test_a_success_breaks_the_row() -> None:
@@ -286,6 +301,7 @@ def test_at_most_a_part_is_out_and_one_always_may_be(count: int, ratio: float, m
     out = [id for id in ids if fail(made, id, 1.0) is not None]
     assert len(out) == most
     assert made.capped == count - most
+    assert made.capped_id == (ids[-1] if most < count else "")
     assert len(made.available(ids, 1.0)) == count - most
 
 
@@ -347,7 +363,7 @@ def test_records_are_bounded() -> None:
     fail(made, "i0", 1.0)
     for number in range(1, 1000):
         made.success(f"i{number}", 1.0)
-    assert made.evicted == 990
+    assert len(made._records) == 10
     assert made.is_ejected("i0", 1.0)
     assert [ejection.id for ejection in made.returned(11.0)] == ["i0"]
 

@@ -335,7 +335,7 @@ def test_the_decorator_needs_its_parentheses() -> None:
         ({"subject": ">"}, "subject '>'"),
         ({"subject": ""}, "subject ''"),
         ({"subject": "a\r\nPUB b 0"}, "subject"),
-        ({"subject": "x" * 1025}, "at most 1024 characters"),
+        ({"subject": "x" * 1025}, "at most 1024 bytes"),
         ({"queue": "a b"}, "queue name 'a b'"),
         ({"queue": ""}, "queue name ''"),
         ({"duplicates": "both"}, "duplicates must be one of shared, local"),
@@ -408,7 +408,7 @@ def test_the_contract_says_what_callers_need() -> None:
 
     assert contract_of(place) == Contract(
         service="orders", endpoint="place", returns=list[Order], raises=(OutOfStock,), codec="msgpack",
-        timeout_s=2.0, idempotent=True,
+        timeout_s=2.0, idempotent=True, keyed=True,
     )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from nats_mesh.clock import ManualClock
@@ -18,11 +20,14 @@ from nats_mesh.telemetry.events import (
     decode_event,
     decode_recent,
 )
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.wire.memory import MemoryBus, MemoryTransport
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import ConnectOptions
+from nats_mesh_cli import events as cli_events
+from tests.tools import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -267,3 +272,40 @@ def test_events_that_break_a_bound_are_not_read(change: dict[str, Any]) -> None:
     assert decode_event(json.dumps({**good, "mood": "fine"}).encode(), **said).seq == 1
     with pytest.raises(CodecError):
         decode_event(json.dumps({**good, **change}).encode(), **said)
+
+
+# -- kinds -------------------------------------------------------------------------------------------
+
+
+def test_who_tells_and_who_listens_mean_the_same_kinds() -> None:
+    """The mesh tells of nothing by a word of its own, everything in the list is told by somebody or seen by presence,
+    and what the command line marks as bad is in the list."""
+    written: list[str] = []
+    told_of: set[str] = set()
+    for path in sorted((ROOT / "nats_mesh").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                told_of |= {node.attr} if node.value.id == "EventKind" else set()
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                kind = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+                if node.func.attr.strip("_") in ("emit", "tell") and "." in str(kind or ""):
+                    written.append(f"{path.name}:{node.lineno}: {kind!r}")
+    assert written == []
+    seen = set(cli_events._KINDS.values())
+    assert {EventKind[name] for name in told_of} | seen == set(EventKind)
+    assert set(cli_events._BAD) <= set(EventKind)
+    assert EventKind.EJECTION_BEGAN in cli_events._BAD
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_a_kind_of_the_mesh_is_one_that_can_be_told(kind: EventKind) -> None:
+    """Each is a word that travels, as plain text."""
+    events = told()
+    events.emit(kind, "orders", "it happened")
+    (event,) = events.recent
+    assert decode_event(json.dumps(_fields(event)).encode()).kind == kind.value
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(event)
+    return found

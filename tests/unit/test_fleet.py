@@ -667,12 +667,11 @@ def test_a_fleet_that_nobody_uses_is_closed_after_five_minutes() -> None:
         await anyio.sleep(101.0)
         assert len(fleets) == 1
         assert (visited.ready, held.ready) == (False, True)
-        fleets.release("held")
+        fleets.release(held)
         await anyio.sleep(1000.0)
         assert held.ready
-        fleets.release("held")
-        fleets.release("held")  # once too often
-        fleets.release("unknown")
+        fleets.release(held)
+        fleets.release(held)  # once too often
         await anyio.sleep(299.0)
         assert held.ready
         await anyio.sleep(2.0)

@@ -733,12 +733,11 @@ def test_all_places_for_fleets_are_taken() -> None:
         scene.crowd.there("a")
         fleets = scene.mesh.client.fleets
         fleets._max_fleets = 2
-        for each in ("x", "y"):
-            fleets.fleet(each)
+        x, _ = [fleets.fleet(each) for each in ("x", "y")]
         with pytest.raises(CallError, match="too many services are watched") as caught:
             await scene.gather()
         assert caught.value.status is Status.RESOURCE_EXHAUSTED
-        fleets.release("x")
+        fleets.release(x)
         assert (await scene.gather()).complete
 
     play(scenario)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_mesh.core.balancer import STRATEGIES, Member, choose_zone, make
+from nats_mesh.core.balancer import STRATEGIES, Member, ZoneSize, choose_zone, make
+from nats_mesh.core.balancer.locality import GONE_S
 from nats_mesh.core.rules import BalancerName, BalancerRules
 
 RULES = BalancerRules(name="random", locality=True)
@@ -89,11 +91,76 @@ def test_with_nobody_elsewhere_the_own_zone_serves_all() -> None:
     assert list(choose_zone(members, "here", RULES, [members[0]])) == [members[0]]
 
 
-def test_with_nobody_healthy_everybody_is_tried() -> None:
-    """No choice is never the answer."""
+def test_with_nobody_healthy_nobody_is_chosen() -> None:
+    """Then the queue group knows better who is there."""
     members = zones(2, 2)
-    assert list(choose_zone(members, "here", RULES, [])) == list(members)
+    assert list(choose_zone(members, "here", RULES, [])) == []
+    assert list(choose_zone(members, "", RULES, [])) == []
     assert list(choose_zone((), "here", RULES, [])) == []
+
+
+# -- who is gone ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "left", "share"),
+    [(3, 3, 1.0), (3, 2, 1.0), (3, 1, 0.5), (10, 6, 6 / 7), (10, 1, 1 / 7), (3, 0, 0.0)],
+)
+def test_a_zone_is_as_large_as_it_was(size: int, left: int, share: float) -> None:
+    """Those that died are unhealthy members like those that are known to be down."""
+    members = zones(left, 3)
+    chosen = choose_zone(members, "here", RULES, members, gone=size - left)
+    assert share_of_own(chosen) == pytest.approx(share, abs=0.03)
+
+
+def test_who_is_gone_counts_for_some_minutes() -> None:
+    """Each from when it was missed, and no longer; then the zone is a smaller one."""
+    size = ZoneSize()
+    assert size.observe(3, 0.0) == 0
+    assert size.next_end == math.inf
+    assert size.observe(2, 10.0) == 1
+    assert size.observe(1, 20.0) == 2
+    assert size.next_end == 10.0 + GONE_S
+    assert size.observe(1, 9.0 + GONE_S) == 2
+    assert size.observe(1, 10.0 + GONE_S) == 1
+    assert size.observe(1, 20.0 + GONE_S) == 0
+    assert size.next_end == math.inf
+
+
+def test_who_comes_takes_the_place_of_who_went() -> None:
+    """A zone of three that is restarted one by one, the new one first or the old one, is never one of six."""
+    for steps in ([2, 3] * 3, [4, 3] * 3):
+        size = ZoneSize()
+        size.observe(3, 0.0)
+        sizes = [present + size.observe(present, float(now)) for now, present in enumerate(steps)]
+        assert max(sizes) == max(steps[0], 3)
+
+
+def test_the_largest_number_counts_from_when_it_was_last_there() -> None:
+    """Whoever comes takes the place of the last who went, and the first who went is forgotten in its time."""
+    size = ZoneSize()
+    for present, now in ((3, 0.0), (2, 100.0), (1, 200.0), (2, 250.0)):
+        size.observe(present, now)
+    assert size.observe(2, 99.0 + GONE_S) == 1, "they were three until second 100"
+    assert size.observe(2, 100.0 + GONE_S) == 0
+    assert repr(size) == "<ZoneSize 2 there, 0 gone>"
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.sampled_from([0.0, 1.0, 100.0, 200.0, 299.0, 300.0])), min_size=1
+    )
+)
+def test_a_zone_is_as_large_as_it_ever_was_within_the_minutes(steps: list[tuple[int, float]]) -> None:
+    """The largest number that was there at a time; a number ends when the next is seen."""
+    size, now = ZoneSize(), 0.0
+    seen: list[tuple[int, float]] = []
+    for present, later in steps:
+        now += later
+        seen = [(count, ended if ended < math.inf else now) for count, ended in seen] + [(present, math.inf)]
+        largest = max(count for count, ended in seen if now < ended + GONE_S)
+        assert present + size.observe(present, now) == largest
+        assert len(size._gone) <= max(count for count, _ in seen)
 
 
 def test_weights_are_kept_within_zones() -> None:
@@ -111,20 +178,21 @@ def test_weights_are_kept_within_zones() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(["here", "there", ""]), st.booleans()), min_size=1, max_size=12),
     st.floats(0.05, 1.0),
+    st.integers(0, 12),
 )
-def test_the_choice_is_never_empty_nor_a_stranger(
-    known: list[tuple[str, bool]], healthy_share: float
+def test_the_choice_is_never_a_stranger_nor_empty_without_need(
+    known: list[tuple[str, bool]], healthy_share: float, gone: int
 ) -> None:
-    """Whatever is up or down, somebody who is known is chosen, somebody healthy where there is one, and shares that
+    """Whatever is up, down or gone, somebody healthy is chosen where there is one, nobody else ever is, and shares that
     no mixture needs are whole."""
     members = tuple(Member(f"i{number}", zone=zone) for number, (zone, _) in enumerate(known))
     for member in members:
         member.share = 0.3  # what an earlier choice left
     well = [member for member, (_, up) in zip(members, known, strict=True) if up]
     rules = BalancerRules(name="random", locality=True, locality_healthy=healthy_share)
-    chosen = choose_zone(members, "here", rules, well)
-    assert chosen
-    assert set(chosen) <= set(well or members)
+    chosen = choose_zone(members, "here", rules, well, gone)
+    assert bool(chosen) == bool(well)
+    assert set(chosen) <= set(well)
     assert len(set(chosen)) == len(chosen)
     assert all(member.share > 0.0 for member in chosen)
     if len({member.zone == "here" for member in chosen}) == 1:

@@ -164,6 +164,24 @@ def test_lines_that_cannot_be_are_refused(entry: str, line: bytes) -> None:
         assert len(str(caught.value)) < 1_000
 
 
+@pytest.mark.parametrize("extra", [b"", b"\xc3\xa9"], ids=["ascii", "utf-8"])
+@pytest.mark.parametrize("word", [b"MSG", b"HMSG"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 8])
+def test_a_line_has_as_many_fields_as_a_message_has(
+    entry: str, count: int, word: bytes, extra: bytes
+) -> None:
+    """One field too few, and a size would be read as the subscription; one too many, and one of them as the inbox. Each
+    line is well-formed otherwise, and a message of its sizes follows."""
+    sizes = [b"12", b"17"] if word == b"HMSG" else [b"5"]
+    fields = [b"a" + extra, b"1", b"_INBOX.x", b"2", b"3", b"4", b"5", b"6"][:count] + sizes
+    stream = (
+        b" ".join([word, *fields]) + b"\r\n" + b"NATS/1.0\r\n\r\n"[: 12 * (word == b"HMSG")] + b"hello\r\n"
+    )
+    for pieces in ([stream], cut(stream, range(1, len(stream)))):
+        seen, refused = fed(pieces, entry)
+        assert (len(seen), refused) == ((1, False) if count in (2, 3) else (0, True))
+
+
 def test_what_came_before_garbage_is_reported(entry: str) -> None:
     """Messages that were complete before the stream broke have happened, whatever follows in the same buffer."""
     good = b"".join(written(event) for event in SAMPLE)

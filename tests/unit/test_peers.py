@@ -64,6 +64,49 @@ def test_a_large_service_beats_more_slowly() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_others_say_whether_they_take_calls() -> None:
+    """Ready ones serve, draining ones stand aside, until two beats are missed; who leaves is neither. It is read while
+    anybody asks for it."""
+    bus, clock = MemoryBus(), ManualClock()
+    transport = await bus.connect(ConnectOptions(name="many"))
+    peers = Peers(
+        service="many",
+        instance="me",
+        subjects=Subjects("default"),
+        transport=transport,
+        clock=clock,
+        enforced=True,
+    )
+
+    async def say(instance: str, **fields: object) -> None:
+        body = {"type": "beat", "state": "ready", "interval_s": 5.0, **fields}
+        subject = f"mesh.default.presence.many.{instance}"
+        transport.publish(subject, json.dumps(body).encode(), "_INBOX.many.c.s.0")
+        await transport.fence()
+
+    peers.watch(True, "verdicts")
+    peers.watch(True)
+    for instance in ("me", "a", "b"):
+        await say(instance)
+    await say("c", state="draining")
+    await say("d", state="joining")
+    await say("e", state="asleep")
+    assert peers.others() == ({"a", "b"}, {"c"})
+    await say("b", type="leave", state="draining")
+    peers.watch(False)
+    await say("c")
+    assert peers.others() == ({"a", "c"}, set())
+    clock.advance(12.9)
+    assert peers.others() == ({"a", "c"}, set())
+    clock.advance(0.2)
+    assert peers.others() == (set(), set())
+    await say("a")
+    peers.watch(False, "verdicts")
+    assert peers.others() == (set(), set())
+    assert not peers.watching
+
+
+@pytest.mark.anyio
 async def test_who_goes_by_credit_knows_who_has_room() -> None:
     """Ready, not full, heard lately and believed: only those count, never oneself, and a change is told."""
     bus, clock, told = MemoryBus(), ManualClock(), list[int]()

@@ -253,8 +253,8 @@ def test_a_mistake_in_a_destination(spec: str, message: str) -> None:
         ("Limit", "target: {service: a}", ["5: spec.concurrency: is missing: Calls at a time."]),
         (
             "Limit",
-            "concurrency: {leaveQueue: true}",
-            ["5: spec.concurrency.limit: is missing: Calls at a time, per endpoint"],
+            "concurrency: {}",
+            ["5: spec.concurrency: limits nothing: give it a limit, leaveQueue, or both"],
         ),
         ("Limit", "concurrency: 5", ["5: spec.concurrency: must be a mapping with limit, leaveQueue, got 5"]),
         (

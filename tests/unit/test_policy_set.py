@@ -19,7 +19,7 @@ from nats_mesh.core.rules import (
     VerdictRules,
 )
 from nats_mesh.errors import PolicyError
-from nats_mesh.policy import InboundRules, OutboundRules, Policy, PolicySet, SubsetRules, parse, policy_set
+from nats_mesh.policy import InboundRules, OutboundRules, Policy, PolicySet, parse, policy_set
 from nats_mesh.policy.layering import Layers
 from nats_mesh.policy.parts import Part
 
@@ -60,14 +60,14 @@ def test_without_policies_the_defaults_hold() -> None:
     empty = PolicySet.empty()
     rules = empty.outbound("orders", "get", "web")
     assert rules == OutboundRules(sources=rules.sources)
-    assert (rules.timeout_s, rules.idempotent, rules.hedge, rules.subset) == (None, None, None, None)
+    assert (rules.timeout_s, rules.idempotent, rules.hedge) == (None, None, None)
     assert (rules.retry, rules.breaker) == (RetryRules(), BreakerRules())
-    assert (rules.ejection, rules.balancer, rules.subsets) == (EjectionRules(), BalancerRules(), {})
+    assert (rules.ejection, rules.balancer) == (EjectionRules(), BalancerRules())
     assert set(rules.sources.values()) == {"default"}
     inbound = empty.inbound("orders", "get")
     assert inbound == InboundRules(sources=inbound.sources)
     assert set(inbound.sources.values()) == {"default"}
-    assert (len(empty), empty.subsets("orders")) == (0, {})
+    assert len(empty) == 0
 
 
 @given(order=st.permutations([WIDE, SERVICE, ENDPOINT]))
@@ -248,7 +248,8 @@ def test_all_invalid_parameters_are_reported_at_once() -> None:
 
 
 def test_all_limits_must_admit() -> None:
-    """The smallest of all limits that match counts, however specific; leaving the queue goes by the most specific."""
+    """The smallest of all limits that match counts, however specific; leaving the queue goes by the most specific. What
+    is said of more than the endpoint only lowers the number that the endpoint declares."""
     wide = policy("wide", "concurrency: {limit: 100, leaveQueue: true}", "Limit")
     service = policy("service", "target: {service: orders}, concurrency: {limit: 10}", "Limit")
     more = policy(
@@ -264,27 +265,139 @@ def test_all_limits_must_admit() -> None:
         "concurrency.limit": "Limit/service (service.yaml:4)",
         "concurrency.leaveQueue": "Limit/more (more.yaml:4)",
     }
-    assert policies.inbound("orders", "list").concurrency == ConcurrencyRules(limit=10, leave_queue=True)
-    assert policies.inbound("else", "list").concurrency == ConcurrencyRules(limit=100, leave_queue=True)
-
-
-def test_subsets_belong_to_their_service() -> None:
-    """Callers and instances find a service's subsets, and others have none."""
-    spec = "target: {service: orders}, subsets: {v2: {version: 2.0.0}, eu: {labels: {zone: eu, tier: a}}}"
-    policies = PolicySet.of(policy("p", spec))
-    v2, eu = SubsetRules(version="2.0.0"), SubsetRules(labels={"zone": "eu", "tier": "a"})
-    assert (
-        policies.subsets("orders")
-        == policies.outbound("orders", "get", "web").subsets
-        == {"v2": v2, "eu": eu}
+    lowered = ConcurrencyRules(limit=10, leave_queue=True, lowers=True)
+    assert policies.inbound("orders", "list").concurrency == lowered
+    assert [lowered.of(declared) for declared in (4, 10, 256)] == [4, 10, 10]
+    assert policies.inbound("else", "list").concurrency == ConcurrencyRules(
+        limit=100, leave_queue=True, lowers=True
     )
-    assert policies.outbound("orders", "get", "web").sources["subsets"] == "Destination/p (p.yaml:4)"
-    assert policies.subsets("else") == policies.outbound("else", "get", "web").subsets == {}
-    assert [v2.selects("2.0.0", {}), v2.selects("2.0.1", {})] == [True, False]
-    assert [
-        eu.selects("1.0.0", {"zone": "eu", "tier": "a", "x": "y"}),
-        eu.selects("1.0.0", {"zone": "eu"}),
-    ] == [True, False]
+
+
+def test_a_limit_that_names_the_endpoint_sets_it() -> None:
+    """Higher or lower than what the endpoint declares; but never above what a wider one allows."""
+    named = policy("named", "target: {service: orders, endpoints: [get]}, concurrency: {limit: 50}", "Limit")
+    wide = policy("wide", "concurrency: {limit: 40}", "Limit")
+    for policies, limits in (((*named,), [50, 50]), ((*named, *wide), [40, 40]), (wide, [8, 40])):
+        rules = PolicySet.of(policies).inbound("orders", "get").concurrency
+        assert rules is not None
+        assert [rules.of(declared) for declared in (8, 256)] == limits
+
+
+def test_leaving_the_queue_needs_no_limit() -> None:
+    """Each instance keeps its own number then, also where it is turned off again; a limit may come from elsewhere."""
+    leave = policy("leave", "concurrency: {leaveQueue: true}", "Limit")
+    stay = policy("stay", "target: {service: orders}, concurrency: {leaveQueue: false}", "Limit")
+    for policies, expected in (
+        (leave, ConcurrencyRules(leave_queue=True)),
+        ((*leave, *stay), ConcurrencyRules(leave_queue=False)),
+    ):
+        rules = PolicySet.of(policies).inbound("orders", "get")
+        assert rules.concurrency == expected
+        assert [expected.of(declared) for declared in (2, 12)] == [2, 12]
+        assert rules.sources["concurrency.limit"] == "default"
+    limit = policy("limit", "target: {service: orders}, concurrency: {limit: 4}", "Limit")
+    both = PolicySet.of((*leave, *limit)).inbound("orders", "get").concurrency
+    assert both == ConcurrencyRules(limit=4, leave_queue=True, lowers=True)
+
+
+def test_subsets_are_refused_until_something_routes_to_them() -> None:
+    """They can be written and are checked, but nothing would come of them: said with their place."""
+    assert complaints(policy("p", "target: {service: orders}, subsets: {v2: {version: 2.0.0}}")) == [
+        "p.yaml:4: spec.subsets: selections of instances to route to: not in this version yet; remove them"
+    ]
+
+
+IDLE = {
+    "balancer: {slowStart: 5s}": ("spec.balancer.slowStart", "the balancer queue (default)"),
+    "balancer: {name: queue, slowStart: 5s}": (
+        "spec.balancer.slowStart",
+        "the balancer queue (Destination/p (p.yaml:4))",
+    ),
+    "balancer: {name: queue, bound: 2}": ("spec.balancer.bound", "where the server chooses"),
+    "balancer: {name: queue, locality: true}": ("spec.balancer.locality", "name a balancer that addresses"),
+    "balancer: {localityHealthy: 50%}": ("spec.balancer.localityHealthy", "such as least_request"),
+    "balancer: {ewmaDecay: 5s}": ("spec.balancer.ewmaDecay", "the balancer queue (default)"),
+    "target: {service: orders}, ejection: {base: 5s, silent: 2}": (
+        "spec.ejection",
+        "the balancer queue (default), which cannot avoid an instance: name a balancer",
+    ),
+    "target: {service: orders}, ejection: {verdicts: {}}": ("spec.ejection", "cannot avoid an instance"),
+    "target: {service: orders, endpoints: [get]}, balancer: queue, ejection: {silent: 2}": (
+        "spec.ejection",
+        "the balancer queue (Destination/p (p.yaml:4))",
+    ),
+    "breaker: {slowRatio: 50%}": ("spec.breaker.slowRatio", "without slowCall"),
+    "breaker: {slowRatio: 50%, slowCall: off}": ("spec.breaker.slowRatio", "say beside it from when on"),
+    "hedge: {delay: 20ms, quantile: 90%}": (
+        "spec.hedge.quantile",
+        "beside delay (Destination/p (p.yaml:4)): remove it, or write delay: off",
+    ),
+    "hedge: {delay: 20ms, minDelay: 2ms}": ("spec.hedge.minDelay", "beside delay"),
+}
+
+
+@pytest.mark.parametrize(("spec", "said"), IDLE.items())
+def test_what_can_have_no_effect_is_refused(spec: str, said: tuple[str, str]) -> None:
+    """Where it is written, with why, and what to do instead of it."""
+    (complaint,) = complaints(policy("p", spec))
+    assert complaint.startswith(f"p.yaml:4: {said[0]}: has no effect ")
+    assert said[1] in complaint
+
+
+USED = [
+    # Company from a narrower policy: the wide value waits for it.
+    ["balancer: {slowStart: 5s, locality: true}", "target: {service: orders}, balancer: random"],
+    ["breaker: {slowRatio: 50%}", "target: {service: orders, endpoints: [get]}, breaker: {slowCall: 1s}"],
+    [
+        "target: {service: orders}, ejection: {base: 5s}",
+        TO_GET.replace("breaker: {permits: 1}", "balancer: random"),
+    ],
+    # From a wider one.
+    ["balancer: random", "target: {service: orders}, balancer: {slowStart: 5s}, ejection: {base: 5s}"],
+    ["breaker: {slowCall: 1s}", "target: {service: orders}, breaker: {slowRatio: 50%}"],
+    # Replaced for some of its targets, and of use for the others.
+    ["balancer: {name: random, slowStart: 5s}", "target: {service: orders}, balancer: queue"],
+    ["hedge: {quantile: 90%, minDelay: 2ms}", "target: {service: orders}, hedge: {delay: 20ms}"],
+    ["target: {service: orders}, hedge: {delay: off, quantile: 90%}", "hedge: {delay: 20ms}"],
+    # The namespace's ejection waits for services that choose a balancer.
+    ["ejection: {base: 5s, verdicts: {callers: 2}}"],
+    ["balancer: queue, ejection: {base: 5s}"],
+    # What is turned off is not idle, nor is what the instances do by themselves.
+    ["target: {service: orders}, balancer: {name: queue, locality: false, slowStart: 0s}"],
+    ["target: {service: orders}, ejection: {verdicts: off}"],
+    ["target: {service: orders}, ejection: {base: 5s, verdicts: {drain: true}}"],
+]
+
+
+@pytest.mark.parametrize("specs", USED, ids=range(len(USED)))
+def test_what_has_an_effect_for_any_of_its_targets_is_not(specs: list[str]) -> None:
+    """Values are laid over each other field by field, and one may be there for another policy's sake."""
+    outbound(*(policy(f"p{index}", spec) for index, spec in enumerate(specs)))
+
+
+def test_what_has_no_effect_in_any_of_its_targets_is_refused_though_others_are_in_company() -> None:
+    """A value is judged by what its own policy reaches: company elsewhere is none. A wider policy is named."""
+    wide = policy("wide", "hedge: {delay: 20ms}")
+    narrow = policy("narrow", "target: {service: orders}, hedge: {quantile: 90%}")
+    other = policy("other", "target: {service: stock}, hedge: {delay: off}")
+    (complaint,) = complaints(wide, narrow, other)
+    assert complaint == (
+        "narrow.yaml:4: spec.hedge.quantile: has no effect beside delay (Destination/wide (wide.yaml:4)): "
+        "remove it, or write delay: off"
+    )
+
+
+def test_the_line_of_what_has_no_effect_is_its_own() -> None:
+    """Of a block that of the block, of a value that of the value."""
+    text = (
+        "apiVersion: mesh/v1\nkind: Destination\nmetadata: {name: p}\nspec:\n  target: {service: orders}\n"
+        "  ejection:\n    base: 5s\n  breaker:\n    open: 9s\n    slowRatio: 50%\n"
+    )
+    found = complaints(parse(text, file="p.yaml"))
+    assert [each.partition(" has")[0] for each in found] == [
+        "p.yaml:6: spec.ejection:",
+        "p.yaml:10: spec.breaker.slowRatio:",
+    ]
 
 
 def test_policies_of_another_namespace_do_not_hold_here() -> None:

@@ -352,8 +352,10 @@ def test_what_is_no_answer_is_an_error(data: bytes) -> None:
 
 
 def test_endpoints_nobody_could_call_are_counted_not_listed() -> None:
-    """A subject that is none, and more endpoints than are read, show as a number."""
-    odd = [{"name": "x", "subject": s} for s in ("a b", "", None, "a..b", "a\n")] + ["text", None]
+    """A subject that is none, or longer on the wire than fits, and more endpoints than are read, show as a number."""
+    subjects = ("a b", "", None, "a..b", "a\n", "\u00fc" * 513, "😀" * 1000)
+    odd: list[Any] = [{"name": "x", "subject": subject} for subject in subjects]
+    odd += ["text", None]
     many = [{"name": "y", "subject": "y"}] * MAX_LISTED_ENDPOINTS
     info = parse_info(document("info", endpoints=odd + many))
     assert (len(info.endpoints), info.omitted) == (MAX_LISTED_ENDPOINTS - len(odd), 2 * len(odd))

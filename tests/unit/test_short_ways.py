@@ -194,12 +194,23 @@ def test_known_replies_are_bounded() -> None:
 @given(body=st.binary(max_size=40), returns=st.sampled_from([Any, Point, int, str, dict, list, bytes, None]))
 def test_raw_decoders_read_what_careful_ones_read(body: bytes, returns: Any) -> None:
     """Where the short way yields a value the careful way yields the same; where it fails, the careful way decides."""
-    for codec in (JSON, MSGPACK):
+    for codec in (JSON, MSGPACK, RAW):
         try:
             short = raw_reply_decoder(codec, returns)(body)
         except Exception:  # noqa: BLE001 - whatever it is, the careful way is asked then
             continue
         assert repr(short) == repr(reply_decoder(codec, codec is not JSON, returns)(body))
+
+
+@pytest.mark.parametrize("returns", [Any, bytes])
+def test_empty_bytes_are_bytes(returns: Any) -> None:
+    """A handler that returns b"" has said something, the first time as every time; in the other codecs an empty body is
+    no value."""
+    block = b"NATS/1.0\r\nMesh-Instance: i-1\r\ncontent-type: application/octet-stream\r\n\r\n"
+    assert decode_value(block, b"", returns) == b""
+    assert raw_reply_decoder(RAW, returns)(b"") == b""
+    assert decode_value(b"NATS/1.0\r\nMesh-Instance: i-1\r\n\r\n", b"", Any) is None
+    assert decode_value(block.replace(b"octet-stream", b"msgpack"), b"", Any) is None
 
 
 @pytest.mark.parametrize("name", sorted(CODECS))

@@ -161,5 +161,5 @@ def client(mesh: MemoryMesh, *interceptors: Any) -> Any:
 def with_picks(caller: Any, name: str, picks: Picks) -> Target:
     """The caller's target, with ``picks`` for its balancer."""
     target: Target = caller.client._known(name)
-    target.group = picks  # type: ignore[assignment]  # all that is asked of it
+    target.balance = picks  # type: ignore[assignment]  # all that is asked of it
     return target

@@ -149,7 +149,9 @@ def test_a_message_is_believed_by_its_publishers_inbox(reply: str, in_open: bool
     assert reply_allowed(reply, "web", enforced=True) is in_enforced
 
 
-@pytest.mark.parametrize("subject", ["a", "orders.new", "$SRV.PING", "a-b_c.$d", "ü.x", "s" * 1024])
+@pytest.mark.parametrize(
+    "subject", ["a", "orders.new", "$SRV.PING", "a-b_c.$d", "ü.x", "s" * 1024, "ü" * 512]
+)
 def test_a_plain_subject_is_any_concrete_one(subject: str) -> None:
     """Foreign systems name their subjects as they like."""
     assert check_plain_subject(subject) == subject
@@ -172,6 +174,9 @@ def test_a_plain_subject_is_any_concrete_one(subject: str) -> None:
         "a\x7f",
         "a\u00a0b",
         "s" * 1025,
+        "ü" * 513,
+        "😀" * 1000,
+        "a\ud800",
     ],
 )
 def test_a_plain_subject_without_wildcards_spaces_and_empty_tokens(subject: str) -> None:

@@ -11,13 +11,13 @@ from typing import Final
 from nats_mesh.core.balancer.base import Balancer, Chance, Member
 from nats_mesh.core.balancer.consistent_hash import ConsistentHash
 from nats_mesh.core.balancer.least_request import LeastRequest
-from nats_mesh.core.balancer.locality import choose_zone
+from nats_mesh.core.balancer.locality import ZoneSize, choose_zone
 from nats_mesh.core.balancer.peak_ewma import PeakEwmaChoice
 from nats_mesh.core.balancer.random_choice import RandomChoice
 from nats_mesh.core.balancer.round_robin import RoundRobin
 from nats_mesh.core.rules import BalancerName, BalancerRules
 
-__all__ = ["STRATEGIES", "Balancer", "Chance", "Member", "choose_zone", "make"]
+__all__ = ["STRATEGIES", "Balancer", "Chance", "Member", "ZoneSize", "choose_zone", "make"]
 
 STRATEGIES: Final[dict[BalancerName, Callable[[BalancerRules, Chance], Balancer]]] = {
     "round_robin": RoundRobin,

@@ -12,13 +12,22 @@ callers that all see the same idle instance all go there at once (Mitzenmacher, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from nats_mesh.core.ewma import PeakEwma
 from nats_mesh.errors import ConfigError
 
-__all__ = ["FULL", "REPORT_S", "SLOW_START_FLOOR", "Balancer", "Chance", "Member", "Tally"]
+__all__ = [
+    "FULL",
+    "FULL_S",
+    "REPORT_S",
+    "SLOW_START_FLOOR",
+    "Balancer",
+    "Chance",
+    "Member",
+    "Tally",
+]
 
 Chance: TypeAlias = Callable[[], float]
 """A number from 0 to below 1, each as likely as the other."""
@@ -27,6 +36,8 @@ Chance: TypeAlias = Callable[[], float]
 REPORT_S: Final = 5.0
 #: The load added to an instance that is known to be full: it is taken only where the others are full, too.
 FULL: Final = 1e6
+#: How long it is known to be full once it refused a call for that, where it does not say how long (seconds).
+FULL_S: Final = 0.1
 #: The share of its weight with which a new instance begins.
 SLOW_START_FLOOR: Final = 0.1
 #: A failure counts as this many times what a call there usually takes, up to so many seconds.
@@ -53,13 +64,14 @@ class Member:
     ``joined`` is when the caller first saw it; ``-inf``, the default, for one that was there before the caller,
     which has nothing to warm up. ``share`` is what locality leaves of its ``weight``. ``in_flight`` counts this
     caller's own calls; ``reported`` of ``limit`` is what the instance said at ``reported_at``, and ``others`` how
-    much of that was not ours. ``cost`` is what a call there takes, in seconds, for the balancer that asks for it by
-    :meth:`measure`; a peak decays in ``decay_s``.
+    much of that was not ours. Until ``full_until`` it is full, because it refused a call for that. ``cost`` is what a
+    call there takes, in seconds, for the balancer that asks for it by :meth:`measure`; a peak decays in ``decay_s``.
     """
 
     __slots__ = (
         "cost",
         "decay_s",
+        "full_until",
         "id",
         "in_flight",
         "joined",
@@ -96,6 +108,7 @@ class Member:
         self.limit = 0
         self.reported_at = -math.inf
         self.others = 0
+        self.full_until = -math.inf
         self.decay_s = decay_s
         self.cost: PeakEwma | None = None
         self.tally: Tally | None = None
@@ -118,6 +131,8 @@ class Member:
         self.in_flight -= 1
         if self.tally is not None:
             self.tally.in_flight -= 1
+        if ok:  # it took the call, so it had room
+            self.full_until = -math.inf
         cost = self.cost
         if cost is not None and ok is not None:
             if not ok:
@@ -134,15 +149,26 @@ class Member:
         self.reported_at = now
         self.others = max(0, in_flight - self.in_flight)
 
+    def refused(self, now: float, again_in_s: float | None) -> None:
+        """It had no slot for a call: it is full for ``again_in_s`` seconds (``None`` or 0: it did not say how long), or
+        until it takes one.
+
+        What it says of its load is about all its endpoints together, of which one may be full alone. The mark is on the
+        member all the same, which has no load by endpoint: calls to the other endpoints go elsewhere meanwhile,
+        where there is an elsewhere, and the first of them that is answered ends it. It never lasts longer than
+        anything else that is believed of a load, because whoever is not called cannot lose it by an answer.
+        """
+        self.full_until = now + min(again_in_s or FULL_S, REPORT_S)
+
     def load(self, now: float) -> float:
         """The calls it holds, as far as known here: our own, and what it said of others', which fades."""
         load = float(self.in_flight)
+        full = now < self.full_until
         age = now - self.reported_at
         if age < REPORT_S:
             load += self.others * (1.0 - age / REPORT_S)
-            if 0 < self.limit <= load:
-                load += FULL
-        return load
+            full = full or 0 < self.limit <= load
+        return load + FULL if full else load
 
     def worth(self, now: float, slow_start_s: float) -> float:
         """Its weight at this moment: less than the whole while it is new, a straight line from a tenth up."""
@@ -174,12 +200,15 @@ class Balancer(Protocol):
     ``members`` is never empty and holds only those who may be chosen. It stays the same object as long as it holds
     the same members: a strategy prepares what it needs once for each, by itself when :meth:`pick` shows it another
     one, and by :meth:`update` where a list was changed in place or a weight was set. An update that changes
-    nothing costs one look at each member. ``key`` is what consistent hashing hashes; the others ignore it.
+    nothing costs one look at each member. ``key`` is what consistent hashing hashes, and ``avoid`` whom it passes
+    over on its ring; to the others, which choose anew each time, both say nothing.
     """
 
     @property
     def name(self) -> str: ...
 
-    def pick(self, members: Sequence[Member], now: float, key: str | None) -> Member: ...
+    def pick(
+        self, members: Sequence[Member], now: float, key: str | None, avoid: Collection[str] = ()
+    ) -> Member: ...
 
     def update(self, members: Sequence[Member]) -> None: ...

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -33,7 +33,7 @@ __all__ = ["ConsistentHash"]
 _POINTS: Final = 128
 #: All points together, roughly: from 512 members on each has fewer, so that no change takes long.
 _RING: Final = 1 << 16
-#: The lower bits of a point say whose it is.
+#: The lower bits of a point say whose it is: the number that its owner has as long as it stays.
 _OWNER: Final = (1 << 16) - 1
 _BLOCK: Final = struct.Struct(">8Q")
 
@@ -52,9 +52,12 @@ def _points(id: str, count: int) -> list[int]:
 
 class ConsistentHash:
     """A choice is one hash and one bisection. Slow start lowers the bound of a new member and not its part of the
-    ring, so a key moves once. A call without a key goes to any member, by weight."""
+    ring, so a key moves once. A call without a key goes to any member, by weight. A change costs a look at each point
+    of the ring, and hashes for those that came."""
 
-    __slots__ = ("_bound", "_known", "_lots", "_members", "_points", "_seen", "_tally", "_weights")
+    __slots__ = (
+        "_bound", "_free", "_lots", "_members", "_numbers", "_owned", "_places", "_points", "_seen", "_tally",
+    )  # fmt: skip
 
     name: Final = "consistent_hash"
 
@@ -63,9 +66,12 @@ class ConsistentHash:
         self._lots = Lots(rules.slow_start_s, chance)
         self._members: list[Member] = []
         self._points: list[int] = []
-        #: What the ring was made of: each member's weight, and its points.
-        self._weights: list[tuple[str, float]] = []
-        self._known: dict[str, list[int]] = {}
+        #: Whose points are on the ring: the number of each member, and how many it has; and numbers that are free.
+        self._numbers: dict[str, int] = {}
+        self._owned: dict[str, int] = {}
+        self._free: list[int] = []
+        #: Where the member with each number stands in the list.
+        self._places: list[int] = []
         self._tally = Tally()
         self._seen: Sequence[Member] | None = None
 
@@ -78,12 +84,11 @@ class ConsistentHash:
         self._tally = Tally()
         for member in members:
             member.count_in(self._tally)
-        weights = [(member.id, member.weight * member.share) for member in members]
-        if weights != self._weights:
-            self._weights = weights
-            self._points = self._ring()
+        self._turn()
 
-    def pick(self, members: Sequence[Member], now: float, key: str | None) -> Member:
+    def pick(
+        self, members: Sequence[Member], now: float, key: str | None, avoid: Collection[str] = ()
+    ) -> Member:
         if members is not self._seen:
             self.update(members)
         if key is None:
@@ -91,40 +96,63 @@ class ConsistentHash:
         begin = bisect_left(self._points, _hash(key))
         if begin == len(self._points):
             begin = 0
-        first = self._members[self._points[begin] & _OWNER]
+        first = self._members[self._places[self._points[begin] & _OWNER]]
         # Whoever holds nothing is always within its bound.
-        return first if first.in_flight == 0 else self._within(begin, now)
+        if first.in_flight == 0 and first.id not in avoid:
+            return first
+        return self._within(begin, now, avoid)
 
     def __repr__(self) -> str:
         return f"<ConsistentHash {len(self._members)} members, {len(self._points)} points>"
 
-    def _within(self, begin: int, now: float) -> Member:
+    def _within(self, begin: int, now: float, avoid: Collection[str]) -> Member:
         """The first member from ``begin`` on that has room. One always has: together they may hold more than
-        there is."""
+        there is. Whom to avoid gets it only where no other has."""
         tally = self._tally
         total = tally.in_flight if tally.whole else sum([member.in_flight for member in self._members])
         lots = self._lots
         each = self._bound * (total + 1) / lots.total(now)
-        points, count = self._points, len(self._points)
+        points, places, count = self._points, self._places, len(self._points)
+        other: Member | None = None
         for step in range(begin, begin + count):
-            place = points[step if step < count else step - count] & _OWNER
+            place = places[points[step if step < count else step - count] & _OWNER]
             member = self._members[place]
+            if member.id in avoid:
+                continue
             if member.in_flight < math.ceil(each * lots.worth(place)):
                 return member
-        return self._members[points[begin] & _OWNER]
+            other = other or member
+        # Where only the one to avoid has room left, the next one takes one call too many.
+        return other or self._members[places[points[begin] & _OWNER]]
 
-    def _ring(self) -> list[int]:
-        heaviest = max([weight for _, weight in self._weights], default=1.0)
-        most = max(1, min(_POINTS, _RING // max(1, len(self._weights))))
-        known: dict[str, list[int]] = {}
-        ring: list[int] = []
-        for place, (id, weight) in enumerate(self._weights):
-            count = max(1, round(most * weight / heaviest))
-            own = self._known.get(id)
-            if own is None or len(own) != count:
-                own = _points(id, count)
-            known[id] = own
-            ring += [point & ~_OWNER | place for point in own]
-        ring.sort()
-        self._known = known
-        return ring
+    def _turn(self) -> None:
+        """Take from the ring whose points have gone or become another number, and put on it what has come."""
+        members = self._members
+        weights = [member.weight * member.share for member in members]
+        heaviest = max(weights, default=1.0)
+        most = max(1, min(_POINTS, _RING // max(1, len(members))))
+        wanted = {
+            member.id: max(1, round(most * weight / heaviest))
+            for member, weight in zip(members, weights, strict=True)
+        }
+        stale = {self._numbers[id] for id, count in self._owned.items() if wanted.get(id) != count}
+        ring = [point for point in self._points if point & _OWNER not in stale] if stale else self._points
+        for id in [id for id in self._numbers if id not in wanted]:
+            self._free.append(self._numbers.pop(id))
+        came: list[int] = []
+        for id, count in wanted.items():
+            if self._owned.get(id) == count:
+                continue
+            number = self._numbers.get(id)
+            if number is None:
+                number = self._numbers[id] = self._free.pop() if self._free else len(self._numbers)
+            came += [point & ~_OWNER | number for point in _points(id, count)]
+        if came:
+            # Two sorted runs, which sorting merges.
+            came.sort()
+            ring = ring + came
+            ring.sort()
+        self._points, self._owned = ring, wanted
+        self._places = [0] * (max(self._numbers.values(), default=-1) + 1)
+        for place, member in enumerate(members):
+            self._places[self._numbers[member.id]] = place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from nats_mesh.core.balancer.base import Member
 from nats_mesh.core.balancer.two_choices import TwoChoices
@@ -11,11 +11,13 @@ __all__ = ["LeastRequest"]
 
 
 class LeastRequest(TwoChoices):
-    """A slow or frozen member gathers calls and is then passed over."""
+    """A slow or frozen member gathers calls and is then passed over. One of two calls is more than three of twelve:
+    of members that take different numbers of calls at a time the emptier one gets the next."""
 
     __slots__ = ()
 
     name: Final = "least_request"
+    by_room: ClassVar[bool] = True
 
     def cost(self, member: Member, load: float, now: float) -> float:
         return load

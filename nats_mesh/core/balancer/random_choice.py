@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from nats_mesh.core.balancer.base import Chance, Member
@@ -27,7 +27,9 @@ class RandomChoice:
         self._seen = members
         self._lots.update(members)
 
-    def pick(self, members: Sequence[Member], now: float, key: str | None) -> Member:
+    def pick(
+        self, members: Sequence[Member], now: float, key: str | None, avoid: Collection[str] = ()
+    ) -> Member:
         if members is not self._seen:
             self.update(members)
         return self._lots.members[self._lots.first(now)]

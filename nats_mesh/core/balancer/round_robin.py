@@ -11,7 +11,7 @@ takes the weight of the moment, so a slow start needs nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from heapq import heapify, heapreplace
 from typing import Final
 
@@ -57,7 +57,9 @@ class RoundRobin:
         self._heap = heap
         self._seen = members
 
-    def pick(self, members: Sequence[Member], now: float, key: str | None) -> Member:
+    def pick(
+        self, members: Sequence[Member], now: float, key: str | None, avoid: Collection[str] = ()
+    ) -> Member:
         if members is not self._seen:
             self.update(members)
         self._now = now

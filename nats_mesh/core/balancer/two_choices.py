@@ -16,9 +16,10 @@ with (load + 1) divided by weight the heaviest gets all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import ClassVar
 
-from nats_mesh.core.balancer.base import Chance, Member
+from nats_mesh.core.balancer.base import FULL, Chance, Member
 from nats_mesh.core.balancer.lots import Lots
 from nats_mesh.core.rules import BalancerRules
 
@@ -30,6 +31,9 @@ class TwoChoices:
     with unequal weights O(log n)."""
 
     __slots__ = ("_chance", "_lots", "_seen")
+
+    #: Whether what a member holds is compared as a part of what it takes at a time, where it said how much that is.
+    by_room: ClassVar[bool] = False
 
     def __init__(self, rules: BalancerRules, chance: Chance) -> None:
         self._chance = chance
@@ -44,7 +48,9 @@ class TwoChoices:
         self._seen = members
         self._lots.update(members)
 
-    def pick(self, members: Sequence[Member], now: float, key: str | None) -> Member:
+    def pick(
+        self, members: Sequence[Member], now: float, key: str | None, avoid: Collection[str] = ()
+    ) -> Member:
         if members is not self._seen:
             self.update(members)
         lots = self._lots
@@ -58,7 +64,26 @@ class TwoChoices:
             load, other_load = one.load(now), other.load(now)
         else:
             load, other_load = self._part(one, first, now), self._part(other, second, now)
+        if load >= FULL and other_load >= FULL:
+            return self._roomy(now) or one
+        return self._cheaper(one, load, other, other_load, now)
+
+    def _cheaper(self, one: Member, load: float, other: Member, other_load: float, now: float) -> Member:
+        if self.by_room and one.limit != other.limit and one.limit > 0 and other.limit > 0:
+            # As parts of what each takes at a time, brought to the same denominator.
+            load, other_load = load * other.limit, other_load * one.limit
         return one if self.cost(one, load, now) <= self.cost(other, other_load, now) else other
+
+    def _roomy(self, now: float) -> Member | None:
+        """The cheaper of two members that have room, where both that were drawn are full; ``None`` where all are.
+
+        It looks at every member, which only happens to callers of instances that are full.
+        """
+        roomy = [member for member in self._lots.members if member.load(now) < FULL]
+        if not roomy:
+            return None
+        one, other = (roomy[int(self._chance() * len(roomy))] for _ in range(2))
+        return self._cheaper(one, one.load(now), other, other.load(now), now)
 
     def _part(self, member: Member, place: int, now: float) -> float:
         """The load of one of the equal parts that ``member`` stands for: some have one call more than the others,

@@ -1,0 +1,42 @@
+"""The kinds of events that the mesh itself tells of, in one place for who tells and who listens."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["EventKind"]
+
+
+class EventKind(enum.StrEnum):
+    """What happened. Applications may tell of kinds of their own."""
+
+    #: Noticed by callers: of an endpoint, of an instance, of what a service may be asked again.
+    BREAKER_CLOSED = "breaker.closed"
+    BREAKER_HALF_OPEN = "breaker.half-open"
+    BREAKER_OPEN = "breaker.open"
+    EJECTION_BEGAN = "ejection.began"
+    EJECTION_CAPPED = "ejection.capped"
+    EJECTION_ENDED = "ejection.ended"
+    EJECTION_PANIC = "ejection.panic"
+    RETRY_DENIED = "retry.denied"
+    #: What became of policies that are followed.
+    POLICY_APPLIED = "policy.applied"
+    POLICY_REJECTED = "policy.rejected"
+    #: Of an instance: what operators do to it, and what it does by itself.
+    FAULT_CLEARED = "fault.cleared"
+    FAULT_ENDED = "fault.ended"
+    FAULT_SET = "fault.set"
+    INSTANCE_DRAINING = "instance.draining"
+    INSTANCE_UNDRAINED = "instance.undrained"
+    LIMIT_CHANGED = "limit.changed"
+    LOG_LEVEL = "log.level"
+    QUEUE_BACK = "queue.back"
+    QUEUE_LEFT = "queue.left"
+    VERDICT_ASIDE = "verdict.aside"
+    VERDICT_BACK = "verdict.back"
+    VERDICT_STAYS = "verdict.stays"
+    #: Told by nobody: observers see it by presence.
+    INSTANCE_ALIVE = "instance.alive"
+    INSTANCE_GONE = "instance.gone"
+    INSTANCE_JOINED = "instance.joined"
+    INSTANCE_SUSPECT = "instance.suspect"
