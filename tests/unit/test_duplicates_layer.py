@@ -12,11 +12,19 @@ import msgspec
 import pytest
 
 from nats_mesh import ApplicationError, CallError, Context, Executed, Reply, Request, Service, Status
-from nats_mesh.core.duplicates import LEASE_S, MAX_SHARED_BYTES, State, decode_record
+from nats_mesh.core.duplicates import (
+    LEASE_S,
+    MAX_SHARED_BYTES,
+    Kept,
+    Record,
+    State,
+    decode_record,
+    encode_record,
+)
 from nats_mesh.core.remembered import REMEMBERED_S, Memory
 from nats_mesh.errors import Refused
 from nats_mesh.instance import Instance
-from nats_mesh.layers.claiming import bucket_name
+from nats_mesh.layers.claiming import _BUCKET_BYTES, BUCKET_TTL_S, bucket_name
 from nats_mesh.model import Next
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.wire.memory import MemoryTransport
@@ -1116,6 +1124,24 @@ def test_a_large_reply_stays_where_it_ran() -> None:
         assert rig.ran == ["large"] * 2
 
     _run(main)
+
+
+def test_one_service_does_not_fill_the_store_of_all() -> None:
+    """A call a second with the largest reply that is kept takes less than a quarter of the bucket before the first of
+    them is over its time."""
+    reply = Kept(Status.OK, "", b"x" * MAX_SHARED_BYTES)
+    record = encode_record(
+        Record(
+            state=State.DONE,
+            claim="c" * 22,
+            instance="i" * 22,
+            request="r" * 32,
+            reply=reply,
+            size=reply.size,
+        )
+    )
+    beside = 512  # subject and headers, and what the server notes of a message
+    assert BUCKET_TTL_S * (len(record) + beside) < _BUCKET_BYTES / 4
 
 
 def test_a_reply_that_fits_no_message_is_not_shared() -> None:
