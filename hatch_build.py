@@ -4,8 +4,9 @@ The example is where `nats-mesh demo` finds it without a checkout. A hook and no
 because hatchling would copy force-included files into editable installs as well, where they would grow stale: there
 the example runs from the checkout itself.
 
-`NATS_MESH_COMPILE=1 pip wheel . --no-deps` makes a wheel for this platform and this Python, whose `COMPILED` modules
-have a native extension beside their source; Python imports the extension first. Otherwise the wheel is pure.
+Where there is a C compiler, `pip install .` and `pip wheel .` make a wheel for this platform and this Python, whose
+`COMPILED` modules have a native extension beside their source; Python imports the extension first. Elsewhere, or where
+compiling fails, the wheel is pure. `NATS_MESH_COMPILE=0` makes a pure one in any case, `1` a compiled one or none.
 `tests/compiled.py` uses the same functions for the compiled tree of a checkout.
 """
 
@@ -113,7 +114,8 @@ class NatsMeshHook(BuildHookInterface):  # type: ignore[type-arg]  # generic onl
 
     def dependencies(self) -> list[str]:
         """The compiler, and the libraries whose types it reads: without them it would know less and build else."""
-        if not _asked_for():
+        wanted = _asked_for()
+        if wanted is False or (wanted is None and no_compiler()):
             return []
         return [*_TOOLS, *self.metadata.core.dependencies]
 
@@ -124,12 +126,20 @@ class NatsMeshHook(BuildHookInterface):  # type: ignore[type-arg]  # generic onl
         if not Path(self.root, SOURCE, "__init__.py").is_file():
             raise FileNotFoundError(f"{SOURCE}/__init__.py is missing: build from a whole checkout or sdist")
         build_data["force_include"][SOURCE] = TARGET
-        if not _asked_for():
+        wanted = _asked_for()
+        if wanted is False or (wanted is None and no_compiler()):
             return
         self._work = tempfile.TemporaryDirectory(prefix="nats-mesh-compile-")
         source, out = Path(self._work.name, "source"), Path(self._work.name, "out")
         copy_package(Path(self.root), source)
-        for extension in compile_into(out, source):
+        try:
+            extensions = compile_into(out, source)
+        except CompileError as error:
+            if wanted:
+                raise
+            self.app.display_warning(f"the hot path stays as it is, which is slower: {error}")
+            return
+        for extension in extensions:
             build_data["force_include"][str(out / extension)] = extension.as_posix()
         build_data["infer_tag"] = True
         build_data["pure_python"] = False
@@ -140,11 +150,12 @@ class NatsMeshHook(BuildHookInterface):  # type: ignore[type-arg]  # generic onl
             self._work.cleanup()
 
 
-def _asked_for() -> bool:
+def _asked_for() -> bool | None:
+    """Whether to compile; `None`: where that is possible."""
     value = os.environ.get(ASKED_FOR_BY, "").lower()
     if value not in ("", "0", "false", "no", "1", "true", "yes"):
         raise ValueError(f"{ASKED_FOR_BY}={value}: say 1 for a wheel with compiled modules, 0 for a pure one")
-    return value in ("1", "true", "yes")
+    return value in ("1", "true", "yes") if value else None
 
 
 def _compile_here(out: str) -> None:

@@ -150,11 +150,13 @@ class Bench:
         """Make the first calls of ``case``, and record the request and the reply that the canned sides repeat."""
 
         def request(link: Link, fields: list[bytes], body: bytes) -> None:
-            self._request = (fields, body)
+            if b".guarded." in fields[1]:
+                self._request = (fields, body)
             self.server.relay(link, fields, body)
 
         def reply(link: Link, fields: list[bytes], body: bytes) -> None:
-            self._reply = (fields, body)
+            if fields[1].startswith(b"_INBOX."):  # and no beat
+                self._reply = (fields, body)
             self.server.relay(link, fields, body)
 
         await self._calls(case, 1)

@@ -43,8 +43,8 @@ def _build(kind: str, source: Path, out: Path, **variables: str) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as it would be published."""
-    return _build("wheel", ROOT, tmp_path_factory.mktemp("wheel") / "dist")
+    """The pure wheel, as it would be published."""
+    return _build("wheel", ROOT, tmp_path_factory.mktemp("wheel") / "dist", **{ASKED_FOR_BY: "0"})
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def sdist_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
     sdist = _build("sdist", ROOT, folder / "dist")
     _run([sys.executable, "-m", "tarfile", "-e", sdist, folder], cwd=folder)
-    return _build("wheel", folder / sdist.name.removesuffix(".tar.gz"), folder / "wheel")
+    return _build(
+        "wheel", folder / sdist.name.removesuffix(".tar.gz"), folder / "wheel", **{ASKED_FOR_BY: "0"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +151,9 @@ anyio.run(main)
 
 
 def test_a_compiled_wheel_is_of_its_platform_and_works(wheel: Path, tmp_path: Path) -> None:
-    """Where it is asked for, every module of the list has its extension beside its source, and calls run in them."""
+    """Unless it is asked not to, every listed module has its extension beside its source, and calls run in them."""
     require_that(no_compiler())
-    made = _build("wheel", ROOT, tmp_path / "dist", **{ASKED_FOR_BY: "1"})
+    made = _build("wheel", ROOT, tmp_path / "dist")
     assert not made.name.endswith("-none-any.whl")
     extensions = _contents(made) - _contents(wheel)
     assert _contents(made) >= _contents(wheel)
@@ -161,6 +163,29 @@ def test_a_compiled_wheel_is_of_its_platform_and_works(wheel: Path, tmp_path: Pa
     _run([sys.executable, "-m", "zipfile", "-e", made, tmp_path / "site"], tmp_path)
     shown = _run([sys.executable, "-P", "-c", _CALL], tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert shown.split() == ["True", "42"]
+
+
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_what_cannot_be_compiled_is_pure_unless_it_must_not_be(
+    asked: str, wheel: Path, tmp_path: Path
+) -> None:
+    """A compiler that fails leaves a wheel that works, with a warning; who insists gets its messages and no wheel."""
+    require_that(no_compiler())
+    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(
+        build,
+        env={**os.environ, ASKED_FOR_BY: asked, "CC": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode != 0) == bool(asked)
+    said = done.stdout + done.stderr
+    assert "could not be built" in said
+    if not asked:
+        (made,) = tmp_path.iterdir()
+        assert made.name.endswith("-none-any.whl")
+        assert _contents(made) == _contents(wheel)
 
 
 def test_a_variant_that_is_none_is_refused(tmp_path: Path) -> None:
