@@ -28,6 +28,7 @@ from nats_mesh.layers.breaker import Tell
 from nats_mesh.layers.stack import compose
 from nats_mesh.model import (
     NO_HEADERS,
+    CallOptions,
     Interceptor,
     Next,
     OwnHeaders,
@@ -52,6 +53,7 @@ log = logging.getLogger("nats_mesh.client")
 
 _MAX_TARGETS = 4096
 _NO_OPTIONS: Mapping[str, Any] = {}
+_OPTIONS = ", ".join(("returns", *CallOptions.__annotations__))
 _PLAIN = "nats://"
 _LEARN_EVERY_S = 60.0
 
@@ -269,8 +271,11 @@ class Client:
         idempotency_key: Any = None,
         priority: Any = None,
         codec: Any = None,
+        **unknown: Any,
     ) -> tuple[Target, Request, Context | None]:
         """What a call is made of, out of its arguments and what is known of its target."""
+        if unknown:
+            raise ConfigError(f"a call has no option {next(iter(unknown))!r}; there are: {_OPTIONS}")
         known = self._known(target)
         if parent is None:
             parent = current_context.get()
@@ -321,6 +326,7 @@ class Client:
     async def _send_request(self, request: Request) -> Reply[Any]:
         """The end of the chain: what is left after the interceptors."""
         known, parent = request.resolved
+        request.attempt = 1  # an interceptor may proceed more than once
         return await self._whole(known, request, parent)
 
     async def _whole(self, known: Target, request: Request, parent: Context | None) -> Reply[Any]:

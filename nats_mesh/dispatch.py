@@ -50,6 +50,8 @@ log = logging.getLogger("nats_mesh.instance")
 _MAX_ROUTES = 4096
 #: When to look again for a call whose cancellation may have overtaken it on its way through the client (seconds).
 _OVERTAKEN_S = 0.01
+#: A handler that does not wait for so long holds up everybody else (seconds).
+_BLOCKED_S = 1.0
 #: How many attempts one cancellation can name.
 _MAX_CANCELLED = 256
 #: How long the outcomes of calls with an idempotency key may take on their way to the store at the end (seconds).
@@ -129,6 +131,7 @@ class Dispatcher:
         self.served = {name: self._serve(endpoint, interceptors) for name, endpoint in endpoints.items()}
         #: How many calls may run at a time, over all endpoints.
         self.limit = 0
+        self._blocks = 0
         self._sum_limits()
 
     def _serve(self, endpoint: Endpoint, interceptors: Sequence[Interceptor]) -> Served:
@@ -521,6 +524,8 @@ class Dispatcher:
         took = self._now() - call.received
         if call.stop is not None:
             self._let_go(served, call, took)
+        elif took > _BLOCKED_S and call.started and self._now() - call.started > _BLOCKED_S:
+            self._blocked(served, self._now() - call.started)
         status = call.status
         if status is None:
             status, text, maybe = _ENDED.get(call.ended, _ENDED["shutdown"])
@@ -528,6 +533,19 @@ class Dispatcher:
             self.replier.fail(call, status, text, maybe=maybe)
         else:
             call.series.record(took, status)
+
+    def _blocked(self, served: Served, seconds: float) -> None:
+        """A handler that never waited took so long that everything else of this process stood still."""
+        self._blocks += 1
+        if worth_saying(self._blocks):
+            log.warning(
+                "%s.%s held up the event loop for %.1f s, and every other call with it: await what waits, or make the "
+                "handler a plain function, which runs in a thread (%d times so far)",
+                self.service,
+                served.endpoint.name,
+                seconds,
+                self._blocks,
+            )
 
     def _let_go(self, served: Served, call: Arrival, took: float) -> None:
         """It waited, and is over: what :meth:`held` noted is taken back."""

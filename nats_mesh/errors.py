@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 
 __all__ = [
+    "UNREADABLE",
     "ApplicationError",
     "CallError",
     "CancelledByPeerError",
@@ -34,6 +35,12 @@ __all__ = [
     "RemoteError",
     "Status",
 ]
+
+
+UNREADABLE: tuple[type[Exception], ...] = (
+    msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What msgspec raises for bytes that hold no such value: no JSON, no UTF-8, no date of any year, nested without end."""
 
 
 class Status(enum.StrEnum):
@@ -359,7 +366,7 @@ class ApplicationError(CallError):
         """
         try:
             content = msgspec.convert(details, cls.fields_type(), strict=False)
-        except msgspec.ValidationError:
+        except UNREADABLE:
             return None
         error = cls.__new__(cls, message)
         CallError.__init__(error, message, details=details, **call)

@@ -211,19 +211,25 @@ class Race:
         if self._future.done():  # another one's came in the same turn of the loop, or nobody waits any more
             self._may_have_run = True
             self._passed_over(runner)
-        elif self._running and _is_no_answer(headers):
-            known = self._asked.known
-            error = (
-                NoInstancesError("nobody listens there")
-                if h.server_status(headers) == 503
-                else decode_error(
-                    headers, body, service=known.service, endpoint=known.endpoint, attempts=1, raises=()
-                )
-            )
+        elif self._running and (error := self._refusal(headers, body)) is not None:
             self._judge(runner, error, headers, silent=False)
         else:
             self._way, self._since = runner.way, runner.since
             self._future.set_result(answer)
+
+    def _refusal(self, headers: bytes, body: bytes) -> CallError | None:
+        """Why nobody took the attempt, no responders or a refusal before the handler ran; ``None`` for an answer."""
+        if h.server_status(headers) == 503:
+            return NoInstancesError("nobody listens there")
+        if h.field(headers, h.REFUSED) is None:
+            return None
+        known = self._asked.known
+        error = decode_error(
+            headers, body, service=known.service, endpoint=known.endpoint, attempts=1, raises=()
+        )
+        return (
+            error if error.executed is Executed.NO else None
+        )  # of a reason that nobody knows, nothing is known
 
     def failed(self, runner: _Runner, error: BaseException) -> None:
         """An attempt that ended without an answer; the last one ends the race."""
@@ -264,8 +270,3 @@ class Race:
         if runner.way is not None:
             now = self._line.now()
             runner.way.failed(now, now - runner.since, headers, error, silent=silent)
-
-
-def _is_no_answer(headers: bytes) -> bool:
-    """Whether nobody took the attempt: no responders, or a refusal before the handler ran."""
-    return h.server_status(headers) == 503 or h.field(headers, h.REFUSED) is not None

@@ -218,6 +218,10 @@ class Instance:
         """Take in what policies say of the calls that are made, and of those that are answered."""
         self.client.apply(policies)
         service = self.service.name
+        for endpoint in sorted(policies.endpoints(service) - self.service.endpoints.keys()):
+            log.warning(
+                "%s: policies name an endpoint %r, which it has not: they do nothing", service, endpoint
+            )
         if self._step_aside is not None:
             self._step_aside.apply(policies.outbound(service, "", service).ejection)
         self.apply_limits(lambda endpoint: policies.inbound(service, endpoint).concurrency)

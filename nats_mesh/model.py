@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, Protocol, TypeAlias, TypedDict, TypeVar
@@ -30,6 +32,7 @@ __all__ = [
     "is_header_name",
     "is_name",
     "is_reserved_header",
+    "label_of",
 ]
 
 T = TypeVar("T")
@@ -351,6 +354,11 @@ class Interceptor(Protocol):
     def __call__(self, request: Request, proceed: Next, /) -> Awaitable[Reply[Any]]: ...
 
 
+def label_of(function: object) -> str:
+    """What people call a function."""
+    return str(getattr(function, "__qualname__", None) or repr(function)[:80])
+
+
 def check_interceptors(name: str, interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
     """Return ``interceptors`` if each can be called, else raise :class:`ConfigError`; ``name`` is whose they are."""
     checked = tuple(interceptors)
@@ -359,4 +367,12 @@ def check_interceptors(name: str, interceptors: Iterable[Interceptor]) -> tuple[
             raise ConfigError(
                 f"{name}: interceptor {each!r} cannot be called; use 'async def f(request, proceed)'"
             )
+        with contextlib.suppress(ValueError):  # a signature that cannot be read is no wrong one
+            signature = inspect.signature(each)
+            try:
+                signature.bind(None, None)
+            except TypeError as error:
+                raise ConfigError(
+                    f"{name}: interceptor {label_of(each)}{signature} cannot take (request, proceed): {error}"
+                ) from None
     return checked

@@ -409,7 +409,8 @@ class Sender:
         found = await self._directory.find(
             known.service, timeout_s=min(1.0, max(0.001, request.deadline - self._now()))
         )
-        foreign = None if found is None else found.foreign_subject(known.endpoint)
+        # Whose own instances answer is a service of the mesh, wherever it runs: nobody else is asked in their place.
+        foreign = None if found is None or found.namespaces else found.foreign_subject(known.endpoint)
         if foreign is not None:
             return foreign
         text = f"nobody serves {known.service!r} in namespace {self._namespace!r}; is it running?"

@@ -143,7 +143,7 @@ def load_context(name: str | None, env: Mapping[str, str] = os.environ) -> NatsC
     except FileNotFoundError:
         known = sorted(p.stem for p in (base / "context").glob("*.json"))
         raise ConfigError(f"no nats context {name!r}; there are: {', '.join(known) or 'none'}") from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, msgspec.DecodeError) as error:
         raise ConfigError(f"nats context {name!r} cannot be read: {error}") from None
 
 

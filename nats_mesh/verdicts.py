@@ -20,7 +20,7 @@ from nats_mesh.core.seldom import worth_saying
 from nats_mesh.core.verdicts import Verdicts, must_return, why_stay
 from nats_mesh.discovery.fleet import MAX_INSTANCES
 from nats_mesh.discovery.peers import Peers
-from nats_mesh.errors import CallError, ConfigError
+from nats_mesh.errors import UNREADABLE, CallError, ConfigError
 from nats_mesh.layers.balance import Group
 from nats_mesh.layers.breaker import Tell
 from nats_mesh.model import is_name
@@ -96,7 +96,7 @@ class _Post:
                 return
             try:
                 verdict = _decode(payload)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 self.dropped += 1
                 return
             inbox = parse_inbox(reply)

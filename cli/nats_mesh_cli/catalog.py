@@ -13,7 +13,7 @@ import msgspec
 
 from nats_mesh.core.presence import Announcement, EndpointInfo, Kind, Load, State
 from nats_mesh.discovery.services_api import EndpointReply, InfoReply, parse_info
-from nats_mesh.errors import CodecError
+from nats_mesh.errors import UNREADABLE, CodecError
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.schemas import type_name
 
@@ -257,7 +257,7 @@ def _faults(text: str | None) -> list[Record]:
         return []
     try:
         return [msgspec.to_builtins(each) for each in _decode_faults(text)]
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return []
 
 
@@ -266,5 +266,5 @@ def _schema(text: str | None) -> Any:
         return None
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

@@ -261,6 +261,10 @@ class _Inbound:
 
     def _credit(self) -> _Layer:
         source = self.sources["concurrency.leaveQueue"]
+        if source == DEFAULT and self._record["concurrency_source"] == "policy":
+            return _Layer(
+                None, "not known here: a policy of the instances says so, name its files with --policies"
+            )
         if self.rules.concurrency is None or not self.rules.concurrency.leave_queue:
             return _Layer(False, "no policy asks for it" if source == DEFAULT else f"off by {source}")
         return _Layer(

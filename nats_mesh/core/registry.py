@@ -55,6 +55,8 @@ STALL_S: Final = 0.5
 #: How often in a row a silent instance is excused by our own stalls.
 MAX_EXCUSES: Final = 3
 TOMBSTONE_S: Final = 300.0
+#: The longest interval that is believed of an instance which did not promise it itself (seconds).
+HEARSAY_INTERVAL_S: Final = 60.0
 
 _COMPARED = ("name", "version", "labels", "state", "revision", "rejections")
 
@@ -62,12 +64,14 @@ _Key = tuple[str, str]
 
 
 class _Member:
-    __slots__ = ("excuses", "gone_at", "incarnation", "instance", "seq", "suspect_at")
+    __slots__ = ("excuses", "gone_at", "hearsay", "incarnation", "instance", "seq", "suspect_at")
 
     def __init__(self, instance: Instance, born: str, seq: int) -> None:
         self.instance = instance
         self.incarnation = born
         self.seq = seq
+        #: Whether it did not say so itself where its name is checked.
+        self.hearsay = False
         self.restart()
 
     def restart(self) -> None:
@@ -142,18 +146,41 @@ class Registry:
         member = self._members.get(key)
         if member is None:
             return self._meet(key, announcement, born, now)
-        if (born, announcement.seq) <= (member.incarnation, member.seq):
+        if not member.hearsay and (born, announcement.seq) <= (member.incarnation, member.seq):
             self.stale += 1
             return []
         if announcement.type is Kind.LEAVE:
             self._remove(key)
             self._bury(key, born, announcement.seq, True, announcement.interval_s, now)
             return [Change(kind=ChangeKind.GONE, instance=member.instance, reason=Reason.LEFT)]
+        if member.hearsay:
+            member.hearsay, member.incarnation = False, born
+            return self._refresh(member, announcement, now)
         if born > member.incarnation:
             self._remove(key)
             gone = Change(kind=ChangeKind.GONE, instance=member.instance, reason=Reason.REPLACED)
             return [gone, self._insert(key, announcement, born, now)]
         return self._refresh(member, announcement, now)
+
+    def hearsay(self, announcement: Announcement, now: float) -> list[Change]:
+        """Take in what anybody may have said in an instance's place, as the answers to a roll call.
+
+        It tells of instances that were not heard of yet, and changes nothing that they said themselves; their own
+        next word replaces it, whatever its number. It is believed for a bounded time.
+        """
+        key = (announcement.service, announcement.instance)
+        member = self._members.get(key)
+        if member is not None and not member.hearsay:
+            self.stale += 1
+            return []
+        interval_s = min(announcement.interval_s, HEARSAY_INTERVAL_S)
+        weak = msgspec.structs.replace(announcement, seq=0, interval_s=interval_s)
+        if member is not None:
+            return self._refresh(member, weak, now)
+        changes = self._meet(key, weak, "", now)
+        if key in self._members:
+            self._members[key].hearsay = True
+        return changes
 
     def tick(self, now: float, *, stalled: bool = False) -> list[Change]:
         """Judge silence: who became suspect, who is gone. Nobody is judged while suspended.

@@ -44,7 +44,7 @@ class ServiceFacts(msgspec.Struct, frozen=True):
     namespaces: frozenset[str]
     #: Endpoint name → subject, of the instances that are not of a mesh.
     endpoints: dict[str, str]
-    #: Endpoint name → declared timeout in seconds, of the mesh instances.
+    #: Endpoint name → declared timeout in seconds, the longest that a mesh instance declares.
     timeouts: dict[str, float]
     #: Endpoint name → whether all the mesh instances that have it say that it may be run twice.
     idempotency: dict[str, bool] = {}
@@ -198,7 +198,7 @@ def _facts(documents: list[bytes], service: str, own: str) -> ServiceFacts | Non
             if namespace != own:
                 continue
             if (declared := _timeout_s(endpoint.metadata.get("mesh.timeout_ms", ""))) is not None:
-                timeouts[endpoint.name] = declared
+                timeouts[endpoint.name] = max(declared, timeouts.get(endpoint.name, 0.0))
             says = endpoint.metadata.get("mesh.idempotent") == "true"
             idempotency[endpoint.name] = says and idempotency.get(endpoint.name, True)
             says = endpoint.metadata.get("mesh.duplicates") == "shared"

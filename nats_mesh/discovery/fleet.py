@@ -234,9 +234,9 @@ class Fleet:
         if announcement.namespace != self._subjects.namespace:
             return
         if self._observer is not None:
-            self._observer.take(announcement)
+            self._observer.hearsay(announcement)
         else:
-            for change in self._registry.apply(announcement, self._clock.monotonic()):
+            for change in self._registry.hearsay(announcement, self._clock.monotonic()):
                 self._on_change(change)
             self._on_heard(announcement.instance)
 

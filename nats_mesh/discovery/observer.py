@@ -73,8 +73,15 @@ class Observer:
         self.take(announcement)
 
     def take(self, announcement: Announcement) -> None:
-        """What an instance says of itself: heard here, or asked for by whoever opened the observer."""
-        self._report(self.registry.apply(announcement, self._now()))
+        """What an instance says of itself, under a name that is checked."""
+        self._taken(self.registry.apply(announcement, self._now()), announcement)
+
+    def hearsay(self, announcement: Announcement) -> None:
+        """What answered a question of whoever opened the observer: anybody may have."""
+        self._taken(self.registry.hearsay(announcement, self._now()), announcement)
+
+    def _taken(self, changes: Sequence[Change], announcement: Announcement) -> None:
+        self._report(changes)
         if self._on_heard is not None:
             self._on_heard(announcement.instance)
         self._schedule()

@@ -17,6 +17,7 @@ from nats_mesh.clock import Clock
 from nats_mesh.core.presence import MAX_INTERVAL_S, Kind, Load, State
 from nats_mesh.core.registry import BEAT_FACTOR, SUSPECT_AFTER
 from nats_mesh.discovery.messages import BASE_INTERVAL_S, MAX_BYTES, nominal_interval_s
+from nats_mesh.errors import UNREADABLE
 from nats_mesh.wire.subjects import Subjects, reply_allowed
 from nats_mesh.wire.transport import Transport
 
@@ -99,7 +100,7 @@ class Peers:
         self._states.pop(instance, None)
         try:
             said = _decode(payload) if len(payload) <= MAX_BYTES else None
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             said = None  # of whom nothing can be read nobody relies on
         if said is not None and instance in self._seen and said.type is not Kind.LEAVE:
             load, now = said.load, self._now()

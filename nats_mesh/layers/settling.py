@@ -19,6 +19,7 @@ import msgspec
 
 from nats_mesh.core.duplicates import MAX_SHARED_BYTES, Kept, Record, State, decode_record, encode_record
 from nats_mesh.core.seldom import worth_saying
+from nats_mesh.errors import UNREADABLE
 from nats_mesh.layers.claims import Claim
 from nats_mesh.wire.kv import Found, KvBucket, KvConflictError, KvError, KvFullError, KvTooLargeError
 from nats_mesh.wire.loop import TaskPool
@@ -199,7 +200,7 @@ def record_of(found: Found, bucket: str) -> Record:
     """What was found; :class:`KvError` where it is no record."""
     try:
         return decode_record(found.value)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise KvError(f"{bucket}: a record cannot be read: {error}") from None
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from nats_mesh.errors import ConfigError
 from nats_mesh.layers.base import Gate
-from nats_mesh.model import Interceptor, Next, Reply, Request
+from nats_mesh.model import Interceptor, Next, Reply, Request, label_of
 
 __all__ = ["INBOUND", "OUTBOUND", "Position", "compose", "in_order"]
 
@@ -92,6 +93,12 @@ def compose(interceptors: Sequence[Interceptor], end: Next) -> Next:
 
 def _link(interceptor: Interceptor, proceed: Next) -> Next:
     async def step(request: Request) -> Reply[Any]:
-        return await interceptor(request, proceed)
+        reply = await interceptor(request, proceed)
+        if not isinstance(reply, Reply):
+            raise ConfigError(
+                f"interceptor {label_of(interceptor)} must return a Reply, such as that of proceed(request), got "
+                f"{type(reply).__name__}"
+            )
+        return reply
 
     return step

@@ -108,6 +108,11 @@ class PolicySet:
         """What an instance of ``service`` does with calls of ``endpoint``."""
         return self._inbound.answer((service, endpoint), self._compile_inbound)
 
+    def endpoints(self, service: str) -> frozenset[str]:
+        """The endpoints of ``service`` that policies name."""
+        named = (scope for table in (self._destinations, self._routes, self._limits) for scope in table)
+        return frozenset(endpoint for whose, endpoint in named if whose == service and endpoint)
+
     def outbound_sources(self, service: str, endpoint: str, caller: str) -> Mapping[str, str]:
         """Where every value of :meth:`outbound` comes from, with the lines of this very set: an answer
         that the set before gave, too, still names the lines of its time."""

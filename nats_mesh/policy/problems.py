@@ -67,7 +67,8 @@ def _order(key: tuple[str, int | None, str, str]) -> tuple[str, int, str, str]:
 
 
 def place(file: str, line: int | None) -> str:
-    """``file:line``, or as much of it as is known."""
+    """``file:line``, or as much of it as is known; what cannot be printed of a file's name is escaped."""
+    file = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in file)
     if line is None:
         return file
     return f"{file}:{line}" if file else f"line {line}"

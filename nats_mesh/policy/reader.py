@@ -213,11 +213,11 @@ class _Builder:
         if name is not None:
             self._anchors[name] = node
         if not self._stack:
-            if node.value is None:
-                return
-            self._documents += 1
+            self._documents += 1  # empty ones take their time, too
             if self._documents > MAX_DOCUMENTS:
                 raise _UnreadableError(f"has more than {MAX_DOCUMENTS} documents; split it", node.line)
+            if node.value is None:
+                return
             self.document = node
             return
         parent = self._stack[-1]

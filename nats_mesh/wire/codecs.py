@@ -97,7 +97,7 @@ class Codec:
         def run(data: bytes) -> Any:
             try:
                 return decode(data)
-            except msgspec.DecodeError as error:  # ValidationError is a DecodeError
+            except msgspec.DecodeError as error:  # ValidationError is a DecodeError; the others follow
                 raise CodecError(_decode_message(self.name, data, error)) from None
             except RecursionError:
                 raise CodecError(f"not valid {self.name}: it nests too deeply") from None

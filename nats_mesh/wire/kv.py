@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from nats_mesh.errors import CallError, Executed, MeshError, PermissionDeniedError
+from nats_mesh.errors import UNREADABLE, CallError, Executed, MeshError, PermissionDeniedError
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.loop import Deadline, future_maker
 from nats_mesh.wire.mux import ReplyMux
@@ -216,7 +216,7 @@ class KvBucket:
     def _read(self, reply: tuple[bytes, bytes]) -> _Answer:
         try:
             return _decode(reply[1])
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise KvError(f"{self.name}: JetStream's answer cannot be read: {error}", maybe=True) from None
 
     async def _ask(self, subject: str, payload: bytes, block: bytes, timeout_s: float) -> tuple[bytes, bytes]:

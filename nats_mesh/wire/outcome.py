@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from nats_mesh.errors import (
+    UNREADABLE,
     ApplicationError,
     CallError,
     CancelledByPeerError,
@@ -166,7 +167,7 @@ def _status_of(block: bytes, named: bytes | None) -> Status:
 def _body_of(payload: bytes) -> ErrorBody | None:
     try:
         return _decode(payload)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

@@ -186,7 +186,8 @@ def test_delays_hold_calls_up(shop: Shop) -> None:
         ["call", "stock.count", "3", "--timeout", "200ms", "-o", "json"],
         ["fault", "stock.count", "--clear"],
     )
-    assert (late.code, json.loads(late.err)["error"]["status"]) == (1, "DEADLINE_EXCEEDED")
+    assert late.code == 1, late
+    assert json.loads(late.err)["error"]["status"] == "DEADLINE_EXCEEDED", late
     assert "cleared count" in cleared.out
 
 
@@ -201,6 +202,8 @@ def test_wrong_names_and_options_are_told_apart(shop: Shop) -> None:
         (["fault", "orders.place"], 2, "say what shall go wrong"),
         (["fault", "orders", "--abort", "BROKEN"], 2, "no status to abort with"),
         (["fault", "orders", "--delay", "soon"], 2, "is no duration"),
+        (["fault", "orders", "--delay", "200"], 2, "'200' has no unit"),
+        (["fault", "orders", "--abort", "INTERNAL", "--for", "60"], 2, "write 60ms or 60s"),
         (["fault", "orders", "--delay", "1s", "--share", "10"], 2, "is no share"),
         (["fault", "orders", "--delay", "1s", "--instance", "nobody"], 1, "there is no instance"),
         (["log-level", ids(shop)["orders"], "loud"], 2, "debug, info"),

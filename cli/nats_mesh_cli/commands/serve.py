@@ -48,7 +48,9 @@ def _run(
     workers: Annotated[
         int, typer.Option("--workers", min=1, max=256, help="So many processes, each an instance.")
     ] = 1,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when a .py file changes.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when a .py file changes: all workers at once.")
+    ] = False,
     app_dir: Annotated[
         Path, typer.Option("--app-dir", metavar="DIR", help="Where to look for the module.")
     ] = Path(),
