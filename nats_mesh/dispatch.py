@@ -50,6 +50,8 @@ log = logging.getLogger("nats_mesh.instance")
 _MAX_ROUTES = 4096
 #: When to look again for a call whose cancellation may have overtaken it on its way through the client (seconds).
 _OVERTAKEN_S = 0.01
+#: How much too early a timer of any loop may come (seconds).
+_TIMER_EARLY_S = 0.005
 #: A handler that does not wait for so long holds up everybody else (seconds).
 _BLOCKED_S = 1.0
 #: How many attempts one cancellation can name.
@@ -485,8 +487,9 @@ class Dispatcher:
 
     def _refuse(self, call: Arrival, refusal: Refusal) -> None:
         if refusal.delay_s > 0.0:
-            # It comes to the gates again, at its deadline at the latest.
-            if self._postponed.hold(call, min(refusal.delay_s, call.deadline - self._now())):
+            # It comes to the gates again, at the latest when its deadline is surely over: a timer may be early.
+            left_s = call.deadline - self._now() + _TIMER_EARLY_S
+            if self._postponed.hold(call, min(refusal.delay_s, left_s)):
                 return
             refusal = TOO_MANY
         self.replier.fail(

@@ -198,7 +198,7 @@ def test_pydantic_models_travel(codec: Codec) -> None:
 UNENCODABLE: list[tuple[Any, str]] = [
     (object(), "cannot encode object"),
     (Broken(), "cannot encode Broken"),
-    ({"a": {1, object()}}, "object"),
+    ({"a": {object()}}, "object"),
     ("\ud800", "surrogates"),
 ]
 
