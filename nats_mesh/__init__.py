@@ -1,5 +1,6 @@
 """A service mesh without sidecars and without a control-plane process: the bus is the mesh."""
 
+from nats_mesh.calling.gathering import Gathered
 from nats_mesh.context import Context
 from nats_mesh.errors import (
     ApplicationError,
@@ -21,7 +22,6 @@ from nats_mesh.errors import (
     RemoteError,
     Status,
 )
-from nats_mesh.gathering import Gathered
 from nats_mesh.mesh import Mesh
 from nats_mesh.model import Headers, Interceptor, Next, Reply, Request
 from nats_mesh.runner import run, serve

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec import UNSET
 
+from nats_mesh.calling.gathering import Gathered, Want
 from nats_mesh.errors import ConfigError
-from nats_mesh.gathering import Gathered, Want
 from nats_mesh.model import CallOptions, HeadersLike, Reply
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ Only monotonic instants are compared, each with itself; wall time is for tokens 
 
 from __future__ import annotations
 
+import datetime
 import time
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "ManualClock", "SystemClock"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "ManualClock", "SystemClock", "rfc3339"]
 
 
 class Clock(Protocol):
@@ -49,3 +50,12 @@ class ManualClock:
         if seconds < 0:
             raise ValueError(f"a monotonic clock cannot go back by {-seconds} s")
         self._now += seconds
+
+
+def rfc3339(wall_s: float) -> str:
+    """A wall time (seconds since 1970) as RFC 3339 in UTC.
+
+    Always with six digits after the point: some decoders insist on a fraction and refuse nanoseconds.
+    """
+    moment = datetime.datetime.fromtimestamp(wall_s, tz=datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

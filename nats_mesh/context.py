@@ -18,6 +18,7 @@ from nats_mesh.model import PRIORITIES, CallOptions, Headers, HeadersLike, OwnHe
 from nats_mesh.wire.headers import (
     BAGGAGE,
     IDEMPOTENCY_KEY,
+    MIRROR,
     PRIORITY,
     TRACEPARENT,
     TRACESTATE,
@@ -27,8 +28,9 @@ from nats_mesh.wire.headers import (
 )
 
 if TYPE_CHECKING:
-    from nats_mesh.client import Client
-    from nats_mesh.gathering import Gathered, Want
+    from nats_mesh.calling.client import Client
+    from nats_mesh.calling.gathering import Gathered, Want
+    from nats_mesh.config.follower import ConfigFollower
 
 __all__ = ["Context", "Home", "current_context"]
 
@@ -51,6 +53,8 @@ class Home(msgspec.Struct, frozen=True, eq=False):
     rng: random.Random
     #: What the service's lifespan yielded.
     state: Any = None
+    #: What follows the service's configuration.
+    config: ConfigFollower | None = None
 
 
 class Context(msgspec.Struct, eq=False, weakref=True):
@@ -100,6 +104,18 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def state(self) -> Any:
         """What the service's lifespan yielded."""
         return self._home.state
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the service, an instance of the struct that it declares (``Service(…, config=)``), as it
+        is now; a call that asks twice may see a change in between. ``None`` where it declares none."""
+        follower = self._home.config
+        return None if follower is None else follower.value
+
+    @property
+    def mirror(self) -> bool:
+        """Whether it is a copy of a call that another instance answers: nobody waits for this one's reply."""
+        return not self._plain and field(self.raw_headers, MIRROR) is not None
 
     @property
     def trace(self) -> TraceContext:

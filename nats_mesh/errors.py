@@ -165,7 +165,15 @@ class PolicyError(MeshError):
 
 
 class CodecError(MeshError):
-    """A value that cannot be encoded, or bytes that do not decode to the expected type."""
+    """A value that cannot be encoded, or bytes that do not decode to the expected type.
+
+    ``executed`` is for whoever made a call: ``yes`` where it was answered and its reply does not fit, so that the
+    handler ran; ``no`` in any other case.
+    """
+
+    def __init__(self, message: str = "", *, executed: Executed = Executed.NO) -> None:
+        super().__init__(message)
+        self.executed = executed
 
 
 class CallError(MeshError):

@@ -1,58 +1,149 @@
-"""Which policies a process follows: none, a set that is given, or a folder of files that is watched."""
+"""Which policies a process follows: a set that is given, a folder of files that is watched, the bus, or none."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import random
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import anyio
 import anyio.to_thread
+import msgspec
 
+from nats_mesh.clock import Clock
+from nats_mesh.core.presence import Rejection, Standing
 from nats_mesh.errors import ConfigError
 from nats_mesh.layers.breaker import Tell
 from nats_mesh.policy import PolicySet
+from nats_mesh.policy.bus.acking import Acker
+from nats_mesh.policy.bus.cache import PolicyCache
+from nats_mesh.policy.bus.sync import PolicySync
 from nats_mesh.policy.files import PolicyFolder
+from nats_mesh.settings import Settings
 from nats_mesh.telemetry.kinds import EventKind
+from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.loop import TaskPool
+from nats_mesh.wire.mux import ReplyMux
+from nats_mesh.wire.subjects import Subjects
+from nats_mesh.wire.transport import Transport
 
 __all__ = ["Follower", "Policies", "check_policies"]
 
 log = logging.getLogger("nats_mesh.policies")
 
-#: Where policies come from: a folder (or one file), or a set that is compiled already.
-Policies: TypeAlias = "str | os.PathLike[str] | PolicySet"
+#: Where policies come from: a folder (or one file), a set that is compiled already, or ``False`` for nowhere.
+Policies: TypeAlias = "str | os.PathLike[str] | PolicySet | Literal[False]"
+
+#: How long a start waits for the store to say anything, and then for what it said to be in effect (seconds).
+FIRST_S = 1.0
+SETTLE_S = 10.0
+#: How many rejections of one read the log names.
+_LOGGED = 8
 
 
 def check_policies(whose: str, policies: object) -> Policies | None:
     """``policies`` where it can be followed; :class:`ConfigError` saying what to give instead."""
-    if policies is None or isinstance(policies, PolicySet):
+    if policies is None or policies is False or isinstance(policies, PolicySet):
         return policies
     if isinstance(policies, str | os.PathLike):
         return policies
-    raise ConfigError(f"{whose}: policies= takes a folder of policy files, got {type(policies).__name__}")
+    raise ConfigError(
+        f"{whose}: policies= takes a folder of policy files, or False for none; got {type(policies).__name__}"
+    )
 
 
 class Follower:
-    """The policies of one Service or Mesh. ``current`` is in effect; ``rejected`` says why what came after is not."""
+    """The policies of one Service or Mesh. ``current`` is in effect; ``rejected`` says why what came after is not.
 
-    def __init__(self, policies: Policies | None, namespace: str, tell: Tell) -> None:
+    ``policies`` are those given in code; where there are none (``None``) the settings' folder is followed, and
+    where they name none, the bus. ``standing`` is where the member stands, for whoever asks.
+    """
+
+    def __init__(self, policies: Policies | None, settings: Settings, tell: Tell) -> None:
+        namespace = settings.namespace
+        if policies is None:
+            policies = settings.policies
+        if policies is None and not settings.follow:
+            policies = False
         self.current = policies if isinstance(policies, PolicySet) else PolicySet.empty(namespace=namespace)
         self.rejected = ""
-        self._folder = (
-            None
-            if policies is None or isinstance(policies, PolicySet)
-            else PolicyFolder(policies, namespace=namespace)
-        )
+        self._settings = settings
+        self._folder: PolicyFolder | None = None
+        self._bus = policies is None
+        source = "bus"
+        if policies is False:
+            source = "off"
+        elif isinstance(policies, PolicySet):
+            source = "given"
+        elif policies is not None:
+            source = "files"
+            self._folder = PolicyFolder(policies, namespace=namespace)
+        self.standing = Standing(source=source)
+        self._sync: PolicySync | None = None
+        self._acker: Acker | None = None
         self._tell = tell
         self._apply: Callable[[PolicySet], None] = _nothing
         self._pool = TaskPool(_report)
 
     async def open(self) -> PolicySet:
-        """The policies to begin with; :class:`PolicyError` where one has a mistake: nothing starts on half of them."""
+        """The policies to begin with, before there is a connection.
+
+        :class:`PolicyError` where a file has a mistake: nothing starts on half of them.
+        """
         if self._folder is not None:
             self.current = await anyio.to_thread.run_sync(self._folder.load)
+        return self.current
+
+    async def connect(
+        self,
+        *,
+        name: str,
+        instance: str,
+        kind: Literal["service", "client"],
+        transport: Transport,
+        mux: ReplyMux,
+        clock: Clock,
+        rng: random.Random,
+    ) -> PolicySet:
+        """The policies to begin with, where they come from the bus: as the store has them, or else as they were kept on
+        disk, or none. Waits at most a second for the store to answer; where nobody listens, not at all."""
+        if not self._bus:
+            return self.current
+        settings, subjects = self._settings, Subjects(self._settings.namespace)
+        cache = None
+        if settings.cache_dir:
+            identity = (*sorted(settings.servers), settings.user or "", settings.credentials or "")
+            cache = PolicyCache(settings.cache_dir, settings.namespace, identity)
+        self._acker = Acker(
+            service=name,
+            instance=instance,
+            kind=kind,
+            subjects=subjects,
+            transport=transport,
+            mux=mux,
+            now=clock.monotonic,
+        )
+        self._sync = sync = PolicySync(
+            subjects=subjects,
+            transport=transport,
+            mux=mux,
+            now=clock.monotonic,
+            chance=_apart(rng).random,
+            apply=self._came,
+            stands=self._stands,
+            cache=cache,
+        )
+        await sync.restore()
+        await sync.start()
+        with anyio.move_on_after(FIRST_S):
+            await sync.heard.wait()
+        if sync.heard.is_set():
+            with anyio.move_on_after(SETTLE_S):
+                await sync.settled.wait()
+        await sync.use_restored()
         return self.current
 
     def follow(self, apply: Callable[[PolicySet], None]) -> None:
@@ -61,26 +152,75 @@ class Follower:
         if self._folder is not None:
             self._pool.start(self._folder.watch(self._changed, self._refused))
 
+    # -- from files ---------------------------------------------------------------------------------
+
     def _changed(self, policies: PolicySet) -> None:
         try:
             self._apply(policies)
         except Exception:
             self._apply(self.current)  # the last good set stays in effect, and not half of each
             raise
-        self.current, self.rejected = policies, ""
-        log.info("policies %s are in effect", policies.revision)
-        self._tell(EventKind.POLICY_APPLIED, policies.revision, "read from files")
+        self._in_effect(policies, "read from files")
+        self.standing = Standing(source="files")
 
     def _refused(self, error: Exception) -> None:
         """Last good is kept."""
         self.rejected = str(error)
         log.error("policies were not applied, the last good ones stay: %s", error)
         self._tell(EventKind.POLICY_REJECTED, self.current.revision, str(error)[:512])
+        reason = one_line(self.rejected, 512)
+        refused = Rejection(policy="files", reason=reason)
+        self.standing = msgspec.structs.replace(self.standing, rejections=(refused,), rejected=1)
+
+    # -- from the bus -------------------------------------------------------------------------------
+
+    def _came(self, policies: PolicySet) -> None:
+        self._apply(policies)
+        self._in_effect(policies, "read from the bus")
+
+    def _stands(self, standing: Standing) -> None:
+        known = {(each.policy, each.revision, each.reason) for each in self.standing.rejections}
+        new = [each for each in standing.rejections if (each.policy, each.revision, each.reason) not in known]
+        for each in new[:_LOGGED]:
+            log.error("%s was not applied, what held before stays: %s", each.policy, each.reason)
+        if len(new) > _LOGGED:
+            log.error("%d more policies were not applied; %d in all", len(new) - _LOGGED, standing.rejected)
+        for each in new:
+            epoch, sequence = each.revision
+            self._tell(EventKind.POLICY_REJECTED, f"{each.policy}@{epoch}.{sequence}", each.reason)
+        self.standing = standing
+        self.rejected = standing.rejections[0].reason if standing.rejections else ""
+        if self._acker is not None:
+            self._acker.say(standing)
+
+    # -- both ---------------------------------------------------------------------------------------
+
+    def _in_effect(self, policies: PolicySet, how: str) -> None:
+        self.current, self.rejected = policies, ""
+        log.info("policies %s are in effect", policies.revision)
+        self._tell(EventKind.POLICY_APPLIED, policies.revision, how)
+
+    def acknowledge(self) -> None:
+        """Say again where the member stands: who listened may have missed it."""
+        if self._acker is not None:
+            self._acker.again()
 
     async def close(self) -> None:
-        """Watch no more."""
+        """Follow no more."""
+        if self._acker is not None:
+            self._acker.close()
+        if self._sync is not None:
+            await self._sync.close()
         self._pool.cancel_all()
         await self._pool.join(1.0)
+
+
+def _apart(rng: random.Random) -> random.Random:
+    """Chance of its own, that takes none of ``rng``'s: what else uses that goes the same way with and without a bus."""
+    apart = random.Random()
+    with contextlib.suppress(NotImplementedError):  # the system's own source has no state
+        apart.setstate(rng.getstate())
+    return apart
 
 
 def _nothing(policies: PolicySet) -> None:

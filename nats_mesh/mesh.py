@@ -14,12 +14,13 @@ from msgspec import UNSET
 
 from nats_mesh import plugins
 from nats_mesh.blocking import BlockingMesh
-from nats_mesh.client import Client
+from nats_mesh.calling.client import Client
+from nats_mesh.calling.gathering import Gathered, Want
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.presence import check_labels
+from nats_mesh.discovery.client_responder import ClientResponder
 from nats_mesh.errors import ConfigError, PermissionDeniedError
 from nats_mesh.following import Follower, Policies, check_policies
-from nats_mesh.gathering import Gathered, Want
 from nats_mesh.model import CallOptions, HeadersLike, Interceptor, Reply, check_interceptors, check_name
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.events import Events
@@ -72,8 +73,7 @@ class Mesh:
         self.settings = settings or Settings.resolve(
             servers=servers, namespace=namespace, credentials=credentials, tls=tls
         )
-        given = check_policies(f"mesh {name!r}", policies)
-        self._policies = self.settings.policies if given is None else given
+        self._policies = check_policies(f"mesh {name!r}", policies)
         self._follower: Follower | None = None
         self._labels = check_labels(dict(labels or {}))
         self.stats = Stats(clock=clock)
@@ -87,13 +87,14 @@ class Mesh:
         self._transport: Transport | None = None
         self._wants: Wants | None = None
         self._publisher: StatsPublisher | None = None
+        self._responder: ClientResponder | None = None
 
     async def __aenter__(self) -> Self:
         if self._client is not None:
             raise ConfigError(f"mesh {self.name!r} is open already; make another Mesh for another connection")
         options = self.settings.options(self.name, connect_timeout_s=self._connect_timeout_s)
         interceptors = plugins.interceptors(plugins.OUTBOUND, self._interceptors, on=self.settings.plugins)
-        follower = Follower(self._policies, self.settings.namespace, self.events.emit)
+        follower = Follower(self._policies, self.settings, self.events.emit)
         policies = await follower.open()
         transport = await self._connector(options)
         try:
@@ -111,6 +112,32 @@ class Mesh:
                 tell=self.events.emit,
             )
             await transport.fence()
+            client.begin(
+                await follower.connect(
+                    name=self.name,
+                    instance=transport.connection,
+                    kind="client",
+                    transport=transport,
+                    mux=client.mux,
+                    clock=self._clock,
+                    rng=self._rng,
+                )
+            )
+            self._responder = ClientResponder(
+                name=self.name,
+                connection=transport.connection,
+                namespace=self.settings.namespace,
+                labels=self._labels,
+                transport=transport,
+                started_wall_s=self._clock.time(),
+                standing=lambda: follower.standing,
+            )
+            try:
+                await transport.fence()
+            except PermissionDeniedError as error:  # nobody waits for who does not answer a roll call
+                log.warning("%s answers no roll call: %s", self.name, error.message)
+                self._responder.close()
+                self._responder = None
             self._wants = wants = Wants(
                 member=self.name,
                 subjects=client.subjects,
@@ -139,10 +166,13 @@ class Mesh:
             except PermissionDeniedError as error:  # calls work without it: whoever may only look around, may
                 log.warning("%s will not be part of the statistics: %s", self.name, error.message)
                 self._fall_silent()
+            client.apply(follower.current)
+            follower.follow(client.apply)
         except BaseException:
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await follower.close()
             await _close(transport)
             raise
-        follower.follow(client.apply)
         self._transport, self._client, self._follower = transport, client, follower
         return self
 
@@ -170,7 +200,9 @@ class Mesh:
         self.events.close()
         if self._wants is not None:
             self._wants.close()
-        self._publisher = self._wants = None
+        if self._responder is not None:
+            self._responder.close()
+        self._publisher = self._wants = self._responder = None
 
     def _snapshot(self, instance: str) -> list[bytes]:
         return encode_stats(

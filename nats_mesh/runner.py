@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import anyio
 
 from nats_mesh.errors import CallError, ConfigError, DisconnectedError, MeshError, PolicyError, Status
-from nats_mesh.instance import CLOSE_S, DRAIN_S, Instance
 from nats_mesh.service import Service
+from nats_mesh.serving.instance import CLOSE_S, DRAIN_S, Instance
 from nats_mesh.settings import Settings
 
 __all__ = [

@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from nats_mesh.core.presence import MAX_ENDPOINTS, check_labels, check_version
+import msgspec
+
+from nats_mesh.config.value import describe_config
+from nats_mesh.core.presence import MAX_ENDPOINTS, check_labels, check_version, check_weight
 from nats_mesh.endpoint import DEFAULT_CONCURRENCY, Endpoint, describe_handler
 from nats_mesh.errors import ApplicationError, ConfigError
 from nats_mesh.following import Policies, check_policies
@@ -23,11 +26,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Service:
     """A named service: endpoints by decorator, everything else by option.
 
-    ``name`` is what callers use, ``version`` a SemVer (``"1.2.0"``), ``labels`` select subsets.
+    ``name`` is what callers use, ``version`` a SemVer (``"1.2.0"``), ``labels`` select subsets; of them ``zone`` says
+    where it runs, and ``weight`` how many calls it gets where callers choose instances (1 where there is none).
     ``lifespan`` is a function from the service to an async context manager; what it yields is
     ``ctx.state``. ``interceptors`` run around every handler, the first outermost. ``instance`` fixes
-    the instance's id where a platform hands one out; otherwise each start gets a new one. ``servers``,
-    ``namespace``, ``credentials`` and ``tls`` win over the environment.
+    the instance's id where a platform hands one out; otherwise each start gets a new one. ``config`` is the
+    struct of its configuration, kept on the bus; its handlers read ``ctx.config``. ``servers``, ``namespace``,
+    ``credentials`` and ``tls`` win over the environment.
     """
 
     def __init__(
@@ -46,11 +51,13 @@ class Service:
         interceptors: Sequence[Interceptor] = (),
         description: str = "",
         instance: str | None = None,
+        config: type[msgspec.Struct] | None = None,
     ) -> None:
         self.name = check_name("service", name)
         try:
             self.version = check_version(version)
             self.labels = check_labels(dict(labels or {}))
+            check_weight(self.labels)
         except ConfigError as error:
             raise ConfigError(f"service {name!r}: {error}") from None
         self.namespace = None if namespace is None else check_name("namespace", namespace)
@@ -63,6 +70,8 @@ class Service:
         self.description = description
         self.instance = None if instance is None else check_name("instance", instance)
         self.endpoints: dict[str, Endpoint] = {}
+        #: What it declares as its configuration.
+        self.config = describe_config(name, config)
         #: The policies that its instances follow; ``None``: those of the settings.
         self.policies = check_policies(f"service {name!r}", policies)
 

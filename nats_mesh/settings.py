@@ -15,6 +15,7 @@ import msgspec
 
 from nats_mesh.errors import ConfigError
 from nats_mesh.model import check_name
+from nats_mesh.policy.bus.cache import default_cache_dir
 from nats_mesh.wire.transport import ConnectOptions
 
 log = logging.getLogger("nats_mesh.settings")
@@ -26,7 +27,9 @@ _MODES = ("open", "enforced")
 #: What a context that is named on purpose replaces.
 _CONTEXT_REPLACES = frozenset({"NATS_URL", "NATS_CREDS", "NATS_CA", "NATS_CONTEXT"})
 #: Settings of the contract whose features are still to come: said, not silently ignored.
-_NOT_YET = ("MESH_CACHE_DIR", "MESH_METRICS_PORT", "MESH_JS_DOMAIN")
+_NOT_YET = ("MESH_METRICS_PORT", "MESH_JS_DOMAIN")
+#: What MESH_POLICIES and MESH_CACHE_DIR say where there shall be none.
+_OFF = "off"
 _SCHEMES = ("nats://", "tls://", "ws://", "wss://")
 
 
@@ -61,6 +64,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     plugins: bool = False
     #: The folder of policy files to follow where nothing else is said.
     policies: str | None = None
+    #: Whether policies are followed on the bus where no others are given.
+    follow: bool = True
+    #: Where the last policies of the bus are kept for the next start; empty: nowhere.
+    cache_dir: str = ""
 
     @property
     def enforced(self) -> bool:
@@ -122,6 +129,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             log_level=_level(env.get("MESH_LOG", "INFO")),
             plugins=_switch("MESH_PLUGINS", env.get("MESH_PLUGINS", "on")),
             policies=_policies(env.get("MESH_POLICIES", "")),
+            follow=env.get("MESH_POLICIES", "").lower() != _OFF,
+            cache_dir=_cache_dir(env),
         )
 
 
@@ -188,11 +197,18 @@ def _file(what: str, path: str | os.PathLike[str] | None) -> str | None:
 
 
 def _policies(path: str) -> str | None:
-    if not path:
+    if not path or path.lower() == _OFF:
         return None
     if not Path(path).exists():
-        raise ConfigError(f"MESH_POLICIES is {path!r}, and there is no such folder")
+        raise ConfigError(f"MESH_POLICIES is {path!r}, and there is no such folder; off: follow none")
     return path
+
+
+def _cache_dir(env: Mapping[str, str]) -> str:
+    said = env.get("MESH_CACHE_DIR", "")
+    if said.lower() == _OFF:
+        return ""
+    return os.path.abspath(said) if said else default_cache_dir(env)
 
 
 def _seed(path: str) -> str | None:

@@ -8,7 +8,7 @@ __all__ = ["COMPILED"]
 
 
 def _is_compiled() -> bool:
-    found = find_spec("nats_mesh.client")
+    found = find_spec("nats_mesh.calling.client")
     return found is not None and not str(found.origin).endswith((".py", ".pyc"))
 
 

@@ -35,7 +35,7 @@ UNDER_TEST = "TEST_COMPILED"
 """Set to 1 by ``make test-compiled``: this run is refused where it would test the pure modules."""
 
 _STAMP = ".sources"
-_SHOW = "import nats_mesh.client as module; print(module.__file__)"
+_SHOW = "import nats_mesh.calling.client as module; print(module.__file__)"
 
 _REPLACES = (
     "it puts a function in the place of a method of one object, and compiled objects have none to replace"
@@ -107,11 +107,11 @@ def build() -> bool:
 
 def problem_of_this_run(environ: Mapping[str, str] = os.environ) -> str:
     """Why a run would not test the compiled modules, here or in the processes it starts; empty where it does."""
-    import nats_mesh.client
+    import nats_mesh.calling.client
 
-    if not str(nats_mesh.client.__file__).startswith(f"{TREE}{os.sep}"):
-        return f"this process imports {nats_mesh.client.__file__}: run `make test-compiled`"
-    if str(nats_mesh.client.__file__).endswith(".py"):
+    if not str(nats_mesh.calling.client.__file__).startswith(f"{TREE}{os.sep}"):
+        return f"this process imports {nats_mesh.calling.client.__file__}: run `make test-compiled`"
+    if str(nats_mesh.calling.client.__file__).endswith(".py"):
         return "the compiled tree has no extension for this Python: run `make compiled`"
     child = subprocess.run(
         [sys.executable, "-c", _SHOW],
@@ -121,7 +121,7 @@ def problem_of_this_run(environ: Mapping[str, str] = os.environ) -> str:
         text=True,
         check=False,
     )
-    if child.stdout.strip() != nats_mesh.client.__file__:
+    if child.stdout.strip() != nats_mesh.calling.client.__file__:
         return f"child processes import {child.stdout.strip() or child.stderr.strip()}"
     return not_built()
 

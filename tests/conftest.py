@@ -23,6 +23,9 @@ settings.register_profile(
 settings.register_profile(
     "full", parent=settings.get_profile("ci"), max_examples=2000, stateful_step_count=100
 )
+# Neither this process nor those it starts leave policies in the user's cache.
+os.environ.setdefault("MESH_CACHE_DIR", "off")
+
 settings.load_profile("full" if is_full_run() else "ci")
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from nats_mesh import Mesh, Service
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.wire.memory import MemoryBus
 from nats_mesh.wire.nats_transport import connect

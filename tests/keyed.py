@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import msgspec
 
-from nats_mesh.client import Client
+from nats_mesh.calling.client import Client
 from nats_mesh.errors import NoInstancesError
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.outcome import decode_error, is_error
 

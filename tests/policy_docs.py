@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 
-from nats_mesh.policy.explain import default_of, written
+from nats_mesh.policy.explain import NOT_YET, default_of, written
 from nats_mesh.policy.fields import Field, fields_of
 from nats_mesh.policy.parts import Metadata, Part, Target
-from nats_mesh.policy.schema import KINDS
+from nats_mesh.policy.schema import KINDS, LATER_KINDS
 from tests.tools import ROOT
 
 __all__ = ["PAGE", "brought_up_to_date", "tables"]
@@ -28,6 +28,7 @@ def tables() -> str:
         spec = fields_of(document)["spec"].part
         assert spec is not None
         lines += [f"### {kind}", "", inspect.cleandoc(document.__doc__ or ""), ""]
+        lines += [f"*{NOT_YET}*", ""] if kind in LATER_KINDS else []
         lines += _section("", spec, shown)
     return "\n".join(lines)
 
@@ -39,7 +40,7 @@ def _section(title: str, part: type[Part], shown: set[type[Part]], path: str = "
         yield from (title, "", inspect.cleandoc(part.__doc__ or ""), "")
     yield from ("| field | written as | default | says |", "| --- | --- | --- | --- |")
     for field in fields.values():
-        yield f"| `{field.name}` | {written(field)} | {_default(part, field)} | {_text(field, shown)} |"
+        yield f"| `{field.name}` | {written(field)} | {_default(part, field)} | {_text(part, field, shown)} |"
     yield ""
     for field in fields.values():
         if field.part is not None and field.part not in shown:
@@ -53,9 +54,10 @@ def _default(part: type[Part], field: Field) -> str:
     return f"`{default}`" if value or default == "off" else default
 
 
-def _text(field: Field, shown: set[type[Part]]) -> str:
+def _text(part: type[Part], field: Field, shown: set[type[Part]]) -> str:
     above = " See above." if field.part is not None and field.part in shown else ""
-    return f"{field.text}{above}"
+    later = " *Not applied yet.*" if field.name in part.later else ""
+    return f"{field.text}{above}{later}"
 
 
 def brought_up_to_date(page: str) -> str:

@@ -45,7 +45,7 @@ async def connected(options: Options, name: str = CALLER, *, calls: bool = False
     timeout_s = min(CONNECT_S, options.timeout_s or CONNECT_S)
     settings = msgspec.structs.replace(options.settings(), plugins=False)
     if not calls:
-        settings = msgspec.structs.replace(settings, policies=None)
+        settings = msgspec.structs.replace(settings, policies=None, follow=False)
     async with Mesh(name, settings=settings, connect_timeout=timeout_s) as mesh:
         yield mesh
 

@@ -13,6 +13,7 @@ from nats_mesh.policy.fields import fields_of
 from nats_mesh.policy.rules import DEFAULT
 from nats_mesh.policy.schema import DestinationSpec
 from nats_mesh_cli.effective import (
+    ARGUMENT,
     ENDPOINT,
     Known,
     concurrency_of,
@@ -24,6 +25,7 @@ from nats_mesh_cli.effective import (
 )
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.output import Record
+from nats_mesh_cli.routes import rule_text
 
 __all__ = ["chain_of", "options_of_endpoint"]
 
@@ -102,15 +104,23 @@ class _Outbound:
         self._known = known
         self.rules, self.sources = known.outbound(record)
         self.timeout = timeout_of(record, self.rules, self.sources)
+        if known.timeout_s is not None:
+            self.timeout = parameter(known.timeout_s, ARGUMENT, "timeout")
         self.idempotent = idempotent_of(record, self.rules, self.sources)
+        if known.idempotent is not None:
+            self.idempotent = parameter(known.idempotent, ARGUMENT, "idempotent")
         #: Nobody says whether it is idempotent, because it does not run.
-        self._undeclared = record["instances"] == 0 and self.rules.idempotent is None
+        said = self.rules.idempotent if known.idempotent is None else known.idempotent
+        self._undeclared = record["instances"] == 0 and said is None
         self._layers: Mapping[str, Callable[[], _Layer]] = {
             "context": _Layer,
             "deadline": lambda: _Layer(parameters={"timeout_s": self.timeout}),
             "plug-ins": self._plugins,
             "interceptors": lambda: _Layer(None, "as the caller's code gives them"),
+            "route": self._route,
             "encode": _Layer,
+            "fault": lambda: self._effect("fault"),
+            "mirror": lambda: self._effect("mirror"),
             "retry": self._retry,
             "breaker": self._breaker,
             "attempt-timeout": self._attempt_timeout,
@@ -131,6 +141,25 @@ class _Outbound:
 
     def _plugins(self) -> _Layer:
         return _plugins(self._known.plugins_out, "as they are installed where the caller runs", "the caller")
+
+    def _route(self) -> _Layer:
+        if not self.rules.routing:
+            return _Layer(False, "no route asks anything of its calls")
+        policies = self._known.policies
+        rules = [rule for rules in self.rules.routing for rule in rules]
+        parameters = {
+            f"rule_{place}": parameter(rule_text(rule), policies.rule_source(rule))
+            for place, rule in enumerate(rules, 1)
+        }
+        note = "" if len(self.rules.routing) == 1 else "of each route the first rule that a call meets counts"
+        return _Layer(parameters=parameters, note=note)
+
+    def _effect(self, name: str) -> _Layer:
+        """Faults and copies: there where a rule of a route has one."""
+        rules = [rule for rules in self.rules.routing for rule in rules]
+        if any((rule.fault if name == "fault" else rule.mirrors) for rule in rules):
+            return _Layer(reason="for calls that meet a rule with it, see route")
+        return _Layer(False, f"no route asks for a {name}")
 
     def _retry(self) -> _Layer:
         retry = self.rules.retry
@@ -286,4 +315,5 @@ def _plugins(names: Sequence[str] | None, unknown: str, where: str) -> _Layer:
 
 def _by(source: str) -> str:
     """Who decides, in a sentence."""
-    return {DEFAULT: "default", ENDPOINT: "its own declaration"}.get(source, source)
+    words = {DEFAULT: "default", ENDPOINT: "its own declaration", ARGUMENT: "the call's own argument"}
+    return words.get(source, source)

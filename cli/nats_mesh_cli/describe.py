@@ -22,16 +22,16 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
-from nats_mesh_cli.policies import about, endpoints_named, policies_of, services_named, unheard
+from nats_mesh_cli.policies import about, endpoints_named, live_policies, policies_of, services_named, unheard
 
 __all__ = ["Look", "describe", "document_of"]
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at beside the bus: the policies (of ``folder``, where there is one), and who would call."""
+    """What is looked at beside the services: the policies (from ``source``, where there is one), and who would call."""
 
     policies: PolicySet
-    folder: str | None = None
+    source: str | None = None
     caller: str | None = None
 
 
@@ -41,9 +41,10 @@ async def describe(options: Options, out: Out, what: str, *, caller: str | None 
         raise CliError("describe: -o name has nothing to show", hint="use -o json, yaml, or leave -o out")
     if caller is not None:
         check_name("caller", caller)
-    policies, folder = policies_of(options)
-    look = Look(policies=policies, folder=folder, caller=caller)
+    policies_of(options)  # what is wrong with files is said whether there is a bus or not
     async with connected(options) as mesh:
+        policies, source = await live_policies(options, mesh)
+        look = Look(policies=policies, source=source, caller=caller)
         everything = await fetch(mesh, options, out)
         infos = visible(everything, mesh.namespace)
         document = document_of(what, infos, time.time(), look)
@@ -74,8 +75,8 @@ def document_of(
         **document,
         "caller": look.caller,
         "policies": {
-            "folder": look.folder,
-            "revision": None if look.folder is None else look.policies.revision,
+            "source": look.source,
+            "revision": None if look.source is None else look.policies.revision,
             "count": len(look.policies),
         },
         "precedence": list(PRECEDENCE),

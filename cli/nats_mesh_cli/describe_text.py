@@ -98,12 +98,12 @@ def _endpoint_head(endpoint: dict[str, Any], document: dict[str, Any], color: bo
 
 def _policies(document: dict[str, Any]) -> str:
     policies = document["policies"]
-    if policies["folder"] is None:
-        return "none are read here: --policies DIR or MESH_POLICIES names the folder"
-    return (
-        f"{policies['count']} in {policies['folder']} (revision {policies['revision']}), "
-        "for processes that follow this folder"
-    )
+    if policies["source"] is None:
+        return "none: there is no store on the bus, and no --policies DIR or MESH_POLICIES"
+    source = policies["source"]
+    if source.startswith("bus,"):
+        return f"{policies['count']} on the {source}"
+    return f"{policies['count']} in {source} (revision {policies['revision']}), for processes that follow this folder"
 
 
 def _endpoint_facts(endpoint: dict[str, Any]) -> dict[str, str]:

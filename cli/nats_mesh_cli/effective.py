@@ -20,6 +20,7 @@ from nats_mesh.policy.rules import DEFAULT
 from nats_mesh_cli.output import Record
 
 __all__ = [
+    "ARGUMENT",
     "ENDPOINT",
     "PRECEDENCE",
     "Known",
@@ -35,6 +36,8 @@ __all__ = [
 PRECEDENCE = ("argument", "Route", "Destination", "function", "endpoint", "default")
 
 ENDPOINT = "endpoint"
+#: What a call says itself.
+ARGUMENT = "argument"
 #: A limit that an instance says comes of a policy, which is not among those that were read here.
 _FOREIGN_POLICY = "policy of the instances"
 
@@ -48,6 +51,8 @@ def parameter(value: Any, source: str, field: str = "") -> Record:
 class Known:
     """What is known beside the endpoint's record. ``caller`` is ``None`` where nobody in particular calls.
 
+    ``timeout_s`` and ``idempotent`` are what a call's own arguments say; with ``subset`` and ``via`` it goes to that
+    subset of the instances and has met these rules of routes.
     ``plugins_out`` are those that run at the caller, ``None`` where nobody knows; ``faults`` and ``draining`` are of
     the instances that serve the endpoint.
     """
@@ -58,11 +63,18 @@ class Known:
     plugins_out: Sequence[str] | None = None
     faults: int = 0
     draining: Sequence[str] = ()
+    timeout_s: float | None = None
+    idempotent: bool | None = None
+    subset: str = ""
+    via: tuple[tuple[tuple[str, str], int], ...] | None = None
 
     def outbound(self, record: Record) -> tuple[OutboundRules, Mapping[str, str]]:
         """What the caller does on its way to the endpoint, and where each value comes from."""
         at = (record["service"], record["name"], self.caller or "")
-        return self.policies.outbound(*at), self.policies.outbound_sources(*at)
+        return (
+            self.policies.outbound(*at, subset=self.subset, via=self.via),
+            self.policies.outbound_sources(*at, subset=self.subset, via=self.via),
+        )
 
     def inbound(self, record: Record) -> tuple[InboundRules, Mapping[str, str]]:
         """What an instance does with calls of the endpoint, and where each value comes from."""

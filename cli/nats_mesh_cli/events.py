@@ -39,6 +39,8 @@ _BAD = (
     EventKind.FAULT_SET,
     EventKind.POLICY_REJECTED,
     EventKind.EJECTION_BEGAN,
+    EventKind.ROLLOUT_FAILING,
+    EventKind.ROLLOUT_RETURNING,
 )
 _KINDS = {
     ChangeKind.JOINED: EventKind.INSTANCE_JOINED,

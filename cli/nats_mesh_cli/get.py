@@ -24,7 +24,7 @@ from nats_mesh_cli.hints import listed, missing_service, namespace_text
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Column, Out, Record, age, render_list
 
-__all__ = ["KINDS", "Kind", "fetch", "get", "kind_of", "records_of", "short_ids"]
+__all__ = ["KINDS", "Kind", "fetch", "get", "kind_of", "records_of", "short_ids", "show"]
 
 _SHORT = 8
 _STATES = {

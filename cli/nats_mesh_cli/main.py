@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nats_mesh_cli.argv import arrange, level_of
-from nats_mesh_cli.commands import calls, look, operate, policy, serve
+from nats_mesh_cli.commands import audit, calls, config, look, operate, policy, record, rollout, serve
 from nats_mesh_cli.demo import command as demo
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, as_cli_error
 from nats_mesh_cli.help import Group
@@ -126,7 +126,11 @@ serve.register(app)
 calls.register(app)
 look.register(app)
 operate.register(app)
+audit.register(app)
+record.register(app)
 policy.register(app)
+config.register(app)
+rollout.register(app)
 
 
 def run(argv: Sequence[str], program: str = "nats-mesh", out: Out | None = None) -> int:

@@ -31,7 +31,7 @@ from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, render_list
 
-__all__ = ["drain", "fault", "fault_command", "instance_of", "log_level", "percent"]
+__all__ = ["drain", "fault", "fault_command", "instance_of", "log_level", "percent", "tell"]
 
 _PERCENT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)%")
 _OLD = "is it an older version, or may nobody tell it anything? 'nats-mesh check --as NAME' shows permissions"
@@ -108,7 +108,7 @@ async def drain(options: Options, out: Out, prefix: str, *, back: bool, name: st
     async with connected(options, name or CALLER) as mesh:
         infos = visible(await fetch(mesh, options, out), mesh.namespace)
         chosen = instance_of(prefix, infos)
-        answers = await _tell(mesh, options, [chosen], Undrain() if back else Drain())
+        answers = await tell(mesh, options, [chosen], Undrain() if back else Drain())
     return _show(options, out, answers, single=True)
 
 
@@ -120,7 +120,7 @@ async def log_level(options: Options, out: Out, prefix: str, level: str, *, name
     async with connected(options, name or CALLER) as mesh:
         infos = visible(await fetch(mesh, options, out), mesh.namespace)
         chosen = instance_of(prefix, infos)
-        answers = await _tell(mesh, options, [chosen], LogLevel(level=wanted))
+        answers = await tell(mesh, options, [chosen], LogLevel(level=wanted))
     return _show(options, out, answers, single=True)
 
 
@@ -141,7 +141,7 @@ async def fault(
         chosen = records if instance is None else [instance_of(instance, infos)]
         if any(record["kind"] != MESH for record in chosen):
             raise CliError(f"{service} is outside the mesh: nothing can be injected into it", code=FAILED)
-        answers = await _tell(mesh, options, chosen, command)
+        answers = await tell(mesh, options, chosen, command)
     return _show(options, out, answers)
 
 
@@ -193,7 +193,7 @@ class _Answers:
         self.over.set()
 
 
-async def _tell(mesh: Mesh, options: Options, chosen: Sequence[Record], command: Command) -> list[Record]:
+async def tell(mesh: Mesh, options: Options, chosen: Sequence[Record], command: Command) -> list[Record]:
     """Tell each of ``chosen`` (of one service), and return a record of what it answered, in the same order."""
     client, service = mesh.client, chosen[0]["service"]
     to = chosen[0]["instance"] if len(chosen) == 1 else ALL

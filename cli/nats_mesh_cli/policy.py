@@ -1,4 +1,4 @@
-"""``policy validate`` and ``policy explain``: what is wrong with policy files, and what may stand in them."""
+"""``policy validate``, ``explain`` and ``schema``: what is wrong with policy files, and what may stand in them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from nats_mesh import PolicyError
 from nats_mesh.model import check_name
-from nats_mesh.policy import Policy, PolicySet, load_folder
+from nats_mesh.policy import Policy, PolicySet, json_schema, load_folder
 from nats_mesh.policy import explain as explain_field
 from nats_mesh.policy.explain import default_of, written
 from nats_mesh.policy.fields import Field, fields_of
 from nats_mesh.policy.parts import Part
-from nats_mesh.policy.schema import KINDS
+from nats_mesh.policy.schema import KINDS, LATER_KINDS
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line, problem_documents
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, paint, render_list
 from nats_mesh_cli.policies import target_of
 
-__all__ = ["explain", "validate"]
+__all__ = ["explain", "schema", "validate"]
 
 _COLUMNS = (
     Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
@@ -28,19 +28,15 @@ _COLUMNS = (
 )
 _KIND_COLUMNS = (
     Column("KIND", lambda r: str(r["kind"]), style=lambda _: "name"),
+    Column("APPLIED", lambda r: "yes" if r["applied"] else "not yet"),
     Column("SAYS", lambda r: str(r["text"])),
 )
 
 
 def validate(options: Options, out: Out, folder: str) -> int:
-    """Check every file of ``folder`` and tell what is in it; 1 where something is wrong."""
-    if not os.path.isdir(folder):
-        text = (
-            "is no folder; name the one that it is in"
-            if os.path.exists(folder)
-            else "there is no such folder"
-        )
-        raise CliError(f"{folder}: {text}")
+    """Check every file of ``folder``, or the one file, and tell what is in it; 1 where something is wrong."""
+    if not os.path.exists(folder):
+        raise CliError(f"{folder}: there is no such folder or file")
     namespace = check_name("namespace", options.namespace or os.environ.get("MESH_NAMESPACE") or "default")
     policies, error = None, None
     try:
@@ -72,12 +68,14 @@ def _verdict(folder: str, namespace: str, policies: PolicySet | None, error: Pol
 
 def _record(policy: Policy) -> Record:
     service, endpoints = target_of(policy)
+    target = policy.target
     return {
         "policy": policy.name,
         "kind": policy.kind,
         "name": policy.document.metadata.name,
         "service": service or None,
         "endpoints": list(endpoints),
+        "subset": (target.subset or None) if target else None,
         "file": policy.file,
         "line": policy.line,
     }
@@ -88,9 +86,9 @@ def _tell_good(options: Options, out: Out, namespace: str, policies: PolicySet) 
     text = render_list(records, _COLUMNS, options.format, name=lambda r: str(r["policy"]), color=out.color)
     if text:
         out.data(text)
-    count = "1 policy is" if len(records) == 1 else f"{len(records)} policies are"
+    count = "1 policy" if len(records) == 1 else f"{len(records)} policies"
     out.note(
-        f"{paint('ok:', 'ok', _colored(out))} {count} in force in namespace {namespace} (-n names another)"
+        f"{paint('ok:', 'ok', _colored(out))} {count} for namespace {namespace} (-n names another); nothing was applied"
     )
 
 
@@ -112,13 +110,17 @@ def _target_text(record: Record) -> str:
     if record["service"] is None:
         return "the whole namespace"
     names = ",".join(record["endpoints"])
-    return f"{record['service']}.{names}" if names else str(record["service"])
+    target = f"{record['service']}.{names}" if names else str(record["service"])
+    return f"{target}/{record['subset']}" if record["subset"] else target
 
 
 def explain(options: Options, out: Out, name: str | None) -> None:
     """Say what a kind or one of its fields is for; without a name, which kinds there are."""
     if name is None:
-        kinds = [{"kind": kind, "text": _doc(part)} for kind, part in KINDS.items()]
+        kinds = [
+            {"kind": kind, "text": _doc(part), "applied": kind not in LATER_KINDS}
+            for kind, part in KINDS.items()
+        ]
         out.data(
             render_list(
                 kinds,
@@ -150,16 +152,22 @@ def _explained(name: str) -> Record:
         path = ["spec", *path]
     field: Field | None = None
     part: type[Part] | None = owner
+    applied = kind not in LATER_KINDS
     for step in path:
         assert part is not None, "the name exists"
         owner, field = part, fields_of(part)[step]
+        applied = applied and step not in owner.later
         part = field.part
-    document: Record = {"name": name, "text": _doc(owner) if field is None else field.text}
+    document: Record = {
+        "name": name,
+        "text": _doc(owner) if field is None else field.text,
+        "applied": applied,
+    }
     if field is not None:
         document |= _field_record(owner, field)
     inside = {} if part is None else fields_of(part)
     fields: dict[str, Any] = {
-        key: {"text": each.text, **_field_record(part, each)}
+        key: {"text": each.text, "applied": applied and key not in part.later, **_field_record(part, each)}
         for key, each in inside.items()
         if part is not None
     }
@@ -171,4 +179,13 @@ def _field_record(owner: type[Part], field: Field) -> Record:
 
 
 def _doc(part: type[Part]) -> str:
-    return inspect.cleandoc(part.__doc__ or "")
+    return " ".join(inspect.cleandoc(part.__doc__ or "").split())
+
+
+def schema(options: Options, out: Out) -> None:
+    """The JSON Schema of a policy, for editors; also as YAML, but never as a table."""
+    if options.format is Format.NAME:
+        raise CliError("policy schema: -o name has nothing to show", hint="leave -o out")
+    document = json_schema()
+    structured = options.format if options.format.structured else Format.JSON
+    out.data(dump(document, structured, pretty=True))

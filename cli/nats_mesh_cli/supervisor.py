@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
-from nats_mesh.instance import DRAIN_S
+from nats_mesh.serving.instance import DRAIN_S
 from nats_mesh_cli.errors import BUS, DENIED, OK, USAGE
 from nats_mesh_cli.reload import MAX_FILES, POLICIES, Snapshot, difference, scan, shown
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["PLAIN", "check_codec_name", "parse_headers", "parse_target", "read_v
 PLAIN = "nats://"
 _MAX_BYTES = 64 * 1024 * 1024
 _TYPED = ("json", "msgpack")
+#: No name of a header has one of these in it.
+_KEY_END = re.compile("([=:])")
 
 
 def read_value(text: str | None, *, raw: bool, stdin: IO[bytes] | None = None) -> Any:
@@ -55,14 +58,14 @@ def _read(text: str, stdin: IO[bytes] | None) -> tuple[bytes, str]:
 
 
 def parse_headers(given: Sequence[str]) -> OwnHeaders:
-    """Headers of ``KEY=VALUE``; a repeated key keeps every value. The mesh's own names are refused."""
+    """Headers of ``KEY=VALUE`` or ``KEY: VALUE``; a repeated key keeps every value. The mesh's own are refused."""
     headers = OwnHeaders()
     for item in given:
-        name, equals, value = item.partition("=")
-        if not equals:
+        name, sign, value = _KEY_END.split(item, maxsplit=1) if _KEY_END.search(item) else (item, "", "")
+        if not sign:
             raise CliError(f"header {item!r} has no '='", hint="write -H key=value")
         try:
-            headers.add(name.strip(), value)
+            headers.add(name.strip(), value.lstrip() if sign == ":" else value)
         except ConfigError as error:
             raise CliError(str(error)) from None
     return headers

@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from nats_mesh import Service
-from nats_mesh.instance import Instance
 from nats_mesh.runner import START_PATIENCE_S, run_to_end, serve
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh_cli.errors import INTERRUPTED, OK
 from nats_mesh_cli.loader import load_services

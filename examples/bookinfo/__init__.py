@@ -15,7 +15,7 @@ __all__ = ["ALL", "DEFAULT", "load"]
 #: What the sample starts by default, callees first: ``module:version``.
 DEFAULT = ("ratings:v1", "details:v1", "reviews:v1", "reviews:v2", "reviews:v3", "productpage:v1")
 #: Everything there is.
-ALL = (*DEFAULT, "ratings:v2", "details:v2")
+ALL = (*DEFAULT, "ratings:v2", "ratings:v2-mysql", "details:v2")
 
 
 def load(name: str) -> Service:
@@ -23,5 +23,5 @@ def load(name: str) -> Service:
     if name not in ALL:
         raise ConfigError(f"Bookinfo has no {name!r}; it has: {', '.join(sorted(ALL))}")
     module, _, version = name.partition(":")
-    service: Service = getattr(importlib.import_module(f".{module}", __name__), version)
+    service: Service = getattr(importlib.import_module(f".{module}", __name__), version.replace("-", "_"))
     return service

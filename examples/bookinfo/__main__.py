@@ -1,14 +1,19 @@
-"""`python -m examples.bookinfo [module:version …]`: serve these in one process, or all that start by default."""
+"""`python -m examples.bookinfo [module:version …]`: serve these in one process, or all that start by default.
+
+`python -m examples.bookinfo all` serves every version there is.
+"""
 
 import sys
 
 from nats_mesh import ConfigError, Service, run
 
-from . import DEFAULT, load
+from . import ALL, DEFAULT, load
 
 
 def main(names: list[str]) -> None:
     """Serve until SIGINT or SIGTERM; a name that does not exist ends it with exit code 2."""
+    if names == ["all"]:
+        names = list(ALL)
     try:
         services: list[Service] = [load(name) for name in names or DEFAULT]
     except ConfigError as error:

@@ -1,4 +1,8 @@
-"""``ratings``: stars by reviewer. Version 1 keeps them in memory, version 2 reads them from a database."""
+"""``ratings``: stars by reviewer. Version 1 keeps them in memory, version 2 reads them from a database.
+
+Version 2 is there twice, as in the sample: ``v2``, and ``v2-mysql`` for the policies that name that subset. Here both
+read SQLite.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from nats_mesh import ApplicationError, Context, Service
 
 from .model import FIRST, NewRatings, ProductId, Ratings
 
-__all__ = ["ratings", "v1", "v2"]
+__all__ = ["make_v2", "ratings", "v1", "v2", "v2_mysql"]
 
 #: The SQLite file that version 2 reads; without it, one with the sample's two rows is made for as long as it runs.
 DATABASE_VARIABLE = "BOOKINFO_RATINGS_DB"
@@ -45,13 +49,6 @@ async def _database(_: Service) -> AsyncIterator[Path]:
 v1 = Service(
     "ratings", version="1.0.0", labels={"version": "v1"}, lifespan=_memory, description="Stars by reviewer."
 )
-v2 = Service(
-    "ratings",
-    version="2.0.0",
-    labels={"version": "v2"},
-    lifespan=_database,
-    description="The same, from a database.",
-)
 ratings = v1
 
 
@@ -70,22 +67,37 @@ async def put(new: NewRatings, ctx: Context) -> Ratings:
     return Ratings(new.id, ctx.state[new.id])
 
 
-@v2.endpoint("get", timeout=3.0, idempotent=True)
-def get_from_database(ctx: Context, wanted: ProductId = FIRST) -> Ratings:
-    """The first two ratings of the database, 0 where it has none. It blocks, so it runs in a thread."""
-    try:
-        with contextlib.closing(
-            sqlite3.connect(f"{ctx.state.absolute().as_uri()}?mode=ro", uri=True)
-        ) as database:
-            rows = database.execute("SELECT rating FROM ratings ORDER BY review_id LIMIT 2").fetchall()
-    except sqlite3.Error as error:
-        ctx.log.warning("the ratings database cannot be read: %s", error)
-        raise ApplicationError("could not connect to ratings database", status="INTERNAL") from error
-    stars = [row[0] for row in rows] + [0, 0]
-    return Ratings(wanted.id, dict(zip(_REVIEWERS, stars, strict=False)))
+def make_v2(label: str) -> Service:
+    """Version 2, with its label ``version``."""
+    service = Service(
+        "ratings",
+        version="2.0.0",
+        labels={"version": label},
+        lifespan=_database,
+        description="The same, from a database.",
+    )
+
+    @service.endpoint("get", timeout=3.0, idempotent=True)
+    def get_from_database(ctx: Context, wanted: ProductId = FIRST) -> Ratings:
+        """The first two ratings of the database, 0 where it has none. It blocks, so it runs in a thread."""
+        try:
+            with contextlib.closing(
+                sqlite3.connect(f"{ctx.state.absolute().as_uri()}?mode=ro", uri=True)
+            ) as database:
+                rows = database.execute("SELECT rating FROM ratings ORDER BY review_id LIMIT 2").fetchall()
+        except sqlite3.Error as error:
+            ctx.log.warning("the ratings database cannot be read: %s", error)
+            raise ApplicationError("could not connect to ratings database", status="INTERNAL") from error
+        stars = [row[0] for row in rows] + [0, 0]
+        return Ratings(wanted.id, dict(zip(_REVIEWERS, stars, strict=False)))
+
+    @service.endpoint("put", timeout=3.0, idempotent=True)
+    async def put_into_database(new: NewRatings) -> Ratings:
+        """Refused, as in the sample."""
+        raise ApplicationError("Post not implemented for database backed ratings", status="UNIMPLEMENTED")
+
+    return service
 
 
-@v2.endpoint("put", timeout=3.0, idempotent=True)
-async def put_into_database(new: NewRatings) -> Ratings:
-    """Refused, as in the sample."""
-    raise ApplicationError("Post not implemented for database backed ratings", status="UNIMPLEMENTED")
+v2 = make_v2("v2")
+v2_mysql = make_v2("v2-mysql")

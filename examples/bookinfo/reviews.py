@@ -1,13 +1,33 @@
-"""``reviews``: what two readers wrote. Version 1 comes without ratings, 2 with black stars, 3 with red ones."""
+"""``reviews``: what two readers wrote. Version 1 comes without ratings, 2 with black stars, 3 with red ones.
+
+Version 3 can be made bad, for a rollout to find out: ``BOOKINFO_REVIEWS_V3=errors`` fails its calls, ``slow`` delays
+them, and ``errors:30%`` or ``slow:30%`` so many of them.
+"""
 
 from __future__ import annotations
 
-from nats_mesh import Context, MeshError, Service
+import os
+import random
+import re
+from typing import Literal
+
+import anyio
+
+from nats_mesh import ApplicationError, ConfigError, Context, MeshError, Service, Status
 
 from .forwarding import forwarded
 from .model import FIRST, Color, ProductId, Rating, Ratings, Review, Reviews
 
-__all__ = ["v1", "v2", "v3"]
+__all__ = ["TROUBLE_VARIABLE", "Trouble", "make", "trouble", "v1", "v2", "v3"]
+
+#: What is wrong with version 3.
+TROUBLE_VARIABLE = "BOOKINFO_REVIEWS_V3"
+#: How long a slow answer takes (seconds): less than the page waits, and much more than usual.
+_SLOW_S = 1.0
+_TROUBLE = re.compile(r"(errors|slow)(?::(\d{1,3})%)?")
+
+#: A kind of trouble, and which share of the calls has it.
+Trouble = tuple[Literal["errors", "slow"], float]
 
 _TEXTS = {
     "Reviewer1": "An extremely entertaining play by Shakespeare. The slapstick humour is refreshing!",
@@ -19,8 +39,18 @@ _NO_RATINGS = Rating(error="Ratings service is currently unavailable")
 _PATIENCE_S: dict[Color, float] = {"black": 10.0, "red": 2.5}
 
 
-def _reviews(number: int, color: Color | None) -> Service:
-    """One version; with a colour it asks ``ratings`` for the stars."""
+def trouble(text: str) -> Trouble | None:
+    """What ``errors``, ``slow``, ``errors:30%`` … means; nothing where nothing is said."""
+    if not text:
+        return None
+    match = _TROUBLE.fullmatch(text)
+    if match is None or not 0 < int(match[2] or 100) <= 100:
+        raise ConfigError(f"{TROUBLE_VARIABLE} is {text!r}; use errors, slow, errors:30% or slow:30%")
+    return ("errors" if match[1] == "errors" else "slow", int(match[2] or 100) / 100)
+
+
+def make(number: int, color: Color | None, bad: Trouble | None = None) -> Service:
+    """One version; with a colour it asks ``ratings`` for the stars. ``bad`` is what is wrong with it."""
     service = Service(
         "reviews",
         version=f"{number}.0.0",
@@ -31,6 +61,10 @@ def _reviews(number: int, color: Color | None) -> Service:
     @service.endpoint(timeout=11.0, idempotent=True)
     async def get(ctx: Context, wanted: ProductId = FIRST) -> Reviews:
         """All reviews of a product; the sample has the same for each."""
+        if bad is not None and random.random() < bad[1]:
+            if bad[0] == "errors":
+                raise ApplicationError("this version is broken", status=Status.INTERNAL)
+            await anyio.sleep(_SLOW_S)
         stars = None if color is None else await _stars(ctx, wanted, color)
         return Reviews(
             id=wanted.id,
@@ -66,6 +100,6 @@ async def _stars(ctx: Context, wanted: ProductId, color: Color) -> dict[str, Rat
     return {reviewer: Rating(stars=stars, color=color) for reviewer, stars in found.ratings.items()}
 
 
-v1 = _reviews(1, None)
-v2 = _reviews(2, "black")
-v3 = _reviews(3, "red")
+v1 = make(1, None)
+v2 = make(2, "black")
+v3 = make(3, "red", trouble(os.environ.get(TROUBLE_VARIABLE, "")))

@@ -9,6 +9,12 @@ what was cancelled or says nothing about the destination. A permit comes back wi
 cancelled probe never blocks the circuit; one that never ends is taken back after a bounded time. Calls that began
 before the last change of state belong to another era and count for nothing in this one.
 
+Others may say that the destination is broken (:meth:`Breaker.agreed`): a closed circuit then opens as if it had
+found out itself, and closes by its own probes. What those probes show is newer and better than anybody's word, so once
+they closed it, no word opens it for the window of its verdicts; its own counting does at any time. So callers that
+agree without end, because they lie or because the fault is theirs, cost another one an open time in each window,
+and no more.
+
 Rejected: a timer that half-opens by itself (a core would need a clock, and nobody is better informed before
 somebody wants to call); judging on failures alone (what opens a circuit may be the success that makes the window
 large enough to be judged: one of MicroProfile's cases); one free probe instead of permits (a single slow probe would
@@ -68,8 +74,9 @@ class Breaker:
     """
 
     __slots__ = (
-        "_chance", "_good", "_move", "_open_until", "_opens_for_s", "_patience_s", "_probes", "_quiet", "_quiet_until",
-        "_reopened", "_row", "_rules", "_since", "_slow", "_slow_call_s", "_state", "_token", "_window", "closed",
+        "_chance", "_good", "_heeds_from", "_heeds_not_s", "_move", "_open_until", "_opens_for_s", "_patience_s",
+        "_probes", "_quiet", "_quiet_until", "_reopened", "_row", "_rules", "_since", "_slow", "_slow_call_s", "_state",
+        "_token", "_window", "closed",
     )  # fmt: skip
 
     def __init__(self, rules: BreakerRules, chance: Callable[[], float]) -> None:
@@ -98,6 +105,9 @@ class Breaker:
         #: Probes that succeeded since it is half-open, and how many of them took long.
         self._good = 0
         self._slow = 0
+        #: For how long its own probes count more than the others' word, and until when (monotonic) they do.
+        self._heeds_not_s = 0.0 if rules.verdicts is None else rules.verdicts.window_s
+        self._heeds_from = -math.inf
         #: The half-opening that nobody has taken notice of yet.
         self._move: Transition | None = None
 
@@ -158,6 +168,13 @@ class Breaker:
         """The call of ``token`` was cancelled, or its outcome says nothing: a permit comes back, nothing is counted."""
         self._probes.pop(token, None)
         return None
+
+    def agreed(self, now: float, reason: str) -> Transition | None:
+        """Enough others say that the destination is broken. ``None`` where that changes nothing: it is not closed, or
+        its own probes closed it lately."""
+        if not self.closed or now < self._heeds_from:
+            return None
+        return self._open(now, reason)
 
     def take_transition(self) -> Transition | None:
         """The half-opening that the last :meth:`enter` made, once. Other transitions are what made them returns."""
@@ -231,6 +248,7 @@ class Breaker:
     def _close(self, now: float, reason: str) -> Transition:
         self._opens_for_s = self._rules.open_s
         self._reopened = False
+        self._heeds_from = now + self._heeds_not_s
         return self._change(now, _CLOSED, reason)
 
     def _change(self, now: float, new: BreakerState, reason: str) -> Transition:
@@ -239,7 +257,7 @@ class Breaker:
         self.closed = new is _CLOSED
         self._since = now - _ROUNDING_S
         self._window.clear()
-        self._row = self._good = self._slow = 0
+        self._row = self._good = self._slow = self._quiet = 0
         self._quiet_until = -math.inf
         self._probes.clear()
         return Transition(old, new, reason, now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -15,25 +16,35 @@ import msgspec
 from nats_mesh.errors import ConfigError
 
 __all__ = [
+    "BEAT_REJECTIONS",
     "MAX_ENDPOINTS",
     "MAX_INTERVAL_S",
     "MAX_LABELS",
+    "MAX_REJECTIONS",
+    "MAX_WEIGHT",
     "MIN_INTERVAL_S",
+    "POLICY_SCHEMA",
     "SEMVER",
     "Announcement",
     "EndpointInfo",
     "Kind",
     "Load",
     "Rejection",
+    "Standing",
     "State",
     "check_labels",
     "check_version",
+    "check_weight",
     "incarnation",
+    "weight_of",
 ]
 
 MAX_LABELS: Final = 32
 MAX_ENDPOINTS: Final = 1024
+MAX_WEIGHT: Final = 1000.0
 MAX_REJECTIONS: Final = 64
+#: How many of them a beat carries; whoever wants more listens to acknowledgements.
+BEAT_REJECTIONS: Final = 8
 MIN_INTERVAL_S: Final = 0.01
 MAX_INTERVAL_S: Final = 600.0
 _MAX_INT: Final = 2**53 - 1  # what JavaScript reads exactly
@@ -48,6 +59,10 @@ _MAX_VERSION: Final = 128
 _NO_CONTROLS: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 _LABEL_NAME: Final = r"(?!mesh\.)[A-Za-z0-9_./-]{1,63}"
 _LABEL_VALUE: Final = 255
+#: The label that says how many calls an instance gets beside the others of its service.
+_WEIGHT: Final = "weight"
+#: Plain decimals: what every language reads the same way.
+_NUMBER: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,63}\Z")]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_MAX_INT)]
@@ -117,6 +132,24 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     revision: tuple[Count, Count] = (0, 0)
 
 
+#: The version of the policies' schema that this version reads; it grows with a field or a kind that older ones refuse.
+POLICY_SCHEMA: Final = 1
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a member stands with the policies it follows.
+
+    ``source`` is where they come from: ``bus``, ``files``, ``given`` (in code), ``off``, or ``cache`` while the store
+    has not answered. ``revision`` is that of the bus (epoch, sequence). ``rejected`` counts what was refused, of which
+    ``rejections`` has the newest.
+    """
+
+    source: str = "off"
+    revision: tuple[int, int] = (0, 0)
+    rejections: tuple[Rejection, ...] = ()
+    rejected: int = 0
+
+
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every presence message.
 
@@ -180,3 +213,23 @@ def check_labels(labels: dict[str, str]) -> dict[str, str]:
                 f"{_LABEL_VALUE} characters, got {str(value)[:80]!r}"
             )
     return labels
+
+
+def weight_of(labels: Mapping[str, str]) -> float | None:
+    """The weight that an instance's label ``weight`` says, 1 where it has none; ``None`` where that cannot be read."""
+    text = labels.get(_WEIGHT)
+    if text is None:
+        return 1.0
+    if _NUMBER.fullmatch(text) is None:
+        return None
+    weight = float(text)
+    return weight if 0.0 < weight <= MAX_WEIGHT else None
+
+
+def check_weight(labels: Mapping[str, str]) -> None:
+    """:class:`ConfigError` where the label ``weight`` of a service says none."""
+    if weight_of(labels) is None:
+        raise ConfigError(
+            f"label {_WEIGHT!r}: must be a number above 0 up to {MAX_WEIGHT:g}, such as '2' or '0.5', "
+            f"got {labels[_WEIGHT]!r}"
+        )

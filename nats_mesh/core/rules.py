@@ -7,7 +7,8 @@ refused where it is written and never met by a call. Durations are seconds, shar
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -19,12 +20,14 @@ __all__ = [
     "BalancerName",
     "BalancerRules",
     "BreakerRules",
+    "BreakerVerdictRules",
     "BudgetRules",
     "ConcurrencyRules",
     "EjectionRules",
     "HedgeRules",
     "RetryCondition",
     "RetryRules",
+    "SubsetRules",
     "VerdictRules",
 ]
 
@@ -42,6 +45,10 @@ BALANCERS: tuple[BalancerName, ...] = (
 )  # fmt: skip
 
 
+#: More callers than this need never agree about an endpoint: their words have to be kept until they do.
+MAX_CALLERS: Final = 1000
+
+
 def _at_least(path: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         raise ConfigError(f"{path}: must be at least {least:g}, got {value!r}")
@@ -57,6 +64,20 @@ def _share(path: str, value: float, *, zero: bool = False) -> None:
         raise ConfigError(f"{path}: must be {'from' if zero else 'above'} 0% to 100%, got {value!r}")
 
 
+class BreakerVerdictRules(msgspec.Struct, frozen=True, kw_only=True):
+    """``callers`` whose circuits for an endpoint opened within ``window_s`` open it for everybody who listens."""
+
+    callers: int = 3
+    window_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.callers <= MAX_CALLERS:
+            raise ConfigError(
+                f"breaker.verdicts.callers: must be from 2 to {MAX_CALLERS:,}, got {self.callers!r}"
+            )
+        _above("breaker.verdicts.window", self.window_s, 0.0)
+
+
 class BreakerRules(msgspec.Struct, frozen=True, kw_only=True):
     """When a circuit opens, for how long, and what closes it again.
 
@@ -64,7 +85,8 @@ class BreakerRules(msgspec.Struct, frozen=True, kw_only=True):
     of them failed (or, with ``slow_call_s``, at least ``slow_ratio`` took longer than that), or after
     ``consecutive`` failures in a row. It stays open for ``open_s``, for as long once more where its first probes
     fail, and twice as long each time after that, up to ``max_open_s``, each ± ``jitter``. Then ``permits`` calls
-    may be under way at a time; ``successes`` of them in a row close it, one failure opens it again.
+    may be under way at a time; ``successes`` of them in a row close it, one failure opens it again. With ``verdicts``
+    it opens, too, where enough other callers' did.
     """
 
     failure_ratio: float = 0.5
@@ -78,6 +100,7 @@ class BreakerRules(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.2
     permits: int = 3
     successes: int = 3
+    verdicts: BreakerVerdictRules | None = None
 
     def __post_init__(self) -> None:
         _share("breaker.failureRatio", self.failure_ratio)
@@ -250,3 +273,21 @@ class ConcurrencyRules(msgspec.Struct, frozen=True, kw_only=True):
         if self.limit is None or (self.lowers and declared < self.limit):
             return declared
         return self.limit
+
+
+class SubsetRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of a service's instances: those of exactly this ``version``, where it is not empty, with all ``labels``."""
+
+    name: str
+    version: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.version and not self.labels:
+            raise ConfigError("selects nothing in particular: give it a version or labels")
+
+    def selects(self, version: str, labels: Mapping[str, str]) -> bool:
+        """Whether an instance is one of them."""
+        if self.version and version != self.version:
+            return False
+        return all(labels.get(name) == value for name, value in self.labels)

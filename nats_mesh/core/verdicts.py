@@ -1,10 +1,10 @@
-"""Whether the fleet thinks that an instance is bad: so many different callers said so, lately. And whether an
-instance that is thought bad may go.
+"""Whether the fleet thinks that an instance, or an endpoint, is bad: so many different callers said so, lately. And
+whether an instance that is thought bad may go.
 
 One caller's word may be about itself, its network, or its own mistakes; it never suffices, and repeating it
 changes nothing. A caller may have many replicas: each connection keeps and takes back its own word, and what is
 counted are the callers' different names. When enough callers agree, that is said once and their words are used up:
-what follows from it (an ejection, a drain) has its own time, and another agreement needs new words.
+what follows from it (an ejection, a drain, an open circuit) has its own time, and another agreement needs new words.
 
 An agreement is about one instance, and may be about each of them: a database that is down makes all look bad. So
 an instance steps aside only where others serve, and no more of them at a time than ejection takes out, which
@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from nats_mesh.core.rules import VerdictRules
+from nats_mesh.core.rules import BreakerVerdictRules, VerdictRules
 
 __all__ = ["MAX_CONNECTIONS", "Verdicts", "must_return", "why_stay"]
 
@@ -73,6 +73,7 @@ class _Words:
 
 class Verdicts:
     """What callers said about instances within the last ``window_s``; instants are monotonic seconds of the hearer.
+    Of an endpoint it is the same, by its name.
 
     Of one instance there are never words of more callers than an agreement needs, as it uses them up, and of each no
     more than :data:`MAX_CONNECTIONS`. Beyond ``limit`` instances the one not heard of for longest is forgotten: who
@@ -81,7 +82,7 @@ class Verdicts:
 
     __slots__ = ("_heard", "_limit", "_needed", "_window_s")
 
-    def __init__(self, rules: VerdictRules, *, limit: int = 1024) -> None:
+    def __init__(self, rules: VerdictRules | BreakerVerdictRules, *, limit: int = 1024) -> None:
         self._needed = rules.callers
         self._window_s = rules.window_s
         self._limit = limit

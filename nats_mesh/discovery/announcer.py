@@ -6,8 +6,23 @@ import logging
 import random
 from collections.abc import Callable
 
-from nats_mesh.core.presence import Announcement, EndpointInfo, Kind, Load, State
-from nats_mesh.discovery.messages import beat_interval_s, encode, nominal_interval_s, rfc3339
+from nats_mesh.audit.signs import SignKeeper
+from nats_mesh.core.presence import (
+    BEAT_REJECTIONS,
+    Announcement,
+    EndpointInfo,
+    Kind,
+    Load,
+    Standing,
+    State,
+)
+from nats_mesh.discovery.messages import (
+    beat_interval_s,
+    encode,
+    nominal_interval_s,
+    rfc3339,
+    standing_metadata,
+)
 from nats_mesh.errors import CallError, ConfigError, DisconnectedError
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
@@ -20,8 +35,9 @@ log = logging.getLogger("nats_mesh.presence")
 
 
 class Announcer:
-    """Publishes the presence of one instance. ``load`` and ``peers`` (how many instances of the service are
-    known) are asked at each announcement. Timers only: a beat costs no task."""
+    """Publishes the presence of one instance. ``load``, ``peers`` (how many instances of the service are
+    known) and ``standing`` (with the policies it follows) are asked at each announcement; ``signs`` writes down
+    some of them for the audit. Timers only: a beat costs no task."""
 
     def __init__(
         self,
@@ -39,6 +55,8 @@ class Announcer:
         started_wall_s: float,
         load: Callable[[], Load],
         peers: Callable[[], int],
+        standing: Callable[[], Standing] = Standing,
+        signs: SignKeeper | None = None,
     ) -> None:
         self.state = State.JOINING
         self.started = rfc3339(started_wall_s)
@@ -55,6 +73,8 @@ class Announcer:
         self._rng = rng
         self._load = load
         self._peers = peers
+        self._standing = standing
+        self._signs = signs
         self._seq = 0
         self._timer: Timer | None = None
 
@@ -91,6 +111,7 @@ class Announcer:
             "mesh.started": self.started,
             "mesh.seq": str(self._seq),
             "mesh.interval_s": repr(nominal_interval_s(self._peers())),
+            **standing_metadata(self._standing()),
         }
 
     def leave(self) -> None:
@@ -115,6 +136,7 @@ class Announcer:
 
     def _say(self, kind: Kind) -> None:
         self._seq += 1
+        standing = self._standing()
         announcement = Announcement(
             type=kind,
             service=self._service,
@@ -129,6 +151,8 @@ class Announcer:
             labels=self._labels,
             endpoints=self._endpoints if kind in (Kind.JOIN, Kind.CHANGE) else (),
             load=self._load(),
+            revision=standing.revision,
+            rejections=standing.rejections[:BEAT_REJECTIONS],
         )
         try:
             self._transport.publish(self._subject, encode(announcement), self._mux.one_way("presence"))
@@ -142,3 +166,6 @@ class Announcer:
             log.warning("%s announces itself without its endpoints: %s", self._service, error.message)
             self._endpoints = ()
             self._say(kind)
+            return
+        if self._signs is not None:
+            self._signs.say(announcement)

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_BYTES",
     "VERSION",
     "Answer",
+    "CheckConfig",
     "Command",
     "Drain",
     "FaultCommand",
@@ -70,7 +71,13 @@ class LogLevel(Command, frozen=True, kw_only=True, tag="log-level"):
     level: Level
 
 
-COMMANDS: Final = ("drain", "undrain", "fault", "log-level")
+class CheckConfig(Command, frozen=True, kw_only=True, tag="check-config"):
+    """Would this be a configuration of yours? Nothing is changed."""
+
+    value: msgspec.Raw
+
+
+COMMANDS: Final = ("drain", "undrain", "fault", "log-level", "check-config")
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +99,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _decode_head = JSON.decoder(_Head)
-_decode_command = JSON.decoder(Drain | Undrain | FaultCommand | LogLevel)
+_decode_command = JSON.decoder(Drain | Undrain | FaultCommand | LogLevel | CheckConfig)
 _decode_answer = JSON.decoder(Answer)
 
 

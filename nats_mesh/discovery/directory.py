@@ -7,6 +7,7 @@ Services API that is not a mesh service, one that lives in another namespace, de
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import anyio
@@ -14,13 +15,13 @@ import msgspec
 
 from nats_mesh.clock import Clock
 from nats_mesh.core.deadline import MAX_TIMEOUT_S
-from nats_mesh.discovery.services_api import parse_info
+from nats_mesh.discovery.services_api import InfoReply, parse_info
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.transport import Transport
 
-__all__ = ["Collector", "Directory", "ServiceFacts"]
+__all__ = ["Collector", "Directory", "ServiceFacts", "facts_of"]
 
 log = logging.getLogger("nats_mesh.directory")
 
@@ -173,17 +174,25 @@ def _may_be_called(subject: str) -> bool:
 
 
 def _facts(documents: list[bytes], service: str, own: str) -> ServiceFacts | None:
+    infos: list[InfoReply] = []
+    for document in documents:
+        try:
+            infos.append(parse_info(document))
+        except CodecError:
+            continue  # some other program's idea of an answer
+    return facts_of(infos, service, own)
+
+
+def facts_of(infos: Iterable[InfoReply], service: str, own: str) -> ServiceFacts | None:
+    """What these answers add up to for ``service``, as callers of namespace ``own`` go by it; ``None`` where none is
+    of that service."""
     namespaces: set[str] = set()
     endpoints: dict[str, str] = {}
     timeouts: dict[str, float] = {}
     idempotency: dict[str, bool] = {}
     shared: dict[str, bool] = {}
     known = False
-    for document in documents:
-        try:
-            info = parse_info(document)
-        except CodecError:
-            continue  # some other program's idea of an answer
+    for info in infos:
         if info.name != service:
             continue
         known = True

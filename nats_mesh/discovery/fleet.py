@@ -17,7 +17,7 @@ import msgspec
 
 from nats_mesh.clock import Clock
 from nats_mesh.core.members import Change, ChangeKind, Health, Instance
-from nats_mesh.core.presence import Announcement, State
+from nats_mesh.core.presence import MAX_WEIGHT, Announcement, State, weight_of
 from nats_mesh.core.registry import Registry
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.discovery.roll_call import ROLL_S, RollCall
@@ -42,6 +42,7 @@ class FleetMember(msgspec.Struct, frozen=True, kw_only=True):
 
     ``first_seen`` is when it joined while this caller watched (monotonic seconds), and minus infinity for whoever
     was there before: nobody knows since when, and it needs no slow start. A ``suspect`` has missed two beats.
+    ``weight`` is that of its label, and 1 where it has none that can be read.
     """
 
     id: str
@@ -53,6 +54,7 @@ class FleetMember(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     limit: int
     first_seen: float
+    weight: float = 1.0
 
     @property
     def callable(self) -> bool:
@@ -103,6 +105,7 @@ class Fleet:
         self._notice: Timer | None = None
         self._open = False
         self._said_full = False
+        self._said_weight = False
 
     # -- what is known ------------------------------------------------------------------------------
 
@@ -281,7 +284,16 @@ class Fleet:
                 first_seen = instance.seen
             else:
                 first_seen = -math.inf
-            self._members[instance.id] = _member(instance, first_seen)
+            member = self._members[instance.id] = _member(instance, first_seen)
+            if not self._said_weight and weight_of(member.labels) is None:
+                self._said_weight = True
+                log.warning(
+                    "%s: the label weight of instance %s is no number above 0 up to %g: %r; it counts as 1",
+                    self.service,
+                    instance.id,
+                    MAX_WEIGHT,
+                    member.labels["weight"],
+                )
             if before is None:
                 self._sorted = False
         self._changed()
@@ -354,4 +366,5 @@ def _member(instance: Instance, first_seen: float) -> FleetMember:
         in_flight=instance.load.in_flight,
         limit=instance.load.limit,
         first_seen=first_seen,
+        weight=weight_of(instance.labels) or 1.0,
     )

@@ -6,16 +6,18 @@ size first, then every field's bounds, then that it speaks of the instance its s
 
 from __future__ import annotations
 
-import datetime
 from typing import Final
 
+from nats_mesh.clock import rfc3339
 from nats_mesh.core.presence import (
     MAX_INTERVAL_S,
+    POLICY_SCHEMA,
     Announcement,
     EndpointInfo,
     Kind,
     Load,
     Rejection,
+    Standing,
     State,
     check_labels,
     check_version,
@@ -40,7 +42,9 @@ __all__ = [
     "decode",
     "encode",
     "nominal_interval_s",
+    "parse_revision",
     "rfc3339",
+    "standing_metadata",
 ]
 
 #: The largest body that is read or sent; a quarter of the server's default max_payload.
@@ -52,6 +56,8 @@ JITTER: Final = 0.2
 #: Beats a second that all instances of one service together may send.
 MAX_BEATS_PER_S: Final = 20.0
 
+_MAX_REASON = 512
+_MAX_DIGITS = 15
 _RESERVED = frozenset({"all", "anonymous"})
 _decode = JSON.decoder(Announcement)
 
@@ -111,10 +117,25 @@ def beat_interval_s(instances_known: int, rng_value: float) -> float:
     return nominal_interval_s(instances_known) * (1.0 - JITTER + 2.0 * JITTER * rng_value)
 
 
-def rfc3339(wall_s: float) -> str:
-    """A wall time (seconds since 1970) as RFC 3339 in UTC.
+def standing_metadata(standing: Standing) -> dict[str, str]:
+    """Where a member stands with its policies, as the metadata of its answers to ``$SRV`` say it."""
+    epoch, sequence = standing.revision
+    found = {
+        "mesh.policies": standing.source,
+        "mesh.policy.schema": str(POLICY_SCHEMA),
+        "mesh.revision": f"{epoch}.{sequence}",
+    }
+    if standing.rejected:
+        found["mesh.rejected"] = str(standing.rejected)
+    if standing.rejections:
+        newest = standing.rejections[0]
+        found["mesh.rejection"] = f"{newest.policy}: {newest.reason}"[:_MAX_REASON]
+    return found
 
-    Always with six digits after the point: some decoders insist on a fraction and refuse nanoseconds.
-    """
-    moment = datetime.datetime.fromtimestamp(wall_s, tz=datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+def parse_revision(text: str) -> tuple[int, int]:
+    """What :func:`standing_metadata` made of a revision; (0, 0) for anything else."""
+    epoch, _, sequence = text.partition(".")
+    if not (epoch.isascii() and epoch.isdigit() and sequence.isascii() and sequence.isdigit()):
+        return 0, 0
+    return (int(epoch), int(sequence)) if max(len(epoch), len(sequence)) <= _MAX_DIGITS else (0, 0)

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from nats_mesh.core.presence import Announcement, Kind, State
+from nats_mesh.discovery.messages import parse_revision
 from nats_mesh.discovery.services_api import PingReply, Verb, parse_ping, request_subject
 from nats_mesh.errors import CallError, CodecError, ConfigError
 from nats_mesh.model import check_name
@@ -168,6 +169,7 @@ def _announcement(ping: PingReply) -> Announcement | None:
                     "limit": int(meta.get("mesh.limit", "0")),
                     "full": meta.get("mesh.full") == "true",
                 },
+                "revision": parse_revision(meta.get("mesh.revision", "")),
             },
             Announcement,
         )

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from nats_mesh.core.balancer import Balancer, Member, ZoneSize, choose_zone, make
 from nats_mesh.core.ejection import Ejection, Ejector
-from nats_mesh.core.rules import BalancerRules, EjectionRules
+from nats_mesh.core.rules import BalancerRules, EjectionRules, SubsetRules
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.discovery.fleet import Fleet
 from nats_mesh.errors import CallError, NoInstancesError, Refused
@@ -45,6 +45,7 @@ class Group:
         balancer: BalancerRules,
         ejection: EjectionRules,
         *,
+        subset: SubsetRules | None = None,
         zone: str,
         chance: Callable[[], float],
         tell: Tell,
@@ -58,6 +59,8 @@ class Group:
         self.users = 0
         self.rules = balancer
         self.ejection = ejection
+        #: Which of the service's instances they are; ``None``: all of them.
+        self.subset = subset
         self.ejector = Ejector(ejection, chance)
         self.members: dict[str, Member] = {}
         self._strategy: Balancer = strategy
@@ -91,6 +94,12 @@ class Group:
             if found.id in avoid:
                 found = next((each for each in usable if each.id not in avoid), found)
         return found
+
+    def candidates(self, now: float) -> Sequence[Member]:
+        """Among whom :meth:`pick` chooses; nobody where it leaves that to the queue group."""
+        if self._seen != self.fleet.version or now >= self._review_at:
+            self._review(now)
+        return self._usable
 
     def _review(self, now: float) -> None:
         """Who may be chosen from now on, until something changes or somebody's time is over."""
@@ -141,13 +150,17 @@ class Group:
         """The fleet has changed: members that stay keep what is known of them."""
         self._seen = self.fleet.version
         current: dict[str, Member] = {}
+        subset = self.subset
         for each in self.fleet.instances():
+            if subset is not None and not subset.selects(each.version, each.labels):
+                continue
             member = self.members.get(each.id)
             if member is None or member.zone != each.zone:
                 member = Member(
                     each.id, zone=each.zone, joined=each.first_seen, decay_s=self.rules.ewma_decay_s
                 )
                 member.limit = each.limit  # until its replies say so
+            member.weight = each.weight
             current[each.id] = member
         before, self.members = self.members, current
         for gone in before.keys() - current.keys():
@@ -259,6 +272,10 @@ class Balance:
         self._way_to = way_to
         self._key = key
         self._ways: dict[str, Way] = {}
+
+    def key_of(self, request: Request) -> str | None:
+        """What a request is hashed by; ``None`` where it goes anywhere."""
+        return None if self._key is None else self._key(request)
 
     def pick(self, now: float, request: Request, avoid: Collection[str]) -> Way | None:
         """The way for one attempt, its load counted from now on; ``None`` leaves it to the queue group."""

@@ -3,22 +3,28 @@
 On the instance's side most layers are *gates*: they look at an arriving call, before anything is
 decoded and before a task exists, and let it in or say why not. What must run around the handler is an
 interceptor (:class:`nats_mesh.model.Interceptor`). On the caller's side a layer is an object that a target has or
-has not (``layers/breaker.py``, ``retry.py``, ``balance.py``), asked in :mod:`nats_mesh.sending`; users add
+has not (``layers/breaker.py``, ``retry.py``, ``balance.py``), asked in :mod:`nats_mesh.calling.sending`; users add
 interceptors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from nats_mesh.core.fault import Fault
 from nats_mesh.errors import Refused, Status
 from nats_mesh.telemetry.series import Series
+from nats_mesh.wire.subjects import ALL
 
-__all__ = ["Arrival", "Gate", "Refusal"]
+__all__ = ["DIRECT", "PLAIN", "Arrival", "Gate", "Refusal", "Tap"]
+
+
+#: What stands for the route of a call to this one instance, and of one on a subject of the endpoint's own.
+DIRECT: Final = "direct"
+PLAIN: Final = "plain"
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -65,8 +71,13 @@ class Arrival:
     drawn: bool = False
     fault: Fault | None = None
     injected: str = ""
-    #: Whether its reply says more than a usual one: that it was injected, or how busy the instance is.
+    #: By which route it came, where it was looked at: ``all``, a subset, ``direct`` or ``plain``.
+    route: str = ALL
+    #: Whether its reply says more than a usual one (that it was injected, or how busy the instance is), or somebody
+    #: records it; then ``sent`` is the size of its reply, and ``refused`` why it was not let in.
     noted: bool = False
+    sent: int = 0
+    refused: Refused | None = None
     #: Takes status, header block and body of its reply, where that is remembered; then ``noted`` is set, too.
     keep: Callable[[Status, bytes, bytes], None] | None = None
     #: What the call came to, and why it was ended from outside (``deadline``, ``cancelled``, ``shutdown``).
@@ -94,6 +105,10 @@ class Arrival:
         self.payload = payload
         self.received = received
         self.kind = kind
+
+
+#: Takes a call that has ended, and the seconds it took; must be quick and must not raise.
+Tap: TypeAlias = Callable[[Arrival, float], None]
 
 
 class Gate(Protocol):

@@ -29,6 +29,8 @@ Tell: TypeAlias = Callable[[str, str, str], None]
 #: Refusals that say nothing about whether the endpoint works: somebody else will take the call, or nobody should.
 _NO_VERDICT = frozenset(Refused) - {Refused.DEADLINE}
 
+_OWN_WHY = "too many of the last calls failed"
+
 _KINDS = {
     BreakerState.CLOSED: EventKind.BREAKER_CLOSED,
     BreakerState.OPEN: EventKind.BREAKER_OPEN,
@@ -52,15 +54,20 @@ def is_failure(error: CallError) -> bool | None:
 
 
 class Circuit:
-    """A breaker, what it is called, and who hears of its changes. ``refused`` counts calls that it ended."""
+    """A breaker, what it is called, and who hears of its changes. ``refused`` counts calls that it ended.
 
-    __slots__ = ("_tell", "breaker", "refused", "where")
+    ``on_change`` hears of changes that this caller's own calls made, and of no others: see ``calling/breaking.py``.
+    """
+
+    __slots__ = ("_tell", "_why", "breaker", "on_change", "refused", "where")
 
     def __init__(self, rules: BreakerRules, chance: Callable[[], float], where: str, tell: Tell) -> None:
         self.breaker = Breaker(rules, chance)
         self.where = where
         self.refused = 0
+        self.on_change: Callable[[Transition], None] | None = None
         self._tell = tell
+        self._why = _OWN_WHY
 
     def enter(self, now: float) -> int:
         """A permit to try, or :class:`CircuitOpenError`. Need not be asked while the breaker is ``closed``."""
@@ -70,8 +77,7 @@ class Circuit:
             self.refused += 1
             wait_s = self.breaker.retry_after_s(now)
             raise CircuitOpenError(
-                f"the circuit is {self.breaker.state.value.lower()}: too many of the last calls failed; "
-                f"next try in {wait_s:.1f} s",
+                f"the circuit is {self.breaker.state.value.lower()}: {self._why}; next try in {wait_s:.1f} s",
                 retry_after_s=wait_s,
             )
         return permit
@@ -91,4 +97,17 @@ class Circuit:
     def say(self, transition: Transition | None) -> None:
         """Tell of a change of state, where there was one."""
         if transition is not None:
+            if transition.new is BreakerState.OPEN:
+                self._why = _OWN_WHY
             self._tell(_KINDS[transition.new], self.where, transition.reason)
+            if self.on_change is not None:
+                self.on_change(transition)
+
+    def agreed(self, now: float, why: str) -> bool:
+        """Enough callers say that the endpoint is broken; whether that opened the circuit. ``why`` names them."""
+        transition = self.breaker.agreed(now, why)
+        if transition is None:
+            return False
+        self._why = why
+        self._tell(_KINDS[transition.new], self.where, why)
+        return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nats_mesh.core.budget import RetryBudget
-from nats_mesh.core.retry import MIN_ATTEMPT_S, attempt_timeout_s, decide, failure_of
+from nats_mesh.core.retry import MIN_ATTEMPT_S, Decision, attempt_timeout_s, decide, failure_of
 from nats_mesh.core.rules import RetryRules
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.errors import CallError, DeadlineExceededError
@@ -18,6 +18,9 @@ from nats_mesh.model import Request
 from nats_mesh.telemetry.kinds import EventKind
 
 __all__ = ["Retries"]
+
+#: What was injected on purpose is to be met, not avoided.
+_INJECTED = Decision(False, 0.0, False, "injected on purpose")
 
 
 class Retries:
@@ -52,20 +55,7 @@ class Retries:
         ``keyed``: every instance knows the idempotency keys of the others, so that with one a second attempt gets the
         reply of the first. Not where the first was cut off by its time: then it was stopped, and there is no reply.
         """
-        rules, attempt = self.rules, request.attempt
-        if attempt >= rules.attempts or error.fault:  # what was injected on purpose is to be met, not avoided
-            return -1.0
-        remaining_s = request.deadline - now
-        timed_out = isinstance(error, DeadlineExceededError) and remaining_s > MIN_ATTEMPT_S
-        repeatable = keyed and request.idempotency_key is not None and not timed_out
-        decision = decide(
-            rules,
-            attempt,
-            failure_of(error, attempt_timed_out=timed_out),
-            idempotent=bool(request.idempotent) or repeatable,
-            remaining_s=remaining_s,
-            chance=self._chance,
-        )
+        decision = self.decision(now, request, error, keyed=keyed)
         if not decision.again:
             return -1.0
         if not self.budget.withdraw(now):
@@ -77,3 +67,19 @@ class Retries:
             return -1.0
         self.made += 1
         return decision.delay_s
+
+    def decision(self, now: float, request: Request, error: CallError, *, keyed: bool) -> Decision:
+        """Whether another attempt is wanted, and why (not): all that :meth:`after` goes by, but for the budget."""
+        if error.fault:
+            return _INJECTED
+        remaining_s = request.deadline - now
+        timed_out = isinstance(error, DeadlineExceededError) and remaining_s > MIN_ATTEMPT_S
+        repeatable = keyed and request.idempotency_key is not None and not timed_out
+        return decide(
+            self.rules,
+            request.attempt,
+            failure_of(error, attempt_timed_out=timed_out),
+            idempotent=bool(request.idempotent) or repeatable,
+            remaining_s=remaining_s,
+            chance=self._chance,
+        )

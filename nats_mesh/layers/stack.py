@@ -48,8 +48,9 @@ INBOUND: tuple[Position, ...] = (
     Position("encode", "below everything: what cannot be encoded is an error of the handler"),
 )
 
-#: The caller's side, in the order in which a call meets it: that of :mod:`nats_mesh.client` down to the interceptors,
-#: that of :mod:`nats_mesh.sending` from there on. What stands below "retry" is met anew by every attempt.
+#: The caller's side, in the order in which a call meets it: that of :mod:`nats_mesh.calling.client` down to the
+#: interceptors, that of :mod:`nats_mesh.calling.sending` from there on. What stands below "retry" is met anew by every
+#: attempt.
 OUTBOUND: tuple[Position, ...] = (
     Position(
         "context",
@@ -61,7 +62,15 @@ OUTBOUND: tuple[Position, ...] = (
         "above interceptors: what signs every call (entry points nats_mesh.outbound) must not be answered past",
     ),
     Position("interceptors", "above retry: they see one call with its typed value, not its attempts"),
+    Position(
+        "route",
+        "below interceptors: it goes by the headers they leave; above retry: all attempts of a call go the same way",
+    ),
     Position("encode", "above retry: done once, and a value that cannot be encoded is no failed attempt"),
+    Position("fault", "above retry: what a route fails on purpose is not sent, and never tried again"),
+    Position(
+        "mirror", "below fault: what is not sent is not copied; above retry: one copy of a call, in its bytes"
+    ),
     Position(
         "retry",
         "above breaker and balance: each attempt meets both anew; the budget is asked last, when all else allows it",

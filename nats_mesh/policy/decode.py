@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from nats_mesh.core.presence import check_labels
 from nats_mesh.errors import ConfigError
-from nats_mesh.model import check_name
+from nats_mesh.policy.checks import check_together
 from nats_mesh.policy.fields import Field, fields_of
-from nats_mesh.policy.kinds import BALANCER, Kind, shown
-from nats_mesh.policy.parts import Balancer, Part, Target
-from nats_mesh.policy.problems import Problems, hint, later_text, place
-from nats_mesh.policy.schema import API_VERSION, KINDS, LATER_KINDS, Destination, Document, Limit, Route
+from nats_mesh.policy.gateway_parts import GatewaySpec
+from nats_mesh.policy.kinds import Kind, shown
+from nats_mesh.policy.parts import Part, Target
+from nats_mesh.policy.problems import Problems, hint, joined, later_text, place
+from nats_mesh.policy.schema import API_VERSION, KINDS, Document
 
 if TYPE_CHECKING:
     from nats_mesh.policy.reader import Node
 
-__all__ = ["Policy", "decode", "parse"]
+__all__ = ["TEST_KIND", "Policy", "decode", "decode_node", "parse"]
 
 #: Limits within a document.
 MAX_ITEMS = 1000
-MAX_SUBSETS = 64
+MAX_NAMES = 64
+
+#: Documents that say what policies shall do. They may stand beside policies, and are none.
+TEST_KIND = "PolicyTest"
 
 _MISSING: Any = object()
-_WORD = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -42,13 +44,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def kind(self) -> str:
-        """`Destination`, `Route` or `Limit`."""
+        """`Destination`, `Route`, `Limit`, …"""
         return type(self.document).__name__
 
     @property
     def name(self) -> str:
         """What errors and `describe` call it: `Destination/orders`."""
         return f"{self.kind}/{self.document.metadata.name}"
+
+    @property
+    def target(self) -> Target | UnsetType:
+        """What it is about; ``UNSET`` for the whole namespace, and for a `Gateway`, which has no target."""
+        spec = self.document.spec
+        return UNSET if isinstance(spec, GatewaySpec) else spec.target
 
     @property
     def place(self) -> str:
@@ -70,12 +78,29 @@ def decode(content: bytes, file: str, problems: Problems) -> list[Policy]:
 
     found = []
     for node in read(content, file, problems):
-        before = len(problems)
-        reading = _Reading(file, problems)
-        document = reading.document(node)
-        if document is not None and len(problems) == before:
-            found.append(Policy(document=document, file=file, line=node.line, lines=reading.lines))
+        if (policy := decode_node(node, file, problems)) is not None:
+            found.append(policy)
     return found
+
+
+def decode_node(node: Node, file: str, problems: Problems) -> Policy | None:
+    """The policy in a document that was read already; ``None`` where something is wrong with it."""
+    before = len(problems)
+    reading = _Reading(file, problems)
+    document = reading.document(node)
+    if document is None or len(problems) > before:
+        return None
+    return Policy(document=document, file=file, line=node.line, lines=reading.lines)
+
+
+def decode_part(
+    part: type[Part], node: Node, file: str, problems: Problems
+) -> tuple[Part | None, Mapping[str, int]]:
+    """A document that is no policy, and is written as they are; and the line of every field."""
+    before = len(problems)
+    reading = _Reading(file, problems)
+    found = reading.whole(part, node)
+    return (found if len(problems) == before else None), reading.lines
 
 
 class _Reading:
@@ -97,7 +122,7 @@ class _Reading:
             return None
         version = self._head(node, "apiVersion", f"write {API_VERSION}")
         if version is not None and version != API_VERSION:
-            also = "; Istio's YAML is not translated yet" if ".istio.io/" in version else ""
+            also = "; nats-mesh policy convert translates Istio's" if ".istio.io/" in version else ""
             line = node.key_lines["apiVersion"]
             self._wrong(
                 "apiVersion", line, f"{shown(version)} is unknown: this version reads {API_VERSION}{also}"
@@ -105,19 +130,21 @@ class _Reading:
         kind = self._head(node, "kind", f"one of {', '.join(KINDS)}")
         if version != API_VERSION or kind is None:
             return None
-        if kind in LATER_KINDS:
-            message = (
-                f"{kind} is a kind of {API_VERSION}, but this version applies none yet; remove the document"
-            )
-        elif kind not in KINDS:
-            message = f"{shown(kind)} is no kind of {API_VERSION}; {hint(kind, (*KINDS, *LATER_KINDS))}"
-        else:
-            document = cast("Document | None", self._part(KINDS[kind], node, ""))
-            if document is not None:
-                self._check(document)
-            return document
-        self._wrong("kind", node.key_lines["kind"], message)
-        return None
+        if kind == TEST_KIND:
+            return None
+        if kind not in KINDS:
+            message = f"{shown(kind)} is no kind of {API_VERSION}; {hint(kind, KINDS)}"
+            self._wrong("kind", node.key_lines["kind"], message)
+            return None
+        self.lines["kind"] = node.key_lines["kind"]
+        document = cast("Document | None", self._part(KINDS[kind], node, ""))
+        if document is not None:
+            check_together(document, self.lines, self._wrong)
+        return document
+
+    def whole(self, part: type[Part], node: Node) -> Part | None:
+        """A document that is known to be such a one."""
+        return self._part(part, node, "")
 
     def _head(self, node: Node, key: str, what: str) -> str | None:
         assert isinstance(node.value, dict)
@@ -140,7 +167,7 @@ class _Reading:
         values: dict[str, Any] = {}
         for key, child in node.value.items():
             line = node.key_lines[key]
-            where = _joined(path, key)
+            where = joined(path, key)
             field = known.get(key)
             if field is None:
                 if path or key not in ("kind", "apiVersion"):
@@ -157,7 +184,7 @@ class _Reading:
         missing = [f for f in known.values() if f.required and f.attribute not in values]
         for field in missing:
             if field.name not in node.value:
-                self._wrong(_joined(path, field.name), node.line, f"is missing: {field.text}")
+                self._wrong(joined(path, field.name), node.line, f"is missing: {field.text}")
         return None if missing else part(**values)
 
     def _unknown(self, part: type[Part], key: str, where: str, line: int) -> None:
@@ -178,16 +205,22 @@ class _Reading:
             return self._value(field.kind, node, path, line, off=field.off)
         if field.each == "item":
             return self._parts(field.part, node, path, line)
-        if field.part is Balancer and not isinstance(node.value, dict | list):
-            self.lines[f"{path}.name"] = line
-            name = self._value(BALANCER, node, path, line)
-            return name if name is _MISSING else Balancer(name=name)
+        if field.part.short and not isinstance(node.value, dict | list):
+            return self._short(field.part, node, path, line, off=field.off)
         if field.off and not isinstance(node.value, dict):
             fields = ", ".join(fields_of(field.part))
             self._wrong(path, line, f"must be off, or a mapping with {fields}; got {shown(node.plain())}")
             return _MISSING
         value = self._part(field.part, node, path)
         return _MISSING if value is None else value
+
+    def _short(self, part: type[Part], node: Node, path: str, line: int, *, off: bool = False) -> Any:
+        """A bare value in the place of a mapping."""
+        short = fields_of(part)[part.short]
+        self.lines[f"{path}.{short.name}"] = line
+        assert short.kind is not None
+        value = self._value(short.kind, node, path, line, off=off)
+        return value if value is _MISSING else part(**{short.attribute: value})
 
     def _value(self, kind: Kind, node: Node, path: str, line: int, *, off: bool = False) -> Any:
         try:
@@ -202,12 +235,17 @@ class _Reading:
                 path, line, f"must be a list of up to {MAX_ITEMS}, such as [a, b]; got {shown(node.value)}"
             )
             return _MISSING
-        values = [
-            self._value(kind, item, f"{path}[{index}]", item.line) for index, item in enumerate(node.value)
-        ]
+        values = []
+        for index, item in enumerate(node.value):
+            where = sys.intern(f"{path}[{index}]")
+            self.lines[where] = item.line
+            values.append(self._value(kind, item, where, item.line))
         return list(dict.fromkeys(value for value in values if value is not _MISSING))
 
     def _parts(self, part: type[Part], node: Node, path: str, line: int) -> Any:
+        if part.alone and isinstance(node.value, dict):
+            value = self._part(part, node, path)
+            return _MISSING if value is None else [value]
         if not isinstance(node.value, list) or not 0 < len(node.value) <= MAX_ITEMS:
             self._wrong(path, line, f"must be a list of 1 to {MAX_ITEMS} mappings, got {shown(node.plain())}")
             return _MISSING
@@ -219,63 +257,29 @@ class _Reading:
         return [value for value in values if value is not None]
 
     def _by_name(self, field: Field, node: Node, path: str, line: int) -> Any:
-        if not isinstance(node.value, dict) or len(node.value) > MAX_SUBSETS:
+        if not isinstance(node.value, dict) or len(node.value) > MAX_NAMES:
             self._wrong(
-                path, line, f"must be a mapping of up to {MAX_SUBSETS} names, got {shown(node.plain())}"
+                path, line, f"must be a mapping of up to {MAX_NAMES} names, got {shown(node.plain())}"
             )
             return _MISSING
         values: dict[str, Any] = {}
         for key, child in node.value.items():
-            where, at = _joined(path, key), node.key_lines[key]
+            where, at = joined(path, key), node.key_lines[key]
             self.lines[where] = at
             try:
                 if field.part is None:
                     assert field.kind is not None
                     values.update(check_labels({key: field.kind.parse(cast("Any", child.value))}))
-                elif (value := self._part(field.part, child, where)) is not None:
-                    values[check_name("subset", key)] = value
+                    continue
+                name = key if field.key is None else field.key.parse(key)
+                if child.value is None:
+                    self._wrong(where, at, "has no value: give it one, or leave the line out")
+                elif field.part.short and not isinstance(child.value, dict | list):
+                    value = self._short(field.part, child, where, at)
+                    if value is not _MISSING:
+                        values[name] = value
+                elif (part := self._part(field.part, child, where)) is not None:
+                    values[name] = part
             except (ConfigError, ValueError) as error:
                 self._wrong(where, at, str(error))
         return values
-
-    def _check(self, document: Document) -> None:
-        """What fields may only say together."""
-        spec = document.spec
-        target = Target() if spec.target is UNSET else spec.target
-        if target.endpoints is not UNSET:
-            line = self.lines["spec.target.endpoints"]
-            if target.service is UNSET:
-                self._wrong("spec.target.endpoints", line, "needs a service beside it: whose endpoints?")
-            if not target.endpoints:
-                self._wrong("spec.target.endpoints", line, "names none: leave it out to mean all of them")
-        rules = document.spec.rules if isinstance(document, Route) else []
-        said = {f"spec.rules[{index}].timeout": rule.timeout for index, rule in enumerate(rules)}
-        if isinstance(document, Destination):
-            said["spec.timeout"] = document.spec.timeout
-        for path, timeout in said.items():
-            if timeout == 0.0:
-                self._wrong(path, self.lines[path], "must be above 0s")
-        if isinstance(document, Limit):
-            path = "spec.concurrency"
-            if not any(f"{path}.{name}" in self.lines for name in ("limit", "leaveQueue")):
-                self._wrong(path, self.lines[path], "limits nothing: give it a limit, leaveQueue, or both")
-        if len(rules) > 1:
-            line = self.lines["spec.rules[1]"]
-            self._wrong("spec.rules[1]", line, "is never reached: the rule above applies to every call")
-        if isinstance(document, Destination) and document.spec.subsets is not UNSET:
-            if target.service is UNSET or target.endpoints is not UNSET:
-                self._wrong(
-                    "spec.subsets",
-                    self.lines["spec.subsets"],
-                    "need a target with a service and no endpoints",
-                )
-            for name in document.spec.subsets:
-                where = f"spec.subsets.{name}"
-                if not any(path.startswith((f"{where}.version", f"{where}.labels.")) for path in self.lines):
-                    line = self.lines[where]
-                    self._wrong(where, line, "selects nothing in particular: give it a version or labels")
-
-
-def _joined(path: str, key: str) -> str:
-    name = key if _WORD.fullmatch(key) else shown(key)
-    return sys.intern(f"{path}.{name}" if path else name)  # the same few paths in thousands of policies

@@ -10,14 +10,20 @@ import msgspec
 
 from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.errors import PolicyError
+from nats_mesh.policy.decode import MAX_ITEMS, MAX_NAMES
 from nats_mesh.policy.fields import Field, fields_of
-from nats_mesh.policy.kinds import BALANCER, shown
+from nats_mesh.policy.kinds import Kind, shown
 from nats_mesh.policy.layering import RULES
-from nats_mesh.policy.parts import Balancer, Part
-from nats_mesh.policy.problems import hint, later_text
-from nats_mesh.policy.schema import API_VERSION, KINDS, LATER_KINDS, Concurrency, Document
+from nats_mesh.policy.parts import Part
+from nats_mesh.policy.problems import hint
+from nats_mesh.policy.schema import KINDS, LATER_KINDS, Concurrency, Document
 
-__all__ = ["default_of", "explain", "json_schema", "written"]
+__all__ = ["NOT_YET", "default_of", "explain", "json_schema", "written"]
+
+#: What is said of a kind or a field that has no layer.
+NOT_YET = "Nothing in this version applies it: it is checked and translated, and refused where it would have to hold."
+#: How a label is called, for JSON Schema.
+_LABEL = "^(?!mesh\\.)[A-Za-z0-9_./-]{1,63}$"
 
 
 def explain(name: str) -> str:
@@ -27,46 +33,59 @@ def explain(name: str) -> str:
     """
     kind, *path = name.split(".")
     if kind not in KINDS:
-        if kind in LATER_KINDS:
-            reason = f"{kind} is a kind of {API_VERSION}, but this version applies none yet"
-        else:
-            reason = f"{shown(kind)} is no kind; {hint(kind, KINDS)}"
-        raise PolicyError(reason, path=name)
+        raise PolicyError(f"{shown(kind)} is no kind; {hint(kind, KINDS)}", path=name)
     owner: type[Part] = KINDS[kind]
     if path and path[0] not in fields_of(owner):
         path = ["spec", *path]
     part: type[Part] | None = owner
     field: Field | None = None
+    later = kind in LATER_KINDS
     for step in path:
         if part is None:
             raise PolicyError(f"{name}: there is nothing below {field.name if field else kind}", path=name)
         known = fields_of(part)
         if step not in known:
-            later = part.later.get(step)
-            reason = f"no field {shown(step)}; {hint(step, known)}" if later is None else later_text(later)
-            raise PolicyError(f"{name}: {reason}", path=name)
+            raise PolicyError(f"{name}: no field {shown(step)}; {hint(step, known)}", path=name)
+        later = later or step in part.later
         owner, field = part, known[step]
         part = field.part
     lines = [name]
     if field is not None:
         lines += [f"  {field.text}", f"  {written(field)}, default: {default_of(owner, field)}"]
+    if later:
+        lines.append(f"  {NOT_YET}")
     if part is not None:
         inside = fields_of(part)
         width = max(map(len, inside))
-        lines += [f"  {inspect.cleandoc(part.__doc__ or '')}", ""]
+        said = inspect.cleandoc(part.__doc__ or "").replace("\n", "\n  ")
+        lines += [f"  {said}", ""]
         lines += [f"  {each.name:{width}}  {each.text}" for each in inside.values()]
     return "\n".join(lines)
 
 
 def written(field: Field) -> str:
     """How the value of a field is written, in words."""
+    forms: list[str]
     if field.kind is not None:
-        words = f"{field.kind.name} by name" if field.each == "name" else field.kind.name
+        forms = [f"{field.kind.name} by name" if field.each == "name" else field.kind.name]
     elif field.part is None:
-        words = "text"
+        forms = ["text"]
     else:
-        words = {"item": "list of mappings", "name": "mappings by name"}.get(field.each, "mapping")
-    return f"{words} or off" if field.off else words
+        short = _short(field.part)
+        if field.each == "item":
+            forms = ["list of mappings", *(["one mapping"] if field.part.alone else [])]
+        else:
+            by_name = " by name" if field.each else ""
+            forms = [f"{'mappings' if by_name else 'mapping'}", *([] if short is None else [short.name])]
+            forms[-1] += by_name
+    if field.off:
+        forms.append("off")
+    return forms[0] if len(forms) == 1 else f"{', '.join(forms[:-1])} or {forms[-1]}"
+
+
+def _short(part: type[Part]) -> Kind | None:
+    """How a bare value in the place of a mapping is written."""
+    return fields_of(part)[part.short].kind if part.short else None
 
 
 def default_of(part: type[Part], field: Field) -> str:
@@ -90,24 +109,48 @@ def json_schema() -> dict[str, Any]:
     for part in _parts():
         properties = definitions[part.__name__]["properties"]
         for field in fields_of(part).values():
-            properties[field.name] = _property(field, properties[field.name])
+            if field.kind is not None or field.part is not None:
+                text = f"{field.text} {NOT_YET}" if field.name in part.later else field.text
+                properties[field.name] = {"description": text, **_value(field)}
+    for kind in LATER_KINDS:
+        definition = definitions[kind]
+        definition["description"] = f"{definition['description']} {NOT_YET}"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
 
 
-def _property(field: Field, generated: dict[str, Any]) -> dict[str, Any]:
-    if field.kind is None:
-        if field.part is not Balancer:
-            return generated
-        reference = {"$ref": generated["$ref"]}
-        return {"description": field.text, "anyOf": [reference, dict(BALANCER.schema)]}
-    one = dict(field.kind.schema)
-    if field.off:
-        one = {"anyOf": [one, {"enum": ["off"]}]}
-    if field.kind.several:
-        one = {"type": "array", "items": one}
+def _value(field: Field) -> dict[str, Any]:
+    """What may stand there."""
+    forms: list[dict[str, Any]]
+    if field.part is None:
+        assert field.kind is not None
+        forms = [dict(field.kind.schema)]
+        if field.kind.several:
+            forms = [{"type": "array", "items": forms[0], "maxItems": MAX_ITEMS}]
+    else:
+        forms = [{"$ref": f"#/$defs/{field.part.__name__}"}]
+        short = _short(field.part)
+        if short is not None and field.each != "item":
+            forms.append(dict(short.schema))
+    if field.each == "item":
+        each = {"type": "array", "items": forms[0], "minItems": 1, "maxItems": MAX_ITEMS}
+        forms = [forms[0], each] if field.part is not None and field.part.alone else [each]
     elif field.each == "name":
-        one = {"type": "object", "additionalProperties": one}
-    return {"description": field.text, **one}
+        names = {"pattern": _LABEL} if field.key is None else dict(field.key.schema)
+        forms = [
+            {
+                "type": "object",
+                "propertyNames": names,
+                "additionalProperties": _any(forms),
+                "maxProperties": MAX_NAMES,
+            }
+        ]
+    if field.off:
+        forms.append({"enum": ["off", False]})
+    return _any(forms)
+
+
+def _any(forms: list[dict[str, Any]]) -> dict[str, Any]:
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
 def _parts() -> Iterator[type[Part]]:

@@ -19,7 +19,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One field. ``name`` as in a file, ``attribute`` as in the struct, ``rule`` as in the rules of the core.
 
     Exactly one says what it holds: ``kind`` (a value, or with ``each`` == "name" values by name), or ``part`` (a
-    mapping; with ``each`` == "item" a list of such, with ``each`` == "name" such by name).
+    mapping; with ``each`` == "item" a list of such, with ``each`` == "name" such by name). ``key`` is how such names
+    are written where they are no labels.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     off: bool
     default: str
     required: bool
+    key: Kind | None = None
 
     @property
     def rule(self) -> str:

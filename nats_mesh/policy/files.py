@@ -23,7 +23,7 @@ from nats_mesh.policy.decode import Policy, decode
 from nats_mesh.policy.policy_set import PolicySet
 from nats_mesh.policy.problems import Problems
 
-__all__ = ["PolicyFolder", "load_folder"]
+__all__ = ["PolicyFolder", "load_folder", "read_files"]
 
 #: Limits of one folder.
 MAX_FILES = 10_000
@@ -56,6 +56,12 @@ def load_folder(
     if before is not None:
         folder.current = before
     return folder.load()
+
+
+def read_files(path: str | os.PathLike[str]) -> dict[str, bytes | str]:
+    """What is in the policy files of a folder, or in the one file: by their names, their bytes, or the reason why one
+    cannot be read. :class:`PolicyError` where there is no such folder. Blocks while it reads."""
+    return _read(_look(os.fspath(path)))
 
 
 class PolicyFolder:

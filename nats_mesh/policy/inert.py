@@ -91,5 +91,5 @@ def _judged(layers: Layers) -> Iterator[tuple[str, Leaf, str]]:
 
 def _is_wide(policy: Policy) -> bool:
     """Whether it is about services that may choose a balancer by policies of their own, today or tomorrow."""
-    target = policy.document.spec.target
+    target = policy.target
     return target is UNSET or target.service is UNSET

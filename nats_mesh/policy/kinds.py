@@ -15,9 +15,10 @@ from typing import Any, TypeAlias, get_args
 import msgspec
 
 from nats_mesh.core.deadline import MAX_TIMEOUT_S
-from nats_mesh.core.presence import check_version
+from nats_mesh.core.matcher import check_pattern, check_regex
+from nats_mesh.core.presence import SEMVER, check_version
 from nats_mesh.core.rules import BALANCERS, RetryCondition
-from nats_mesh.errors import ConfigError
+from nats_mesh.errors import ConfigError, Status
 from nats_mesh.model import check_name, is_header_name, is_reserved_header
 
 __all__ = [
@@ -27,16 +28,21 @@ __all__ = [
     "DURATION",
     "FLAG",
     "HEADER",
+    "INTEGER",
     "NAME",
     "NUMBER",
+    "PATTERNS",
     "RATE",
+    "REGEX",
     "SHARE",
+    "STATUS",
     "TEXT",
     "VERSION",
     "Kind",
     "Scalar",
     "about",
     "shown",
+    "write_duration",
 ]
 
 #: What a single value of a file is before anybody knows what it should be.
@@ -44,12 +50,23 @@ Scalar: TypeAlias = "bool | int | float | str | None"
 
 #: No whole number in a policy is larger.
 MAX_COUNT = 1_000_000
+#: The largest whole number of which a header may be asked, and minus that the smallest.
+MAX_INTEGER = 2**53
 _MAX_TEXT = 256
+
+#: What a call can be failed with.
+_STATUSES = tuple(status.value for status in Status if status is not Status.OK)
 
 _UNITS_S = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(us|µs|ms|s|m|h)")
 _SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)%")
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/(s|m|h)")
+
+
+#: A token that neither belongs to the mesh nor carries bytes, for JSON Schema.
+_HEADER_PATTERN = (
+    "^(?!([Mm][Ee][Ss][Hh]|[Nn][Aa][Tt][Ss])-)(?!.*-[Bb][Ii][Nn]$)[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$"
+)
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -80,13 +97,19 @@ def shown(value: object) -> str:
 
 
 def about(
-    text: str, kind: Kind | None = None, *, off: bool = False, default: str = "", required: bool = False
+    text: str,
+    kind: Kind | None = None,
+    *,
+    off: bool = False,
+    default: str = "",
+    required: bool = False,
+    key: Kind | None = None,
 ) -> msgspec.Meta:
-    """Annotate a field of the schema: what it says, how it is written, whether it may be ``off``, and its
-    default in words where the rules have none."""
+    """Annotate a field of the schema: what it says, how it is written, whether it may be ``off``, and its default in
+    words where the rules have none. ``key`` is how the names are written of what is held by name."""
     return msgspec.Meta(
         description=text,
-        extra={"kind": kind, "off": off, "default": default, "required": required},
+        extra={"kind": kind, "off": off, "default": default, "required": required, "key": key},
     )
 
 
@@ -123,6 +146,12 @@ def _count(value: Scalar) -> int:
     return value
 
 
+def _integer(value: Scalar) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise ValueError(f"must be a whole number, got {shown(value)}")
+    return value
+
+
 def _number(value: Scalar) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"must be a number, got {shown(value)}")
@@ -148,6 +177,14 @@ def _name(value: Scalar) -> str:
         return check_name("this", _text(value))
     except ConfigError as error:
         raise ValueError(str(error).removeprefix("this name ")) from None
+
+
+def _pattern(value: Scalar) -> str:
+    return check_pattern(_text(value))
+
+
+def _regex(value: Scalar) -> str:
+    return check_regex(_text(value))
 
 
 def _version(value: Scalar) -> str:
@@ -183,9 +220,12 @@ def _one_of(words: tuple[str, ...]) -> Callable[[Scalar], str]:
     return parse
 
 
-def write_duration(seconds: float) -> str:
-    """Seconds as a policy writes them: in the largest unit that leaves a whole number, else in s or ms."""
-    for unit, factor in (("h", 3600.0), ("m", 60.0), ("s", 1.0)):
+def write_duration(seconds: float, *, days: bool = False) -> str:
+    """Seconds as a policy writes them: in the largest unit (``days``, where they may be written) that leaves a whole
+    number, else in s or ms."""
+    for unit, factor in (("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)):
+        if unit == "d" and not days:
+            continue
         if seconds >= factor and seconds % factor == 0.0:
             return f"{seconds / factor:.0f}{unit}"
     if seconds >= 1.0:
@@ -224,11 +264,28 @@ TEXT = Kind(
     name="text", parse=_text, write=str, schema={"type": "string", "minLength": 1, "maxLength": _MAX_TEXT}
 )
 NAME = Kind(
-    name="name", parse=_name, write=str, schema={"type": "string", "pattern": "^[A-Za-z0-9_-]{1,63}$"}
-)
+    name="name", parse=_name, write=str,
+    schema={"type": "string", "pattern": "^(?!(all|anonymous)$)[A-Za-z0-9_-]{1,63}$"},
+)  # fmt: skip
 NAMES = Kind(name="list of names", parse=_name, write=str, schema=NAME.schema, several=True)
-VERSION = Kind(name="version", parse=_version, write=str, schema={"type": "string", "examples": ["2.0.0"]})
-HEADER = Kind(name="name of a header", parse=_header, write=str, schema={"type": "string", "minLength": 1})
+INTEGER = Kind(name="whole number", parse=_integer, write=str, schema={"type": "integer"})
+PATTERNS = Kind(
+    name="list of names or patterns", parse=_pattern, write=str, several=True,
+    schema={
+        "type": "string", "pattern": "^(\\*|\\*?[A-Za-z0-9_-]{1,63}|[A-Za-z0-9_-]{1,63}\\*)$",
+        "examples": ["web", "web-*", "*"],
+    },
+)  # fmt: skip
+REGEX = Kind(name="RE2 regular expression", parse=_regex, write=str, schema=TEXT.schema)
+STATUS = Kind(name="name of a status", parse=_one_of(_STATUSES), write=str, schema={"enum": list(_STATUSES)})
+VERSION = Kind(
+    name="version", parse=_version, write=str,
+    schema={"type": "string", "pattern": f"^{SEMVER}$", "examples": ["2.0.0"]},
+)  # fmt: skip
+HEADER = Kind(
+    name="name of a header", parse=_header, write=str,
+    schema={"type": "string", "pattern": _HEADER_PATTERN},
+)  # fmt: skip
 BALANCER = Kind(
     name="name of a balancer", parse=_one_of(BALANCERS), write=str, schema={"enum": list(BALANCERS)}
 )

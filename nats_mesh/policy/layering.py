@@ -19,6 +19,7 @@ from nats_mesh.core.rules import (
     BackoffRules,
     BalancerRules,
     BreakerRules,
+    BreakerVerdictRules,
     BudgetRules,
     EjectionRules,
     HedgeRules,
@@ -33,6 +34,7 @@ from nats_mesh.policy.parts import (
     Backoff,
     Balancer,
     Breaker,
+    BreakerVerdicts,
     Budget,
     Ejection,
     Hedge,
@@ -49,7 +51,7 @@ __all__ = ["BLOCKS", "RULES", "Layers", "Leaf", "leaves_of"]
 #: The rules that a part of the schema becomes.
 RULES: Mapping[type[Part], type[msgspec.Struct]] = {
     Retry: RetryRules, Backoff: BackoffRules, Budget: BudgetRules, Hedge: HedgeRules, Breaker: BreakerRules,
-    Ejection: EjectionRules, Verdicts: VerdictRules, Balancer: BalancerRules,
+    BreakerVerdicts: BreakerVerdictRules, Ejection: EjectionRules, Verdicts: VerdictRules, Balancer: BalancerRules,
 }  # fmt: skip
 #: The blocks of a destination that become rules.
 BLOCKS = tuple(f for f in fields_of(DestinationSpec).values() if f.part in RULES)
@@ -65,8 +67,8 @@ def leaves_of(part: Part, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in fields_of(type(part)).values():
         value = getattr(part, field.attribute)
         path = f"{prefix}{field.name}"
-        if value is UNSET or field.each == "name" or path == "target":
-            continue
+        if value is UNSET or field.each == "name" or (field.part is not None and field.part not in RULES):
+            continue  # what it is about, and where calls go, are no values to lay over each other
         if isinstance(value, Part):
             if field.off:
                 yield path, _ON

@@ -20,6 +20,7 @@ __all__ = [
     "Backoff",
     "Balancer",
     "Breaker",
+    "BreakerVerdicts",
     "Budget",
     "Ejection",
     "Hedge",
@@ -36,9 +37,13 @@ Off: TypeAlias = Literal["off"]
 
 
 class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """A mapping in a policy. ``later`` names the fields of the contract that nothing applies yet, and what they do."""
+    """A mapping in a policy. ``later`` names the fields of the contract that nothing applies yet, and what they do;
+    such a field may stand in the schema all the same, to be checked and translated. ``short`` is the field that a bare
+    value in the mapping's place stands for; ``alone``: a list of these may be written as the one that is in it."""
 
     later: ClassVar[Mapping[str, str]] = {}
+    short: ClassVar[str] = ""
+    alone: ClassVar[bool] = False
 
 
 class Metadata(Part, frozen=True, kw_only=True):
@@ -57,14 +62,20 @@ class Metadata(Part, frozen=True, kw_only=True):
 class Target(Part, frozen=True, kw_only=True):
     """What a policy is about. Without a target it is the whole namespace."""
 
-    later: ClassVar[Mapping[str, str]] = {"subset": "policies for a single subset"}
-
     service: Annotated[
         str | UnsetType, about("The service that is called.", kinds.NAME, default="every service")
     ] = UNSET
     endpoints: Annotated[
         list[str] | UnsetType,
         about("These endpoints of the service alone.", kinds.NAMES, default="every endpoint"),
+    ] = UNSET
+    subset: Annotated[
+        str | UnsetType,
+        about(
+            "Calls that a `Route` sends to this subset of the service alone; in a `Destination`.",
+            kinds.NAME,
+            default="whatever the subset",
+        ),
     ] = UNSET
 
 
@@ -136,6 +147,21 @@ class Hedge(Part, frozen=True, kw_only=True):
     max_ratio: Annotated[float | UnsetType, about("Hedged calls, of all calls.", kinds.SHARE)] = UNSET
 
 
+class BreakerVerdicts(Part, frozen=True, kw_only=True):
+    """Callers tell each other which endpoints' circuits they had to open."""
+
+    callers: Annotated[
+        int | UnsetType, about("So many callers open it for all, from 2 to 1,000.", kinds.COUNT)
+    ] = UNSET
+    window: Annotated[
+        float | UnsetType,
+        about(
+            "How long a verdict counts, and how long whoever found the endpoint well again heeds none.",
+            kinds.DURATION,
+        ),
+    ] = UNSET
+
+
 class Breaker(Part, frozen=True, kw_only=True):
     """When calls to an endpoint are refused at once, because it fails. Errors below 500 are no failures."""
 
@@ -169,6 +195,10 @@ class Breaker(Part, frozen=True, kw_only=True):
     successes: Annotated[int | UnsetType, about("It closes after so many of them in a row.", kinds.COUNT)] = (
         UNSET
     )
+    verdicts: Annotated[
+        BreakerVerdicts | Off | UnsetType,
+        about("Opening it for every caller that listens.", off=True, default="off"),
+    ] = UNSET
 
 
 class Verdicts(Part, frozen=True, kw_only=True):
@@ -210,6 +240,8 @@ class Ejection(Part, frozen=True, kw_only=True):
 
 class Balancer(Part, frozen=True, kw_only=True):
     """Who chooses the instance. The name alone may be written in its place: `balancer: least_request`."""
+
+    short: ClassVar[str] = "name"
 
     name: Annotated[
         BalancerName | UnsetType,

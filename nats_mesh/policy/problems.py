@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Iterable, Sequence
 
 from nats_mesh.errors import PolicyError
+from nats_mesh.policy.kinds import shown
 
-__all__ = ["Problems", "hint", "later_text", "place"]
+__all__ = ["Problems", "hint", "joined", "later_text", "place", "together"]
 
 #: How many problems are kept, and how many of them stand in the text of the error.
 MAX_PROBLEMS = 1000
 _SHOWN = 50
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
 class Problems:
@@ -43,22 +47,26 @@ class Problems:
     def error(self) -> PolicyError | None:
         """All of it as one error, in the order of the files; ``None`` where nothing was found."""
         found = [self._found[key] for key in sorted(self._found, key=_order)]
-        if not found:
-            return None
-        if len(self) == 1:
-            return found[0]
-        lines = [f"{len(self)} problems:", *(f"  {error}" for error in found[:_SHOWN])]
-        if len(self) > _SHOWN:
-            lines.append(f"  and {len(self) - _SHOWN} more")
-        first = found[0]
-        return PolicyError(
-            "\n".join(lines), path=first.path, line=first.line, file=first.file, problems=tuple(found)
-        )
+        return together(found, len(self)) if found else None
 
     def raise_if_any(self) -> None:
         """Raise what was found."""
         if (error := self.error()) is not None:
             raise error
+
+
+def together(found: Sequence[PolicyError], count: int = 0) -> PolicyError:
+    """Several problems as one error; ``count`` is how many there are, where not all of them were kept."""
+    count = count or len(found)
+    first = found[0]
+    if count == 1:
+        return first
+    lines = [f"{count} problems:", *(f"  {error}" for error in found[:_SHOWN])]
+    if count > _SHOWN:
+        lines.append(f"  and {count - _SHOWN} more")
+    return PolicyError(
+        "\n".join(lines), path=first.path, line=first.line, file=first.file, problems=tuple(found)
+    )
 
 
 def _order(key: tuple[str, int | None, str, str]) -> tuple[str, int, str, str]:
@@ -72,6 +80,12 @@ def place(file: str, line: int | None) -> str:
     if line is None:
         return file
     return f"{file}:{line}" if file else f"line {line}"
+
+
+def joined(path: str, key: str) -> str:
+    """The path of the field ``key`` below ``path``; what is no plain word stands in quotes."""
+    name = key if _WORD.fullmatch(key) else shown(key)
+    return sys.intern(f"{path}.{name}" if path else name)  # the same few paths in thousands of policies
 
 
 def later_text(what: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from nats_mesh.core.router import Rule
 from nats_mesh.core.rules import (
     BalancerRules,
     BreakerRules,
@@ -13,6 +14,7 @@ from nats_mesh.core.rules import (
     EjectionRules,
     HedgeRules,
     RetryRules,
+    SubsetRules,
 )
 
 __all__ = ["DEFAULT", "InboundRules", "OutboundRules", "same_rules"]
@@ -25,7 +27,9 @@ class OutboundRules(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller does on its way to one endpoint.
 
     ``timeout_s`` and ``idempotent`` are ``None`` where no policy says anything: then the endpoint's own declaration
-    counts. ``breaker`` and ``hedge`` are ``None`` where they are off. ``sources`` says for every field, by its
+    counts. ``breaker`` and ``hedge`` are ``None`` where they are off. ``subset`` selects the instances, ``None``: all
+    of them. ``routing`` has, for each route that calls may meet, its rules in their order; where there are any, what a
+    call gets is known once it has met some of them. ``sources`` says for every field, by its
     path in a policy (`retry.attempts`), where its value comes from: `default`, or `Destination/orders (file:line)`
     as it was when these rules came into effect.
     """
@@ -37,6 +41,8 @@ class OutboundRules(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerRules | None = BreakerRules()
     ejection: EjectionRules = EjectionRules()
     balancer: BalancerRules = BalancerRules()
+    subset: SubsetRules | None = None
+    routing: tuple[tuple[Rule, ...], ...] = ()
     sources: Mapping[str, str] = {}
 
 

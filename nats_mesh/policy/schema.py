@@ -1,8 +1,8 @@
-"""The kinds of `mesh/v1` that this version applies: what may stand in them, and what each field says.
+"""The kinds of `mesh/v1`: what may stand in them, and what each field says.
 
 Every field is said once, here and in :mod:`nats_mesh.policy.parts`: reading, `explain`, JSON Schema and
-docs/policies.md come from these structs. A field or kind of the contract that nothing applies yet is named as
-such, so that it is refused with a plain word and never taken in silence.
+docs/policies.md come from these structs. A field or kind that nothing applies yet is read and checked like any other,
+and named as such: no member follows a policy that has one, and none is ever taken in silence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from msgspec import UNSET, UnsetType
 
 from nats_mesh.policy import kinds
+from nats_mesh.policy.access_parts import Access, Authentication
+from nats_mesh.policy.gateway_parts import Gateway
 from nats_mesh.policy.kinds import about
+from nats_mesh.policy.limit_parts import Adaptive, Priority, Queue, Quota, Rate, Throttle
 from nats_mesh.policy.parts import (
     Balancer,
     Breaker,
@@ -26,6 +29,9 @@ from nats_mesh.policy.parts import (
     Subset,
     Target,
 )  # fmt: skip
+from nats_mesh.policy.rollout_parts import Rollout
+from nats_mesh.policy.routing_parts import Fault, Match, Mirror, Redirect, Split, Sticky
+from nats_mesh.policy.telemetry_parts import Telemetry
 
 __all__ = [
     "API_VERSION",
@@ -71,10 +77,13 @@ class DestinationSpec(Part, frozen=True, kw_only=True):
     subsets: Annotated[
         dict[str, Subset] | UnsetType,
         about(
-            "Named selections of the service's instances. Not in this version yet: refused until a `Route` can "
-            "send calls to one.",
+            "Named selections of the service's instances, for a `Route` to send calls to.",
             default="none",
+            key=kinds.NAME,
         ),
+    ] = UNSET
+    throttle: Annotated[
+        Throttle | Off | UnsetType, about("How much a caller sends.", off=True, default="off")
     ] = UNSET
 
 
@@ -87,13 +96,27 @@ class Destination(Part, frozen=True, kw_only=True, tag_field="kind", tag="Destin
 
 
 class Rule(Part, frozen=True, kw_only=True):
-    """One rule. Rules that match, split, mirror, redirect or fail calls come with routing."""
+    """One rule: for which calls, where they go, and how. Without a `match` it is about every call."""
 
-    later: ClassVar[Mapping[str, str]] = {
-        "match": "rules for some calls only", "split": "splitting calls over subsets and services",
-        "mirror": "mirroring", "fault": "injected faults", "redirect": "redirecting", "sticky": "sticky splits",
-    }  # fmt: skip
-
+    match: Annotated[
+        list[Match] | UnsetType,
+        about("Calls that meet one of these; one alone may be written without a list.", default="every call"),
+    ] = UNSET
+    split: Annotated[
+        list[Split] | UnsetType,
+        about("Where they go, each call to one of these.", default="the service that is called"),
+    ] = UNSET
+    redirect: Annotated[
+        Redirect | UnsetType, about("What is called in its place; not beside `split`.", default="none")
+    ] = UNSET
+    mirror: Annotated[
+        list[Mirror] | UnsetType,
+        about("Who gets copies; one alone may be written without a list.", default="nobody"),
+    ] = UNSET
+    fault: Annotated[Fault | UnsetType, about("What is done to them on purpose.", default="nothing")] = UNSET
+    sticky: Annotated[
+        Sticky | UnsetType, about("Which of them go the same way.", default="each by chance")
+    ] = UNSET
     timeout: Annotated[
         float | UnsetType,
         about("How long a call may take.", kinds.DURATION, default="that of the `Destination`"),
@@ -118,13 +141,15 @@ class RouteSpec(Part, frozen=True, kw_only=True):
     rules: Annotated[
         list[Rule],
         about(
-            "The rules in order. One that applies to every call is the last; today each does.", required=True
+            "The rules in order: the first that a call meets counts. A call that meets none goes as if there were no "
+            "`Route`.",
+            required=True,
         ),
     ]
 
 
 class Route(Part, frozen=True, kw_only=True, tag_field="kind", tag="Route"):
-    """What single calls get: their timeout, their retries. It goes above a `Destination`."""
+    """Which calls go where, and what they get: it goes above a `Destination`."""
 
     api_version: Annotated[Literal["mesh/v1"], about("Always `mesh/v1`.", required=True)]
     metadata: Annotated[Metadata, about("What it is called.", required=True)]
@@ -153,18 +178,28 @@ class Concurrency(Part, frozen=True, kw_only=True):
             kinds.FLAG,
         ),
     ] = UNSET
+    adaptive: Annotated[
+        Adaptive | Off | UnsetType, about("A limit that finds itself.", off=True, default="off")
+    ] = UNSET
 
 
 class LimitSpec(Part, frozen=True, kw_only=True):
-    """What an instance takes."""
+    """What an instance takes. Say at least one limit."""
 
     later: ClassVar[Mapping[str, str]] = {
-        "rate": "rate limits", "quota": "quotas", "queue": "queues in front of a limit",
-        "priority": "priorities", "keys": "limits by key",
+        "rate": "rate limits", "quota": "quotas", "queue": "queues in front of a limit", "priority": "priorities",
     }  # fmt: skip
 
     target: Annotated[Target | UnsetType, about("What it is about.")] = UNSET
-    concurrency: Annotated[Concurrency, about("Calls at a time.", required=True)]
+    concurrency: Annotated[
+        Concurrency | UnsetType, about("Calls at a time.", default="the endpoint's own number")
+    ] = UNSET
+    rate: Annotated[Rate | UnsetType, about("Calls in a time.", default="no limit")] = UNSET
+    quota: Annotated[Quota | UnsetType, about("Calls in a long time.", default="no limit")] = UNSET
+    queue: Annotated[Queue | UnsetType, about("Calls that wait.", default="none waits")] = UNSET
+    priority: Annotated[Priority | UnsetType, about("Who comes first.", default="whoever comes first")] = (
+        UNSET
+    )
 
 
 class Limit(Part, frozen=True, kw_only=True, tag_field="kind", tag="Limit"):
@@ -175,10 +210,13 @@ class Limit(Part, frozen=True, kw_only=True, tag_field="kind", tag="Limit"):
     spec: Annotated[LimitSpec, about("What it says.", required=True)]
 
 
-Document: TypeAlias = Destination | Route | Limit
+Document: TypeAlias = (
+    Destination | Route | Limit | Access | Authentication | Telemetry | Gateway | Rollout
+)  # fmt: skip
 
-KINDS: Mapping[str, type[Destination] | type[Route] | type[Limit]] = {
-    "Destination": Destination, "Route": Route, "Limit": Limit,
+KINDS: Mapping[str, type[Document]] = {
+    "Destination": Destination, "Route": Route, "Limit": Limit, "Access": Access, "Authentication": Authentication,
+    "Telemetry": Telemetry, "Gateway": Gateway, "Rollout": Rollout,
 }  # fmt: skip
-#: Kinds of the contract that nothing in this version applies.
-LATER_KINDS = ("Access", "Authentication", "Telemetry", "Gateway", "Rollout")
+#: Those of them that nothing in this version applies.
+LATER_KINDS = ("Access", "Authentication", "Telemetry", "Gateway")

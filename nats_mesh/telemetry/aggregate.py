@@ -206,7 +206,8 @@ class Aggregate:
                 yield key, track
 
     def _take(self, source: _Source, snapshot: SeriesSnapshot, seq: int, now: float) -> bool:
-        name = (snapshot.side, snapshot.service, snapshot.endpoint, snapshot.peer)
+        subset = snapshot.subset or ""
+        name = (snapshot.side, snapshot.service, snapshot.endpoint, snapshot.peer, subset)
         track = source.tracks.get(name)
         if track is None:
             if self._series >= self._max_series:

@@ -95,7 +95,7 @@ class _Connected(Protocol):
 
 
 class Source(Protocol):
-    """What has numbers: a :class:`~nats_mesh.Mesh` or an :class:`~nats_mesh.instance.Instance`, open or not."""
+    """What has numbers: a :class:`~nats_mesh.Mesh` or an :class:`~nats_mesh.serving.instance.Instance`, open or not."""
 
     @property
     def stats(self) -> Stats: ...

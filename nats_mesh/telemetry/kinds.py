@@ -19,9 +19,21 @@ class EventKind(enum.StrEnum):
     EJECTION_ENDED = "ejection.ended"
     EJECTION_PANIC = "ejection.panic"
     RETRY_DENIED = "retry.denied"
+    #: What whoever carries out a rollout does, and why.
+    ROLLOUT_ENDED = "rollout.ended"
+    ROLLOUT_FAILING = "rollout.failing"
+    ROLLOUT_PAUSED = "rollout.paused"
+    ROLLOUT_RETURNING = "rollout.returning"
+    ROLLOUT_RESUMED = "rollout.resumed"
+    ROLLOUT_STARTED = "rollout.started"
+    ROLLOUT_STEP = "rollout.step"
+    ROLLOUT_TAKEN = "rollout.taken"
+    ROLLOUT_WAITING = "rollout.waiting"
     #: What became of policies that are followed.
     POLICY_APPLIED = "policy.applied"
     POLICY_REJECTED = "policy.rejected"
+    CONFIG_APPLIED = "config.applied"
+    CONFIG_REJECTED = "config.rejected"
     #: Of an instance: what operators do to it, and what it does by itself.
     FAULT_CLEARED = "fault.cleared"
     FAULT_ENDED = "fault.ended"

@@ -13,8 +13,8 @@ __all__ = ["FAILURES", "MAX_ERROR", "OTHER", "Key", "Series", "Side", "errors_in
 
 #: ``in``: calls this instance answered; ``out``: calls it made.
 Side: TypeAlias = Literal["in", "out"]
-#: Side, service, endpoint and peer.
-Key: TypeAlias = tuple[Side, str, str, str]
+#: Side, service, endpoint, peer, and the subset that calls were sent to (empty: every instance; of ``in`` always).
+Key: TypeAlias = tuple[Side, str, str, str, str]
 
 #: Stands for every service, endpoint or peer that found no room in a table.
 OTHER: Final = "_OTHER"
@@ -31,7 +31,7 @@ _FOLD_AT: Final = 512
 
 
 class Series:
-    """One kind of call: by side, service, endpoint and peer. ``in_flight`` is its users' to count."""
+    """One kind of call: by side, service, endpoint, peer and subset. ``in_flight`` is its users' to count."""
 
     __slots__ = (
         "_by_status",
@@ -48,10 +48,11 @@ class Series:
         "service",
         "side",
         "since",
+        "subset",
     )
 
     def __init__(self, key: Key, since: float, order: list[int]) -> None:
-        self.side, self.service, self.endpoint, self.peer = key
+        self.side, self.service, self.endpoint, self.peer, self.subset = key
         self.since = since
         #: Calls that succeeded; every other status has its place in a table.
         self.ok = 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.histogram import LAYOUT, HistogramSnapshot
@@ -43,7 +44,10 @@ _StatusName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z_]{1,40}\Z")]
 
 
 class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A series as it travels; every number counts from the series' first call, ``age_s`` ago."""
+    """A series as it travels; every number counts from the series' first call, ``age_s`` ago.
+
+    ``subset`` is there where a route sent the calls to one: those of one endpoint then stand in several series.
+    """
 
     side: Side
     service: Name
@@ -56,6 +60,7 @@ class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     last_error: Annotated[
         str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=MAX_ERROR)
     ] = ""
+    subset: Name | UnsetType = UNSET
 
     @property
     def requests(self) -> int:
@@ -75,6 +80,7 @@ def snapshot_of(series: Series, now: float) -> SeriesSnapshot:
         histogram=series.histogram.snapshot(),
         in_flight=max(0, series.in_flight),
         last_error=series.last_error,
+        subset=series.subset or UNSET,
     )
 
 
@@ -129,14 +135,14 @@ class Stats:
         self._seq = 0
         self.overflowed = 0
 
-    def series(self, side: Side, service: str, endpoint: str, peer: str) -> Series:
+    def series(self, side: Side, service: str, endpoint: str, peer: str, subset: str = "") -> Series:
         """The series of a kind of call; keep it where the same kind comes again.
 
         ``in``: ``service`` is one's own, ``peer`` the caller. ``out``: ``service`` and ``endpoint`` are the
-        destination, ``peer`` is one's own name.
+        destination, ``peer`` is one's own name, ``subset`` the one that a route sends the calls to.
         """
-        found = self._series.get((side, service, endpoint, peer))
-        return found if found is not None else self._add((side, service, endpoint, peer))
+        found = self._series.get((side, service, endpoint, peer, subset))
+        return found if found is not None else self._add((side, service, endpoint, peer, subset))
 
     def _add(self, key: Key) -> Series:
         side = key[0]
@@ -145,7 +151,7 @@ class Stats:
             return made
         self.overflowed += 1
         if side not in self._others:
-            self._others[side] = Series((side, OTHER, OTHER, OTHER), self._clock.monotonic(), self._order)
+            self._others[side] = Series((side, OTHER, OTHER, OTHER, ""), self._clock.monotonic(), self._order)
         return self._others[side]
 
     def __iter__(self) -> Iterator[Series]:

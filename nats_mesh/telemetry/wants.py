@@ -35,11 +35,20 @@ class Wants:
         self._enforced = enforced
         self._until: dict[str, float] = {}
         self._listeners: dict[str, Callable[[str], None]] = {}
+        self._wishes: dict[str, Callable[[str, bytes], bool]] = {}
         self._subscription = transport.subscribe(subjects.want_of, self._on_want)
 
-    def on(self, kind: str, listener: Callable[[str], None]) -> None:
-        """Have ``listener`` called with the reply subject of each lease on ``kind``, once the lease counts."""
+    def on(
+        self, kind: str, listener: Callable[[str], None], *, wish: Callable[[str, bytes], bool] | None = None
+    ) -> None:
+        """Have ``listener`` called with the reply subject of each lease on ``kind``, once the lease counts.
+
+        ``wish`` gets the observer and what its lease says before that; where it returns false, the lease is ignored.
+        Without one, whatever a lease says means nothing.
+        """
         self._listeners[kind] = listener
+        if wish is not None:
+            self._wishes[kind] = wish
         self._until.setdefault(kind, 0.0)
 
     def wanted(self, kind: str) -> bool:
@@ -51,6 +60,10 @@ class Wants:
         if len(parts) != _TOKENS or parts[4] not in self._listeners or parts[5] not in self._names:
             return
         if not reply_allowed(reply, parts[6], enforced=self._enforced):
+            self.ignored += 1
+            return
+        wish = self._wishes.get(parts[4])
+        if wish is not None and not wish(parts[6], payload):
             self.ignored += 1
             return
         self._until[parts[4]] = self._now() + LEASE_S

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from nats_mesh.errors import ConfigError
-from nats_mesh.instance import Instance
 from nats_mesh.mesh import Mesh
 from nats_mesh.model import Reply
 from nats_mesh.service import Service
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing.virtual import LoopClock
 from nats_mesh.wire.memory import Fault, MemoryBus

@@ -29,6 +29,8 @@ __all__ = [
     "KvError",
     "KvFullError",
     "KvTooLargeError",
+    "read_answer",
+    "trouble",
 ]
 
 #: Whose answers come to the inbox of these questions.
@@ -93,6 +95,9 @@ class _Answer(msgspec.Struct):
     stream: str = ""
     seq: int = 0
     error: _Trouble | None = None
+    #: Of an atomic batch: its id, and how many messages it had.
+    batch: str = ""
+    count: int = 0
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -106,6 +111,19 @@ _TROUBLES: dict[int, type[KvError]] = {
     _NO_STORAGE: KvFullError,
     _ACCOUNT_FULL: KvFullError,
 }
+
+
+def trouble(code: int, text: str) -> KvError:
+    """The error for one of JetStream's error codes; ``text`` says whose it is, and what."""
+    return _TROUBLES.get(code, KvError)(text)
+
+
+def read_answer(name: str, body: bytes) -> _Answer:
+    """What JetStream said about the bucket ``name``."""
+    try:
+        return _decode(body)
+    except UNREADABLE as error:
+        raise KvError(f"{name}: JetStream's answer cannot be read: {error}", maybe=True) from None
 
 
 class KvBucket:
@@ -140,10 +158,9 @@ class KvBucket:
         # Always of one length: the server stores the headers too, and a full bucket takes nothing that is longer.
         block = f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected:015}\r\n{lines}\r\n".encode()
 
-        answer = self._read(await self._ask(f"{self._prefix}{key}", value, block, timeout_s))
+        answer = read_answer(self.name, (await self._ask(f"{self._prefix}{key}", value, block, timeout_s))[1])
         if answer.error is not None:
-            text = f"{self.name}: {answer.error.description}"
-            raise _TROUBLES.get(answer.error.err_code, KvError)(text)
+            raise trouble(answer.error.err_code, f"{self.name}: {answer.error.description}")
         if answer.stream != self._stream or answer.seq < 1:
             text = f"{self.name}: another stream, {answer.stream[:80]!r}, takes what is written to {self._prefix}>"
             raise KvError(text, maybe=True)
@@ -206,18 +223,14 @@ class KvBucket:
             "deny_delete": True,
         }
         create = f"$JS.API.STREAM.CREATE.{self._stream}"
-        error = self._read(await self._ask(create, _encode(config), b"", timeout_s)).error
+        error = read_answer(self.name, (await self._ask(create, _encode(config), b"", timeout_s))[1]).error
         if error is not None and error.err_code == _NO_CLUSTER and replicas > 1:
             config["num_replicas"] = 1
-            error = self._read(await self._ask(create, _encode(config), b"", timeout_s)).error
+            error = read_answer(
+                self.name, (await self._ask(create, _encode(config), b"", timeout_s))[1]
+            ).error
         if error is not None and error.err_code != _NAME_TAKEN:
             raise KvError(f"{self.name}: {error.description}")
-
-    def _read(self, reply: tuple[bytes, bytes]) -> _Answer:
-        try:
-            return _decode(reply[1])
-        except UNREADABLE as error:
-            raise KvError(f"{self.name}: JetStream's answer cannot be read: {error}", maybe=True) from None
 
     async def _ask(self, subject: str, payload: bytes, block: bytes, timeout_s: float) -> tuple[bytes, bytes]:
         """One question and its answer, which is not the server's "nobody is there"."""

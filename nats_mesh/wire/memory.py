@@ -75,10 +75,10 @@ class MemoryBus:
         if verdict == "drop":
             return
         delay = float(verdict) if verdict is not None else 0.0
-        answer = None
+        answers = None
         if self.kv is not None and subject.startswith("$"):
-            answer = self.kv.answer(subject, headers, payload)
-        found = answer is not None
+            answers = self.kv.answer(subject, headers, payload)
+        found = answers is not None
         queues: dict[str, list[tuple[MemoryTransport, Subscription]]] = {}
         for client in self.clients:
             if not client.connected:
@@ -94,18 +94,26 @@ class MemoryBus:
         for members in queues.values():
             client, subscription = self.rng.choice(members)
             client.deliver(subscription, delay, subject, reply, headers, payload)
-        if answer is None and not found:
-            answer = _NO_RESPONDERS, b""
-        elif answer is not None and self.fault is not None:
+        if answers is None and not found:
+            answers = [(_NO_RESPONDERS, b"")]
+        elif answers is not None and self.fault is not None:
             verdict = self.fault(reply, "$JS")
             if verdict == "drop":
-                return
-            delay += float(verdict) if verdict is not None else 0.0
-        if answer is not None and reply:
+                answers = None
+            else:
+                delay += float(verdict) if verdict is not None else 0.0
+        if answers is not None and reply:
             for own in publisher.subscriptions.values():
                 if matches(own.subject, reply):
-                    publisher.deliver(own, delay, reply, "", *answer)
+                    for answer in answers:
+                        publisher.deliver(own, delay, reply, "", *answer)
                     break
+        self._republish(publisher)
+
+    def _republish(self, publisher: MemoryTransport) -> None:
+        """What JetStream tells of what was stored."""
+        while self.kv is not None and self.kv.told:
+            self.route(publisher, self.kv.told[0][0], "", *self.kv.told.pop(0)[1:])
 
 
 class MemoryTransport:

@@ -21,6 +21,8 @@ __all__ = ["ReplyMux", "Sink"]
 
 _MAX_DESTINATIONS = 4096
 _MAX_PENDING = 65_536
+#: Destinations of one-way messages whose answers somebody wants to know.
+_MAX_LISTENED = 64
 #: How much too early a timer may fire (seconds): loops round to milliseconds.
 _EARLY_S = 0.0005
 #: After a look at all waits, the next comes not before this many times as long as it took.
@@ -59,6 +61,9 @@ class ReplyMux:
         self._sinks: dict[str, Sink] = {}
         self._inboxes: dict[str, str] = {}
         self._count = 0
+        self._numbers: dict[str, int] = {}
+        #: By one-way inbox: who wants to know what comes back all the same.
+        self._answered: dict[str, Callable[[bytes, bytes], None]] = {}
         self._shut = False
         self.late = 0
         self._subscription: Subscription = transport.subscribe(f"{self._prefix}*.*", self._on_message)
@@ -144,9 +149,24 @@ class ReplyMux:
             raise DisconnectedError("this client is closed", executed=Executed.NO)
         raise OverloadedError(f"{_MAX_PENDING} calls of this client wait for replies already", service=what)
 
-    def one_way(self, destination: str) -> str:
-        """An inbox that names its publisher, for messages to which no reply is expected."""
-        return f"{self.inbox(destination)}0"
+    def one_way(self, destination: str, answered: Callable[[bytes, bytes], None] | None = None) -> str:
+        """An inbox that names its publisher, for messages to which no reply is expected.
+
+        ``answered`` hears what comes all the same: that nobody is there, or that a stream took the message. Nothing
+        waits for it.
+        """
+        reply = f"{self.inbox(destination)}0"
+        if answered is not None and (reply in self._answered or len(self._answered) < _MAX_LISTENED):
+            self._answered[reply] = answered
+        return reply
+
+    def number(self, subject: str) -> int:
+        """Counts what this connection publishes on ``subject``, from 1 on: whoever reads sees what is missing."""
+        number = self._numbers.pop(subject, 0) + 1
+        if len(self._numbers) >= _MAX_DESTINATIONS:
+            self._numbers.pop(next(iter(self._numbers)))
+        self._numbers[subject] = number
+        return number
 
     def _on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         call = self.calls.pop(subject, None)
@@ -158,8 +178,12 @@ class ReplyMux:
         sink = self._sinks.get(subject)
         if sink is not None:
             sink.on_reply(headers, payload)
-        elif subject[-2:] != ".0":  # the server's no-responders to a one-way message
+        elif subject[-2:] != ".0":
             self.late += 1
+        elif (
+            answered := self._answered.get(subject)
+        ) is not None:  # else: the server's no-responders, mostly
+            answered(headers, payload)
 
     def on_disconnect(self, reason: str) -> None:
         """Everyone who waits learns at once that the outcome is unknown."""

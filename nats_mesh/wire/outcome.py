@@ -151,6 +151,13 @@ def decode_error(
     return failure
 
 
+def failed_with(status: Status, message: str, *, fault: str = "") -> CallError:
+    """The error for a call that is failed on purpose and was never sent."""
+    failure = _STATUS.get(status, RemoteError)(message, status=status, executed=Executed.NO)
+    failure.fault = fault
+    return failure
+
+
 def _status_of(block: bytes, named: bytes | None) -> Status:
     if named is not None:
         try:

@@ -115,8 +115,49 @@ class Subjects:
         """What an instance subscribes to for operators' commands."""
         return f"{self.prefix}control.command.{service}.*.*"
 
+    @property
+    def policy_hints(self) -> str:
+        """What everybody subscribes to, to learn at once that policies changed."""
+        return f"{self.prefix}control.policy.>"
+
+    def policy_hint(self, key: str) -> str:
+        """Where the server tells that the policy ``key`` (``Kind.name``) was written."""
+        return f"{self.prefix}control.policy.{key}"
+
+    @property
+    def policy_bucket(self) -> str:
+        """The bucket that the namespace's policies are kept in."""
+        return f"mesh_policy_{self.namespace}"
+
+    @property
+    def config_bucket(self) -> str:
+        """The bucket that the configurations of the namespace's services are kept in."""
+        return f"mesh_config_{self.namespace}"
+
+    @property
+    def config_hints(self) -> str:
+        """Where the server tells that a configuration was written: ``…<service>.<name>``."""
+        return f"{self.prefix}control.config.>"
+
+    def config_hints_of(self, service: str) -> str:
+        """What the instances of one service subscribe to, to learn of it."""
+        return f"{self.prefix}control.config.{service}.>"
+
+    @property
+    def lease_bucket(self) -> str:
+        """The bucket in which members say what they do alone, for as long as they do it."""
+        return f"mesh_lease_{self.namespace}"
+
+    def ack(self, service: str, instance: str) -> str:
+        """Where a member says which policies it has applied, and which it refused."""
+        return f"{self.prefix}control.ack.{service}.{instance}"
+
+    def ack_of(self, service: str = "*") -> str:
+        """What operators subscribe to for the acknowledgements of one service, or of everybody."""
+        return f"{self.prefix}control.ack.{service}.*"
+
     def verdict(self, service: str, instance: str, caller: str) -> str:
-        """Where a caller says what it thinks of an instance."""
+        """Where a caller says what it thinks of an instance, or, with :data:`ALL` in its place, of an endpoint."""
         return f"{self.prefix}verdict.{service}.{instance}.{caller}"
 
     def want(self, kind: str, service: str, observer: str) -> str:
@@ -127,6 +168,20 @@ class Subjects:
     def want_of(self) -> str:
         """What instances subscribe to, to learn what is wanted."""
         return f"{self.prefix}telemetry.want.>"
+
+    def audit(self, kind: str, writer: str, instance: str) -> str:
+        """Where ``writer`` (a service, an operator) records what it did; ``instance`` is its id or its connection's."""
+        return f"{self.prefix}audit.{kind}.{writer}.{instance}"
+
+    @property
+    def audit_of(self) -> str:
+        """What the stream of all records takes in."""
+        return f"{self.prefix}audit.>"
+
+    @property
+    def audit_stream(self) -> str:
+        """The stream that keeps them."""
+        return f"mesh_audit_{self.namespace}"
 
     def telemetry(self, kind: str, service: str, instance: str) -> str:
         """Where an instance publishes one kind of telemetry, while it is wanted."""

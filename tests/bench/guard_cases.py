@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from nats_mesh import Mesh, Service
-from nats_mesh.instance import Instance
 from nats_mesh.policy import PolicySet, parse
+from nats_mesh.serving.instance import Instance
 from tests.bench.guard_server import GuardLoop, Link, message
 
 __all__ = ["CASES", "SIDES", "Bench", "Case", "Echo", "echo_service", "opened", "reference"]

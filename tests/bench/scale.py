@@ -32,7 +32,7 @@ from tests.bench.scale_probe import cpu_s, rss_mib
 from tests.bench.scale_worker import EndpointsReady, Order, Ready, Receipt, Seen
 from tests.rawnats import raw_nats
 
-__all__ = ["Figure", "main"]
+__all__ = ["Figure", "Worker", "document_of", "main", "table_of"]
 
 T = TypeVar("T")
 
@@ -269,7 +269,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], Coroutine[None, None, list[Figur
 }
 
 
-def _table(figures: Sequence[Figure]) -> str:
+def table_of(figures: Sequence[Figure]) -> str:
+    """The figures for people, part by part."""
     lines: list[str] = []
     part = ""
     for figure in figures:
@@ -284,7 +285,7 @@ def _table(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def _document(figures: Sequence[Figure]) -> bytes:
+def document_of(figures: Sequence[Figure]) -> bytes:
     """Version 1: the machine, and each figure with its verdict."""
     document = {
         "version": 1,
@@ -322,9 +323,9 @@ def main() -> None:
         for name in options.only or PARTS:
             sys.stderr.write(f"measuring: {name}\n")
             figures += runner.run(PARTS[name](options))
-    sys.stdout.write(_table(figures) + "\n")
+    sys.stdout.write(table_of(figures) + "\n")
     if options.json is not None:
-        options.json.write_bytes(_document(figures))
+        options.json.write_bytes(document_of(figures))
     if any(figure.met is False for figure in figures):
         raise SystemExit(1)
 

@@ -18,8 +18,8 @@ from nats_mesh.clock import SYSTEM_CLOCK
 from nats_mesh.core.members import Change, ChangeKind, Health
 from nats_mesh.core.presence import Kind
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.instance import Instance
 from nats_mesh.runner import loop_factory
+from nats_mesh.serving.instance import Instance
 from tests.bench.scale_presence import Crowd
 
 __all__ = ["EndpointsReady", "Ready", "Seen", "endpoints_service", "idle_service"]

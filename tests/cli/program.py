@@ -38,7 +38,8 @@ class Done(msgspec.Struct, frozen=True):
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without what a developer's own mesh or terminal would set."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)} | dict(extra)
+    own = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+    return {**own, "MESH_CACHE_DIR": "off", **extra}  # and nothing is kept for the next run
 
 
 def run_cli(

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from nats_mesh import Service
+from nats_mesh.calling.exchange import Declared
 from nats_mesh.discovery.services_api import InfoReply
-from nats_mesh.exchange import Declared
 from nats_mesh.layers.stack import INBOUND, OUTBOUND
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.testing import MemoryMesh
@@ -85,7 +85,7 @@ def described(
 ) -> dict[str, Any]:
     """The document of ``what`` under the policies in ``text``, as JSON and back; it can be shown."""
     policies = PolicySet.of(parse(text, file=FILE)) if text else PolicySet.empty()
-    look = Look(policies=policies, folder="policies" if text else None, caller=caller)
+    look = Look(policies=policies, source="policies" if text else None, caller=caller)
     document = document_of(what, infos or [mesh_info()], 0.0, look)
     assert document is not None
     assert "None" not in render(document)
@@ -143,6 +143,10 @@ def test_every_value_says_which_line_it_comes_from() -> None:
     balance = sources(layer(document, "balance"))
     assert balance["name"] == ("least_request", "Destination/orders (orders.yaml:13)")
     assert balance["ejection_verdicts_callers"] == (4, "Destination/orders (orders.yaml:14)")
+    told = described(FULL.replace("  ejection: {", "  breaker: {verdicts: {callers: 5}}\n  ejection: {"))
+    breaker = sources(layer(told, "breaker"))
+    assert breaker["verdicts_callers"] == (5, "Destination/orders (orders.yaml:14)")
+    assert breaker["verdicts_window_s"] == (30.0, "default")
     assert sources(layer(document, "concurrency", "inbound")) == {
         "limit": (8, "Limit/slots (orders.yaml:21)")
     }
@@ -472,7 +476,7 @@ def test_policies_come_from_the_option_or_the_environment(shop: Shop, folder: Pa
     assert with_option.json["caller"] == "web"
     assert with_option.json["policies"]["count"] == 2
     assert sources(layer(without.json, "deadline"))["timeout_s"] == (2.0, "endpoint")
-    assert without.json["policies"] == {"folder": None, "revision": None, "count": 0}
+    assert without.json["policies"] == {"source": None, "revision": None, "count": 0}
     assert "source: Destination/orders" in as_yaml.out
     for done in option:
         assert (done.code, done.err) == (0, "")

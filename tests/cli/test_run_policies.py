@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nats_mesh.policy import json_schema
+from nats_mesh.policy.schema import KINDS, LATER_KINDS
 from tests.cli.conftest import Shop
 from tests.cli.program import run_cli, run_many
 
@@ -206,6 +208,7 @@ def test_a_folder_in_order_is_told_in_every_form(tmp_path: Path) -> None:
         "name": "patient",
         "service": "orders",
         "endpoints": ["slow"],
+        "subset": None,
         "file": str(tmp_path / "slots.yaml"),
         "line": 8,
     }
@@ -213,7 +216,7 @@ def test_a_folder_in_order_is_told_in_every_form(tmp_path: Path) -> None:
     assert names.out.split() == ["Limit/slots", "Route/patient"]
     assert table.out.splitlines()[0].split() == ["POLICY", "TARGET", "PLACE"]
     assert "orders.slow" in table.out
-    assert "2 policies are in force in namespace default" in table.err
+    assert "2 policies for namespace default" in table.err
     assert "\x1b" not in table.out + table.err
 
 
@@ -239,8 +242,8 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert f"{tmp_path}/slots.yaml:5" in names.err
 
 
-def test_what_is_no_folder_is_a_usage_error(tmp_path: Path) -> None:
-    """2, and what to do; an empty folder is in order, and JSON of it is valid."""
+def test_a_file_will_do_and_what_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    """One file is checked as a folder is; an empty folder is in order, and JSON of it is valid."""
     write(tmp_path, WRONG)
     file, nothing, empty = run_many(
         [
@@ -250,9 +253,9 @@ def test_what_is_no_folder_is_a_usage_error(tmp_path: Path) -> None:
         ],
         {},
     )
-    assert (file.code, nothing.code) == (2, 2)
-    assert "is no folder" in file.err
-    assert "there is no such folder" in nothing.err
+    assert (file.code, nothing.code) == (1, 2)
+    assert "not valid: " in file.err
+    assert "there is no such folder or file" in nothing.err
     assert (empty.code, empty.json["policies"]) == (0, [])
 
 
@@ -264,7 +267,7 @@ def test_the_namespace_decides_which_policies_hold(tmp_path: Path) -> None:
         [["policy", "validate", str(tmp_path), *extra, "-o", "name"] for extra in ([], ["-n", "prod"])], {}
     )
     assert (here.code, here.out, there.out) == (0, "", "Route/patient\n")
-    assert "0 policies are in force in namespace default" in here.err
+    assert "0 policies for namespace default" in here.err
     write(tmp_path, elsewhere.replace("timeout: 5s", "timeout: 5"))
     done = run_cli("policy", "validate", str(tmp_path))
     assert done.code == 1
@@ -280,41 +283,64 @@ def test_kinds_and_fields_are_explained() -> None:
         ["policy", "explain", "destination.breaker"],
         ["policy", "explain", "Destination.breaker.opne"],
         ["policy", "explain", "Destination", "-o", "name"],
+        ["policy", "explain", "Limit.rate", "-o", "json"],
     ]
-    kinds, field, as_json, kinds_json, kind, typo, name = run_many(lines, {})
-    assert {"Destination", "Route", "Limit"} <= {line.split()[0] for line in kinds.out.splitlines()}
+    kinds, field, as_json, kinds_json, kind, typo, name, later = run_many(lines, {})
+    applied = {line.split()[0]: line.split()[1] for line in kinds.out.splitlines()}
+    assert [applied[kind] for kind in ("Destination", "Route", "Limit", "Access")] == ["yes"] * 3 + ["not"]
     assert (field.code, field.err) == (0, "")
     assert "duration, default: 5s" in field.out
     document = as_json.json
     assert document["name"] == "Destination.breaker"
     assert document["fields"]["open"]["default"] == "5s"
-    assert [each["kind"] for each in kinds_json.json] == ["Destination", "Route", "Limit"]
+    assert [each["kind"] for each in kinds_json.json] == list(KINDS)
+    assert [each["kind"] for each in kinds_json.json if not each["applied"]] == list(LATER_KINDS)
+    assert document["applied"] is True
+    rate = later.json
+    assert (rate["applied"], rate["fields"]["burst"]["applied"], rate["written"]) == (
+        False,
+        False,
+        "mapping or rate",
+    )
     for done, said in ((kind, "did you mean Destination?"), (typo, "did you mean open?"), (name, "-o name")):
         assert (done.code, done.out) == (2, "")
         assert said in done.err
 
 
+def test_the_json_schema_comes_out_for_editors() -> None:
+    """As JSON, with lines, unless YAML is asked for; it is the one that the library has."""
+    forms: tuple[list[str], ...] = ([], ["-o", "yaml"], ["-o", "name"])
+    plain, as_yaml, name = run_many([["policy", "schema", *form] for form in forms], {})
+    assert (plain.code, plain.err) == (0, "")
+    assert json.loads(plain.out) == json_schema() == yaml.safe_load(as_yaml.out)
+    assert plain.out.count("\n") > 100
+    assert (name.code, name.out) == (2, "")
+    assert "-o name has nothing to show" in name.err
+
+
 def test_only_what_there_is_is_offered() -> None:
-    """The group lists these two commands, each with an example; others are unknown."""
-    group, alone, apply, validate, explain, root = run_many(
+    """The group lists its commands, each with an example; others are unknown."""
+    group, alone, other, validate, explain, schema, root = run_many(
         [
             ["policy", "--help"],
             ["policy"],
-            ["policy", "apply", "x"],
+            ["policy", "explode", "x"],
             ["policy", "validate", "--help"],
             ["policy", "explain", "--help"],
+            ["policy", "schema", "--help"],
             ["--help"],
         ],
         {},
     )
     listed = [line.split()[0] for line in group.out.partition("Commands:")[2].splitlines() if line.strip()]
-    assert [word for word in listed if word in ("validate", "explain", "apply", "diff", "get")] == [
+    assert [word for word in listed if word in ("validate", "explain", "schema", "explode")] == [
         "validate",
         "explain",
+        "schema",
     ]
     assert "validate" in alone.out + alone.err
-    assert (apply.code, apply.out) == (2, "")
-    assert "there are: validate, explain" in apply.err
-    for done in (validate, explain):
+    assert (other.code, other.out) == (2, "")
+    assert "there are: validate, explain, schema" in other.err
+    for done in (validate, explain, schema):
         assert "Example: nats-mesh policy" in done.out
     assert "Policies:" in root.out

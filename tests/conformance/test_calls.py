@@ -27,8 +27,8 @@ from nats_mesh import (
     Service,
     Status,
 )
+from nats_mesh.calling.sending import Sender
 from nats_mesh.layers.base import Arrival
-from nats_mesh.sending import Sender
 from nats_mesh.wire.subjects import INBOX, Subjects
 from nats_mesh.wire.transport import Transport
 from tests.harness import PATIENCE_S, Bus, eventually

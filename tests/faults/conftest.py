@@ -26,8 +26,11 @@ def worker_factory(tmp_path: Path) -> Iterator[WorkerFactory]:
     """``worker_factory(url, namespace)``: one more instance in a process of its own."""
     started: list[Worker] = []
 
-    def start(url: str, namespace: str, service: str = "work") -> Worker:
-        started.append(Worker(url, namespace, tmp_path / f"ledger-{len(started)}", service))
+    def start(
+        url: str, namespace: str, service: str = "work", *, slots: int = 1, policies: Path | None = None
+    ) -> Worker:
+        ledger = tmp_path / f"ledger-{len(started)}"
+        started.append(Worker(url, namespace, ledger, service, slots=slots, policies=policies))
         return started[-1]
 
     yield start

@@ -17,7 +17,7 @@ from nats_mesh import CallError, DisconnectedError, Executed, Mesh, NoInstancesE
 from nats_mesh.clock import SYSTEM_CLOCK
 from nats_mesh.core.members import Change, ChangeKind, Reason
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing.cluster import NatsCluster
 from nats_mesh.testing.plugin import NatsServerFactory
@@ -229,7 +229,7 @@ async def test_kill_9_of_an_instance_costs_the_calls_in_flight_alone(
         async with anyio.create_task_group() as callers:
             for number in range(in_flight):
                 callers.start_soon(caller, number)
-        assert mesh.client.mux.pending == 0
+        await eventually(lambda: mesh.client.mux.pending == 0, lambda: mesh.client.mux)
     assert len(failures) <= in_flight
     assert len(done) + len(failures) == in_flight * 100
     executed = Counter(workers[0].ledger + workers[1].ledger)

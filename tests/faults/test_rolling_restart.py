@@ -18,7 +18,7 @@ from nats_mesh.testing.server import NatsServer
 from tests.faults.load import Load, steady
 from tests.faults.results import Figure, write_results
 from tests.faults.workers import Worker, WorkerFactory
-from tests.harness import policies
+from tests.harness import eventually, policies
 from tests.rawnats import RawNats, raw_nats
 from tests.tools import is_full_run, scaled
 
@@ -77,7 +77,7 @@ async def test_a_rolling_restart_under_load_fails_no_call(
                 )
                 for number, worker in enumerate(list(workers), 1)
             ]
-        assert mesh.client.mux.pending == 0
+        await eventually(lambda: mesh.client.mux.pending == 0, lambda: mesh.client.mux)
         tries_again = mesh.client._targets["work.do"].retries
         assert tries_again is not None
     took = sorted(load.ended[name] - load.sent[name] for name in load.sent)

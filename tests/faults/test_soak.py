@@ -17,7 +17,7 @@ import pytest
 from nats_mesh import ApplicationError, CallError, Context, Mesh, Service
 from nats_mesh.clock import SYSTEM_CLOCK
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing import NatsServer
 from tests.harness import eventually

@@ -16,7 +16,7 @@ from tests.faults.load import Load, steady
 from tests.faults.results import Figure, write_results
 from tests.faults.worker import FLAKY_S, FLAKY_SLOTS
 from tests.faults.workers import Worker, WorkerFactory
-from tests.harness import policies
+from tests.harness import eventually, policies
 from tests.tools import is_full_run, scaled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
@@ -73,7 +73,7 @@ async def test_retries_do_not_feed_an_outage(
             worker.heal()
             healed = time.monotonic()
             well_s = await well_again(load, healed)
-        assert mesh.client.mux.pending == 0
+        await eventually(lambda: mesh.client.mux.pending == 0, lambda: mesh.client.mux)
     outage = set(load.between(sick, sick + OUTAGE_S))
     calls, attempts = len(outage), attempts_for(worker, outage, sick + OUTAGE_S)
     figures: dict[str, Figure] = {

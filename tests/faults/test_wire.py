@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from nats_mesh import CallError, DeadlineExceededError, DisconnectedError, Executed, Mesh, Service
-from nats_mesh.instance import Instance
 from nats_mesh.policy import PolicySet, parse
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing.proxy import TcpProxy
 from nats_mesh.testing.server import NatsServer

@@ -1,13 +1,14 @@
-"""A service for fault tests: ``python worker.py LEDGER SERVICE`` serves until SIGTERM.
+"""A service for fault tests: ``python worker.py LEDGER SERVICE [SLOTS]`` serves until SIGTERM.
 
 Every executed call of ``do`` becomes a line of the ledger before it is answered; of ``toil`` one when it begins and
 one when it ends; of ``flaky`` one for every attempt, with its time by the monotonic clock, which all processes share.
-While a file ``LEDGER.sick`` is there, ``flaky`` refuses.
+While a file ``LEDGER.sick`` is there, ``flaky`` refuses. ``sleepy`` has so many SLOTS, and no line before them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 import time
 from pathlib import Path
@@ -16,15 +17,18 @@ from typing import Any
 import anyio
 
 from nats_mesh import ApplicationError, Service, Status
-from nats_mesh.instance import Instance
 from nats_mesh.runner import loop_factory, serve
+from nats_mesh.serving.instance import Instance
 
 #: How many calls of ``flaky`` run at a time, and how long each takes (seconds): its capacity, whatever the machine.
 FLAKY_SLOTS, FLAKY_S = 25, 0.1
+#: How long a call of ``sleepy`` takes (seconds), ± 50 %.
+SLEEPY_S = 0.2
 
 
-def main(ledger: Path, name: str) -> None:
+def main(ledger: Path, name: str, slots: int) -> None:
     """Serve, and print the instance's id once ready."""
+    chance = random.Random(slots)
     service = Service(name, version="1.0.0")
     running: list[Instance] = []
     sick = ledger.with_suffix(".sick")
@@ -60,6 +64,11 @@ def main(ledger: Path, name: str) -> None:
         await anyio.sleep(FLAKY_S)
         return call
 
+    @service.endpoint(concurrency=slots)
+    async def sleepy(call: str) -> None:
+        note(call)
+        await anyio.sleep(SLEEPY_S * chance.uniform(0.5, 1.5))
+
     @service.endpoint()
     async def stall(seconds: float) -> None:
         note("stalled")
@@ -80,4 +89,4 @@ def main(ledger: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1)

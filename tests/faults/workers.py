@@ -17,13 +17,27 @@ SCRIPT = Path(__file__).with_name("worker.py")
 
 
 class Worker:
-    """One instance of the service ``work`` in a process of its own. ``ledger`` names what its handler executed."""
+    """One instance of the service ``work`` in a process of its own. ``ledger`` names what its handler executed.
 
-    def __init__(self, url: str, namespace: str, ledger: Path, service: str) -> None:
+    ``policies`` is the folder that it follows, and ``slots`` how many calls of ``sleepy`` it takes at a time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        namespace: str,
+        ledger: Path,
+        service: str,
+        *,
+        slots: int = 1,
+        policies: Path | None = None,
+    ) -> None:
         self._ledger = ledger
         environ = {**os.environ, "NATS_URL": url, "MESH_NAMESPACE": namespace, "PYTHONPATH": str(ROOT)}
+        if policies is not None:
+            environ["MESH_POLICIES"] = str(policies)
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(ledger), service],
+            [sys.executable, str(SCRIPT), str(ledger), service, str(slots)],
             env=environ,
             stdout=subprocess.PIPE,
             text=True,
@@ -85,5 +99,13 @@ class Worker:
 class WorkerFactory(Protocol):
     """Starts an instance of ``service`` that ends with the test."""
 
-    def __call__(self, url: str, namespace: str, service: str = "work") -> Worker:
+    def __call__(
+        self,
+        url: str,
+        namespace: str,
+        service: str = "work",
+        *,
+        slots: int = 1,
+        policies: Path | None = None,
+    ) -> Worker:
         """A worker that serves."""

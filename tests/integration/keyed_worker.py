@@ -15,8 +15,8 @@ from pathlib import Path
 import anyio
 
 from nats_mesh import Context, Service
-from nats_mesh.instance import Instance
 from nats_mesh.runner import loop_factory, serve
+from nats_mesh.serving.instance import Instance
 from tests.tools import ROOT
 
 __all__ = ["KeyedWorker"]

@@ -352,8 +352,26 @@ async def test_a_value_that_cannot_be_encoded_is_not_sent(bus: Bus, tap: RawNats
         await bus.mesh.call("victim.place", object())
     with pytest.raises(CodecError, match=r"^plain\.subject: cannot encode object"):
         await bus.mesh.call("nats://plain.subject", object())
+    with pytest.raises(CodecError) as caught:
+        await bus.mesh.call("victim.place", object())
+    assert caught.value.executed is Executed.NO
     await tap.flush()
     assert by_mesh(tap, bus) == []
+
+
+async def test_a_reply_that_does_not_fit_says_that_the_handler_ran(bus: Bus) -> None:
+    """The caller cannot read it, and must not believe that nothing was done: the first time as later."""
+    service = Service("shop", version="1.0.0")
+
+    @service.endpoint()
+    async def get() -> str:
+        return "text"
+
+    await bus.serve(service)
+    for _ in range(3):
+        with pytest.raises(CodecError, match=r"^shop\.get: the reply does not fit") as caught:
+            await bus.mesh.call("shop.get", returns=int)
+        assert caught.value.executed is Executed.YES
 
 
 # -- deadlines ----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from nats_mesh import (
     Service,
     Status,
 )
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing import NatsServer
 from nats_mesh.testing.plugin import NatsServerFactory

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from nats_mesh import ApplicationError, CallError, Context, Mesh, Service, Status
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.wire.transport import Subscription
 from tests.harness import PATIENCE_S, Bus, eventually, policies
 
@@ -91,6 +91,27 @@ async def test_everybody_gets_calls(bus: Bus, tmp_path: Path, balancer: str) -> 
     caller = await bus.caller("cart", policies=policies(tmp_path, destination(balancer=balancer)))
     await ready(caller, 4)
     assert (await spread(caller, 200)).keys() == set(ids)
+
+
+@pytest.mark.parametrize(
+    "balancer", ["round_robin", "random", "least_request", "{name: consistent_hash, header: X-User}"]
+)
+async def test_shares_go_by_the_label_weight(bus: Bus, tmp_path: Path, balancer: str) -> None:
+    """Of two instances with 1 and 4 the second gets four fifths of the calls, and it is the caller who says so."""
+    fleet = Fleet()
+    (light,) = await fleet.start(bus, 1)
+    (heavy,) = await fleet.start(bus, 1, {"weight": "4"})
+    caller = await bus.caller("cart", policies=policies(tmp_path, destination(balancer=balancer)))
+    await ready(caller, 2)
+    calls = 500
+    found = collections.Counter(
+        [
+            await caller.call("pool.who", returns=str, headers={"X-User": f"user {number}"})
+            for number in range(calls)
+        ]
+    )
+    assert found.keys() == {light, heavy}
+    assert found[heavy] / calls == pytest.approx(0.8, abs=0.08)
 
 
 async def test_the_first_call_waits_for_nobody(bus: Bus, tmp_path: Path) -> None:

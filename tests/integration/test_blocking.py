@@ -9,7 +9,7 @@ import anyio.from_thread
 import pytest
 
 from nats_mesh import ConfigError, Mesh, NoInstancesError, Service
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing import NatsServer
 

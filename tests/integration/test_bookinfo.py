@@ -260,9 +260,10 @@ async def test_ratings_start_anew_with_each_instance(bus: Bus) -> None:
 # -- the versions that do not start by default ----------------------------------------------------------
 
 
-async def test_ratings_from_a_database_are_those_of_the_sample(bus: Bus) -> None:
+@pytest.mark.parametrize("name", ["ratings:v2", "ratings:v2-mysql"])
+async def test_ratings_from_a_database_are_those_of_the_sample(bus: Bus, name: str) -> None:
     """Version 2 reads five and four from the database it brings along, and takes no new ones."""
-    await serve(bus, "ratings:v2")
+    await serve(bus, name)
     assert await bus.mesh.call("ratings.get") == {"id": 0, "ratings": {"Reviewer1": 5, "Reviewer2": 4}}
     with pytest.raises(CallError, match="Post not implemented for database backed ratings") as error:
         await bus.mesh.call("ratings.put", {"id": 0, "ratings": {}})
@@ -387,14 +388,15 @@ def test_a_slow_ratings_service_shows_the_samples_mistake(version: str, with_rev
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_service_says_which_subset_it_is(name: str) -> None:
-    """Label `version: vN` and SemVer N.0.0, for Istio's subsets and for the mesh's."""
-    service, number = load(name), name[-1]
-    assert f"{service.name}:v{number}" == name
-    assert (service.version, service.labels) == (f"{number}.0.0", {"version": f"v{number}"})
+    """Label `version: vN` (or `v2-mysql`) and SemVer N.0.0, for Istio's subsets and for the mesh's."""
+    service, label = load(name), name.partition(":")[2]
+    assert f"{service.name}:{label}" == name
+    assert (service.version, service.labels) == (f"{label[1]}.0.0", {"version": label})
 
 
 @pytest.mark.parametrize(
-    "target", ["details:details", "ratings:ratings", "productpage:productpage", "reviews:v2"]
+    "target",
+    ["details:details", "ratings:ratings", "ratings:v2_mysql", "productpage:productpage", "reviews:v2"],
 )
 def test_the_names_that_run_takes_exist(target: str) -> None:
     """`nats-mesh run examples.bookinfo.<module>:<name>` finds a service there."""

@@ -23,6 +23,7 @@ from nats_mesh import (
     Status,
 )
 from tests.harness import PATIENCE_S, Bus, eventually
+from tests.integration.victim import POLICIES
 from tests.rawnats import RawMessage, RawNats, header_pairs, raw_nats
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +79,8 @@ async def test_a_call_is_two_messages(bus: Bus, tap: RawNats) -> None:
     assert (reply.reply, reply.payload) == ("", b'"b-17"')
     assert header_pairs(reply.headers) == [("Mesh-Instance", instance.id)]
     inboxes = f"_INBOX.web.{found[1]}."
-    known = (request.subject, f"mesh.{bus.namespace}.presence.orders.", inboxes, "$SRV.INFO.orders")
+    presence = (f"mesh.{bus.namespace}.presence.orders.", f"mesh.{bus.namespace}.audit.presence.orders.")
+    known = (request.subject, *presence, inboxes, "$SRV.INFO.orders", POLICIES)
     assert [m.subject for m in tap.messages if not m.subject.startswith(known)] == []
 
 

@@ -32,7 +32,7 @@ from nats_mesh import (
 )
 from nats_mesh.core.members import Change, ChangeKind
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing.plugin import NatsServerFactory
 from nats_mesh.testing.proxy import TcpProxy

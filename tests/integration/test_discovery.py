@@ -18,7 +18,7 @@ from nats_mesh.core.members import Change, ChangeKind, Health, Reason
 from nats_mesh.core.presence import Announcement, EndpointInfo, Kind, Load, State
 from nats_mesh.discovery.messages import decode, encode, rfc3339
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.aggregate import Aggregate
 from nats_mesh.telemetry.stats import StatsMessage, decode_stats
@@ -341,8 +341,10 @@ async def test_every_verb_is_answered_on_every_level(nats_server_factory: Any) -
             await mesh.call("orders.place", f"sku-{number}")
         with pytest.raises(CallError):
             await mesh.call("orders.fail")
-        everyone = {first.id, second.id, third.id}
+        instances = {first.id, second.id, third.id}
+        client = mesh.client.transport.connection  # a pure client answers the roll call, and nothing else
         for verb, schema in (("PING", schemas.PING), ("INFO", schemas.INFO), ("STATS", schemas.STATS)):
+            everyone = {*instances, client} if verb == "PING" else instances
             for subject, ids in (
                 (f"$SRV.{verb}", everyone),
                 (f"$SRV.{verb}.orders", {first.id, second.id}),

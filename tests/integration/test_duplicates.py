@@ -18,8 +18,8 @@ from nats_mesh import CallError, Context, Executed, Mesh, Service, Status
 from nats_mesh.core.duplicates import LEASE_S, State, decode_record, encode_record, fingerprint
 from nats_mesh.core.duplicates import key_token as token
 from nats_mesh.errors import Refused
-from nats_mesh.instance import Instance
 from nats_mesh.layers.claiming import bucket_name
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing import NatsCluster, NatsServer, TcpProxy
 from nats_mesh.testing.plugin import NatsServerFactory

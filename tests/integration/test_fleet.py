@@ -11,7 +11,7 @@ from nats_mesh import Mesh, NoInstancesError, PermissionDeniedError, Service
 from nats_mesh.core.presence import Announcement, Kind, State
 from nats_mesh.discovery.fleet import Fleet
 from nats_mesh.discovery.messages import encode, rfc3339
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing.plugin import NatsServerFactory
 from nats_mesh.testing.proxy import TcpProxy

@@ -27,7 +27,7 @@ from nats_mesh import (
 )
 from nats_mesh.core.presence import Announcement, Kind
 from nats_mesh.discovery.messages import encode, rfc3339
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing import NatsServer
 from tests.harness import PATIENCE_S, TRANSPORTS, Bus, eventually, open_bus

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing import MemoryMesh, NatsServer
 

@@ -18,8 +18,8 @@ import pytest
 from nats_mesh import CallError, ConfigError, Executed, Mesh, RemoteError, Service, Status, serve
 from nats_mesh.core.presence import Kind
 from nats_mesh.discovery.messages import decode
-from nats_mesh.instance import Instance
 from nats_mesh.layers.breaker import is_failure
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing import MemoryMesh
 from nats_mesh.testing.server import NatsServer
@@ -82,7 +82,9 @@ def said(bus: MemoryBus, service: str = "shop") -> list[Kind]:
     """What was announced, in order."""
     assert bus.recorded is not None
     return [
-        decode(payload).type for subject, _, _, payload in bus.recorded if f".presence.{service}." in subject
+        decode(payload).type
+        for subject, _, _, payload in bus.recorded
+        if f".presence.{service}." in subject and ".audit." not in subject
     ]
 
 

@@ -14,7 +14,7 @@ from nats_mesh import CallError, OverloadedError, Service
 from nats_mesh.core.presence import Announcement, Kind
 from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.discovery.messages import decode
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from tests.harness import Bus, eventually
 from tests.rawnats import RawNats
 

@@ -34,8 +34,8 @@ from nats_mesh.discovery.commands import (
     encode,
 )
 from nats_mesh.discovery.messages import decode
-from nats_mesh.instance import Instance
 from nats_mesh.layers import fault
+from nats_mesh.serving.instance import Instance
 from tests.harness import PATIENCE_S, Bus, eventually
 from tests.rawnats import RawMessage, RawNats, header_pairs
 

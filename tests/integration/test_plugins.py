@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from nats_mesh import ConfigError, Mesh, Next, Reply, Request, Service, plugins
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from tests.harness import Bus
 from tests.rawnats import RawNats
 from tests.tools import ROOT

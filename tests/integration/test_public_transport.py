@@ -13,7 +13,7 @@ import pytest
 from nats.aio.client import Client
 
 from nats_mesh import CallError, DisconnectedError, Executed, Mesh, PermissionDeniedError, Service
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing.plugin import NatsServerFactory
 from nats_mesh.testing.proxy import TcpProxy

@@ -21,7 +21,7 @@ from nats_mesh.core.members import Change, ChangeKind, Health, Reason
 from nats_mesh.core.presence import MAX_ENDPOINTS, Kind
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.discovery.services_api import parse_info, parse_ping, parse_stats
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.testing.server import NatsServer
 from tests.bench.scale_presence import Crowd

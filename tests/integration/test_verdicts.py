@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from nats_mesh import ApplicationError, CallError, Context, Mesh, Service, Status
+from nats_mesh.calling.saying import Verdict, _encode
 from nats_mesh.core.presence import State
-from nats_mesh.instance import Instance
-from nats_mesh.verdicts import Verdict, _encode
+from nats_mesh.serving.instance import Instance
 from tests.harness import Bus, eventually, policies
 from tests.tools import ROOT
 

@@ -132,7 +132,7 @@ def test_installed_library_imports_without_the_command_line(installed: Path, tmp
 
 
 _CALL = """
-import anyio, nats_mesh.client, nats_mesh.variant
+import anyio, nats_mesh.calling.client, nats_mesh.variant
 from nats_mesh import Service
 from nats_mesh.testing import MemoryMesh
 

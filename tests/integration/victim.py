@@ -8,7 +8,7 @@ import anyio
 import msgspec
 
 from nats_mesh import Context, Service
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from tests.harness import Bus
 from tests.rawnats import RawMessage, RawNats
 
@@ -74,9 +74,14 @@ async def settled(bus: Bus, raw: RawNats) -> None:
         await instance.transport.fence()
 
 
+#: Where everybody looks for policies, when it starts and now and then.
+POLICIES = "$JS.API.DIRECT.GET.KV_mesh_policy_"
+
+
 def by_mesh(tap: RawNats, bus: Bus, *, answers: bool = False) -> list[RawMessage]:
-    """What passed that neither presence nor $SRV (and its answers, unless they count) explain."""
-    quiet = ("$SRV.", f"mesh.{bus.namespace}.presence.")
+    """What passed that neither presence and its record, looks for policies nor $SRV (and its answers, unless they
+    count) explain."""
+    quiet = ("$SRV.", f"mesh.{bus.namespace}.presence.", f"mesh.{bus.namespace}.audit.presence.", POLICIES)
     return [
         message
         for message in tap.messages

@@ -12,8 +12,8 @@ import sys
 
 from nats_mesh import Context, Service
 from nats_mesh.discovery import messages
-from nats_mesh.instance import Instance
 from nats_mesh.runner import loop_factory, serve
+from nats_mesh.serving.instance import Instance
 from tests.tools import ROOT
 
 __all__ = ["ZoneWorker"]

@@ -15,7 +15,7 @@ __all__ = ["SIMULATIONS", "main"]
 #: One module each, with a function ``report``.
 SIMULATIONS = (
     "slow_instance", "retry_storm", "overload", "flapping", "hedging", "fleet_ejection", "dead_service",
-    "uneven",
+    "uneven", "fleet_breaker",
 )  # fmt: skip
 
 

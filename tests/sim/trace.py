@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from nats_mesh.instance import display_name
+from nats_mesh.serving.instance import display_name
 
 __all__ = ["Trace"]
 

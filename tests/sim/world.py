@@ -34,11 +34,12 @@ Work: TypeAlias = Callable[[Context], Awaitable[None]]
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call as its caller saw it: seconds since the load began, and its status (``OK`` and others)."""
+    """One call as its ``caller`` saw it: seconds since the load began, and its status (``OK`` and others)."""
 
     began: float
     ended: float
     status: str
+    caller: str
 
     @property
     def ok(self) -> bool:
@@ -134,11 +135,13 @@ class World:
 
         return service
 
-    async def load(self, calls_per_s: float, for_s: float, *, callers: int = 1) -> None:
+    async def load(
+        self, calls_per_s: float, for_s: float, *, callers: int = 1, by_chance: bool = False
+    ) -> None:
         """Call at random moments (a Poisson process), ``calls_per_s`` in the mean, whatever becomes of the calls.
 
-        ``callers`` take turns; they are called ``web1``, ``web2`` and so on. Before that each makes one call, so that
-        it knows the service. Returns when the last call is over.
+        ``callers`` take turns, or call ``by_chance``; they are called ``web1``, ``web2`` and so on. Before that each
+        makes one call, so that it knows the service. Returns when the last call is over.
         """
         for number in range(callers):
             name = f"web{number + 1}"
@@ -154,7 +157,8 @@ class World:
             number = 0
             while at < for_s:
                 await asyncio.sleep(self._began + at - loop.time())
-                group.create_task(self._one(self._callers[number % callers]))
+                whose = self._arrivals.randrange(callers) if by_chance else number % callers
+                group.create_task(self._one(self._callers[whose]))
                 number += 1
                 at += self._arrivals.expovariate(calls_per_s)
 
@@ -166,7 +170,7 @@ class World:
             status = error.status.name
         else:
             status = "OK"
-        self.calls.append(Call(began, self.now, status))
+        self.calls.append(Call(began, self.now, status, caller.name))
         if self._trace is not None:
             self._trace.note(asyncio.get_running_loop().time(), f"{caller.name} {status}")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nats_mesh.core.breaker import MIN_PATIENCE_S, Breaker, BreakerState, Transition
-from nats_mesh.core.rules import BreakerRules
+from nats_mesh.core.rules import BreakerRules, BreakerVerdictRules
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 LEGAL = {(CLOSED, OPEN), (OPEN, HALF_OPEN), (HALF_OPEN, OPEN), (HALF_OPEN, CLOSED)}
@@ -270,6 +270,76 @@ def test_each_half_opening_judges_its_own_probes() -> None:
     assert breaker.closed
 
 
+# -- what others say --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("chance", "lasts_s"), [(0.0, 4.0), (0.5, 5.0)])
+def test_an_agreement_opens_it_as_it_would_itself(chance: float, lasts_s: float) -> None:
+    """For its own open time with its own jitter, closed by its own probes; with failing ones it grows as always."""
+    breaker = Breaker(BreakerRules(successes=1, verdicts=BreakerVerdictRules()), lambda: chance)
+    assert breaker.agreed(100.0, "they say so") == Transition(CLOSED, OPEN, "they say so", 100.0)
+    assert breaker.retry_after_s(100.0) == pytest.approx(lasts_s)
+    now = 100.0
+    for again_s in (lasts_s, 2 * lasts_s, 4 * lasts_s):
+        now += again_s if now > 100.0 + lasts_s else lasts_s
+        end(breaker, now, "F")
+        assert breaker.state is OPEN
+    end(breaker, now + 100.0, "S")
+    assert breaker.closed
+
+
+@pytest.mark.parametrize("state", [OPEN, HALF_OPEN])
+def test_an_agreement_changes_nothing_while_it_is_not_closed(state: BreakerState) -> None:
+    """It neither prolongs an opening nor stops a recovery."""
+    rules = BreakerRules(min_calls=4, successes=2)
+    breaker = opened(rules) if state is OPEN else probing(rules)
+    before = breaker.retry_after_s(100.0)
+    assert breaker.agreed(100.0, "they say so") is None
+    assert (breaker.state, breaker.retry_after_s(100.0)) == (state, before)
+
+
+def test_own_probes_count_more_than_words() -> None:
+    """For a whole window after they closed it no agreement opens it; its own counting does."""
+    rules = BreakerRules(min_calls=4, successes=1, verdicts=BreakerVerdictRules(window_s=30.0))
+    breaker = opened(rules, 100.0)
+    end(breaker, 110.0, "S")
+    assert breaker.agreed(110.0, "they say so") is None
+    assert breaker.agreed(139.9, "they say so") is None
+    assert breaker.closed
+    assert breaker.agreed(140.0, "they say so") is not None
+    end(breaker, 150.0, "S")
+    for _ in range(4):
+        end(breaker, 151.0, "F")
+    assert breaker.state is OPEN
+
+
+def test_without_end_a_crowd_costs_one_open_time_a_window() -> None:
+    """Whoever agrees every second, about an endpoint that is well: 5 s of each 35 s."""
+    breaker = Breaker(BreakerRules(successes=1, verdicts=BreakerVerdictRules(window_s=30.0)), middle)
+    refused = 0
+    for second in range(350):
+        breaker.agreed(float(second), "they say so")
+        token = breaker.enter(float(second))
+        refused += token < 0
+        if token >= 0:
+            breaker.success(float(second), token, 0.0)
+    assert refused == 50
+
+
+def test_successes_from_before_an_agreement_are_forgotten() -> None:
+    """Also those that were counted in passing: a new era begins."""
+    breaker = Breaker(BreakerRules(min_calls=4, successes=1), middle)
+    for _ in range(50):
+        breaker.success(100.0, 0, 0.0)
+    breaker.agreed(100.0, "they say so")
+    end(breaker, 106.0, "S")
+    for _ in range(3):
+        end(breaker, 106.5, "F")
+    transition = end(breaker, 106.5, "F")
+    assert transition is not None
+    assert transition.reason == "4 of 4 calls failed"
+
+
 # -- eras -------------------------------------------------------------------------------------------
 
 
@@ -374,6 +444,7 @@ class BreakerMachine(RuleBasedStateMachine):
             slow_ratio=st.sampled_from([0.5, 1.0]),
             permits=st.integers(1, 3),
             successes=st.integers(1, 4),
+            verdicts=st.none() | st.builds(BreakerVerdictRules, window_s=st.sampled_from([1.0, 10.0])),
         ),
         chance=st.sampled_from([0.0, 0.5, 0.99]),
     )
@@ -385,6 +456,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.era = 0
         self.state = CLOSED
         self.model = Model(rules)
+        self.closed_at = -math.inf
         self.calls: list[tuple[int, float, int]] = []  # token, when it began, its era
 
     def _moves(self, transition: Transition | None) -> None:
@@ -395,8 +467,19 @@ class BreakerMachine(RuleBasedStateMachine):
         assert transition.at == self.now
         assert transition.reason
         self.state = transition.new
+        if self.state is CLOSED:
+            self.closed_at = self.now
         self.era += 1
         self.model.forget()
+
+    @rule()
+    def others_agree(self) -> None:
+        """It opens where it is closed, and was not closed by its own probes within the window."""
+        deaf_s = 0.0 if self.limits.verdicts is None else self.limits.verdicts.window_s
+        opens = self.state is CLOSED and self.now >= self.closed_at + deaf_s
+        transition = self.breaker.agreed(self.now, "they say so")
+        assert (transition is not None) is opens
+        self._moves(transition)
 
     @rule(seconds=st.sampled_from([0.0, 0.25, 1.0, 3.0, 7.0, 30.0, 100.0]))
     def wait(self, seconds: float) -> None:

@@ -330,7 +330,7 @@ def test_what_cannot_be_reported_on_is_refused() -> None:
 
 def test_the_library_does_not_load_prometheus() -> None:
     """Who wants no metrics does not wait for them at the start."""
-    code = "import sys, nats_mesh, nats_mesh.instance; print('prometheus_client' in sys.modules)"
+    code = "import sys, nats_mesh, nats_mesh.serving.instance; print('prometheus_client' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

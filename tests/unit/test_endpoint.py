@@ -18,7 +18,7 @@ import pytest
 
 from nats_mesh import ApplicationError, ConfigError, Context, Service
 from nats_mesh.endpoint import MAX_CONCURRENCY, Contract, Endpoint, contract_of
-from nats_mesh.handling import NOTHING, UndecodableError, decode_body
+from nats_mesh.serving.handling import NOTHING, UndecodableError, decode_body
 from nats_mesh.wire.codecs import CODECS, JSON, MSGPACK, RAW
 
 
@@ -385,7 +385,10 @@ def test_local_types_resolve() -> None:
         ({"name": "orders", "codec": "xml"}, "codec 'xml' is unknown"),
         ({"name": "orders", "instance": "a.b"}, "instance name"),
         ({"name": "orders", "interceptors": ["x"]}, "interceptor 'x' cannot be called"),
-        ({"name": "orders", "policies": 7}, "policies= takes a folder of policy files, got int"),
+        (
+            {"name": "orders", "policies": 7},
+            "policies= takes a folder of policy files, or False for none; got int",
+        ),
     ],
     ids=str,
 )

@@ -16,6 +16,7 @@ from nats_mesh import (
     CallError,
     CancelledByPeerError,
     CircuitOpenError,
+    CodecError,
     ConfigError,
     DeadlineExceededError,
     DisconnectedError,
@@ -400,6 +401,7 @@ def test_errors_survive_pickling() -> None:
         CallError("x", service="s", executed=Executed.NO),
         PolicyError("x", path="p", line=3),
         ConfigError("x"),
+        CodecError("x", executed=Executed.YES),
         OutOfStock("x", sku="a"),
         Stubborn(7),
     )

@@ -31,9 +31,9 @@ from nats_mesh import (
     Service,
     Status,
 )
-from nats_mesh import gathering as module
+from nats_mesh.calling import gathering as module
+from nats_mesh.calling.gather import MAX_ASKED
 from nats_mesh.core.presence import Kind, State
-from nats_mesh.gather import MAX_ASKED
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.outcome import encode_error

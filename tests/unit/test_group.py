@@ -30,6 +30,7 @@ class Known:
     def __init__(self, names: Sequence[str]) -> None:
         self.version = 0
         self.names = names
+        self.weights: dict[str, float] = {}
 
     def are(self, *names: str) -> None:
         """From now on it is these."""
@@ -49,6 +50,7 @@ class Known:
                 in_flight=0,
                 limit=0,
                 first_seen=-math.inf,
+                weight=self.weights.get(name, 1.0),
             )
             for name in self.names
         ]
@@ -178,6 +180,26 @@ def test_others_that_agree_cannot_eject_more_either() -> None:
     assert caller.events("ejection.capped") == []
     caller.group.eject("b", 1.0, "3 callers agree")
     assert caller.events("ejection.capped") == ["b stays in: as many as may be are out already (a); 1 so far"]
+
+
+# -- weights ----------------------------------------------------------------------------------------
+
+
+def test_a_changed_weight_takes_effect_and_forgets_nothing() -> None:
+    """As soon as presence says so; the member keeps its calls."""
+    caller = Caller("a", "b")
+    assert caller.spread(1.0) == {"a": 30, "b": 30}
+    caller.way("a")
+    member = caller.group.members["a"]
+    caller.fleet.weights["a"] = 4.0
+    caller.fleet.are("a", "b")
+    assert caller.spread(1.0) == {"a": 48, "b": 12}
+    assert caller.group.members["a"] is member
+    assert member.in_flight == 1
+    caller.fleet.weights.clear()
+    caller.fleet.are("a", "b")
+    found = caller.spread(1.0)
+    assert abs(found["a"] - found["b"]) <= 2
 
 
 # -- zones ------------------------------------------------------------------------------------------

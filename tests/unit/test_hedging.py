@@ -17,10 +17,10 @@ from nats_mesh import (
     RemoteError,
     Service,
 )
+from nats_mesh.calling.sending import Sender
 from nats_mesh.errors import OverloadedError, PermissionDeniedError, Status
 from nats_mesh.mesh import Mesh
 from nats_mesh.policy import PolicySet, parse
-from nats_mesh.sending import Sender
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.wire.outcome import encode_error
 

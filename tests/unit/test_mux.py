@@ -143,6 +143,26 @@ async def test_a_one_way_message_names_its_publisher_and_waits_for_nothing(table
     assert (table.mux.late, table.mux.pending) == (0, 0)
 
 
+async def test_who_wants_to_know_hears_what_answers_a_one_way_message(table: Table) -> None:
+    """Whatever comes back goes to the one who asked for it; nothing waits, and nothing is late."""
+    heard: list[tuple[bytes, bytes]] = []
+    inbox = table.mux.one_way("audit", lambda headers, payload: heard.append((headers, payload)))
+    assert inbox == table.mux.one_way("audit")
+    await table.answer(table.mux.one_way("presence"), b"nobody asked")
+    await table.answer(inbox, b"1", b"2")
+    assert [payload for _, payload in heard] == [b"1", b"2"]
+    assert (table.mux.late, table.mux.pending) == (0, 0)
+
+
+async def test_messages_are_numbered_by_subject(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each subject has numbers of its own from 1 on; of many subjects, those of long ago begin anew."""
+    assert [table.mux.number(subject) for subject in ("a", "a", "b", "a")] == [1, 2, 1, 3]
+    monkeypatch.setattr(module, "_MAX_DESTINATIONS", 10)
+    for number in range(20):
+        table.mux.number(f"s{number}")
+    assert (len(table.mux._numbers), table.mux.number("a")) == (10, 1)
+
+
 async def test_everyone_fails_when_the_connection_is_lost(table: Table) -> None:
     """Outcome unknown, at once, each exactly once, even where failing takes a sink out of the table."""
     sinks = [Waiting(mux=table.mux) for _ in range(20)]

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import cast
 
 from nats_mesh import Mesh
+from nats_mesh.calling.verdicts import Verdict
 from nats_mesh.core.rules import VerdictRules
 from nats_mesh.layers.balance import Group
 from nats_mesh.testing import MemoryMesh, run_virtual
-from nats_mesh.verdicts import Verdict
 
 
 class Members:

@@ -9,10 +9,11 @@ import anyio
 import pytest
 
 from nats_mesh import Context, DisconnectedError, Executed, Service
-from nats_mesh import client as client_module
+from nats_mesh.calling import client as client_module
 from nats_mesh.following import Follower
 from nats_mesh.mesh import Mesh
 from nats_mesh.policy import PolicySet, parse
+from nats_mesh.settings import Settings
 from nats_mesh.testing import MemoryMesh, run_virtual
 
 
@@ -98,7 +99,7 @@ def test_a_set_that_cannot_be_applied_leaves_the_last_good_one_in_effect() -> No
             raise RuntimeError("on purpose")
 
     told: list[Any] = []
-    follower = Follower(good, "default", lambda *event: told.append(event))
+    follower = Follower(good, Settings(), lambda *event: told.append(event))
     follower.follow(apply)
     with pytest.raises(RuntimeError, match="on purpose"):
         follower._changed(bad)

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from nats_mesh import ConfigError, Mesh, Next, Reply, Request, Service
-from nats_mesh import dispatch as dispatch_module
 from nats_mesh.policy import PolicySet, parse
+from nats_mesh.serving import dispatch as dispatch_module
 from nats_mesh.testing import MemoryMesh, run_virtual
 
 

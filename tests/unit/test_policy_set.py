@@ -12,16 +12,19 @@ from nats_mesh.core.rules import (
     BackoffRules,
     BalancerRules,
     BreakerRules,
+    BreakerVerdictRules,
     ConcurrencyRules,
     EjectionRules,
     HedgeRules,
     RetryRules,
+    SubsetRules,
     VerdictRules,
 )
 from nats_mesh.errors import PolicyError
 from nats_mesh.policy import InboundRules, OutboundRules, Policy, PolicySet, parse, policy_set
 from nats_mesh.policy.layering import Layers
 from nats_mesh.policy.parts import Part
+from nats_mesh.policy.schema import Destination
 
 
 def policy(
@@ -126,11 +129,13 @@ def test_off_clears_what_wider_policies_said(specs: list[str], breaker: BreakerR
 
 def test_what_is_off_by_default_is_turned_on_by_being_named() -> None:
     """Hedging and verdicts begin where a policy names them, and end where a narrower one says off."""
-    on = policy("on", "hedge: {}, ejection: {verdicts: {callers: 2}}")
+    on = policy("on", "hedge: {}, ejection: {verdicts: {callers: 2}}, breaker: {verdicts: {}}")
     rules = outbound(on)
     assert rules.hedge == HedgeRules()
     assert rules.ejection.verdicts == VerdictRules(callers=2)
-    off = policy("off", "target: {service: orders}, hedge: off, ejection: {verdicts: off}")
+    assert rules.breaker == BreakerRules(verdicts=BreakerVerdictRules())
+    both = "ejection: {verdicts: off}, breaker: {verdicts: off}"
+    off = policy("off", f"target: {{service: orders}}, hedge: off, {both}")
     assert outbound(on, off) == OutboundRules(sources=outbound(on, off).sources)
     assert outbound(on, off).sources["hedge"] == "Destination/off (off.yaml:4)"
 
@@ -204,6 +209,8 @@ INVALID = {
     "breaker: {maxOpen: 1s}": "spec.breaker.maxOpen: must be at least 5s, got 1s",
     "breaker: {permits: 0}": "spec.breaker.permits: must be at least 1, got 0",
     "breaker: {successes: 0}": "spec.breaker.successes: must be at least 1, got 0",
+    "breaker: {verdicts: {callers: 1}}": "spec.breaker.verdicts.callers: must be from 2 to 1,000, got 1",
+    "breaker: {verdicts: {window: 0s}}": "spec.breaker.verdicts.window: must be above 0s, got 0s",
     "retry: {attempts: 0}": "spec.retry.attempts: must be from 1 to 10, got 0",
     "retry: {attempts: 11}": "spec.retry.attempts: must be from 1 to 10, got 11",
     "retry: {perTryTimeout: 0s}": "spec.retry.perTryTimeout: must be above 0s, got 0s",
@@ -300,11 +307,54 @@ def test_leaving_the_queue_needs_no_limit() -> None:
     assert both == ConcurrencyRules(limit=4, leave_queue=True, lowers=True)
 
 
-def test_subsets_are_refused_until_something_routes_to_them() -> None:
-    """They can be written and are checked, but nothing would come of them: said with their place."""
-    assert complaints(policy("p", "target: {service: orders}, subsets: {v2: {version: 2.0.0}}")) == [
-        "p.yaml:4: spec.subsets: selections of instances to route to: not in this version yet; remove them"
-    ]
+VERSIONS = policy(
+    "versions", "target: {service: orders}, subsets: {v1: {version: 1.0.0}, v2: {labels: {b: x, a: y}}}"
+)
+
+
+def test_subsets_are_known_by_name() -> None:
+    """A set knows the subsets of a service, and which of them anybody routes to."""
+    split = "target: {service: orders}, rules: [{split: [{subset: v1}]}]"
+    policies = PolicySet.of((*VERSIONS, *policy("r", split, "Route")))
+    assert policies.subsets("orders") == {
+        "v1": SubsetRules(name="v1", version="1.0.0"),
+        "v2": SubsetRules(name="v2", labels=(("a", "y"), ("b", "x"))),
+    }
+    assert policies.subsets("other") == {}
+    assert policies.routed_subsets() == {("orders", "v1")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "message"),
+    [
+        (
+            "Route",
+            "target: {service: orders}, rules: [{split: [{subset: v3}]}]",
+            "rules[0].split[0].subset: orders has no subset v3",
+        ),
+        (
+            "Route",
+            "target: {service: orders}, rules: [{mirror: {subset: v}}]",
+            "rules[0].mirror.subset: orders has no subset v",
+        ),
+        ("Route", "rules: [{split: [{subset: v1}]}]", "split[0].subset: subset v1 of which service?"),
+        (
+            "Route",
+            "rules: [{split: [{service: b, subset: v1}]}]",
+            "split[0].subset: no Destination names subsets of b",
+        ),
+        (
+            "Destination",
+            "target: {service: orders, subset: v9}, timeout: 1s",
+            "spec.target.subset: orders has no subset v9",
+        ),
+    ],
+)
+def test_a_subset_that_is_none_is_refused(kind: str, spec: str, message: str) -> None:
+    """Whatever leads to a subset, or is about one, must name one that a Destination has."""
+    (complaint,) = complaints(VERSIONS, policy("p", spec, kind))
+    assert complaint.startswith("p.yaml:4: spec.")
+    assert message in complaint
 
 
 IDLE = {
@@ -474,6 +524,7 @@ def test_ten_thousand_others_do_not_slow_a_question(monkeypatch: pytest.MonkeyPa
     others = []
     for index in range(10_000):
         document = template.document
+        assert isinstance(document, Destination)
         assert document.spec.target is not UNSET
         spec = replace(document.spec, target=replace(document.spec.target, service=f"s{index}"))
         metadata = replace(document.metadata, name=f"p{index}")
@@ -507,3 +558,16 @@ def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         policies = PolicySet.of(WIDE, before=policies)
         policies.outbound(f"t{generation}", "get", "web")
     assert len(policies._outbound._before) <= 3
+
+
+def test_two_routes_of_different_length_about_one_target_are_refused() -> None:
+    """Which of them has more rules does not matter: both are named."""
+    one = policy("one", "target: {service: orders}, rules: [{timeout: 1s}]", "Route")
+    two = policy(
+        "two",
+        "target: {service: orders}, rules: [{match: {callers: [web]}, timeout: 2s}, {timeout: 3s}]",
+        "Route",
+    )
+    for pair in ((one, two), (two, one)):
+        (said,) = complaints(*pair)
+        assert "are both about orders: put them into one" in said

@@ -88,5 +88,18 @@ def test_several_servers_and_bare_hosts() -> None:
 def test_what_has_no_effect_yet_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """A setting of the contract that this version does not use is not ignored in silence."""
     with caplog.at_level(logging.WARNING):
-        Settings.resolve(servers="a:1", env={"MESH_CACHE_DIR": "cache/"})
-    assert "MESH_CACHE_DIR" in caplog.text
+        Settings.resolve(servers="a:1", env={"MESH_METRICS_PORT": "9100"})
+    assert "MESH_METRICS_PORT" in caplog.text
+
+
+def test_where_policies_are_kept_and_whether_they_are_followed() -> None:
+    """The user's cache folder unless said otherwise; `off` turns either off; a folder of files is followed instead."""
+    usual = Settings.resolve(servers="a:1", env={"XDG_CACHE_HOME": "/c", "HOME": "/h", "LOCALAPPDATA": "/c"})
+    assert usual.follow
+    assert usual.policies is None
+    assert usual.cache_dir.endswith("nats-mesh")
+    assert Settings.resolve(servers="a:1", env={}).cache_dir == ""
+    assert Settings.resolve(servers="a:1", env={"MESH_CACHE_DIR": "off", "HOME": "/h"}).cache_dir == ""
+    assert Path(Settings.resolve(servers="a:1", env={"MESH_CACHE_DIR": "here"}).cache_dir).is_absolute()
+    off = Settings.resolve(servers="a:1", env={"MESH_POLICIES": "off"})
+    assert (off.follow, off.policies) == (False, None)

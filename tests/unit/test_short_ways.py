@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_mesh.errors import CodecError, ConfigError
-from nats_mesh.exchange import (
+from nats_mesh.calling.exchange import (
     UsualReplies,
     decode_value,
     encode_value,
@@ -22,6 +21,7 @@ from nats_mesh.exchange import (
     reply_decoder,
     request_block,
 )
+from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.model import NO_HEADERS, Headers, OwnHeaders, Request
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import CODECS, JSON, MSGPACK, RAW, Codec

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from nats_mesh import CircuitOpenError, CodecError, Next, RemoteError, Reply, Request, Service
-from nats_mesh.exchange import Target
+from nats_mesh.calling.exchange import Target
 from nats_mesh.layers.stack import INBOUND, OUTBOUND
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.testing import MemoryMesh, run_virtual

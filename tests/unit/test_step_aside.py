@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from nats_mesh import ApplicationError, CallError, CircuitOpenError, Context, Mesh, Service, Status
+from nats_mesh.calling.verdicts import Verdict
 from nats_mesh.core.presence import State
-from nats_mesh.instance import Instance
 from nats_mesh.policy import PolicySet, parse
+from nats_mesh.serving.instance import Instance
 from nats_mesh.testing import MemoryMesh, run_virtual
-from nats_mesh.verdicts import Verdict
 
 BASE_S = 10.0
 #: Until an instance has surely heard all the others beat, seconds.

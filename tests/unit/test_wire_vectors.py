@@ -5,24 +5,32 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
+from nats_mesh.audit.records import decode_record, writer_of
+from nats_mesh.calling.saying import read_verdict
 from nats_mesh.core.age import AgeGauge
 from nats_mesh.core.deadline import check_timeout, deadline_for, to_wire_ms
 from nats_mesh.core.duplicates import fingerprint, key_token
+from nats_mesh.core.envelope import sampled
+from nats_mesh.core.presence import weight_of
 from nats_mesh.core.trace import parse_baggage, parse_traceparent
 from nats_mesh.discovery import messages
 from nats_mesh.discovery.commands import decode_command
 from nats_mesh.discovery.services_api import mesh_endpoint, parse_verb
-from nats_mesh.errors import ApplicationError, CodecError, ConfigError, Refused, Status
+from nats_mesh.errors import ApplicationError, CodecError, ConfigError, PolicyError, Refused, Status
 from nats_mesh.layers.base import Arrival
 from nats_mesh.layers.deadline import DeadlineGate
 from nats_mesh.model import check_name
+from nats_mesh.policy.bus.acking import decode_ack
+from nats_mesh.policy.bus.documents import read_document
 from nats_mesh.telemetry.events import decode_event
 from nats_mesh.telemetry.stats import FAILURES, Stats, decode_stats
+from nats_mesh.telemetry.tap_messages import decode_tap, decode_wish
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import by_content_type
 from nats_mesh.wire.outcome import decode_error, encode_error, is_error
@@ -311,6 +319,29 @@ def presence(vector: Vector) -> None:
     assert set(vector["body"]) - set(written) <= {"mood"}
 
 
+def acks(vector: Vector) -> None:
+    """An acknowledgement as operators read it: believed whole, or not at all."""
+    _, namespace, _, _, service, instance = vector["subject"].split(".")
+    read = partial(decode_ack, service=service, instance=instance, namespace=namespace)
+    assert refuses(CodecError, read, _body(vector)) is not vector["valid"]
+
+
+def audit(vector: Vector) -> None:
+    """A record as its readers take it: believed whole, or not at all."""
+    _, namespace, _, key = vector["subject"].split(".", 3)
+    writer = writer_of(key)
+    assert writer is not None
+    read = partial(decode_record, writer=writer, namespace=namespace)
+    assert refuses(CodecError, read, _body(vector)) is not vector["valid"]
+
+
+def policy_values(vector: Vector) -> None:
+    """What stands under a key of the policy bucket, as members read it."""
+    read = partial(read_document, vector["key"], vector["value"].encode(), 1)
+    refused = refuses(PolicyError, partial(read, namespace=vector.get("namespace", "default")))
+    assert refused is not vector["accepted"]
+
+
 def stats(vector: Vector) -> None:
     """A body whose totals add up, or one that is refused."""
     _, namespace, telemetry, kind, service, instance = vector["subject"].split(".")
@@ -345,6 +376,33 @@ def events(vector: Vector) -> None:
     assert all(read[name] == value for name, value in vector["body"].items() if name != "mood")
 
 
+def tap_wishes(vector: Vector) -> None:
+    """What an observer of calls may want."""
+    body = b"" if vector["body"] is None else _body(vector)
+    if vector["wish"] is None:
+        assert refuses(CodecError, decode_wish, body)
+        return
+    wish = json.loads(json.dumps(msgspec.to_builtins(decode_wish(body))))
+    assert wish == {**vector["wish"], "wire": 1}
+
+
+def tap_samples(vector: Vector) -> None:
+    """Which traces belong to a sample."""
+    assert sampled(vector["trace"], vector["share"]) is vector["sampled"]
+
+
+def taps(vector: Vector) -> None:
+    """Calls that are read as they were written, or refused."""
+    _, namespace, telemetry, kind, service, instance = vector["subject"].split(".")
+    assert (telemetry, kind) == ("telemetry", "tap")
+    said = {"service": service, "instance": instance, "namespace": namespace}
+    if not vector["valid"]:
+        assert refuses(CodecError, decode_tap, _body(vector), **said)
+        return
+    read = json.loads(json.dumps(msgspec.to_builtins(decode_tap(_body(vector), **said))))
+    assert all(read[name] == value for name, value in vector["body"].items() if name != "mood")
+
+
 def commands(vector: Vector) -> None:
     """What an operator may say, what is answered with a reason, and what is no command."""
     try:
@@ -355,6 +413,18 @@ def commands(vector: Vector) -> None:
     except CodecError:
         outcome = "dropped"
     assert outcome == vector["outcome"]
+
+
+def weights(vector: Vector) -> None:
+    """What an instance's label says; what cannot be read counts as 1."""
+    assert weight_of(vector["labels"]) == vector["weight"]
+
+
+def verdicts(vector: Vector) -> None:
+    """Who says what of whom, or nothing."""
+    about, _, caller = vector["subject"].removeprefix("mesh.default.verdict.orders.").partition(".")
+    heard = read_verdict(about, caller, _body(vector))
+    assert (None if heard is None else heard._asdict()) == vector["heard"]
 
 
 def services_api_verbs(vector: Vector) -> None:
@@ -379,7 +449,8 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
         header_fields, header_pairs, header_numbers, server_status, loads, content_types,
         statuses, status_of_code, errors_encode, errors_decode, idempotency_keys, idempotency_requests,
         traceparent, baggage, timeouts_to_wire, timeouts_valid, deadlines, arrivals,
-        presence, stats, events, commands, services_api_verbs, services_api_endpoints,
+        presence, acks, audit, policy_values, stats, events, tap_wishes, tap_samples, taps, commands, weights, verdicts,
+        services_api_verbs, services_api_endpoints,
     )
 }  # fmt: skip
 

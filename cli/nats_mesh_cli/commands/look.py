@@ -1,4 +1,4 @@
-"""``get``, ``describe``, ``check``: what is there, and what is wrong."""
+"""``get``, ``describe``, ``why``, ``check``: what is there, what would become of a call, and what is wrong."""
 
 from __future__ import annotations
 
@@ -24,12 +24,24 @@ def _get(
     everywhere: Annotated[
         bool, typer.Option("--all-namespaces", "-A", help="Those of every namespace.")
     ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="TIME", help="As of then, from the audit: 2026-01-31T12:00:00Z, or -10m."
+        ),
+    ] = None,
 ) -> None:
     """List services, instances or endpoints of the mesh, and the NATS Services API services beside them."""
     from nats_mesh_cli.bus import run_async
 
     options, out = options_of(ctx), out_of(ctx)
-    if watch:
+    if at is not None:
+        if watch:
+            raise typer.BadParameter("a past moment does not change: say --at or --watch")
+        from nats_mesh_cli.past import get_at
+
+        run_async(get_at(options, out, kind, name, at, everywhere=everywhere))
+    elif watch:
         from nats_mesh_cli.watch import watch as work
 
         run_async(work(options, out, kind, name, everywhere=everywhere))
@@ -57,6 +69,48 @@ def _describe(
     from nats_mesh_cli.describe import describe
 
     run_async(describe(options_of(ctx, policies), out_of(ctx), what, caller=caller))
+
+
+def _why(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="SERVICE.ENDPOINT.")],
+    caller: Annotated[
+        str | None, typer.Option("--from", metavar="CALLER", help="Who calls; nats-mesh without it.")
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", "-H", metavar="KEY=VALUE", help="A header of the call; may be repeated."),
+    ] = None,
+    idempotent: Annotated[
+        bool | None,
+        typer.Option("--idempotent/--not-idempotent", help="What the call itself says about being repeated."),
+    ] = None,
+    keyed: Annotated[bool, typer.Option("--keyed", help="The call has an idempotency key.")] = False,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="Of so many calls, how many go each way.")
+    ] = None,
+    policies: PoliciesOption = None,
+) -> None:
+    """Explain a call that nobody makes, layer by layer on both sides: what happens, by which policy, and where it goes.
+
+    --timeout is what the call itself says. Exit code 1 where the call would surely fail.
+    """
+    from nats_mesh_cli.bus import run_async
+    from nats_mesh_cli.why import why
+
+    code = run_async(
+        why(
+            options_of(ctx, policies),
+            out_of(ctx),
+            target,
+            caller=caller,
+            headers=header or [],
+            idempotent=idempotent,
+            keyed=keyed,
+            count=count,
+        )
+    )
+    raise typer.Exit(code)
 
 
 def _check(
@@ -87,6 +141,12 @@ def register(app: typer.Typer) -> None:
         rich_help_panel=PANEL,
         epilog="Example: nats-mesh describe orders.place --policies policies --from web",
     )(_describe)
+    app.command(
+        "why",
+        cls=Command,
+        rich_help_panel=PANEL,
+        epilog="Example: nats-mesh why reviews.get --from web -H 'end-user: jason' --policies policies",
+    )(_why)
     app.command(
         "check", cls=Command, rich_help_panel=PANEL, epilog="Example: nats-mesh check -s nats://bus:4222"
     )(_check)

@@ -12,7 +12,8 @@ __all__ = ["LeastRequest"]
 
 class LeastRequest(TwoChoices):
     """A slow or frozen member gathers calls and is then passed over. One of two calls is more than three of twelve:
-    of members that take different numbers of calls at a time the emptier one gets the next."""
+    of members that take different numbers of calls at a time, but have the same weight, the emptier one gets the next.
+    """
 
     __slots__ = ()
 

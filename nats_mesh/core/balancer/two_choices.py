@@ -10,7 +10,9 @@ a view all choose the same one.
 Weights: a member of three times the weight is treated as three members that share its calls. Both draws
 and the comparison are of such thirds, so shares are right within some percent at any load, with one call under way
 as with a thousand. Comparing load divided by weight is not: with few calls under way it is wrong by a third, and
-with (load + 1) divided by weight the heaviest gets all of them.
+with (load + 1) divided by weight the heaviest gets all of them. Members of different weights are not compared by
+what they take at a time, too: whoever has three times the slots and says so by its weight would get nine times the
+calls.
 """
 
 from __future__ import annotations
@@ -69,7 +71,13 @@ class TwoChoices:
         return self._cheaper(one, load, other, other_load, now)
 
     def _cheaper(self, one: Member, load: float, other: Member, other_load: float, now: float) -> Member:
-        if self.by_room and one.limit != other.limit and one.limit > 0 and other.limit > 0:
+        if (
+            self.by_room
+            and one.limit != other.limit
+            and one.limit > 0
+            and other.limit > 0
+            and one.weight == other.weight  # else it is said already what each is to get of the other's calls
+        ):
             # As parts of what each takes at a time, brought to the same denominator.
             load, other_load = load * other.limit, other_load * one.limit
         return one if self.cost(one, load, now) <= self.cost(other, other_load, now) else other

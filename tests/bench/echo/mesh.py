@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import nats
 
-from nats_mesh.instance import Instance
+from nats_mesh.serving.instance import Instance
 from nats_mesh.wire.subjects import ALL, Subjects
 from tests.bench.echo import Prepare
 from tests.bench.layers import LAYERS

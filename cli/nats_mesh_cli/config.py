@@ -1,0 +1,400 @@
+"""``config``: the configuration of services on the bus; checked by the instances that run before it is stored."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import msgspec
+
+from nats_mesh import Mesh
+from nats_mesh.config.store import ConfigStore
+from nats_mesh.config.value import MAX_VALUE
+from nats_mesh.discovery.commands import CheckConfig
+from nats_mesh.discovery.services_api import InfoReply
+from nats_mesh.errors import UNREADABLE
+from nats_mesh.model import check_name
+from nats_mesh.policy.bus.revisions import Revision
+from nats_mesh.policy.files import read_files
+from nats_mesh.policy.problems import Problems
+from nats_mesh.policy.reader import read
+from nats_mesh.wire.kv import KvAbsentError, KvDeniedError, KvError
+from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.catalog import MESH, instance_record, visible
+from nats_mesh_cli.errors import BUS, DENIED, FAILED, OK, CliError
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.hints import missing_service
+from nats_mesh_cli.operate import tell
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Column, Out, Record, dump, render_list
+from nats_mesh_cli.who import operator_name
+
+__all__ = ["Setting", "delete", "get", "history", "set_value", "status", "undo"]
+
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
+#: How long --wait waits for every instance (seconds), and how often it asks.
+_WAIT_S, _ASK_S = 5.0, 0.2
+
+_REVISIONS = (
+    Column("REVISION", lambda r: str(r["revision"]), right=True),
+    Column("TIME", lambda r: str(r["time"])[:19]),
+    Column("ACTION", lambda r: str(r["action"])),
+    Column("BY", lambda r: str(r["operator"])),
+    Column("MESSAGE", lambda r: str(r["message"])),
+)
+_STATES = {"SYNCED": "ok", "STALE": "warn", "REJECTED": "bad"}
+_INSTANCES = (
+    Column("INSTANCE", lambda r: str(r["host_pid"] or r["instance"]), style=lambda _: "name"),
+    Column("VERSION", lambda r: str(r["version"])),
+    Column("STATE", lambda r: str(r["state"]), style=lambda r: _STATES.get(r["state"], "dim")),
+    Column("REVISION", lambda r: "" if r["revision"] is None else str(r["revision"]), right=True),
+    Column("REASON", lambda r: str(r["reason"])),
+)
+
+
+class Setting:
+    """How a configuration is to be changed, as the options say."""
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        message: str = "",
+        dry_run: bool = False,
+        wait: bool = False,
+        unchecked: bool = False,
+    ) -> None:
+        self.name = name
+        self.message = message
+        self.dry_run = dry_run
+        self.wait = wait
+        self.unchecked = unchecked
+
+
+@asynccontextmanager
+async def _opened(
+    options: Options, name: str | None = None, *, make: bool = False
+) -> AsyncIterator[tuple[Mesh, ConfigStore]]:
+    async with connected(options, name or CALLER) as mesh:
+        client = mesh.client
+        store = ConfigStore(
+            mesh.namespace,
+            transport=client.transport,
+            mux=client.mux,
+            operator=operator_name(name),
+            timeout_s=options.timeout_s or 5.0,
+        )
+        try:
+            await store.open(make=make)
+            yield mesh, store
+        except KvAbsentError as error:
+            raise CliError(
+                f"namespace {mesh.namespace!r} has no store of configurations: {error}",
+                hint="'config set' makes one; the server needs JetStream (nats-mesh up has it)",
+                code=BUS if make else FAILED,
+            ) from error
+        except KvDeniedError as error:
+            raise CliError(
+                str(error), hint="use an operator's credentials: --creds FILE", code=DENIED
+            ) from error
+        except KvError as error:
+            hint = "look again: nobody knows whether it was stored" if error.maybe else ""
+            raise CliError(str(error), hint=hint, code=FAILED) from error
+
+
+async def set_value(options: Options, out: Out, service: str, given: Sequence[str], setting: Setting) -> int:
+    """Store a configuration: a file's, or single values over what stands there; the exit code."""
+    check_name("service", service)
+    whole, assigned = _read(given)
+    async with _opened(options, setting.name, make=not setting.dry_run) as (mesh, store):
+        history = await store.history(service)
+        now = history[-1] if history else None
+        value = whole
+        if value is None:
+            value = {} if now is None or now.value is None else _readable(service, now)
+        for path, each in assigned:
+            _assign(value, path, each)
+        encoded = msgspec.json.encode(value)
+        if now is not None and now.value == encoded:
+            out.data(f"{service} unchanged")
+            return OK
+        return await _store(options, out, mesh, store, service, encoded, now, setting)
+
+
+async def delete(options: Options, out: Out, service: str, setting: Setting) -> int:
+    """Delete a configuration: its defaults hold then; the exit code."""
+    check_name("service", service)
+    async with _opened(options, setting.name) as (mesh, store):
+        history = await store.history(service)
+        if not history or history[-1].value is None:
+            raise CliError(f"{service} has no configuration in the store", code=FAILED)
+        return await _store(options, out, mesh, store, service, None, history[-1], setting)
+
+
+async def undo(options: Options, out: Out, service: str, revision: int | None, setting: Setting) -> int:
+    """Put back the value before the last one, or that of a revision; the exit code."""
+    check_name("service", service)
+    async with _opened(options, setting.name) as (mesh, store):
+        history = await store.history(service)
+        if not history:
+            raise CliError(f"{service} has no configuration in the store", code=FAILED)
+        if revision is None:
+            back = history[-2] if len(history) > 1 else None
+        else:
+            match = [each for each in history if each.sequence == revision]
+            if not match:
+                known = ", ".join(str(each.sequence) for each in history[-10:])
+                raise CliError(
+                    f"{service} has no revision {revision}", hint=f"there are: {known}", code=FAILED
+                )
+            back = match[0]
+        if back is not None and back.value is not None:
+            _readable(service, back)
+        setting.message = setting.message or ("undo" if revision is None else f"undo to revision {revision}")
+        found = None if back is None else back.value
+        return await _store(options, out, mesh, store, service, found, history[-1], setting)
+
+
+async def _store(
+    options: Options,
+    out: Out,
+    mesh: Mesh,
+    store: ConfigStore,
+    service: str,
+    value: bytes | None,
+    now: Revision | None,
+    setting: Setting,
+) -> int:
+    if value is not None and len(value) > MAX_VALUE:
+        raise CliError(f"the configuration has {len(value)} bytes, at most {MAX_VALUE} are stored")
+    everything = await fetch(mesh, options, out)
+    infos = [info for info in visible(everything, mesh.namespace) if info.name == service]
+    if value is not None and not setting.unchecked:
+        if not infos:
+            raise CliError(
+                f"no instance of {service} runs that could check it; --unchecked stores it all the same",
+                hint=missing_service(service, everything, mesh.namespace),
+                code=FAILED,
+            )
+        await _check(options, mesh, service, infos, value)
+    action = "deleted" if value is None else "created" if now is None or now.value is None else "configured"
+    revision = None
+    if not setting.dry_run:
+        revision = await store.write(
+            service, value, expected=0 if now is None else now.sequence, message=setting.message
+        )
+    if store.unrecorded:
+        out.note(f"stored, but not in the audit: {store.unrecorded}", "warn")
+    record = {"service": service, "action": action, "revision": revision, "dry_run": setting.dry_run}
+    if options.format is Format.TABLE:
+        out.data(f"{service} {action}{' (dry run)' if setting.dry_run else ''}")
+    else:
+        out.data(service if options.format is Format.NAME else dump(record, options.format, pretty=out.tty))
+    if revision is None or not setting.wait:
+        return OK
+    records: list[Record] = []
+    with anyio.move_on_after(options.timeout_s or _WAIT_S):
+        while True:
+            infos = [
+                info
+                for info in visible(await fetch(mesh, options, out), mesh.namespace)
+                if info.name == service
+            ]
+            records = [_instance(info, revision) for info in infos]
+            if all(each["state"] != "STALE" for each in records):
+                break
+            await anyio.sleep(_ASK_S)
+    bad = [each for each in records if each["state"] in ("STALE", "REJECTED")]
+    out.note(f"in effect at {len(records) - len(bad)} of {len(records)} instances")
+    for each in bad:
+        out.note(
+            f"{each['host_pid'] or each['instance']}: {each['state'].lower()} {each['reason']}".rstrip(),
+            "bad",
+        )
+    return FAILED if bad else OK
+
+
+async def _check(
+    options: Options, mesh: Mesh, service: str, infos: Sequence[InfoReply], value: bytes
+) -> None:
+    """Ask every instance that runs whether it would take ``value``; :class:`CliError` where one would not."""
+    records = [record for info in infos if (record := instance_record(info, 0.0))["kind"] == MESH]
+    if not records:
+        raise CliError(f"{service} is outside the mesh and has no configuration here", code=FAILED)
+    answers = await tell(mesh, options, records, CheckConfig(value=msgspec.Raw(value)))
+    refused = [each for each in answers if not each["done"]]
+    if refused:
+        reasons = dict.fromkeys(str(each["message"]) for each in refused)
+        raise CliError(
+            f"{service} does not take it: {'; '.join(reasons)}",
+            hint=f"said by {len(refused)} of {len(answers)} instances; nothing was stored",
+        )
+
+
+async def get(options: Options, out: Out, service: str) -> int:
+    """Show a configuration; the exit code."""
+    async with _opened(options) as (_, store):
+        history = await store.history(check_name("service", service))
+    if not history or history[-1].value is None:
+        raise CliError(f"{service} has no configuration in the store", code=FAILED)
+    value = _readable(service, history[-1])
+    fmt = Format.YAML if options.format in (Format.TABLE, Format.WIDE, Format.NAME) else options.format
+    try:
+        text = dump(value, fmt, pretty=out.tty)
+    except RecursionError:
+        raise CliError(
+            f"{service}: revision {history[-1].sequence} is nested too deep to be shown",
+            hint="'config set' with a file replaces it",
+            code=FAILED,
+        ) from None
+    out.data(text.rstrip("\n"))
+    return OK
+
+
+async def history(options: Options, out: Out, service: str) -> int:
+    """Show who changed it, the newest first; the exit code."""
+    async with _opened(options) as (_, store):
+        found = await store.history(check_name("service", service))
+    records: list[Record] = []
+    before = False
+    for each in found:
+        action = "deleted" if each.value is None else "configured" if before else "created"
+        before = each.value is not None
+        records.append(
+            {
+                "revision": each.sequence,
+                "time": each.time,
+                "action": action,
+                "operator": each.operator,
+                "message": each.message,
+                "value": None if each.value is None else _shown(each.value),
+            }
+        )
+    text = render_list(
+        records[::-1],
+        _REVISIONS,
+        options.format,
+        name=lambda r: str(r["revision"]),
+        color=out.color,
+        pretty=out.tty,
+    )
+    if text:
+        out.data(text)
+    return OK
+
+
+async def status(options: Options, out: Out, service: str) -> int:
+    """Show which instances have which revision; 1 where one is behind or refuses it."""
+    async with _opened(options) as (mesh, store):
+        found = await store.history(check_name("service", service))
+        everything = await fetch(mesh, options, out)
+        infos = [info for info in visible(everything, mesh.namespace) if info.name == service]
+        if not infos:
+            hint = missing_service(service, everything, mesh.namespace)
+            raise CliError(f"no instance of {service} runs", hint=hint, code=FAILED)
+    records = [_instance(info, found[-1].sequence if found else 0) for info in infos]
+    text = render_list(
+        records,
+        _INSTANCES,
+        options.format,
+        name=lambda r: str(r["instance"]),
+        color=out.color,
+        pretty=out.tty,
+    )
+    if text:
+        out.data(text)
+    return FAILED if any(each["state"] in ("STALE", "REJECTED") for each in records) else OK
+
+
+def _readable(service: str, revision: Revision) -> dict[str, Any]:
+    """The configuration of a revision; :class:`CliError` where other programs wrote something else there."""
+    assert revision.value is not None
+    try:
+        return msgspec.json.decode(revision.value, type=dict[str, Any])
+    except UNREADABLE as error:
+        raise CliError(
+            f"{service}: revision {revision.sequence} is no JSON object: {error}",
+            hint="'config set' with a file replaces it",
+            code=FAILED,
+        ) from None
+
+
+def _shown(value: bytes) -> Any:
+    """What a revision holds; what is no JSON as text."""
+    try:
+        return msgspec.json.decode(value)
+    except UNREADABLE:
+        return value.decode("utf-8", "replace")
+
+
+def _instance(info: InfoReply, wanted: int) -> Record:
+    record = instance_record(info, 0.0)
+    meta = info.metadata
+    said = meta.get("mesh.config", "")
+    revision = int(said) if said.isascii() and said.isdigit() else None
+    reason = meta.get("mesh.config.rejected", "")
+    if revision is None:
+        state, reason = "NONE", "it declares no configuration"
+    elif reason:
+        state = "REJECTED"
+    else:
+        state = "SYNCED" if revision >= wanted else "STALE"
+    return {
+        "service": info.name,
+        "instance": info.id,
+        "host_pid": record["host_pid"],
+        "version": info.version,
+        "state": state,
+        "revision": revision,
+        "reason": reason,
+    }
+
+
+def _read(given: Sequence[str]) -> tuple[dict[str, Any] | None, list[tuple[str, Any]]]:
+    """A whole value out of a file or stdin, and single ones (``rows=20``, ``db.pool=5``)."""
+    whole: dict[str, Any] | None = None
+    assigned: list[tuple[str, Any]] = []
+    for word in given:
+        match = _ASSIGNMENT.fullmatch(word)
+        if match is not None:
+            assigned.append((match[1], _value(match[2])))
+            continue
+        if whole is not None:
+            raise CliError("one file holds the configuration; give its values one by one as name=value")
+        problems = Problems()
+        files = {"stdin": sys.stdin.buffer.read()} if word == "-" else read_files(word)
+        nodes = []
+        for name, held in files.items():
+            if isinstance(held, str):
+                raise CliError(f"{name}: {held}")
+            nodes += list(read(held, name, problems))
+        problems.raise_if_any()
+        plain = nodes[0].plain() if len(nodes) == 1 else None
+        if not isinstance(plain, dict):
+            raise CliError(f"{word}: must hold one mapping, the configuration")
+        whole = plain
+    if whole is None and not assigned:
+        raise CliError("say what to set", hint="a file of YAML or JSON, - for stdin, or name=value")
+    return whole, assigned
+
+
+def _value(text: str) -> Any:
+    """``20``, ``true``, ``[1, 2]``, ``{"a": 1}`` as JSON reads them; anything else is text."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _assign(value: dict[str, Any], path: str, each: Any) -> None:
+    *above, last = path.split(".")
+    for step in above:
+        inner = value.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise CliError(f"{path}: {step} is {inner!r:.40} and has nothing below it")
+        value = inner
+    value[last] = each

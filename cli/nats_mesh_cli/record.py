@@ -1,0 +1,285 @@
+"""``record``: calls as their instances saw them, a JSON object a line, for ``policy diff --replay``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import IO
+
+import anyio
+import msgspec
+
+from nats_mesh import CallError, Mesh
+from nats_mesh.clock import rfc3339
+from nats_mesh.core.envelope import check_header_names
+from nats_mesh.discovery.services_api import InfoReply
+from nats_mesh.model import check_name
+from nats_mesh.policy.kinds import SHARE
+from nats_mesh.policy.whatif.recording import FORMAT, MAX_CALLS, End, Header, encode_line
+from nats_mesh.telemetry.tap_messages import MAX_RATE, Wish
+from nats_mesh.telemetry.taps import BATCH_S
+from nats_mesh.telemetry.wants import LEASE_S
+from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.subjects import ALL
+from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.catalog import visible
+from nats_mesh_cli.errors import FAILED, OK, CliError, did_you_mean
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, Record, dump
+from nats_mesh_cli.taken import Taken
+
+__all__ = ["RATE_PER_S", "STDOUT", "Plan", "headers_of", "rate", "record"]
+
+STDOUT = "-"
+#: How many calls a second are recorded at most where nothing is said.
+RATE_PER_S = 1000.0
+#: How often what was recorded so far is said: on a terminal, and elsewhere (seconds).
+_PROGRESS_S, _SELDOM_S = 1.0, 10.0
+#: How long to listen once no more calls are asked for (seconds): what is under way was recorded, too.
+_LAST_S = 2.0 * BATCH_S
+_MAX_POLICIES = 20
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to record: of which ``service`` (``None``: all), into which file, for how long, how much of it. ``headers``:
+    ``None`` is all of them."""
+
+    service: str | None = None
+    path: str = STDOUT
+    for_s: float | None = None
+    sample: float = 1.0
+    headers: tuple[str, ...] | None = None
+    rate_per_s: float = RATE_PER_S
+
+
+def rate(text: str) -> float:
+    """``200/s`` as calls a second; for typer's ``parser=``."""
+    from nats_mesh.policy.kinds import RATE
+
+    try:
+        per_s: float = RATE.parse(text.strip())
+    except ValueError as error:
+        raise CliError(f"{text!r} is no rate: {error}", hint="write 200/s, or 600/m") from None
+    if per_s <= 0.0:
+        raise CliError(f"{text!r} is no rate: nothing would be recorded", hint="write 200/s, or 600/m")
+    return per_s
+
+
+def headers_of(names: str | None, *, none: bool) -> tuple[str, ...] | None:
+    """The headers of ``--headers a,b`` and ``--no-headers``; ``None`` for all of them."""
+    if none and names is not None:
+        raise CliError("--headers and --no-headers contradict each other", hint="give one of them")
+    if none:
+        return ()
+    return None if names is None else check_header_names([each.strip() for each in names.split(",")])
+
+
+async def record(options: Options, out: Out, plan: Plan, *, name: str | None) -> int:
+    """Record until the time is over, or SIGINT or SIGTERM; says what was left out."""
+    if plan.service is not None:
+        check_name("service", plan.service)
+    if options.format is Format.NAME:
+        raise CliError("record: a recording has no names", hint="leave -o out")
+    async with connected(options, name or CALLER) as mesh:
+        infos = visible(await fetch(mesh, options, out), mesh.namespace)
+        _known(infos, plan, out)
+        with _File(plan.path, out) as file:
+            recorder = _Recorder(mesh, plan, file, out)
+            return await recorder.run(options, _followed(infos, plan.service))
+
+
+def _known(infos: list[InfoReply], plan: Plan, out: Out) -> None:
+    """Say so where nobody serves what is to be recorded: it may still come."""
+    services = sorted({info.name for info in infos})
+    if plan.service is not None and plan.service not in services:
+        near = did_you_mean(plan.service, services)
+        out.note(f"note: nobody serves {plan.service} now{f'; {near}' if near else ''}", "warn")
+
+
+def _followed(infos: list[InfoReply], service: str | None) -> tuple[str, ...]:
+    """Which policies the instances say that they follow: `bus 1.42`, or `files`."""
+    found = set()
+    for info in infos:
+        source = info.metadata.get("mesh.policies", "")
+        if service in (None, info.name) and source:
+            revision = info.metadata.get("mesh.revision", "")
+            found.add(f"{source} {revision}" if source == "bus" and revision else source)
+    return tuple(sorted(found)[:_MAX_POLICIES])
+
+
+class _File:
+    """Where lines go: a new file, or stdout."""
+
+    def __init__(self, path: str, out: Out) -> None:
+        self.path = path
+        self._out = out
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> _File:
+        if self.path != STDOUT:
+            try:
+                self._file = open(self.path, "xb")
+            except FileExistsError:
+                raise CliError(
+                    f"{self.path}: is there already", hint="name another file, or remove this one"
+                ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Write whole lines, so that a reader of a recording under way meets no half ones."""
+        if self._file is None:
+            self._out.raw(data)
+            return
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            text = f"{self.path}: cannot be written any more: {error.strerror or error}"
+            raise CliError(text, code=FAILED) from None
+
+
+class _Recorder:
+    def __init__(self, mesh: Mesh, plan: Plan, file: _File, out: Out) -> None:
+        self._mesh = mesh
+        self._plan = plan
+        self._file = file
+        self._out = out
+        self._start = time.monotonic()
+        self._shown = self._start
+        self._taken = Taken(
+            namespace=mesh.namespace,
+            enforced=mesh.settings.enforced,
+            sample=plan.sample,
+            headers=plan.headers,
+            rate_per_s=plan.rate_per_s,
+            now=time.monotonic,
+        )
+        self._over = anyio.Event()
+
+    async def run(self, options: Options, policies: tuple[str, ...]) -> int:
+        """Record to the end; the exit code."""
+        plan, client, taken = self._plan, self._mesh.client, self._taken
+        header = Header(
+            format=FORMAT,
+            namespace=self._mesh.namespace,
+            started=rfc3339(time.time()),
+            service=plan.service or "",
+            policies=policies,
+            sample=plan.sample,
+            headers=plan.headers,
+            rate_per_s=plan.rate_per_s,
+        )
+        self._file.write(encode_line(header))
+        subject = client.subjects.telemetry_of("tap", plan.service or "*")
+        subscription = client.transport.subscribe(subject, taken.on_message)
+        client.transport.add_listener(self)
+        await client.transport.fence()
+        self._say_start()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._until_signal)
+                tasks.start_soon(self._lease)
+                with anyio.move_on_after(plan.for_s):
+                    await self._write()
+                tasks.cancel_scope.cancel()
+            await anyio.sleep(_LAST_S)
+            self._flush()
+        finally:
+            client.transport.remove_listener(self)
+            client.transport.unsubscribe(subscription)
+            end = taken.end(rfc3339(time.time()))
+            self._file.write(encode_line(end))
+        self._say_end(options, header, end)
+        return OK
+
+    async def _until_signal(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                self._over.set()
+                self._taken.rouse()
+
+    async def _lease(self) -> None:
+        """Hold the lease, which says what is wanted."""
+        client, plan = self._mesh.client, self._plan
+        want = client.subjects.want("tap", plan.service or ALL, self._mesh.name)
+        wish = Wish(sample=plan.sample, headers=plan.headers, rate=min(MAX_RATE, plan.rate_per_s))
+        body = JSON.encode(wish)
+        while True:
+            try:
+                client.transport.publish(want, body, client.mux.one_way("telemetry"))
+            except CallError:
+                pass  # the bus is away: what happens meanwhile is not recorded, and gaps are counted
+            await anyio.sleep(LEASE_S / 2)
+
+    async def _write(self) -> None:
+        while not self._over.is_set():
+            self._flush()
+            if self._taken.recorded >= MAX_CALLS:
+                self._out.note(f"a recording has at most {MAX_CALLS:,} calls: it ends here", "warn")
+                return
+            self._progress()
+            with anyio.move_on_after(_PROGRESS_S):
+                await self._taken.news()
+
+    def _flush(self) -> None:
+        calls = self._taken.taken()
+        if calls:
+            self._file.write(b"".join([encode_line(call) for call in calls]))
+
+    # -- telling ------------------------------------------------------------------------------------
+
+    def _say_start(self) -> None:
+        plan = self._plan
+        what = plan.service or "every service"
+        where = "stdout" if plan.path == STDOUT else plan.path
+        until = "Ctrl-C" if plan.for_s is None else f"{plan.for_s:g} s are over"
+        self._out.note(
+            f"recording {SHARE.write(plan.sample)} of the calls of {what} to {where} until {until}", "dim"
+        )
+
+    def _progress(self) -> None:
+        terminal, now = self._out.stderr.isatty(), time.monotonic()
+        if now - self._shown >= (_PROGRESS_S if terminal else _SELDOM_S):
+            self._shown = now
+            taken = self._taken
+            self._out.note(
+                f"{now - self._start:.0f} s: {taken.recorded} calls of {taken.seen} recorded, "
+                f"{taken.dropped} dropped",
+                "dim",
+            )
+
+    def _say_end(self, options: Options, header: Header, end: End) -> None:
+        instances = self._taken.instances
+        if options.format.structured and self._plan.path != STDOUT:
+            summary: Record = {"file": os.path.abspath(self._plan.path)}
+            for part in (header, end):
+                summary |= {k: v for k, v in msgspec.to_builtins(part).items() if k != "record"}
+            summary["instances"] = instances
+            self._out.data(dump(summary, options.format, pretty=self._out.tty))
+        self._out.note(f"{end.recorded} calls recorded of {end.seen} seen, from {instances} instances", "ok")
+        few = "found no room, and are missing: record a smaller --sample, or at a higher --rate"
+        for count, text in (
+            (end.dropped, f"calls of the sample {few}"),
+            (end.lost, "messages of instances never came; their calls are missing"),
+            (end.ignored, "messages were no calls, or not their publisher's, and are left out"),
+        ):
+            if count:
+                self._out.note(f"note: {count} {text}", "warn")
+
+    def on_disconnect(self, reason: str) -> None:
+        """Calls go on without the recorder."""
+        self._out.note(f"the connection is lost ({reason}); calls will be missing", "warn")
+
+    def on_reconnect(self) -> None:
+        """The next lease asks again."""
+        self._out.note("connected again", "ok")
+
+    def on_denied(self, operation: str, subject: str) -> None:
+        """Nothing will come."""
+        self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")

@@ -1,0 +1,128 @@
+"""``why``: a call that nobody makes, through both sides' layers, with each decision and the policy behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from nats_mesh import CallError, ConfigError, Mesh
+from nats_mesh.core.deadline import check_timeout
+from nats_mesh.discovery.services_api import InfoReply, PingReply, Verb, parse_ping, request_subject
+from nats_mesh.errors import CodecError
+from nats_mesh.explaining.calls import Question, explain_call
+from nats_mesh.model import check_name
+from nats_mesh.policy import PolicySet
+from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
+from nats_mesh_cli.catalog import visible
+from nats_mesh_cli.errors import FAILED, OK, CliError
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, dump
+from nats_mesh_cli.policies import live_policies, policies_of
+from nats_mesh_cli.values import parse_headers, parse_target
+from nats_mesh_cli.why_document import document_of
+from nats_mesh_cli.why_text import render
+
+__all__ = ["Seen", "why"]
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds (``policies``, from ``source``, where there is one), and who is there: the answers of all services of
+    any namespace, and the names of pure clients of this one.
+
+    ``infos`` is ``None`` where nobody could be asked, and ``reason`` then says why.
+    """
+
+    policies: PolicySet
+    source: str | None = None
+    infos: tuple[InfoReply, ...] | None = None
+    clients: frozenset[str] = frozenset()
+    reason: str = ""
+
+
+async def why(
+    options: Options,
+    out: Out,
+    target: str,
+    *,
+    caller: str | None,
+    headers: Sequence[str],
+    idempotent: bool | None,
+    keyed: bool,
+    count: int | None,
+) -> int:
+    """Print what would become of the call; 1 where it would surely fail."""
+    service, endpoint = parse_target(target)
+    if not service:
+        raise CliError(
+            "why: a plain subject has no policies, and nobody's layers",
+            hint="name a service: SERVICE.ENDPOINT",
+        )
+    if options.format is Format.NAME:
+        raise CliError("why: -o name has nothing to show", hint="use -o json, yaml, or leave -o out")
+    timeout_s = None if options.timeout_s is None else check_timeout("--timeout", options.timeout_s)
+    question = Question(
+        service=check_name("service", service),
+        endpoint=check_name("endpoint", endpoint),
+        caller=check_name("caller", caller or CALLER),
+        headers=parse_headers(headers),
+        timeout_s=timeout_s,
+        idempotent=idempotent,
+        keyed=keyed,
+    )
+    # What --timeout says is the call's: whoever looks around has the time that looking takes.
+    seen = await look_around(replace(options, timeout_s=None), out)
+    policies = seen.policies
+    try:
+        explained = explain_call(question, policies, seen.infos)
+    except ConfigError as error:
+        raise CliError(f"why: {error}", code=FAILED) from None
+    document = document_of(
+        explained,
+        policies,
+        infos=None if seen.infos is None else visible(seen.infos, policies.namespace),
+        everything=seen.infos or (),
+        clients=seen.clients,
+        reason=seen.reason,
+        source=seen.source,
+        count=count,
+        named=caller is not None,
+        now_s=time.time(),
+    )
+    if options.format.structured:
+        out.data(dump(document, options.format, pretty=out.tty))
+    else:
+        out.data(render(document, color=out.color, wide=options.format is Format.WIDE))
+    return FAILED if document["fails_surely"] else OK
+
+
+async def look_around(options: Options, out: Out) -> Seen:
+    """Ask everybody who is there, and the store. Where that cannot be, policies from files alone must do."""
+    policies, source = policies_of(options)
+    try:
+        async with connected(options) as mesh:
+            policies, source = await live_policies(options, mesh)
+            infos = tuple(await fetch(mesh, options, out))
+            return Seen(policies=policies, source=source, infos=infos, clients=await _clients(mesh))
+    except CallError as error:
+        return Seen(policies=policies, source=source, reason=error.message or str(error))
+
+
+async def _clients(mesh: Mesh) -> frozenset[str]:
+    """The pure clients of this namespace that answer the roll call."""
+    replies = await ask(mesh, request_subject(Verb.PING), timeout_s=QUESTION_S)
+    found: set[str] = set()
+    for payload in replies.payloads:
+        try:
+            ping: PingReply = parse_ping(payload)
+        except CodecError:
+            continue  # some other program's idea of an answer
+        if (
+            ping.metadata.get("mesh.kind") == "client"
+            and ping.metadata.get("mesh.namespace") == mesh.namespace
+        ):
+            found.add(ping.name)
+    return frozenset(found)

@@ -1,0 +1,229 @@
+"""The document of ``why`` as text for people, within 80 columns where its words allow that. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from nats_mesh.policy.rules import DEFAULT
+from nats_mesh_cli.chain_text import duration_text, value_text
+from nats_mesh_cli.output import Record, paint
+from nats_mesh_cli.why_words import counted, share_text
+
+__all__ = ["render"]
+
+_WIDTH = 80
+_NAME = 17
+_SHOWN = 12
+_MARKS = {"met": "✓", "by chance": "~", "not met": "✗", "out of reach": "-"}
+_STYLES = {"met": "ok", "by chance": "warn", "not met": "dim", "out of reach": "dim"}
+_TITLES = {
+    "outbound": "At the caller {caller}, in the order in which the call meets it",
+    "inbound": "At the instance, in the order in which the request meets it",
+}
+
+
+def render(document: Record, *, color: bool = False, wide: bool = False) -> str:
+    """The whole text; ``wide`` also shows the parameters that have their defaults."""
+    lines = [f"call {paint(document['target'], 'name', color)} as {paint(document['caller'], 'name', color)}"]
+    lines += _facts(document)
+    for problem in document["problems"]:
+        lines += ["", *_wrapped(f"{paint('note:', 'warn', color)} {problem['message']}", "")]
+        if problem["hint"]:
+            lines += _wrapped(problem["hint"], "      ")
+    lines += _routes(document, color)
+    lines += _ways(document, color)
+    first, *others = document["ways"]
+    if others:
+        lines += ["", paint(f"{share_text(first['share'])} → {first['text']}", "bold", color)]
+    lines += _sides(document, first, color, wide)
+    for other in others[:_SHOWN]:
+        lines += _different(first, other, color, wide)
+    if len(others) > _SHOWN:
+        lines += ["", f"and {len(others) - _SHOWN} further ways: -o json shows all of them"]
+    style = "bad" if document["fails_surely"] else "bold"
+    head, *rest = _wrapped(f"in short: {document['summary']}", "", hanging="  ")
+    return "\n".join([*lines, "", *(paint(line, style, color) for line in (head, *rest))])
+
+
+def _facts(document: Record) -> list[str]:
+    facts = {"namespace": document["namespace"]}
+    if document["headers"]:
+        facts["headers"] = ", ".join(
+            f"{name}: {value}" for name, values in document["headers"].items() for value in values
+        )
+    said = document["arguments"]
+    arguments = []
+    if said["timeout_s"] is not None:
+        arguments.append(f"timeout {duration_text(said['timeout_s'])}")
+    if said["idempotent"] is not None:
+        arguments.append("idempotent" if said["idempotent"] else "not idempotent")
+    if said["idempotency_key"]:
+        arguments.append("an idempotency key")
+    facts["arguments"] = ", ".join(arguments)
+    facts["policies"] = _policies(document)
+    if not document["bus"]["asked"]:
+        facts["bus"] = (
+            f"not asked: {document['bus']['reason']}; so who serves what, what endpoints declare and who is there are "
+            "not known, and this is what policies and defaults say"
+        )
+    lines: list[str] = []
+    for key, value in facts.items():
+        if value:
+            lines += _row(key, value, 11)
+    return lines
+
+
+def _policies(document: Record) -> str:
+    policies = document["policies"]
+    source = policies["source"]
+    if source is None:
+        store = "there is no store on the bus" if document["bus"]["asked"] else "the bus cannot be asked"
+        return f"none: {store}, and no --policies DIR or MESH_POLICIES"
+    if source.startswith("bus,"):
+        return f"{policies['count']} on the {source}"
+    return f"{policies['count']} in {source} (revision {policies['revision']})"
+
+
+# -- where it goes ------------------------------------------------------------------------------------
+
+
+def _routes(document: Record, color: bool) -> Iterator[str]:
+    if not document["routes"]:
+        return
+    yield ""
+    yield paint("Routes that are about it, the least specific first", "bold", color)
+    for route in document["routes"]:
+        yield from _wrapped(route["source"], "  ")
+        for rule in route["rules"]:
+            mark = paint(_MARKS[rule["state"]], _STYLES[rule["state"]], color)
+            text = f"{mark} rule {rule['rule']}: {rule['says']}"
+            yield from _wrapped(text, "    ", hanging="      ")
+            yield from _wrapped(_verdict(rule), "      ")
+
+
+def _verdict(rule: Record) -> str:
+    if rule["state"] == "out of reach":
+        return "out of reach: every such call meets a rule above it"
+    left = "" if rule["asked"] >= 1.0 else f" of the {share_text(rule['asked'])} that get here"
+    if rule["state"] == "met":
+        return f"met by all{left}" if left else "met"
+    if rule["state"] == "by chance":
+        return f"met by {share_text(rule['share'])}{left}"
+    return f"not met: {'; '.join(_failing(match) for match in rule['matches'])}"
+
+
+def _failing(match: Record) -> str:
+    """What of a match does not hold, and what the call has in its place."""
+    failing = [each for each in match["conditions"] if each["holds"] is False]
+    texts = []
+    for each in failing:
+        if each["about"] == "share":
+            texts.append(f"{each['says']}, and {each['found'][0]}")
+            continue
+        found = ", ".join(map(repr, each["found"])) if each["about"] == "header" else each["found"][0]
+        texts.append(f"{each['says']}, and it is {found or 'not there'}")
+    return " and ".join(texts) or "its share is 0%"
+
+
+def _ways(document: Record, color: bool) -> Iterator[str]:
+    if len(document["ways"]) == 1 and document["count"] is None:
+        return
+    yield ""
+    yield paint("Where such calls go", "bold", color)
+    for way in document["ways"]:
+        number = ""
+        if way["expected"] is not None:
+            number = f", {way['expected']:,.4g} of {document['count']:,}"
+            if way["deviation"]:
+                number += f" (± {way['deviation']:,.2g})"
+        who = "" if way["instances"] is None else f" ({counted(len(way['instances']))})"
+        fails = ""
+        if way["fails"]:
+            fails = (
+                f"; {'they' if way['fails'] >= 1.0 else share_text(way['fails']) + ' of them'} surely fail"
+            )
+        text = f"{share_text(way['share'])}{number} → {way['text']}{who}: {way['why']}{fails}"
+        yield from _wrapped(text, "  ", hanging="    ")
+
+
+# -- layers -------------------------------------------------------------------------------------------
+
+
+def _sides(document: Record, way: Record, color: bool, wide: bool) -> Iterator[str]:
+    for side, title in _TITLES.items():
+        layers = way["layers"][side]
+        if layers:
+            yield ""
+            yield paint(title.format(caller=document["caller"]), "bold", color)
+        for layer in layers:
+            yield from _layer(layer, color, wide)
+            if side == "outbound" and layer["layer"] == "retry":
+                yield from _retries(way)
+
+
+def _layer(layer: Record, color: bool, wide: bool) -> Iterator[str]:
+    name = layer["layer"].ljust(_NAME)
+    style = "name" if layer["present"] else "dim"
+    first, *rest = _wrapped(layer["happens"], " " * (_NAME + 2))
+    yield f"  {paint(name, style, color)}{first.lstrip()}"
+    yield from rest
+    if layer["note"] and layer["note"] not in layer["happens"]:
+        yield from _wrapped(layer["note"], " " * (_NAME + 2))
+    for key, each in layer["parameters"].items():
+        if wide or each["source"] != DEFAULT:
+            label = each["field"] or key.removesuffix("_s").replace("_", " ")
+            text = f"{label} {value_text(key, each)}: {each['source']}"
+            yield from _wrapped(text, " " * (_NAME + 4), hanging=" " * (_NAME + 6))
+
+
+def _retries(way: Record) -> Iterator[str]:
+    """After what another attempt is made, and after what none, by reasons."""
+    again = [each for each in way["retries"] if each["again"]]
+    if not again:
+        return
+    groups: dict[str, list[str]] = {}
+    for each in (*again, *(each for each in way["retries"] if not each["again"])):
+        after = f"again, after about {duration_text(round(each['delay_s'], 3))}"
+        groups.setdefault(after if each["again"] else f"not ({each['reason']})", []).append(each["failure"])
+    for what, failures in groups.items():
+        yield from _wrapped(f"{what}: {'; '.join(failures)}", " " * (_NAME + 4), hanging=" " * (_NAME + 6))
+
+
+def _different(first: Record, other: Record, color: bool, wide: bool) -> Iterator[str]:
+    """The layers of a way that say something else than those of the first."""
+    yield ""
+    yield paint(f"{share_text(other['share'])} → {other['text']}: as above, but for", "bold", color)
+    for side in _TITLES:
+        known = {layer["layer"]: layer for layer in first["layers"][side]}
+        for layer in other["layers"][side]:
+            before = known.get(layer["layer"])
+            if before is None or _said(before) != _said(layer):
+                yield from _layer(layer, color, wide)
+                if side == "outbound" and layer["layer"] == "retry":
+                    yield from _retries(other)
+        if known and not other["layers"][side]:
+            yield "  at the instance there are no layers: it is outside the mesh"
+
+
+def _said(layer: Record) -> tuple[object, ...]:
+    return layer["happens"], layer["note"], layer["parameters"]
+
+
+# -- lines --------------------------------------------------------------------------------------------
+
+
+def _row(key: str, value: str, size: int) -> list[str]:
+    first, *rest = _wrapped(value, " " * (size + 2))
+    return [f"  {key.ljust(size)}{first.lstrip()}", *rest]
+
+
+def _wrapped(text: str, indent: str, hanging: str | None = None) -> Sequence[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent if hanging is None else hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [indent]

@@ -1,0 +1,6 @@
+"""The audit: who changed what, when and why, and who was there, kept in a stream to rebuild a past moment from.
+
+``records`` defines what is written, ``stream`` the stream it is kept in. ``writing`` and ``signs`` write: operators
+wait until it is kept, instances never wait. ``reading`` reads and says what is not to be believed, ``policies``
+rebuilds documents.
+"""

@@ -1,0 +1,115 @@
+"""A route that leads to a subset waits until the subset is a second old: its instances may not know of it yet.
+
+Policies reach callers and instances at different moments, and a caller that hears first would send calls where nobody
+listens. Whoever changes policies sees to the order as well, and waits for acknowledgements; this is for one that was
+stopped in between, and for files that everybody reads in his own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from nats_mesh.core.rules import SubsetRules
+from nats_mesh.errors import PolicyError
+from nats_mesh.policy import PolicySet
+from nats_mesh.wire.loop import Timer, call_later
+
+__all__ = ["HOLD_S", "RouteHold"]
+
+#: How old a subset must be before calls are sent to it (seconds).
+HOLD_S: Final = 1.0
+#: A subset that was away for longer is a new one: the instances that it selected may have left it (seconds).
+_AWAY_S: Final = 2.0
+#: How long routes wait at most, however many subsets come meanwhile: others than theirs, too (seconds).
+_LONGEST_S: Final = 5.0
+
+
+class RouteHold:
+    """Hands policies on to ``apply``: at once, and where a route is held, first with the routes that were in effect.
+
+    The ``policies`` of the beginning are in effect already, whatever they say.
+    """
+
+    def __init__(
+        self, policies: PolicySet, apply: Callable[[PolicySet], None], now: Callable[[], float]
+    ) -> None:
+        self._apply = apply
+        self._now = now
+        self._timer: Timer | None = None
+        #: Since when routes that are known wait.
+        self._held: float | None = None
+        self._current = policies
+        self._known = policies.all_subsets()
+        #: Since when each subset has been there, and when it was known last.
+        self._ages: dict[tuple[str, SubsetRules], tuple[float, float]] = {}
+        self._remember(policies, float("-inf"))
+
+    def begin(self, policies: PolicySet) -> None:
+        """Follow ``policies`` that were in effect already."""
+        self.close()
+        self._held = None
+        self._ages.clear()
+        self._known = policies.all_subsets()
+        self._remember(policies, float("-inf"))
+        self._apply(policies)
+        self._current = policies
+
+    @property
+    def holding(self) -> bool:
+        """Whether routes that are known already wait to be followed."""
+        return self._timer is not None
+
+    def take(self, policies: PolicySet) -> None:
+        """Follow ``policies`` as soon as may be."""
+        self.close()
+        now = self._now()
+        for key in self._known:
+            self._ages[key] = (self._ages[key][0], now)
+        self._known = policies.all_subsets()
+        for key, (_, last) in list(self._ages.items()):
+            if now - last > _AWAY_S:
+                del self._ages[key]
+        self._remember(policies, now)
+        routed = policies.routed_subsets()
+        until = max(
+            [
+                since + HOLD_S
+                for (service, rules), (since, _) in self._ages.items()
+                if (service, rules.name) in routed and (service, rules) in self._known
+            ],
+            default=now,
+        )
+        held_since = now if self._held is None else self._held
+        until = min(until, held_since + _LONGEST_S)
+        if until > now:
+            self._held = held_since
+            try:
+                held = policies.with_routes_of(self._current)
+            except (
+                PolicyError
+            ):  # routes of then beside destinations of now: what is in effect stays meanwhile
+                pass
+            else:
+                self._apply(held)
+            self._timer = call_later(until - now, self._release, policies)
+        else:
+            self._held = None
+            self._apply(policies)
+            self._current = policies
+
+    def _remember(self, policies: PolicySet, since: float) -> None:
+        now = self._now()
+        for key in policies.all_subsets():
+            self._ages.setdefault(key, (since, now))
+
+    def _release(self, policies: PolicySet) -> None:
+        self._timer = self._held = None
+        self._apply(policies)
+        self._current = policies
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

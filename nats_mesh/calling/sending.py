@@ -1,0 +1,479 @@
+"""A call on its way: attempts, each encoded, written, waited for and read; and what is decided between two.
+
+One coroutine for the whole of it: every further one costs each call about a quarter of a microsecond, and again at
+its reply. What a destination's rules do not ask for is ``None`` in its target and costs one comparison.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from nats_mesh.calling.exchange import (
+    Effects,
+    Target,
+    UsualReplies,
+    decode_value,
+    encode_value,
+    plain_head,
+    request_block,
+)
+from nats_mesh.calling.hedging import Asked, Race
+from nats_mesh.context import Context
+from nats_mesh.discovery.directory import Directory
+from nats_mesh.errors import (
+    CallError,
+    CodecError,
+    ConfigError,
+    DeadlineExceededError,
+    Executed,
+    NoInstancesError,
+    Refused,
+    RemoteError,
+    Status,
+)
+from nats_mesh.layers.balance import Way
+from nats_mesh.layers.breaker import Circuit, is_failure
+from nats_mesh.model import Request
+from nats_mesh.wire import headers as h
+from nats_mesh.wire.codecs import Codec
+from nats_mesh.wire.loop import CancelledError, Deadline, Future, Waiter, future_maker
+from nats_mesh.wire.mux import ReplyMux
+from nats_mesh.wire.outcome import decode_error, failed_with, is_error
+from nats_mesh.wire.transport import Transport
+
+__all__ = ["Sender"]
+
+log = logging.getLogger("nats_mesh.client")
+
+#: An attribute of an enumeration costs a call each time it is looked up.
+_OK, _UNKNOWN = Status.OK, Status.UNKNOWN
+_NO_FAILURE = CallError("")
+
+
+class Sender:
+    """Sends calls as one identity on one connection."""
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        transport: Transport,
+        mux: ReplyMux,
+        directory: Directory,
+        now: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._namespace = namespace
+        self._transport = transport
+        self._mux = mux
+        self._directory = directory
+        self._now = now
+        self._rng = rng
+        self._new_future = future_maker()
+        self._replies = UsualReplies()
+
+    async def send(self, known: Target, request: Request, parent: Context | None) -> tuple[bytes, str, Any]:
+        """The call as it is counted; the header block of its reply, the instance that answered, and the value."""
+        start = now = self._now()
+        mux, transport = self._mux, self._transport
+        send = transport.send
+        series, circuit, retries, group = known.series, known.circuit, known.retries, known.balance
+        series.in_flight += 1
+        status = _UNKNOWN
+        tried = 0
+        may_have_run = False
+        foreign = ""
+        avoid: tuple[str, ...] = ()
+        failed = _NO_FAILURE
+        way: Way | None = None
+        future: Future | None = None
+        race: Race | None = None
+        try:
+            payload, codec = encode_value(known.label, request.value, request.codec)
+            if known.effects is not None:
+                await self._affect(known, known.effects, request, parent, codec, payload)
+                now = self._now()
+            if retries is not None:
+                retries.budget.deposit(now)
+            hedger = known.hedger
+            if hedger is not None:
+                if request.idempotent:
+                    hedger.called(now)
+                else:
+                    hedger = None
+            while True:
+                permit = number = 0
+                silent = judged = False
+                headers = b""
+                sent = sent_to_way = now
+                until = request.deadline
+                try:
+                    if circuit is not None and not circuit.breaker.closed:
+                        permit = circuit.enter(now)
+                    if not transport.ready:
+                        await self._become_ready(until)
+                        sent = sent_to_way = now = self._now()
+                    remaining = until - now
+                    if remaining <= 0:
+                        raise DeadlineExceededError(
+                            "no time was left before it was sent", executed=Executed.NO
+                        )
+                    if retries is not None and (request.idempotent or retries.bounded):
+                        remaining = retries.time_for(
+                            now, request.attempt, remaining, idempotent=bool(request.idempotent)
+                        )
+                        until = now + remaining
+                    if group is not None and not foreign:
+                        way = group.pick(now, request, avoid)
+                    future = self._new_future()
+                    alone = not mux.calls
+                    number = mux.expect(
+                        known.inbox,
+                        way.subject if way is not None else foreign or known.subject,
+                        future,
+                        until,
+                    )
+                    tried += 1
+                    # Who waits alone has nobody to share a write with: another turn of the loop only costs time.
+                    if alone:
+                        transport.cork()
+                    try:
+                        if way is None and request.plain and send is not None and not foreign:
+                            size = len(payload)
+                            head = plain_head(
+                                known.line, number, size, codec, parent, remaining, now, self._rng
+                            )
+                            send(head, payload)
+                        else:
+                            self.write(
+                                known, request, parent, codec, payload, number, way, foreign, remaining, now
+                            )
+                    finally:
+                        if alone:
+                            transport.uncork()
+                    if hedger is not None and not foreign:
+                        hedge_s = hedger.delay_s(now)
+                        if hedge_s is not None and hedge_s < remaining:
+                            asked = Asked(known, request, parent, codec, payload, until)
+                            race = Race(self, hedger, asked, future, number, way, now)
+                            race.start(hedge_s)
+                    headers, body = await future
+                    number = 0  # the mux forgets by itself who got a reply
+                    if race is not None:
+                        finish, race = race.close(), None
+                        tried += finish.hedges
+                        way, sent_to_way = finish.way, finish.since
+                        may_have_run = may_have_run or finish.may_have_run
+                    answer = self._read(known, request, headers, body)
+                    end = self._now()
+                    if hedger is not None:
+                        hedger.answered(end, end - sent)
+                    if circuit is not None:
+                        transition = circuit.breaker.success(end, permit, end - sent)
+                        if transition is not None:
+                            circuit.say(transition)
+                    if way is not None:
+                        way.succeeded(end, end - sent_to_way, headers)
+                    status = _OK
+                    request.sent = tried
+                    return answer
+                except CallError as error:
+                    failed = error
+                except Deadline:
+                    silent = True
+                    failed = DeadlineExceededError(
+                        f"no answer in {self._now() - start:.3f} s", executed=Executed.MAYBE
+                    )
+                except BaseException as error:
+                    if race is not None:
+                        finish, race = race.close(), None
+                        if finish.begun:
+                            number, way = 0, None if finish.judged else finish.way
+                    if number:
+                        mux.forget(known.inbox, number)
+                        if isinstance(error, CancelledError) and not foreign:
+                            self.cancel(known, number)
+                    self._no_verdict(circuit, permit, way)
+                    raise
+                now = self._now()
+                if race is not None:
+                    finish, race = race.close(), None
+                    if finish.begun:  # it has forgotten its attempts, and judged them
+                        number, way, judged = 0, finish.way, finish.judged
+                        tried += finish.hedges
+                        may_have_run = may_have_run or finish.may_have_run
+                if number:
+                    mux.forget(known.inbox, number)
+                    if silent:
+                        if not foreign:
+                            self.cancel(known, number)
+                    elif failed.executed is Executed.NO:
+                        tried -= 1  # the bus did not take it
+                if hedger is not None and failed.executed is Executed.YES:
+                    hedger.answered(now, now - sent)
+                may_have_run = may_have_run or failed.executed is not Executed.NO
+                if circuit is not None:
+                    circuit.ended(now, permit, now - sent, is_failure(failed))
+                if way is not None:
+                    avoid = (*avoid, way.member.id)
+                    if not judged:
+                        way.failed(now, now - sent_to_way, headers, failed, silent=silent)
+                    if isinstance(failed, NoInstancesError) or failed.refused is Refused.DRAINING:
+                        # It has just gone, and presence does not know yet: whoever else serves this takes the call.
+                        group = way = None
+                        tried -= 1
+                        continue
+                    way = None
+                elif isinstance(failed, NoInstancesError) and known.mesh and not foreign:
+                    try:
+                        foreign = await self._elsewhere(known, request)
+                    except CallError as error:
+                        failed = error
+                        now = self._now()
+                    else:
+                        now = self._now()
+                        tried -= 1  # the same attempt, where it is served
+                        continue
+                delay_s = -1.0 if retries is None else retries.after(now, request, failed, keyed=known.keyed)
+                if delay_s < 0.0:
+                    raise failed
+                if delay_s > 0.0:
+                    await anyio.sleep(delay_s)
+                request.attempt += 1
+                request.plain = False  # its headers say which attempt it is
+                now = self._now()
+                foreign, group = "", known.balance
+        except CallError as error:
+            status = error.status
+            error.service, error.endpoint = known.service, known.endpoint
+            error.attempts = tried
+            if may_have_run and error.executed is Executed.NO:  # the last attempt did not, one before it may
+                error.executed = Executed.MAYBE
+            raise
+        except CancelledError:
+            status = Status.CANCELLED
+            raise
+        except (CodecError, ConfigError):
+            status = Status.INVALID_ARGUMENT
+            raise
+        finally:
+            # An error whose traceback holds the frame that holds it would wait for the collector.
+            failed, future, race = _NO_FAILURE, None, None
+            series.in_flight -= 1
+            series.record(self._now() - start, status)
+
+    def write(
+        self,
+        known: Target,
+        request: Request,
+        parent: Context | None,
+        codec: Codec,
+        payload: bytes,
+        number: int,
+        way: Way | None,
+        foreign: str,
+        remaining_s: float,
+        now: float,
+    ) -> None:
+        """Publish one attempt: to an instance by its ``way``, to a ``foreign`` subject, or to the queue group."""
+        send = self._transport.send
+        if request.plain and send is not None and not foreign:
+            line = known.line if way is None else way.line
+            send(plain_head(line, number, len(payload), codec, parent, remaining_s, now, self._rng), payload)
+            return
+        subject = way.subject if way is not None else foreign or known.subject
+        block = request_block(request, parent, codec, remaining_s=remaining_s, now=now, rng=self._rng)
+        self._transport.publish(subject, payload, f"{known.inbox}{number}", block)
+
+    async def _affect(
+        self,
+        known: Target,
+        effects: Effects,
+        request: Request,
+        parent: Context | None,
+        codec: Codec,
+        payload: bytes,
+    ) -> None:
+        """What a route does to a call before it is sent: a fault, then copies, of which nothing reaches the caller."""
+        fault, chance = effects.fault, self._rng.random
+        if fault is not None:
+            if fault.delay_s > 0.0 and (fault.delay_share >= 1.0 or chance() < fault.delay_share):
+                left = request.deadline - self._now()
+                await anyio.sleep(max(0.0, min(fault.delay_s, left)))
+                if fault.delay_s >= left:
+                    raise DeadlineExceededError(
+                        f"a route delays it by {fault.delay_s:g} s on purpose, and it had {max(0.0, left):.3f} s",
+                        executed=Executed.NO,
+                    )
+            if fault.abort is not None and (fault.abort_share >= 1.0 or chance() < fault.abort_share):
+                raise failed_with(fault.abort, "a route fails this call on purpose", fault="abort")
+        for mirror, share in effects.mirrors:
+            if share >= 1.0 or chance() < share:
+                self._mirror(mirror, request, parent, codec, payload)
+
+    def _mirror(
+        self, mirror: Target, request: Request, parent: Context | None, codec: Codec, payload: bytes
+    ) -> None:
+        """Publish a copy. Whatever becomes of it is no affair of the call's."""
+        now = self._now()
+        remaining = request.deadline - now
+        if remaining <= 0.0 or not self._transport.ready:
+            return
+        block = request_block(
+            request, parent, codec, remaining_s=remaining, now=now, rng=self._rng, mirror=True
+        )
+        try:
+            self._transport.publish(mirror.subject, payload, self._mux.one_way(mirror.service), block)
+        except CallError as error:
+            log.debug("a copy for %s could not be sent: %s", mirror.label, error.message)
+
+    def _no_verdict(self, circuit: Circuit | None, permit: int, way: Way | None) -> None:
+        """The attempt was broken off from this side, or its answer is not what the caller can read."""
+        now = self._now()
+        if circuit is not None:
+            circuit.ended(now, permit, 0.0, failed=None)
+        if way is not None:
+            way.dropped(now)
+
+    @property
+    def ready(self) -> bool:
+        """Whether something can be written now."""
+        return self._transport.ready
+
+    def now(self) -> float:
+        """The instant by which all of this is judged."""
+        return self._now()
+
+    def expect(self, known: Target, way: Way | None, waiter: Waiter, until: float) -> int:
+        """Have ``waiter`` wait for the reply to an attempt that is about to be written."""
+        return self._mux.expect(known.inbox, known.subject if way is None else way.subject, waiter, until)
+
+    def replace(self, known: Target, number: int, waiter: Waiter) -> None:
+        """Have ``waiter`` wait for the reply to an attempt that was written already."""
+        self._mux.replace(known.inbox, number, waiter)
+
+    def hedge(self, asked: Asked, number: int, way: Way | None, now: float) -> None:
+        """Publish one more attempt of a race."""
+        self.write(
+            asked.known,
+            asked.request,
+            asked.parent,
+            asked.codec,
+            asked.payload,
+            number,
+            way,
+            "",
+            asked.until - now,
+            now,
+        )
+
+    def forget(self, known: Target, number: int) -> None:
+        """An attempt to which no reply will come."""
+        self._mux.forget(known.inbox, number)
+
+    def give_up(self, known: Target, number: int) -> None:
+        """Nobody waits for this attempt any more, here or at the instances."""
+        self._mux.forget(known.inbox, number)
+        self.cancel(known, number)
+
+    def cancel(self, known: Target, number: int) -> None:
+        """Tell the instances that nobody waits for this attempt any more."""
+        if not known.mesh or not self._transport.connected:
+            return
+        try:
+            reply_to = f"{known.inbox}{number}".encode()
+            self._transport.publish(known.cancel, reply_to, self._mux.one_way(known.service))
+        except (
+            CallError
+        ) as error:  # the handler ends at its own deadline; what ends here must not end otherwise
+            log.debug("a cancellation could not be sent: %s", error.message)
+
+    async def _become_ready(self, deadline: float) -> None:
+        """Wait for the connection, or for its socket to take bytes again, but not beyond the deadline."""
+        transport = self._transport
+        remaining = deadline - self._now()
+        if remaining <= 0:
+            return
+        if not transport.connected:
+            await transport.wait_connected(min(remaining, transport.reconnect_grace_s))
+        elif transport.congested:
+            with anyio.move_on_after(remaining):
+                await transport.writable()
+
+    # -- answering ----------------------------------------------------------------------------------
+
+    def _read(self, known: Target, request: Request, headers: bytes, body: bytes) -> tuple[bytes, str, Any]:
+        """The reply's header block, who answered, and the value; or the error that the reply is."""
+        usual = self._replies.known.get(headers) or self._replies.of_busy(headers)
+        if usual is None:
+            return self._read_any(known, request, headers, body)
+        try:
+            return headers, usual.instance, known.usual_value(usual.codec, body, request.returns)
+        except CodecError as error:
+            raise CodecError(f"{known.label}: {error}", executed=Executed.YES) from None
+
+    def _read_any(
+        self, known: Target, request: Request, headers: bytes, body: bytes
+    ) -> tuple[bytes, str, Any]:
+        """Any reply: a refusal of the server, an error, or a value in whatever it says."""
+        if headers:
+            code = h.server_status(headers)
+            if code == 503:
+                raise NoInstancesError("nobody listens there")
+            if code is not None and code >= 400:  # JetStream's way to say no, without a body
+                text = h.one_line(headers.partition(b"\r\n")[0][9:].decode("utf-8", "replace"))
+                raise RemoteError(
+                    f"answered {text}",
+                    status=Status.from_code(code),
+                    executed=Executed.MAYBE,
+                    attempts=request.attempt,
+                )
+            if is_error(headers):
+                raise decode_error(
+                    headers,
+                    body,
+                    service=known.service,
+                    endpoint=known.endpoint,
+                    attempts=request.attempt,
+                    raises=request.raises,
+                )
+            self._replies.learn(headers)
+        try:
+            value = decode_value(headers, body, request.returns)
+        except CodecError as error:
+            raise CodecError(f"{known.label}: {error}", executed=Executed.YES) from None
+        instance = h.field(headers, h.INSTANCE)
+        return headers, "" if instance is None else instance.decode("ascii", "replace"), value
+
+    async def _elsewhere(self, known: Target, request: Request) -> str:
+        """Nobody serves the mesh subject: a service of the NATS Services API may, on a subject of its own."""
+        if known.subset:
+            raise NoInstancesError(
+                f"no instance of {known.service!r} is in its subset {known.subset!r}",
+                attempts=request.attempt,
+            )
+        found = await self._directory.find(
+            known.service, timeout_s=min(1.0, max(0.001, request.deadline - self._now()))
+        )
+        # Whose own instances answer is a service of the mesh, wherever it runs: nobody else is asked in their place.
+        foreign = None if found is None or found.namespaces else found.foreign_subject(known.endpoint)
+        if foreign is not None:
+            return foreign
+        text = f"nobody serves {known.service!r} in namespace {self._namespace!r}; is it running?"
+        if found is not None and found.namespaces and self._namespace not in found.namespaces:
+            there = ", ".join(repr(n) for n in sorted(found.namespaces))
+            text = f"{known.service!r} runs in namespace {there}, this caller is in {self._namespace!r}"
+        elif found is not None and not found.namespaces:
+            there = ", ".join(sorted(found.endpoints)) or "none"
+            raise RemoteError(
+                f"the service has no endpoint {known.endpoint!r}; it has: {there}",
+                status=Status.UNIMPLEMENTED,
+                executed=Executed.NO,
+                attempts=request.attempt,
+            )
+        raise NoInstancesError(text, attempts=request.attempt)

@@ -1,0 +1,1 @@
+"""What would become of a call, by the code that decides it."""

@@ -1,0 +1,1 @@
+"""Policies on the bus: their store, and how members follow it."""

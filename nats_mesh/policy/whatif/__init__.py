@@ -1,0 +1,1 @@
+"""Recorded calls under other policies: what would change."""

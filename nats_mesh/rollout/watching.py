@@ -1,0 +1,228 @@
+"""How the calls of two subsets end: from the statistics that members publish while somebody leases them.
+
+An instance counts what it answered, and presence says which subset it is in. A caller counts by the subset that its
+route chose, and so what never reached an instance: nobody there, no time left, a circuit that is open. All numbers
+are cumulative, so what ended between two looks is a difference, and a lost message loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import anyio
+
+from nats_mesh.clock import SYSTEM_CLOCK, Clock
+from nats_mesh.core.gates import Pair, Sample
+from nats_mesh.core.histogram import Histogram
+from nats_mesh.core.rules import SubsetRules
+from nats_mesh.core.seldom import worth_saying
+from nats_mesh.discovery.fleet import Fleet
+from nats_mesh.errors import CallError, CodecError
+from nats_mesh.mesh import Mesh
+from nats_mesh.telemetry.publisher import LEASE_S
+from nats_mesh.telemetry.series import errors_in
+from nats_mesh.telemetry.stats import SeriesSnapshot, StatsMessage, decode_stats
+from nats_mesh.wire.subjects import ALL, reply_allowed
+
+__all__ = ["CALLERS", "INSTANCES", "SubsetWatch"]
+
+log = logging.getLogger("nats_mesh.rollout")
+
+#: The two sides that count, in the words of verdicts.
+CALLERS: Final = "callers"
+INSTANCES: Final = "instances"
+MAX_TRACKS: Final = 20_000
+MAX_INSTANCES: Final = 10_000
+#: Of a member that was silent for so long nothing is kept (seconds).
+SILENT_S: Final = 120.0
+
+_Key = tuple[str, str, str, str, str, str]
+
+
+class _Track:
+    """One series: as last heard, and as it was when it was looked at last."""
+
+    __slots__ = ("heard", "latest", "taken")
+
+    def __init__(self, latest: SeriesSnapshot, taken: SeriesSnapshot | None, heard: float) -> None:
+        self.latest = latest
+        self.taken = taken
+        self.heard = heard
+
+
+class SubsetWatch:
+    """Watches the subsets ``old`` and ``new`` of ``service`` over the connection of ``mesh``.
+
+    ``ignored`` counts messages that were not believed, ``overflowed`` series that found no room.
+    """
+
+    def __init__(
+        self, mesh: Mesh, service: str, old: SubsetRules, new: SubsetRules, *, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        client = mesh.client
+        self.service = service
+        self.old, self.new = old, new
+        self.ignored = 0
+        self.overflowed = 0
+        self._enforced = mesh.settings.enforced
+        self._transport = client.transport
+        self._mux = client.mux
+        self._subjects = client.subjects
+        self._now = clock.monotonic
+        self._want = client.subjects.want("stats", ALL, mesh.name)
+        self._tracks: dict[_Key, _Track] = {}
+        #: The subset of every instance that was ever seen: ``new``, ``old`` or neither.
+        self._subset_of: dict[str, str] = {}
+        self._fleet = Fleet(
+            service,
+            transport=client.transport,
+            mux=client.mux,
+            subjects=client.subjects,
+            clock=clock,
+            enforced=self._enforced,
+            on_change=self._sort,
+        )
+        self._since = self._now()
+        self._subscription = client.transport.subscribe(client.subjects.telemetry_of("stats"), self._on_stats)
+
+    async def open(self) -> None:
+        """Know who is there; :class:`PermissionDeniedError` where one may not listen."""
+        await self._transport.fence()
+        await self._fleet.start()
+        self._sort()
+
+    async def lease(self) -> None:
+        """Hold the lease on statistics until cancelled."""
+        while True:
+            try:
+                self._transport.publish(self._want, b"", self._mux.one_way("telemetry"))
+            except CallError:
+                pass  # the bus is away; nothing is lost, totals are cumulative
+            await anyio.sleep(LEASE_S / 2)
+
+    def select(self, old: SubsetRules, new: SubsetRules) -> None:
+        """The subsets are these now."""
+        if (old, new) != (self.old, self.new):
+            self.old, self.new = old, new
+            self._subset_of.clear()
+            self._sort()
+
+    def there(self) -> int | None:
+        """How many instances of the new subset take calls; ``None`` while nobody knows."""
+        if not self._fleet.ready:
+            return None
+        return sum(self.new.selects(each.version, each.labels) for each in self._fleet.instances())
+
+    @property
+    def problem(self) -> str:
+        """Why nobody knows who is there, and will not; empty where nothing stands in the way."""
+        return self._fleet.problem
+
+    def take(self) -> dict[str, Pair]:
+        """What has ended since this was asked last, by the side that counts it."""
+        found = {CALLERS: Pair(), INSTANCES: Pair()}
+        now = self._now()
+        for key, track in list(self._tracks.items()):
+            side, subset = self._place(key)
+            if subset and track.latest is not track.taken:
+                pair = found[side]
+                (pair.new if subset == self.new.name else pair.old).add(_since(track))
+                track.taken = track.latest
+            elif now - track.heard > SILENT_S:
+                del self._tracks[key]
+        return found
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._transport.unsubscribe(self._subscription)
+        self._fleet.shut()
+
+    # -- hearing ------------------------------------------------------------------------------------
+
+    def _sort(self) -> None:
+        """Who is in which subset; whoever leaves is remembered, because his last numbers come after it."""
+        for each in self._fleet.known():
+            if each.id in self._subset_of:
+                continue
+            if len(self._subset_of) >= MAX_INSTANCES:
+                del self._subset_of[next(iter(self._subset_of))]
+            # An instance that is in both is one of those that are watched.
+            in_new = self.new.selects(each.version, each.labels)
+            in_old = self.old.selects(each.version, each.labels)
+            self._subset_of[each.id] = self.new.name if in_new else self.old.name if in_old else ""
+
+    def _place(self, key: _Key) -> tuple[str, str]:
+        """Which side a series is of, and which subset; empty where that is none, or not known yet."""
+        member, instance, side, *_, subset = key
+        if side == "out":
+            return CALLERS, subset
+        return INSTANCES, self._subset_of.get(instance, "") if member == self.service else ""
+
+    def _on_stats(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+        parts = subject.split(".")
+        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._enforced):
+            self.ignored += 1
+            return
+        try:
+            message = decode_stats(
+                payload, service=parts[4], instance=parts[5], namespace=self._subjects.namespace
+            )
+        except CodecError:
+            self.ignored += 1
+            return
+        self._heard(message)
+
+    def _heard(self, message: StatsMessage) -> None:
+        now = self._now()
+        for series in message.series:
+            if series.service != self.service:
+                continue
+            if series.side == "out" and series.subset not in (self.old.name, self.new.name):
+                continue
+            key = (
+                message.service,
+                message.instance,
+                series.side,
+                series.endpoint,
+                series.peer,
+                series.subset or "",
+            )
+            track = self._tracks.get(key)
+            if track is None:
+                self._first(key, series, now)
+            elif series.age_s >= track.latest.age_s and series.requests >= track.latest.requests:
+                track.latest, track.heard = series, now
+            else:
+                self.ignored += 1  # it came late, or somebody sends it again
+
+    def _first(self, key: _Key, series: SeriesSnapshot, now: float) -> None:
+        if len(self._tracks) >= MAX_TRACKS:
+            self.overflowed += 1
+            if worth_saying(self.overflowed):
+                log.warning(
+                    "%s: more than %d kinds of calls are counted; those beyond are not looked at (%d)",
+                    self.service,
+                    MAX_TRACKS,
+                    self.overflowed,
+                )
+            return
+        # What began since somebody watches counts from its first call; of all else, what comes from now on.
+        began_before = series.age_s > now - self._since
+        self._tracks[key] = _Track(series, series if began_before else None, now)
+
+    def __repr__(self) -> str:
+        return f"<SubsetWatch of {self.service}: {len(self._tracks)} series>"
+
+
+def _since(track: _Track) -> Sample:
+    """What ended in one series between two looks."""
+    latest, taken = track.latest, track.taken
+    took = Histogram()
+    took.add(latest.histogram)
+    calls, failures = latest.requests, errors_in(latest.statuses)
+    if taken is not None:
+        took.subtract(taken.histogram)
+        calls -= taken.requests
+        failures -= errors_in(taken.statuses)
+    return Sample(max(0, calls), max(0, failures), took)

@@ -1,0 +1,141 @@
+"""Taps on the bus: what an observer asks for, and the calls that instances tell of. Pure: bytes to structs and back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from nats_mesh.core.envelope import Envelope, HeaderNames, RecordedCall, Share
+from nats_mesh.core.presence import MAX_ENDPOINTS, Count, Name, Version
+from nats_mesh.errors import CodecError
+from nats_mesh.wire.codecs import JSON
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_CALLS",
+    "MAX_RATE",
+    "TapMessage",
+    "Wish",
+    "calls_of",
+    "decode_tap",
+    "decode_wish",
+    "encode_tap",
+    "together",
+]
+
+#: The largest body that is sent or read.
+MAX_BYTES: Final = 512 * 1024
+#: How many calls one message tells of.
+MAX_CALLS: Final = 256
+#: How many calls a second an instance tells of at most, whoever asks for how many.
+MAX_RATE: Final = 2000.0
+_MAX_WISH: Final = 16 * 1024
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What an observer wants to hear, the body of its lease; an empty body is the default.
+
+    ``sample``: so many of the traces. ``headers``: these of the application's, ``None`` is all of them.
+    ``rate``: each instance tells of at most so many calls a second.
+    """
+
+    sample: Share = 1.0
+    headers: HeaderNames = ()
+    rate: Annotated[float, msgspec.Meta(gt=0.0, le=MAX_RATE)] = 100.0
+    wire: Literal[1] = 1
+
+
+class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls that ended at one instance lately.
+
+    ``seq`` counts the messages, so that who misses one knows. ``seen`` calls ended since the message before, of which
+    ``dropped`` belonged to the sample and found no room. ``sample`` and ``headers`` are what all observers together
+    have asked for: who asked for less takes less. ``concurrency`` has how many calls of each endpoint the instance
+    declares to take at a time.
+    """
+
+    instance: Name
+    service: Name
+    version: Version
+    namespace: Name
+    seq: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+    seen: Count = 0
+    dropped: Count = 0
+    sample: Share = 1.0
+    headers: HeaderNames = ()
+    concurrency: Annotated[
+        dict[Name, Annotated[int, msgspec.Meta(ge=1, le=2**31)]], msgspec.Meta(max_length=MAX_ENDPOINTS)
+    ] = {}
+    calls: Annotated[tuple[Envelope, ...], msgspec.Meta(max_length=MAX_CALLS)] = ()
+    wire: Literal[1] = 1
+
+
+def together(wishes: list[Wish]) -> Wish:
+    """One wish that holds every one of ``wishes``, of which there is one at least."""
+    names: set[str] = set()
+    for wish in wishes:
+        names |= set(wish.headers or ())
+    every = any(wish.headers is None for wish in wishes)
+    # More names than one observer may ask for: then all of them; each observer takes its own.
+    headers = None if every or len(names) > 32 else tuple(sorted(names))
+    return Wish(
+        sample=max(wish.sample for wish in wishes), headers=headers, rate=max(wish.rate for wish in wishes)
+    )
+
+
+def encode_tap(message: TapMessage, max_bytes: int) -> list[bytes]:
+    """The bodies that carry a message: one, or several of one ``seq`` where it is larger than ``max_bytes``. What was
+    seen and dropped stands in the first."""
+    body = JSON.encode(message)
+    if len(body) <= max_bytes or len(message.calls) <= 1:
+        return [body]
+    half = len(message.calls) // 2
+    first = msgspec.structs.replace(message, calls=message.calls[:half])
+    second = msgspec.structs.replace(message, calls=message.calls[half:], seen=0, dropped=0)
+    return encode_tap(first, max_bytes) + encode_tap(second, max_bytes)
+
+
+_decode_wish = JSON.decoder(Wish)
+_decode_tap = JSON.decoder(TapMessage)
+
+
+def decode_wish(data: bytes) -> Wish:
+    """What an observer wants, or :class:`CodecError`."""
+    if not data:
+        return Wish()
+    if len(data) > _MAX_WISH:
+        raise CodecError(f"tap: a wish of {len(data)} bytes, at most {_MAX_WISH} are read")
+    wish: Wish = _decode_wish(data)
+    return wish
+
+
+def decode_tap(
+    data: bytes, *, service: str | None = None, instance: str | None = None, namespace: str | None = None
+) -> TapMessage:
+    """Read a body, or raise :class:`CodecError`. The keyword arguments are what the message's subject says."""
+    if len(data) > MAX_BYTES:
+        raise CodecError(f"tap: {len(data)} bytes, at most {MAX_BYTES} are read")
+    message: TapMessage = _decode_tap(data)
+    for what, said, claimed in (
+        ("service", service, message.service),
+        ("instance", instance, message.instance),
+        ("namespace", namespace, message.namespace),
+    ):
+        if said is not None and said != claimed:
+            raise CodecError(f"tap: the body says {what} {claimed!r}, its subject says {said!r}")
+    return message
+
+
+def calls_of(message: TapMessage) -> list[RecordedCall]:
+    """The calls of a message, each with whose it is."""
+    return [
+        RecordedCall(
+            service=message.service,
+            instance=message.instance,
+            version=message.version,
+            concurrency=message.concurrency.get(call.endpoint),
+            **{name: getattr(call, name) for name in Envelope.__struct_fields__},
+        )
+        for call in message.calls
+    ]

@@ -1,0 +1,93 @@
+"""Files of recorded calls: what is read back, and what is said of what cannot be."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_mesh.core.envelope import RecordedCall
+from nats_mesh.errors import ConfigError
+from nats_mesh.policy.whatif import recording as module
+from nats_mesh.policy.whatif.recording import FORMAT, MAX_LINE, End, Header, encode_line, read_recording
+
+HEADER = Header(
+    format=FORMAT, namespace="default", started="2026-01-01T00:00:00.000000Z", sample=0.5, headers=("a",)
+)
+CALL = RecordedCall(
+    at="2026-01-01T00:00:01.000000Z", service="shop", instance="i1", version="1.0.0", endpoint="buy", caller="web",
+    route="all", status="OK", duration_s=0.25, headers=(("a", "1"),), concurrency=7,
+)  # fmt: skip
+END = End(ended="2026-01-01T00:00:02.000000Z", seen=4, recorded=2, dropped=1, lost=1, ignored=3)
+
+
+def test_a_recording_is_read_as_it_was_written() -> None:
+    """Header, calls, end; blank lines are nothing."""
+    lines = [encode_line(HEADER), encode_line(CALL), b"\n", encode_line(CALL), encode_line(END)]
+    found = read_recording(lines)
+    assert (found.header, found.calls, found.end) == (HEADER, (CALL, CALL), END)
+    assert (found.damaged, found.damaged_lines) == ((), 0)
+    assert all(line.count(b"\n") == 1 for line in lines)
+
+
+def test_without_a_last_line_it_was_cut_off() -> None:
+    """And what is there counts all the same."""
+    assert read_recording([encode_line(HEADER), encode_line(CALL)]).end is None
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"at":"2026-01', "truncated"),
+        (b"\xff\xfe\n", "malformed"),
+        (b"[]\n", "Expected `object`"),
+        (encode_line(CALL).replace(b"0.25", b"-1"), "duration_s"),
+        (encode_line(CALL).replace(b'"buy"', b'"a b"'), "endpoint"),
+        (encode_line(CALL).replace(b'"service":"shop",', b""), "service"),
+        (b"{" + b" " * MAX_LINE + b"}\n", f"at most {MAX_LINE} are read"),
+        (b"\x1b[2J{}\n", "malformed"),
+    ],
+)
+def test_a_damaged_line_is_named_by_its_number(line: bytes, reason: str) -> None:
+    """It is left out and counted; the others count."""
+    found = read_recording([encode_line(HEADER), encode_line(CALL), line, encode_line(CALL)])
+    assert len(found.calls) == 2
+    assert found.damaged_lines == 1
+    (damaged,) = found.damaged
+    assert damaged.line == 3
+    assert reason in damaged.reason
+    assert damaged.reason.isprintable()
+
+
+def test_of_many_damaged_lines_the_first_are_named() -> None:
+    """All of them are counted."""
+    found = read_recording([encode_line(HEADER), *[b"x\n"] * 1000])
+    assert (len(found.damaged), found.damaged_lines) == (20, 1000)
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b"hello", b"{}", encode_line(CALL), encode_line(END), b"\xff"])
+def test_what_is_no_recording_is_refused(line: bytes) -> None:
+    """With what would make one."""
+    with pytest.raises(ConfigError, match=r"calls.jsonl:1: is no recording: .*; nats-mesh record makes one"):
+        read_recording([line], file="calls.jsonl")
+
+
+def test_a_later_format_is_refused() -> None:
+    """Rather than misread."""
+    later = encode_line(HEADER).replace(b'"format":1', b'"format":2')
+    with pytest.raises(ConfigError, match="is a recording of format 2, and this version reads up to 1"):
+        read_recording([later])
+
+
+def test_a_recording_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many calls it is refused, with what to do."""
+    monkeypatch.setattr(module, "MAX_CALLS", 3)
+    with pytest.raises(ConfigError, match=r"r\.jsonl:5: more than 3 calls; record fewer with --sample"):
+        read_recording([encode_line(HEADER), *[encode_line(CALL)] * 4], file="r.jsonl")
+
+
+@given(st.lists(st.binary(max_size=60), max_size=20))
+def test_whatever_the_lines_are_reading_ends(lines: list[bytes]) -> None:
+    """Every line is a call, an end, blank, or damaged."""
+    found = read_recording([encode_line(HEADER), *lines])
+    assert len(found.calls) + found.damaged_lines <= len(lines)
