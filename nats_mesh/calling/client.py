@@ -366,9 +366,8 @@ class Client:
             request.subject, request.route = known.subject, known.subset or ALL
             if self._now() > known.learn_at:
                 self._learn_soon(known)
-            if (
-                not found.own_timeout and request.deadline == found.deadline
-            ):  # nor did an interceptor shorten it
+            # An interceptor may have shortened it: then that holds.
+            if not found.own_timeout and request.deadline == found.deadline:
                 bound = None if parent is None or parent.over else parent.deadline
                 request.deadline = deadline_for(found.start, known.timeout_s, bound)
                 request.resolved = found._replace(deadline=request.deadline)

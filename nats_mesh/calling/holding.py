@@ -86,10 +86,8 @@ class RouteHold:
             self._held = held_since
             try:
                 held = policies.with_routes_of(self._current)
-            except (
-                PolicyError
-            ):  # routes of then beside destinations of now: what is in effect stays meanwhile
-                pass
+            except PolicyError:
+                pass  # routes of then beside destinations of now: what is in effect stays meanwhile
             else:
                 self._apply(held)
             self._timer = call_later(until - now, self._release, policies)

@@ -101,7 +101,7 @@ class ConfigFollower:
             self._take(await self._bucket.get(self._key, timeout_s=_FIRST_S))
             why = self.rejected or why
         except KvAbsentError:
-            pass
+            pass  # nobody has ever stored one here
         except KvError as error:
             why = str(error)
         if self.value is None:
