@@ -22,15 +22,15 @@ from nats_mesh.policy.bus.revisions import Revision
 from nats_mesh.policy.files import read_files
 from nats_mesh.policy.problems import Problems
 from nats_mesh.policy.reader import read
-from nats_mesh.wire.kv import KvAbsentError, KvDeniedError, KvError
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import MESH, instance_record, visible
-from nats_mesh_cli.errors import BUS, DENIED, FAILED, OK, CliError
+from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import missing_service
 from nats_mesh_cli.operate import tell
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, render_list
+from nats_mesh_cli.store_errors import store_errors
 from nats_mesh_cli.who import operator_name
 
 __all__ = ["Setting", "delete", "get", "history", "set_value", "status", "undo"]
@@ -88,22 +88,9 @@ async def _opened(
             operator=operator_name(name),
             timeout_s=options.timeout_s or 5.0,
         )
-        try:
+        with store_errors(mesh.namespace, "store of configurations", "config set", make=make):
             await store.open(make=make)
             yield mesh, store
-        except KvAbsentError as error:
-            raise CliError(
-                f"namespace {mesh.namespace!r} has no store of configurations: {error}",
-                hint="'config set' makes one; the server needs JetStream (nats-mesh up has it)",
-                code=BUS if make else FAILED,
-            ) from error
-        except KvDeniedError as error:
-            raise CliError(
-                str(error), hint="use an operator's credentials: --creds FILE", code=DENIED
-            ) from error
-        except KvError as error:
-            hint = "look again: nobody knows whether it was stored" if error.maybe else ""
-            raise CliError(str(error), hint=hint, code=FAILED) from error
 
 
 async def set_value(options: Options, out: Out, service: str, given: Sequence[str], setting: Setting) -> int:

@@ -15,13 +15,14 @@ from nats_mesh.policy.bus.plan import Document
 from nats_mesh.policy.bus.revisions import Revision, Snapshot
 from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.policy.problems import place
-from nats_mesh.wire.kv import KvAbsentError, KvDeniedError, KvError
+from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.bus import CALLER, connected
-from nats_mesh_cli.errors import BUS, DENIED, FAILED, OK, CliError, did_you_mean, problem_documents
+from nats_mesh_cli.errors import FAILED, OK, CliError, did_you_mean, problem_documents
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, render_list
 from nats_mesh_cli.policy_settling import settle
 from nats_mesh_cli.policy_sources import read_given
+from nats_mesh_cli.store_errors import store_errors
 from nats_mesh_cli.who import operator_name
 
 __all__ = ["Change", "apply", "delete", "opened", "selected", "undo"]
@@ -68,30 +69,14 @@ async def opened(
             operator=operator_name(name),
             timeout_s=options.timeout_s or 5.0,
         )
-        try:
+        instead = "without it members follow files: --policies DIR"
+        with store_errors(mesh.namespace, "policy store", "policy apply", make=make, instead=instead):
             try:
                 await store.open(make=make)
             except KvAbsentError:
                 if not absent_ok:
                     raise
             yield mesh, store
-        except KvAbsentError as error:
-            raise CliError(
-                f"namespace {mesh.namespace!r} has no policy store: {error}",
-                hint=(
-                    "the server needs JetStream (nats-mesh up has it); without it members follow files: --policies DIR"
-                    if make
-                    else "'policy apply' makes one"
-                ),
-                code=BUS if make else FAILED,
-            ) from error
-        except KvDeniedError as error:
-            raise CliError(
-                str(error), hint="use an operator's credentials: --creds FILE", code=DENIED
-            ) from error
-        except KvError as error:
-            hint = "look again: nobody knows whether it was stored" if error.maybe else ""
-            raise CliError(str(error), hint=hint, code=FAILED) from error
 
 
 async def apply(
