@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from nats_mesh.errors import UNREADABLE
-from nats_mesh.wire.kv import KvAbsentError, KvError, trouble
+from nats_mesh.wire.kv import KvAbsentError, KvError, sets_too_much_aside, trouble
 from nats_mesh.wire.kv_log import KvLog
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
@@ -24,7 +24,7 @@ __all__ = ["MAX_AGE_S", "TOTAL_BYTES", "StreamInfo", "audit_log", "make_stream",
 MAX_AGE_S: Final = 30 * 86_400
 TOTAL_BYTES: Final = (512 << 20, 128 << 20, 32 << 20, 16 << 20)
 
-_NOT_FOUND, _NAME_TAKEN, _NO_ROOM = 10059, 10058, 10047
+_NOT_FOUND, _NAME_TAKEN = 10059, 10058
 _NS: Final = 1_000_000_000
 
 
@@ -100,7 +100,7 @@ async def make_stream(log: KvLog, *, replicas: int, timeout_s: float) -> bool:
     for max_bytes in TOTAL_BYTES:
         config["max_bytes"] = max_bytes
         made = await _ask(log, f"STREAM.CREATE.{log.stream}", config, timeout_s)
-        if made.error is None or made.error.err_code != _NO_ROOM:
+        if made.error is None or not sets_too_much_aside(made.error.err_code, made.error.description):
             break
     if (
         made.error is not None and made.error.err_code != _NAME_TAKEN

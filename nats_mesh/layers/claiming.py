@@ -34,9 +34,10 @@ __all__ = ["BUCKET_TTL_S", "SharedClaims", "bucket_name"]
 
 log = logging.getLogger("nats_mesh.instance")
 
-#: How long the bucket keeps a record after its last change (seconds), and how much in all (bytes).
+#: How long the bucket keeps a record after its last change (seconds), and how much in all (bytes; the server sets all
+#: of it aside at once: the first that it has room for).
 BUCKET_TTL_S = 3600.0
-_BUCKET_BYTES = 256 << 20
+_BUCKET_SIZES = (256 << 20, 64 << 20, 16 << 20)
 #: How often a claim is renewed, which is how long a renewal may take, and how soon after one that failed (seconds).
 _RENEW_S, _RENEW_AGAIN_S = LEASE_S / 3, LEASE_S / 12
 #: Pauses between looks at a record: doubling from the first to the longest (seconds).
@@ -184,7 +185,7 @@ class SharedClaims:
             try:
                 await self._store.make(
                     max_age_s=BUCKET_TTL_S,
-                    max_bytes=_BUCKET_BYTES,
+                    sizes=_BUCKET_SIZES,
                     max_value_bytes=VALUE_BYTES,
                     replicas=3 if self._transport.known_servers >= 3 else 1,
                     description="nats-mesh: calls with an idempotency key",

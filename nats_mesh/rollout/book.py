@@ -36,7 +36,8 @@ ASK_S: Final = 2.0
 _PREFIX: Final = "rollout."
 #: Rollouts of one namespace; one a service.
 _MAX_ENTRIES: Final = 4096
-_TOTAL_BYTES: Final = 64 << 20
+#: The size of the bucket, all of it set aside at once (bytes): the first that the server has room for.
+_SIZES: Final = (64 << 20, 16 << 20, 4 << 20)
 _REPLICAS: Final = 3
 _ROUNDS: Final = 20
 
@@ -78,7 +79,7 @@ class Book:
         """Make the bucket where there is none; three copies in a cluster of three and more."""
         await self._bucket.make(
             max_age_s=0.0,
-            max_bytes=_TOTAL_BYTES,
+            sizes=_SIZES,
             max_value_bytes=MAX_BYTES,
             replicas=_REPLICAS if self._transport.known_servers >= _REPLICAS else 1,
             description="who does what in a mesh namespace",

@@ -45,13 +45,18 @@ _ERROR_LOG_LINES = 15
 
 # Beside the text of the user, so that a server that talks a lot keeps at most three files of it.
 _LOG_LIMITS = "logfile_size_limit: 8MB\nlogfile_max_num: 3\n"
+# What streams may reserve together (`max_bytes`). Without a word the server takes three quarters of what is free on the
+# disk, and hundreds of namespaces of tests on one server reserve more than that while they write next to nothing.
+_RESERVATIONS = "jetstream { max_file_store: 16TB }\n"
+_SAYS_JETSTREAM = re.compile(r"(?mi)^\s*['\"]?jetstream\b")
 
 
 class NatsServer(Startable):
     """One nats-server process on this machine, as ``async with``, ``with``, or ``start``/``stop``.
 
     ``port``: ``None`` or 0 takes a free one and keeps it through kills and restarts.
-    ``jetstream``: in a folder of its own that goes with the server, or in ``store_dir``, which stays.
+    ``jetstream``: in a folder of its own that goes with the server, or in ``store_dir``, which stays. In a folder that
+    goes, streams may reserve (``max_bytes``) more than the disk has, unless ``config`` has a ``jetstream`` block.
     ``config``: text in the language of nats-server (accounts, permissions, tls, max_payload, …);
     host, port, name, monitoring and the store's place are set by this class and win over it.
     ``debug`` writes the server's debug log; ``log_file`` keeps the log after the end.
@@ -247,7 +252,10 @@ class NatsServer(Startable):
         folder = guard.folder
         config = folder / "nats.conf"
         # The text of the user first, so that the line numbers in the server's complaints are theirs.
-        config.write_text(f"{self.config}\n{_LOG_LIMITS}", encoding="utf-8")
+        own = _LOG_LIMITS
+        if self.jetstream and self._store_dir is None and not _SAYS_JETSTREAM.search(self.config):
+            own += _RESERVATIONS
+        config.write_text(f"{self.config}\n{own}", encoding="utf-8")
         command = [os.fspath(find_binary(self._binary)), "-c", str(config), "-n", self.name]
         command += ["-a", self.host, "-p", str(self._port_argument()), "-m", "-1"]
         command += ["--ports_file_dir", str(folder), "-l", str(self._log_path(guard))]

@@ -9,7 +9,7 @@ An answer that does not come leaves a write open: :attr:`KvError.maybe` says so,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +30,7 @@ __all__ = [
     "KvFullError",
     "KvTooLargeError",
     "read_answer",
+    "sets_too_much_aside",
     "trouble",
 ]
 
@@ -41,6 +42,8 @@ _NAME_TAKEN = 10058
 _TOO_LARGE = 10054
 #: What the stream's own limits do not allow, as its bytes; the limits of the server's disk, and of the account.
 _STORE_FAILED, _NO_STORAGE, _ACCOUNT_FULL = 10077, 10047, 10002
+#: No server of the cluster is fit for a stream; the description says whether room is what it lacks.
+_NO_PEERS = 10005
 _SEQUENCE = b"\r\nNats-Sequence:"
 _OPERATION = b"\r\nKV-Operation:"
 #: How long the server looks for a repeated message id, which is not used here (seconds).
@@ -126,6 +129,11 @@ def read_answer(name: str, body: bytes) -> _Answer:
         raise KvError(f"{name}: JetStream's answer cannot be read: {error}", maybe=True) from None
 
 
+def sets_too_much_aside(err_code: int, description: str) -> bool:
+    """Whether a stream was not made for want of room: one that reserves less may find some."""
+    return err_code == _NO_STORAGE or (err_code == _NO_PEERS and "storage" in description)
+
+
 class KvBucket:
     """One bucket, by its name. Every method raises :class:`KvError` where the bucket does not answer in time."""
 
@@ -195,7 +203,7 @@ class KvBucket:
         self,
         *,
         max_age_s: float,
-        max_bytes: int,
+        sizes: Sequence[int],
         max_value_bytes: int,
         replicas: int,
         description: str,
@@ -203,7 +211,9 @@ class KvBucket:
     ) -> None:
         """Make the bucket: history 1, direct gets allowed. One that is there already stays as it is.
 
-        Where the server turns out to be no cluster it gets one replica, whatever was asked for.
+        The server sets all of a bucket's size aside when it is made: it gets the first of ``sizes`` (bytes, the
+        largest first) that there is room for. Where the server turns out to be no cluster it gets one replica,
+        whatever was asked for.
         """
         config = {
             "name": self._stream,
@@ -214,7 +224,7 @@ class KvBucket:
             "discard": "new",
             "max_msgs_per_subject": 1,
             "max_age": round(max_age_s * 1e9),
-            "max_bytes": max_bytes,
+            "max_bytes": sizes[0],
             "max_msg_size": max_value_bytes,
             "num_replicas": replicas,
             "duplicate_window": round(min(max_age_s, _DUPLICATE_WINDOW_S) * 1e9),
@@ -222,15 +232,30 @@ class KvBucket:
             "allow_rollup_hdrs": True,
             "deny_delete": True,
         }
+        smaller = iter(sizes[1:])
         create = f"$JS.API.STREAM.CREATE.{self._stream}"
-        error = read_answer(self.name, (await self._ask(create, _encode(config), b"", timeout_s))[1]).error
-        if error is not None and error.err_code == _NO_CLUSTER and replicas > 1:
-            config["num_replicas"] = 1
-            error = read_answer(
-                self.name, (await self._ask(create, _encode(config), b"", timeout_s))[1]
-            ).error
-        if error is not None and error.err_code != _NAME_TAKEN:
-            raise KvError(f"{self.name}: {error.description}")
+        while True:
+            _, body = await self._ask(create, _encode(config), b"", timeout_s)
+            error = read_answer(self.name, body).error
+            if error is None or error.err_code == _NAME_TAKEN:
+                return
+            if error.err_code == _NO_CLUSTER and config["num_replicas"] != 1:
+                config["num_replicas"] = 1
+            elif not sets_too_much_aside(error.err_code, error.description):
+                raise trouble(error.err_code, f"{self.name}: {error.description}")
+            elif size := next(smaller, 0):
+                config["max_bytes"] = size
+            elif await self._is_there(timeout_s):
+                return  # the server looks at the room for a second one before it looks at the name
+            else:
+                raise trouble(error.err_code, f"{self.name}: {error.description}")
+
+    async def _is_there(self, timeout_s: float) -> bool:
+        try:
+            await self.get("nothing", timeout_s=timeout_s)
+        except KvAbsentError:
+            return False
+        return True
 
     async def _ask(self, subject: str, payload: bytes, block: bytes, timeout_s: float) -> tuple[bytes, bytes]:
         """One question and its answer, which is not the server's "nobody is there"."""

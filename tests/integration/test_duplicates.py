@@ -438,7 +438,7 @@ async def test_records_go_after_their_time(bus: Bus, orders: Orders) -> None:
     first, second = await bus.serve(orders.service()), await bus.serve(orders.service())
     bucket = _bucket(bus.mesh)
     await bucket.make(
-        max_age_s=0.5, max_bytes=1 << 20, max_value_bytes=1 << 16, replicas=1, description="", timeout_s=5.0
+        max_age_s=0.5, sizes=(1 << 20,), max_value_bytes=1 << 16, replicas=1, description="", timeout_s=5.0
     )
     await ask(bus.mesh.client, first, "place", 0.0)
     name = f"orders.{token('web', 'place', b'k')}"
@@ -454,7 +454,7 @@ async def test_a_bucket_of_small_values(bus: Bus, orders: Orders) -> None:
     """A reply that the bucket does not take is not kept there, the fact is; nothing is tried for ever."""
     first, second = await bus.serve(orders.service()), await bus.serve(orders.service())
     await _bucket(bus.mesh).make(
-        max_age_s=60.0, max_bytes=1 << 20, max_value_bytes=1024, replicas=1, description="", timeout_s=5.0
+        max_age_s=60.0, sizes=(1 << 20,), max_value_bytes=1024, replicas=1, description="", timeout_s=5.0
     )
     assert len((await ask(bus.mesh.client, first, "large", 2000)).body) == 2000
     await eventually(lambda: not len(first.dispatcher.duplicates.shared.settler))
@@ -478,7 +478,7 @@ async def test_a_full_bucket(bus: Bus, orders: Orders, caplog: pytest.LogCapture
     first, second = await bus.serve(orders.service()), await bus.serve(orders.service())
     bucket = _bucket(bus.mesh)
     await bucket.make(
-        max_age_s=60.0, max_bytes=20_000, max_value_bytes=1 << 16, replicas=1, description="", timeout_s=5.0
+        max_age_s=60.0, sizes=(20_000,), max_value_bytes=1 << 16, replicas=1, description="", timeout_s=5.0
     )
     await ask(bus.mesh.client, first, "place", 0.0, key="known")
     answers: list[Answer] = []
@@ -518,7 +518,7 @@ async def test_a_full_bucket_of_a_cluster(
                 try:
                     await bucket.make(
                         max_age_s=60.0,
-                        max_bytes=20_000,
+                        sizes=(20_000,),
                         max_value_bytes=1 << 16,
                         replicas=3,
                         description="",
@@ -612,7 +612,7 @@ async def test_two_rights_are_enough(
     ):
         await _bucket(mesh).make(
             max_age_s=60.0,
-            max_bytes=1 << 20,
+            sizes=(1 << 20,),
             max_value_bytes=1 << 16,
             replicas=1,
             description="",
@@ -648,7 +648,7 @@ async def test_a_bucket_compares_and_sets(either: Bus) -> None:
     for replicas in (3, 1):  # a server that is no cluster makes one copy; a bucket that is there stays
         await bucket.make(
             max_age_s=60.0,
-            max_bytes=1 << 20,
+            sizes=(1 << 20,),
             max_value_bytes=1024,
             replicas=replicas,
             description="",
@@ -677,7 +677,7 @@ async def test_a_forged_revision_is_not_believed(bus: Bus, raw: RawNats) -> None
     """Whoever writes a value may put a header of the server's into it; the server's own is what counts."""
     bucket = _bucket(bus.mesh)
     await bucket.make(
-        max_age_s=60.0, max_bytes=1 << 20, max_value_bytes=1024, replicas=1, description="", timeout_s=5.0
+        max_age_s=60.0, sizes=(1 << 20,), max_value_bytes=1024, replicas=1, description="", timeout_s=5.0
     )
     record = encode_record(decode_record(b'{"state":"unknown","claim":"c","instance":"i","request":"r"}'))
     await raw.request(f"$KV.{bucket.name}.s.k", record, b"Nats-Sequence: 99\r\nKV-Operation: PUT\r\n")

@@ -23,7 +23,7 @@ from nats_mesh.core.duplicates import (
 )
 from nats_mesh.core.remembered import REMEMBERED_S, Memory
 from nats_mesh.errors import Refused
-from nats_mesh.layers.claiming import _BUCKET_BYTES, BUCKET_TTL_S, bucket_name
+from nats_mesh.layers.claiming import _BUCKET_SIZES, BUCKET_TTL_S, bucket_name
 from nats_mesh.model import Next
 from nats_mesh.serving.instance import Instance
 from nats_mesh.testing import MemoryMesh, run_virtual
@@ -1141,7 +1141,7 @@ def test_one_service_does_not_fill_the_store_of_all() -> None:
         )
     )
     beside = 512  # subject and headers, and what the server notes of a message
-    assert BUCKET_TTL_S * (len(record) + beside) < _BUCKET_BYTES / 4
+    assert BUCKET_TTL_S * (len(record) + beside) < _BUCKET_SIZES[0] / 4
 
 
 def test_a_reply_that_fits_no_message_is_not_shared() -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from nats_mesh.errors import UNREADABLE
 from nats_mesh.policy.bus.documents import MAX_VALUE
-from nats_mesh.wire.kv import KvAbsentError, KvError, trouble
+from nats_mesh.wire.kv import KvAbsentError, KvError, sets_too_much_aside, trouble
 from nats_mesh.wire.kv_log import KvLog
 
 __all__ = ["HISTORY", "Bucket", "make_bucket"]
@@ -24,7 +24,7 @@ TOTAL_BYTES: Final = (256 << 20, 64 << 20, 16 << 20)
 _HEADER_ROOM: Final = 4 << 10
 _REPLICAS: Final = 3
 
-_NOT_FOUND, _NAME_TAKEN, _NO_CLUSTER, _NO_PEERS, _NO_ROOM = 10059, 10058, 10074, 10005, 10047
+_NOT_FOUND, _NAME_TAKEN, _NO_CLUSTER, _NO_PEERS = 10059, 10058, 10074, 10005
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ async def _create(log_: KvLog, config: dict[str, Any], timeout_s: float) -> _Sai
     for max_bytes in TOTAL_BYTES:
         config["max_bytes"] = max_bytes
         said = await _api(log_, f"STREAM.CREATE.{log_.stream}", config, timeout_s)
-        if said.error is None or said.error.err_code != _NO_ROOM:
+        if said.error is None or not sets_too_much_aside(said.error.err_code, said.error.description):
             break
     return said
 
