@@ -1,6 +1,7 @@
 """A service mesh without sidecars and without a control-plane process: the bus is the mesh."""
 
 from nats_mesh.calling.gathering import Gathered
+from nats_mesh.config.live import Configuration
 from nats_mesh.context import Context
 from nats_mesh.errors import (
     ApplicationError,
@@ -36,6 +37,7 @@ __all__ = [
     "CircuitOpenError",
     "CodecError",
     "ConfigError",
+    "Configuration",
     "Context",
     "DeadlineExceededError",
     "DisconnectedError",

@@ -7,21 +7,19 @@ each once everybody who is alive has acknowledged the one before. Whoever stops 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import anyio
 import msgspec
 
-from nats_mesh.core.presence import POLICY_SCHEMA
-from nats_mesh.discovery.acks import Acks, Report
-from nats_mesh.errors import ConfigError, MeshError, PolicyError
-from nats_mesh.policy.bus.documents import read_document
-from nats_mesh.policy.bus.plan import Document, Step, steps_of
+from nats_mesh.core.presence import POLICY_SCHEMA, Rejection
+from nats_mesh.discovery.acks import Acks, Member, Report
+from nats_mesh.errors import ConfigError, MeshError
+from nats_mesh.policy.bus.checking import Prepared, check_change, stored_documents
+from nats_mesh.policy.bus.plan import Document
 from nats_mesh.policy.bus.revisions import Applied, Change, Snapshot
 from nats_mesh.policy.bus.store import PolicyStore
-from nats_mesh.policy.policy_set import PolicySet
-from nats_mesh.policy.problems import Problems, together
 
 __all__ = ["ACK_S", "Changed", "Changing", "Prepared", "UnacknowledgedError", "stored_documents"]
 
@@ -39,35 +37,11 @@ class UnacknowledgedError(MeshError):
         self.applied = tuple(applied)
 
 
-class Prepared(NamedTuple):
-    """A change that was checked: its steps, and what was found wrong with what stands there already."""
-
-    snapshot: Snapshot
-    current: Mapping[str, Document]
-    steps: tuple[Step, ...]
-    warnings: tuple[PolicyError, ...]
-
-
 class Changed(NamedTuple):
     """How a change went: what each step stored, and who acknowledged the last one (``None``: nobody was asked)."""
 
     applied: tuple[Applied, ...]
     report: Report | None
-
-
-def stored_documents(snapshot: Snapshot, namespace: str, problems: Problems) -> dict[str, Document]:
-    """The documents of a snapshot that can be read; what cannot goes to ``problems``."""
-    found: dict[str, Document] = {}
-    for key, revision in snapshot.policies.items():
-        assert revision.value is not None
-        try:
-            policy = read_document(key, revision.value, revision.sequence, namespace=namespace)
-        except PolicyError as error:
-            for each in error.problems:
-                problems.add(str(each))
-        else:
-            found[key] = Document(policy=policy, value=revision.value)
-    return found
 
 
 class Changing:
@@ -88,45 +62,34 @@ class Changing:
 
     def check(self, snapshot: Snapshot, changes: Mapping[str, Document | None]) -> Prepared:
         """As :meth:`prepare`, for what stood there at ``snapshot``."""
-        namespace = self._store.subjects.namespace
-        standing = Problems()
-        current = stored_documents(snapshot, namespace, standing)
-        before = Problems()
-        PolicySet.collect([each.policy for each in current.values()], before, namespace=namespace)
-        known = {str(each) for each in _all(before)}
-        steps = _with_unread(steps_of(current, changes), snapshot, current, changes)
-        then = dict(current)
-        for step in steps:
-            for key, value in step.values.items():
-                wanted = changes.get(key)
-                if value is None:
-                    then.pop(key, None)
-                elif wanted is not None and wanted.value == value:
-                    then[key] = wanted
-                else:  # the intermediate form of a document
-                    policy = read_document(key, value, snapshot.sequence, namespace=namespace)
-                    then[key] = Document(policy=policy, value=value)
-            found = Problems()
-            PolicySet.collect([each.policy for each in then.values()], found, namespace=namespace)
-            new = [each for each in _all(found) if str(each) not in known]
-            if new:
-                raise together(new)
-        return Prepared(snapshot, current, tuple(steps), (*_all(standing), *_all(before)))
+        return check_change(snapshot, changes, namespace=self._store.subjects.namespace)
 
     async def carry_out(
-        self, prepared: Prepared, *, message: str = "", wait_s: float | None = ACK_S, one_by_one: bool = False
+        self,
+        prepared: Prepared,
+        *,
+        message: str = "",
+        wait_s: float | None = ACK_S,
+        one_by_one: bool = False,
+        back_to: int | None = None,
     ) -> Changed:
-        """Store the steps. Between two of them, and with ``wait_s`` after the last one, everybody alive is waited for.
+        """Store the steps. Between two of them, and with ``wait_s`` after the last one, everybody is waited for who
+        ought to be there: who answers, and where there is a witness of presence, who does not.
+        ``back_to`` is what :meth:`PolicyStore.apply` says of it.
 
         :class:`UnacknowledgedError` where somebody has not acknowledged a step that another one builds upon.
         """
+        if not prepared.steps:
+            return Changed((), None if wait_s is None else await self._in_effect(prepared, wait_s))
         applied: list[Applied] = []
         report: Report | None = None
         expected = dict(prepared.snapshot.expected)
         last = len(prepared.steps) - 1
-        if prepared.steps:
+        if last or wait_s is not None:
+            await self._attend()
+        else:
             await self._acks.roll_call()
-            self._check_schemas()
+        self._check_schemas()
         for place, step in enumerate(prepared.steps):
             if last:
                 self._tell(f"step {place + 1} of {last + 1}: {step.why}")
@@ -138,7 +101,11 @@ class Changing:
                 for key, value in step.values.items()
             ]
             done = await self._store.apply(
-                changes, message=message, change=applied[0].change if applied else "", one_by_one=one_by_one
+                changes,
+                message=message,
+                change=applied[0].change if applied else "",
+                back_to=back_to,
+                one_by_one=one_by_one,
             )
             applied.append(done)
             expected |= done.sequences
@@ -160,6 +127,23 @@ class Changing:
             report = self._acks.report(applied[-1].epoch, applied[-1].sequences)
         return Changed(tuple(applied), report)
 
+    async def _attend(self) -> None:
+        """Find out who is there, and who ought to be."""
+        await self._acks.attend()
+        if self._acks.problem:
+            self._tell(self._acks.problem)
+
+    async def _in_effect(self, prepared: Prepared, wait_s: float) -> Report | None:
+        """Whether what stands there already is in effect everywhere; ``None`` where nothing of it ever did."""
+        snapshot = prepared.snapshot
+        sequences = {key: snapshot.expected[key] for key in prepared.keys if snapshot.expected.get(key)}
+        if not sequences:
+            return None
+        await self._attend()
+        report = await self._acks.wait(snapshot.epoch, sequences, timeout_s=wait_s)
+        await self._gone(report)
+        return _with_refusals(self._acks.report(snapshot.epoch, sequences), prepared.keys)
+
     def _check_schemas(self) -> None:
         """Everybody who is alive must be able to read what is stored: else nothing is."""
         old = self._acks.too_old(POLICY_SCHEMA)
@@ -172,33 +156,20 @@ class Changing:
 
     async def _gone(self, report: Report) -> None:
         """Of those that are silent, forget who is not there any more."""
-        if not report.silent:
-            return
-        here = {(each.service, each.instance) for each in await self._acks.roll_call()}
-        for member in report.silent:
-            if (member.service, member.instance) not in here:
-                self._acks.forget(member)
+        if report.silent:
+            for note in await self._acks.look_again(report.silent):
+                self._tell(note)
 
 
-def _with_unread(
-    steps: list[Step],
-    snapshot: Snapshot,
-    current: Mapping[str, Document],
-    changes: Mapping[str, Document | None],
-) -> list[Step]:
-    """What cannot be read is no document of the current set, and goes all the same where it is to be deleted."""
-    unread: dict[str, bytes | None] = {
-        key: None
-        for key, document in changes.items()
-        if document is None and key in snapshot.policies and key not in current
-    }
-    if not unread:
-        return steps
-    if not steps:
-        return [Step(why="all of it", values=unread)]
-    return [msgspec.structs.replace(steps[0], values={**steps[0].values, **unread}), *steps[1:]]
-
-
-def _all(problems: Problems) -> Sequence[PolicyError]:
-    error = problems.error()
-    return () if error is None else error.problems
+def _with_refusals(report: Report, keys: Collection[str]) -> Report:
+    """Who is as far as it goes may have refused something on the way: answers to a roll call name the newest, and how
+    many there are. Where any of them may be of these ``keys``, it has not applied them."""
+    applied: list[Member] = []
+    refused = list(report.rejected)
+    for member in report.applied:
+        key = member.reason.partition(": ")[0]
+        if member.rejected and (member.rejected > 1 or key == "*" or key in keys):
+            refused.append((member, Rejection(policy=key, reason=member.reason.partition(": ")[2])))
+        else:
+            applied.append(member)
+    return msgspec.structs.replace(report, applied=tuple(applied), rejected=tuple(refused))

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from nats_mesh.calling.holding import RouteHold
 from nats_mesh.clock import Clock
 from nats_mesh.core.presence import Rejection, Standing
 from nats_mesh.errors import ConfigError
@@ -59,7 +60,8 @@ class Follower:
     """The policies of one Service or Mesh. ``current`` is in effect; ``rejected`` says why what came after is not.
 
     ``policies`` are those given in code; where there are none (``None``) the settings' folder is followed, and
-    where they name none, the bus. ``standing`` is where the member stands, for whoever asks.
+    where they name none, the bus. ``standing`` is where the member stands, for whoever asks: the revision in it is in
+    effect, routes that wait for a moment included.
     """
 
     def __init__(self, policies: Policies | None, settings: Settings, tell: Tell) -> None:
@@ -86,6 +88,9 @@ class Follower:
         self._acker: Acker | None = None
         self._tell = tell
         self._apply: Callable[[PolicySet], None] = _nothing
+        self._hold: RouteHold | None = None
+        #: What is said once the routes that wait are followed.
+        self._waiting: Standing | None = None
         self._pool = TaskPool(_report)
 
     async def open(self) -> PolicySet:
@@ -115,8 +120,7 @@ class Follower:
         settings, subjects = self._settings, Subjects(self._settings.namespace)
         cache = None
         if settings.cache_dir:
-            identity = (*sorted(settings.servers), settings.user or "", settings.credentials or "")
-            cache = PolicyCache(settings.cache_dir, settings.namespace, identity)
+            cache = PolicyCache(settings.cache_dir, settings.namespace, settings.identity)
         self._acker = Acker(
             service=name,
             instance=instance,
@@ -146,9 +150,12 @@ class Follower:
         await sync.use_restored()
         return self.current
 
-    def follow(self, apply: Callable[[PolicySet], None]) -> None:
-        """Have ``apply`` called with every new set, until :meth:`close`."""
-        self._apply = apply
+    def follow(self, apply: Callable[[PolicySet], None], hold: RouteHold | None = None) -> None:
+        """Have ``apply`` called with every new set, until :meth:`close`. What ``hold`` makes wait is acknowledged once
+        it does not wait any more."""
+        self._apply, self._hold = apply, hold
+        if hold is not None:
+            hold.released = self._released
         if self._folder is not None:
             self._pool.start(self._folder.watch(self._changed, self._refused))
 
@@ -188,9 +195,22 @@ class Follower:
         for each in new:
             epoch, sequence = each.revision
             self._tell(EventKind.POLICY_REJECTED, f"{each.policy}@{epoch}.{sequence}", each.reason)
-        self.standing = standing
         self.rejected = standing.rejections[0].reason if standing.rejections else ""
-        if self._acker is not None:
+        self._waiting = None
+        if self._hold is not None and self._hold.holding and standing.revision != self.standing.revision:
+            # What is refused is said at once; what waits is acknowledged when it is in effect.
+            self._waiting = standing
+            standing = msgspec.structs.replace(standing, revision=self.standing.revision)
+        self._say(standing)
+
+    def _released(self) -> None:
+        if self._waiting is not None:
+            standing, self._waiting = self._waiting, None
+            self._say(standing)
+
+    def _say(self, standing: Standing) -> None:
+        said, self.standing = self.standing, standing
+        if self._acker is not None and standing != said:
             self._acker.say(standing)
 
     # -- both ---------------------------------------------------------------------------------------

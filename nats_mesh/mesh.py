@@ -167,7 +167,7 @@ class Mesh:
                 log.warning("%s will not be part of the statistics: %s", self.name, error.message)
                 self._fall_silent()
             client.apply(follower.current)
-            follower.follow(client.apply)
+            follower.follow(client.apply, client.hold)
         except BaseException:
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await follower.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,7 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from nats_mesh.config.value import describe_config
+from nats_mesh.config.live import Configuration
+from nats_mesh.config.value import Declared, describe_config
 from nats_mesh.core.presence import MAX_ENDPOINTS, check_labels, check_version, check_weight
 from nats_mesh.endpoint import DEFAULT_CONCURRENCY, Endpoint, describe_handler
 from nats_mesh.errors import ApplicationError, ConfigError
@@ -29,7 +31,9 @@ class Service:
     ``name`` is what callers use, ``version`` a SemVer (``"1.2.0"``), ``labels`` select subsets; of them ``zone`` says
     where it runs, and ``weight`` how many calls it gets where callers choose instances (1 where there is none).
     ``lifespan`` is a function from the service to an async context manager; what it yields is
-    ``ctx.state``. ``interceptors`` run around every handler, the first outermost. ``instance`` fixes
+    ``ctx.state``. One that takes a second argument gets the configuration in it, a
+    :class:`~nats_mesh.Configuration`, before anything is served. ``interceptors`` run around every handler, the first
+    outermost. ``instance`` fixes
     the instance's id where a platform hands one out; otherwise each start gets a new one. ``config`` is the
     struct of its configuration, kept on the bus; its handlers read ``ctx.config``. ``servers``, ``namespace``,
     ``credentials`` and ``tls`` win over the environment.
@@ -44,7 +48,9 @@ class Service:
         namespace: str | None = None,
         servers: str | Sequence[str] | None = None,
         codec: str = "json",
-        lifespan: Callable[[Service], AbstractAsyncContextManager[Any]] | None = None,
+        lifespan: Callable[[Service], AbstractAsyncContextManager[Any]]
+        | Callable[[Service, Configuration[Any]], AbstractAsyncContextManager[Any]]
+        | None = None,
         credentials: str | None = None,
         tls: Any = None,
         policies: Policies | None = None,
@@ -63,7 +69,7 @@ class Service:
         self.namespace = None if namespace is None else check_name("namespace", namespace)
         self.servers = servers
         self.codec = check_codec(codec)
-        self.lifespan = lifespan
+        self.lifespan: Callable[..., AbstractAsyncContextManager[Any]] | None = lifespan
         self.credentials = credentials
         self.tls = tls
         self.interceptors = check_interceptors(name, interceptors)
@@ -72,6 +78,8 @@ class Service:
         self.endpoints: dict[str, Endpoint] = {}
         #: What it declares as its configuration.
         self.config = describe_config(name, config)
+        #: Whether its lifespan takes the configuration, too.
+        self.lifespan_takes_config = _takes_config(name, lifespan, self.config)
         #: The policies that its instances follow; ``None``: those of the settings.
         self.policies = check_policies(f"service {name!r}", policies)
 
@@ -138,3 +146,26 @@ class Service:
 
     def __repr__(self) -> str:
         return f"<Service {self.name} {self.version}, {len(self.endpoints)} endpoints>"
+
+
+def _takes_config(service: str, lifespan: Callable[..., Any] | None, declared: Declared | None) -> bool:
+    """Whether ``lifespan`` takes a configuration beside the service; :class:`ConfigError` where it cannot be called."""
+    if lifespan is None:
+        return False
+    try:
+        parameters = inspect.signature(lifespan).parameters.values()
+    except (TypeError, ValueError):  # something that is called, and does not say how
+        return False
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    asked = [each.name for each in parameters if each.kind in places and each.default is each.empty]
+    if len(asked) > 2:
+        raise ConfigError(
+            f"service {service!r}: lifespan takes the service, and its configuration where it wants that; "
+            f"this one takes {', '.join(asked)}"
+        )
+    if len(asked) == 2 and declared is None:
+        raise ConfigError(
+            f"service {service!r}: its lifespan takes a configuration ({asked[1]}), and the service declares none: "
+            "give it config="
+        )
+    return len(asked) == 2

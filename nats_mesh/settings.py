@@ -25,9 +25,9 @@ __all__ = ["DEFAULT_SERVER", "NatsContext", "Settings", "load_context"]
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 _MODES = ("open", "enforced")
 #: What a context that is named on purpose replaces.
-_CONTEXT_REPLACES = frozenset({"NATS_URL", "NATS_CREDS", "NATS_CA", "NATS_CONTEXT"})
+_CONTEXT_REPLACES = frozenset({"NATS_URL", "NATS_CREDS", "NATS_CA", "NATS_CONTEXT", "MESH_JS_DOMAIN"})
 #: Settings of the contract whose features are still to come: said, not silently ignored.
-_NOT_YET = ("MESH_METRICS_PORT", "MESH_JS_DOMAIN")
+_NOT_YET = ("MESH_METRICS_PORT",)
 #: What MESH_POLICIES and MESH_CACHE_DIR say where there shall be none.
 _OFF = "off"
 _SCHEMES = ("nats://", "tls://", "ws://", "wss://")
@@ -42,6 +42,7 @@ class NatsContext(msgspec.Struct, frozen=True):
     password: str = ""
     token: str = ""
     nkey: str = ""
+    jetstream_domain: str = ""
     ca: str = ""
     cert: str = ""
     key: str = ""
@@ -68,6 +69,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = True
     #: Where the last policies of the bus are kept for the next start; empty: nowhere.
     cache_dir: str = ""
+    #: The JetStream domain in which policies, configurations, the audit and the rest are kept; empty: the server's own.
+    js_domain: str = ""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Which bus this is, and as whom: what is kept on disk of one is not another's."""
+        domain = (f"$JS.{self.js_domain}",) if self.js_domain else ()
+        return (*sorted(self.servers), self.user or "", self.credentials or "", *domain)
 
     @property
     def enforced(self) -> bool:
@@ -86,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             token=self.token,
             nkey_seed=self.nkey_seed,
             connect_timeout_s=connect_timeout_s,
+            jetstream_domain=self.js_domain,
         )
 
     @classmethod
@@ -131,7 +141,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             policies=_policies(env.get("MESH_POLICIES", "")),
             follow=env.get("MESH_POLICIES", "").lower() != _OFF,
             cache_dir=_cache_dir(env),
+            js_domain=_domain(env.get("MESH_JS_DOMAIN") or saved.jetstream_domain),
         )
+
+
+def _domain(name: str) -> str:
+    """A JetStream domain, one token of a subject."""
+    return check_name("JetStream domain (MESH_JS_DOMAIN)", name) if name else ""
 
 
 def load_context(name: str | None, env: Mapping[str, str] = os.environ) -> NatsContext:

@@ -2,7 +2,7 @@
 
 A block ```` ```console ```` has commands behind `$ ` (and `> ` where they go on) and what they print, stdout and
 stderr as they come. `…` stands for anything within a line, and alone on a line for any lines. A tally (`     20 black`,
-as `uniq -c` writes it) and a share (`12.00 %`) may be off by five points.
+as `uniq -c` writes it) and a share (`12%`) may be off by five points.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOLERANCE = 0.05
 PATIENCE_S = 240.0
 
 _TALLY = re.compile(r" +(\d+) (\w+)")
-_SHARE = re.compile(r"\d+(?: +)\((\d+\.\d+) %\)")
+_SHARE = re.compile(r"\d+(?: +)\((\d+(?:\.\d+)?)%\)")
 _MARK = "\x1e"
 
 
@@ -59,7 +59,9 @@ def commands_of(text: str) -> list[Command]:
     return [Command("\n".join(lines), tuple(shown)) for lines, shown in found]
 
 
-def run_commands(commands: Sequence[Command], env: Mapping[str, str], cwd: Path) -> list[list[str]]:
+def run_commands(
+    commands: Sequence[Command], env: Mapping[str, str], cwd: Path, patience_s: float = PATIENCE_S
+) -> list[list[str]]:
     """Run the commands one after the other in one bash; what each printed."""
     script = "exec 2>&1\n" + "".join(f"{each.text}\nprintf '{_MARK}'\n" for each in commands)
     done = subprocess.run(
@@ -70,7 +72,7 @@ def run_commands(commands: Sequence[Command], env: Mapping[str, str], cwd: Path)
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=PATIENCE_S,
+        timeout=patience_s,
     )
     outputs = done.stdout.split(_MARK)
     assert len(outputs) == len(commands) + 1, f"bash ended early: {done.stdout[-2000:]}"
@@ -120,7 +122,7 @@ def _match(shown: Sequence[str], printed: Sequence[str]) -> bool:
 
 def _alike(shown: str, printed: str) -> bool:
     pattern = re.escape(_SHARE.sub("@SHARE@", shown)).replace("…", ".*")
-    match = re.fullmatch(pattern.replace("@SHARE@", r"\d+ +\((\d+\.\d+) %\)"), printed)
+    match = re.fullmatch(pattern.replace("@SHARE@", r"\d+ +\((\d+(?:\.\d+)?)%\)"), printed)
     if match is None:
         return False
     shares = zip(_SHARE.findall(shown), match.groups(), strict=True)

@@ -41,7 +41,10 @@ def level_of(command: Any) -> Level:
 
 
 def arrange(argv: Sequence[str], root: Level, program: str = "nats-mesh") -> list[str]:
-    """``argv`` in the order typer wants; :class:`CliError` for unknown commands and options and missing values."""
+    """``argv`` in the order typer wants; :class:`CliError` for unknown commands and options and missing values.
+
+    A line without a command asks which there are: it gets a ``--help``.
+    """
     return _Line(argv, root, program).arrange()
 
 
@@ -67,10 +70,15 @@ class _Line:
                 self._descend(token)
             else:
                 self._arguments.append(token)
+        if self._levels[-1].children and not self._arguments and not self._asks():
+            self._options[-1].append("--help")  # a group by itself: which commands there are
         result = list(self._options[0])
         for name, options in zip(self._names[1:], self._options[1:], strict=True):
             result += [name, *options]
         return [*result, "--", *self._arguments] if self._arguments else result
+
+    def _asks(self) -> bool:
+        return any(option in _HELP for options in self._options for option in options)
 
     def _is_number(self, token: str) -> bool:
         return _NUMBER.match(token) is not None and self._level_with(token[:2]) is None

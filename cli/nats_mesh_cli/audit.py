@@ -17,13 +17,15 @@ from nats_mesh.audit.reading import AuditReader, Entry
 from nats_mesh.audit.records import KINDS, PresenceRecord
 from nats_mesh.audit.stream import make_stream
 from nats_mesh.core.presence import incarnation
-from nats_mesh.wire.kv import KvAbsentError, KvDeniedError, KvError
-from nats_mesh_cli.audit_records import records_of
+from nats_mesh.wire.kv import KvDeniedError, KvError
+from nats_mesh_cli.audit_records import is_about, records_of
 from nats_mesh_cli.bus import CALLER, connected
-from nats_mesh_cli.errors import DENIED, FAILED, OK, CliError, did_you_mean
-from nats_mesh_cli.instants import instant
+from nats_mesh_cli.errors import FAILED, OK, CliError
+from nats_mesh_cli.hints import nearest
+from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.store_errors import store_errors
 
 __all__ = ["audit", "reading"]
 
@@ -31,10 +33,11 @@ __all__ = ["audit", "reading"]
 _LOOK_S: Final = 5.0
 _FIRST: Final = 200
 _COPIES: Final = 3
+_MAX_PASSED: Final = 1000
 
 _STYLES = {"created": "ok", "configured": "warn", "deleted": "bad", "join": "ok", "leave": "dim"}
 _COLUMNS = (
-    Column("TIME", lambda r: str(r["time"])[:19]),
+    Column("TIME", lambda r: shown_time(str(r["time"]))),
     Column("KIND", lambda r: str(r["kind"]), style=lambda r: "name" if r["believed"] else "bad"),
     Column("ACTION", lambda r: str(r["action"]), style=lambda r: _STYLES.get(str(r["action"]), "")),
     Column("WHAT", lambda r: str(r["what"])),
@@ -43,7 +46,7 @@ _COLUMNS = (
     Column("SEQUENCE", lambda r: str(r["sequence"]), right=True, wide=True),
     Column("INSTANCE", lambda r: str(r["instance"]), wide=True),
 )
-_LEAST = (19, 8, 10, 24, 16, 0, 8, 22)
+_LEAST = (24, 8, 10, 24, 16, 0, 8, 22)
 
 
 def _why(record: Record) -> str:
@@ -64,26 +67,15 @@ async def reading(options: Options, name: str | None = None) -> AsyncIterator[tu
             mux=client.mux,
             timeout_s=options.timeout_s or 5.0,
         )
-        try:
+        with store_errors(mesh.namespace, "audit", "audit --make", make=False, unsure=""):
             yield mesh, reader
-        except KvAbsentError as error:
-            raise CliError(
-                f"namespace {mesh.namespace!r} has no audit: {error}",
-                hint="'policy apply' makes it, or 'audit --make'; the server needs JetStream",
-                code=FAILED,
-            ) from error
-        except KvDeniedError as error:
-            raise CliError(
-                str(error), hint="use an operator's credentials: --creds FILE", code=DENIED
-            ) from error
-        except KvError as error:
-            raise CliError(str(error), code=FAILED) from error
 
 
 async def audit(
     options: Options,
     out: Out,
     *,
+    about: str | None,
     since: str,
     kind: str | None,
     signs: bool,
@@ -91,11 +83,11 @@ async def audit(
     make: bool,
     name: str | None,
 ) -> int:
-    """Show what was recorded since an instant; with ``follow`` go on until Ctrl-C. The exit code."""
+    """Show what was recorded since an instant, of one thing where ``about`` names it; with ``follow`` go on until
+    Ctrl-C. The exit code: 1 where nothing is known of what was named."""
     fmt = options.format
     if kind is not None and kind not in KINDS:
-        hint = did_you_mean(kind, KINDS) or f"there are: {', '.join(KINDS)}"
-        raise CliError(f"audit: there are no records of kind {kind!r}", hint=hint)
+        raise CliError(f"audit: there are no records of kind {kind!r}", hint=nearest(kind, KINDS))
     if fmt is Format.NAME:
         raise CliError("audit: a record has no name", hint="use -o json, jsonl, yaml, or leave -o out")
     if follow and fmt in (Format.JSON, Format.YAML):
@@ -111,17 +103,24 @@ async def audit(
         info = await reader.info()
         if incarnation(moment) < incarnation(info.since) and not fmt.structured:
             out.note(f"the audit begins at {info.since}: nothing is known of the time before", "dim")
-        rows = _Rows(out, fmt)
+        rows = _Rows(out, fmt, about)
         last = info.last
         try:
             async for entry in reader.entries(kind=kind or "", since=moment, upto=info.last):
-                rows.show(_shown(entry, signs))
+                rows.show(_shown(entry, signs or about == str(entry.sequence)))
             rows.flush()
             if follow:
                 await _follow(mesh, reader, rows, kind or "", signs, last)
         finally:
             rows.close()
             _complain(reader, out)
+    if not rows.count and about is not None:
+        raise CliError(
+            f"nothing was recorded of {about!r} since then",
+            hint=nearest(about, rows.passed)
+            or "--since -30d looks further back, --signs at signs of life, too",
+            code=FAILED,
+        )
     if not rows.count and not fmt.structured:
         out.note("nothing was recorded since then", "dim")
     return OK
@@ -189,8 +188,11 @@ class _News:
 class _Rows:
     """Records one by one: lines of JSON, the items of one JSON or YAML list, or a table that grows."""
 
-    def __init__(self, out: Out, fmt: Format) -> None:
+    def __init__(self, out: Out, fmt: Format, about: str | None) -> None:
         self.count = 0
+        #: What else there was, where one thing alone is asked for; so many names at most.
+        self.passed: set[str] = set()
+        self._about = about
         self._out, self._format = out, fmt
         self._columns = tuple(each for each in _COLUMNS if fmt is Format.WIDE or not each.wide)
         self._sizes: list[int] = []
@@ -199,6 +201,10 @@ class _Rows:
     def show(self, records: Iterable[Record]) -> None:
         """Show these, or keep them until it is known how wide the table is."""
         for record in records:
+            if self._about is not None and not is_about(record, self._about):
+                if len(self.passed) < _MAX_PASSED:
+                    self.passed.add(str(record["what"]))
+                continue
             self.count += 1
             if self._format is Format.JSONL:
                 self._out.data(dump(record, Format.JSONL))

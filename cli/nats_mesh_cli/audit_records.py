@@ -8,9 +8,11 @@ from nats_mesh.audit.reading import Entry
 from nats_mesh.audit.records import ChangeRecord, DocumentChange, PresenceRecord, RolloutRecord, Stood
 from nats_mesh_cli.output import Record
 
-__all__ = ["records_of"]
+__all__ = ["is_about", "records_of"]
 
 _SHORT: Final = 8
+#: How much of an id must be given at least.
+_LEAST_ID: Final = 4
 
 
 def records_of(entry: Entry) -> list[Record]:
@@ -51,6 +53,17 @@ def records_of(entry: Entry) -> list[Record]:
             }
         ]
     return [head]
+
+
+def is_about(record: Record, word: str) -> bool:
+    """Whether a record is about what ``word`` names: a policy, a service, a rollout, an instance (its id or the
+    begin of it, its host-pid), a change (its id or the begin of it), or the record's own number."""
+    if word == str(record["sequence"]) or word in (record["what"], record.get("rollout")):
+        return True
+    if record["kind"] == "presence" and word in (str(record["what"]).partition(" ")[0], record["who"]):
+        return True
+    change = str(record.get("change", ""))
+    return len(word) >= _LEAST_ID and (record["instance"].startswith(word) or change.startswith(word))
 
 
 def _head(entry: Entry) -> Record:

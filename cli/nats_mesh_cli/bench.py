@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 
 from nats_mesh import CallError, DisconnectedError, Mesh, NoInstancesError, PermissionDeniedError, Status
+from nats_mesh.core.shares import share_text
 from nats_mesh_cli.bus import CALLER, connected, run_async
 from nats_mesh_cli.call import Declared, declared_options, explain
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, exit_code_of, one_line
@@ -234,4 +235,4 @@ def _shown(ms: float) -> str:
 
 
 def _percent(part: int, whole: int) -> str:
-    return f"{100.0 * part / whole:.2f} %" if whole else "-"
+    return share_text(part / whole) if whole else "-"

@@ -13,7 +13,9 @@ import msgspec
 from nats_mesh import CallError, Mesh
 from nats_mesh.runner import loop_factory
 from nats_mesh.wire.headers import server_status
+from nats_mesh_cli import starting
 from nats_mesh_cli.options import Options
+from nats_mesh_cli.reaching import connector_of
 
 __all__ = ["CALLER", "CONNECT_S", "QUESTION_S", "Replies", "ask", "connected", "run_async"]
 
@@ -32,6 +34,7 @@ _NO_RESPONDERS = 503
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; Ctrl-C cancels it and comes out as :class:`KeyboardInterrupt`."""
+    starting.over()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(work)
 
@@ -40,13 +43,15 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 async def connected(options: Options, name: str = CALLER, *, calls: bool = False) -> AsyncIterator[Mesh]:
     """A mesh connection under the global options, as ``name``. Plug-ins are for services and callers: none runs.
 
-    Policies are followed where ``calls`` are made; whoever only looks needs none, and must not fail of one.
+    Where every server refuses that is said at once, unless ``--timeout`` asks for patience. Policies are followed
+    where ``calls`` are made; whoever only looks needs none, and must not fail of one.
     """
     timeout_s = min(CONNECT_S, options.timeout_s or CONNECT_S)
     settings = msgspec.structs.replace(options.settings(), plugins=False)
     if not calls:
         settings = msgspec.structs.replace(settings, policies=None, follow=False)
-    async with Mesh(name, settings=settings, connect_timeout=timeout_s) as mesh:
+    connector = connector_of(options.timeout_s)
+    async with Mesh(name, settings=settings, connect_timeout=timeout_s, connector=connector) as mesh:
         yield mesh
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -15,6 +16,7 @@ from nats_mesh_cli.errors import OK, CliError, as_cli_error, one_line
 from nats_mesh_cli.hints import missing_endpoint, missing_service
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, dump, millis
+from nats_mesh_cli.totals import Totals
 from nats_mesh_cli.values import PLAIN, check_codec_name, parse_headers, parse_target, read_value
 
 __all__ = ["Declared", "call", "declared_options", "explain", "shown_value"]
@@ -49,24 +51,32 @@ async def call(
     sent = parse_headers(headers)
     value = read_value(text, raw=raw)
     code = OK
-    async with connected(options, name or CALLER, calls=True) as mesh:
-        declared = await declared_options(mesh, target, options.timeout_s)
-        for _ in range(count):
-            try:
-                reply = await mesh.request(
-                    target,
-                    value,
-                    returns=bytes if raw else Any,
-                    headers=sent,
-                    codec=codec,
-                    **declared,
-                )
-            except CallError as error:
-                failure = await explain(mesh, target, error)
-                out.error(failure, options.format)
-                code = failure.code
-                continue
-            _print(options, out, reply, raw=raw)
+    totals = Totals()
+    try:
+        async with connected(options, name or CALLER, calls=True) as mesh:
+            declared = await declared_options(mesh, target, options.timeout_s)
+            for _ in range(count):
+                began = time.perf_counter()
+                try:
+                    reply = await mesh.request(
+                        target,
+                        value,
+                        returns=bytes if raw else Any,
+                        headers=sent,
+                        codec=codec,
+                        **declared,
+                    )
+                except CallError as error:
+                    totals.add(time.perf_counter() - began, str(error.status))
+                    failure = await explain(mesh, target, error)
+                    out.error(failure, options.format)
+                    code = failure.code
+                    continue
+                totals.add(time.perf_counter() - began, str(Status.OK))
+                _print(options, out, reply, raw=raw)
+    finally:  # also of a series that Ctrl-C ends
+        if count > 1 and totals.calls:
+            totals.tell(options, out)
     return code
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from nats_mesh.core.presence import Announcement, EndpointInfo, Kind, Load, State
+from nats_mesh.core.presence import Announcement, EndpointInfo, Kind
+from nats_mesh.core.shares import share_text
+from nats_mesh.discovery.announced import announced
 from nats_mesh.discovery.services_api import EndpointReply, InfoReply, parse_info
 from nats_mesh.errors import UNREADABLE, CodecError
 from nats_mesh_cli.output import Record
@@ -100,7 +102,7 @@ def fault_text(fault: Record) -> str:
     if fault["abort"]:
         parts.append(f"abort {fault['abort']}")
     left_s = max(0.0, fault["left_ms"]) / 1000.0
-    share = f"{fault['share'] * 100:g}%"
+    share = share_text(fault["share"], 6)
     return f"{fault['endpoint'] or 'all'}: {', '.join(parts)} for {share} ({left_s:.0f} s left)"
 
 
@@ -178,33 +180,7 @@ def _endpoint(found: list[tuple[InfoReply, EndpointReply]]) -> Record:
 
 def announcement_of(info: InfoReply) -> Announcement | None:
     """What a mesh instance answered, as if it had announced it; ``None`` for what is not of the mesh, or cannot be."""
-    meta = info.metadata
-    try:
-        return msgspec.convert(
-            {
-                "type": Kind.JOIN,
-                "service": info.name,
-                "instance": info.id,
-                "name": meta["mesh.instance"],
-                "version": info.version,
-                "namespace": meta["mesh.namespace"],
-                "seq": int(meta["mesh.seq"]),
-                "started": meta["mesh.started"],
-                "interval_s": float(meta["mesh.interval_s"]),
-                "state": meta.get("mesh.state", State.READY),
-                "labels": {key: value for key, value in meta.items() if not key.startswith("mesh.")},
-                "endpoints": [msgspec.to_builtins(_endpoint_info(each)) for each in info.endpoints],
-                "load": msgspec.to_builtins(
-                    Load(
-                        in_flight=_number(meta.get("mesh.in_flight")) or 0,
-                        limit=_number(meta.get("mesh.limit")) or 0,
-                    )
-                ),
-            },
-            Announcement,
-        )
-    except (KeyError, ValueError, msgspec.ValidationError):
-        return None
+    return announced(Kind.JOIN, info, [_endpoint_info(each) for each in info.endpoints])
 
 
 def _endpoint_info(endpoint: EndpointReply) -> EndpointInfo:

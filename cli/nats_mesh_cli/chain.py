@@ -148,8 +148,7 @@ class _Outbound:
         policies = self._known.policies
         rules = [rule for rules in self.rules.routing for rule in rules]
         parameters = {
-            f"rule_{place}": parameter(rule_text(rule), policies.rule_source(rule))
-            for place, rule in enumerate(rules, 1)
+            policies.rule_name(rule): parameter(rule_text(rule), policies.rule_source(rule)) for rule in rules
         }
         note = "" if len(self.rules.routing) == 1 else "of each route the first rule that a call meets counts"
         return _Layer(parameters=parameters, note=note)

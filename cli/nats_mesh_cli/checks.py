@@ -123,7 +123,7 @@ async def check_jetstream(mesh: Mesh) -> Finding:
     """Whether JetStream answers in this account."""
     missing = "without it calls work; policies, quotas and durable events do not"
     try:
-        answer = await mesh.call("nats://$JS.API.INFO", timeout=_ASK_S)
+        answer = await mesh.call(f"nats://{mesh.client.transport.jetstream}.INFO", timeout=_ASK_S)
     except NoInstancesError:
         on_server = bool(_server_info(mesh).get("jetstream"))
         remedy = (
@@ -151,7 +151,7 @@ async def check_clock(mesh: Mesh) -> Finding:
     """How far our wall clock is from the server's. Only a stream's description carries the server's date."""
     before = time.time()
     try:
-        answer = await mesh.call("nats://$JS.API.STREAM.LIST", timeout=_ASK_S)
+        answer = await mesh.call(f"nats://{mesh.client.transport.jetstream}.STREAM.LIST", timeout=_ASK_S)
     except CallError:
         return Finding(
             "clock",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,33 +16,38 @@ from nats_mesh.discovery.commands import CheckConfig
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.errors import UNREADABLE
 from nats_mesh.model import check_name
+from nats_mesh.policy.bus.bucket import HISTORY
 from nats_mesh.policy.bus.revisions import Revision
-from nats_mesh.policy.files import read_files
-from nats_mesh.policy.problems import Problems
-from nats_mesh.policy.reader import read
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import MESH, instance_record, visible
+from nats_mesh_cli.config_given import assign, read_configuration
 from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
-from nats_mesh_cli.hints import missing_service
+from nats_mesh_cli.hints import missing_service, nearest
+from nats_mesh_cli.instants import shown_time
+from nats_mesh_cli.naming import revision_called
 from nats_mesh_cli.operate import tell
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, dump, render_list
+from nats_mesh_cli.output import Column, Out, Record, dump
+from nats_mesh_cli.policy_past import audited_at
 from nats_mesh_cli.store_errors import store_errors
+from nats_mesh_cli.undoing import last_change, told
 from nats_mesh_cli.who import operator_name
 
 __all__ = ["Setting", "delete", "get", "history", "set_value", "status", "undo"]
 
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
 #: How long --wait waits for every instance (seconds), and how often it asks.
 _WAIT_S, _ASK_S = 5.0, 0.2
+#: No revision is above this.
+_LAST = 2**53
 
 _REVISIONS = (
     Column("REVISION", lambda r: str(r["revision"]), right=True),
-    Column("TIME", lambda r: str(r["time"])[:19]),
+    Column("TIME", lambda r: shown_time(str(r["time"]))),
     Column("ACTION", lambda r: str(r["action"])),
     Column("BY", lambda r: str(r["operator"])),
     Column("MESSAGE", lambda r: str(r["message"])),
+    Column("CHANGE", lambda r: str(r["change"]), wide=True),
 )
 _STATES = {"SYNCED": "ok", "STALE": "warn", "REJECTED": "bad"}
 _INSTANCES = (
@@ -73,6 +76,7 @@ class Setting:
         self.dry_run = dry_run
         self.wait = wait
         self.unchecked = unchecked
+        self.back_to: int | None = None
 
 
 @asynccontextmanager
@@ -93,10 +97,18 @@ async def _opened(
             yield mesh, store
 
 
-async def set_value(options: Options, out: Out, service: str, given: Sequence[str], setting: Setting) -> int:
+async def _missing(store: ConfigStore, service: str) -> CliError:
+    """What to say where a service has no configuration."""
+    hint = nearest(service, await store.services()) or "no service has one"
+    return CliError(f"{service} has no configuration in the store", hint=hint, code=FAILED)
+
+
+async def set_value(
+    options: Options, out: Out, service: str, given: Sequence[str], files: Sequence[str], setting: Setting
+) -> int:
     """Store a configuration: a file's, or single values over what stands there; the exit code."""
     check_name("service", service)
-    whole, assigned = _read(given)
+    whole, assigned = read_configuration(given, files)
     async with _opened(options, setting.name, make=not setting.dry_run) as (mesh, store):
         history = await store.history(service)
         now = history[-1] if history else None
@@ -104,7 +116,7 @@ async def set_value(options: Options, out: Out, service: str, given: Sequence[st
         if value is None:
             value = {} if now is None or now.value is None else _readable(service, now)
         for path, each in assigned:
-            _assign(value, path, each)
+            assign(value, path, each)
         encoded = msgspec.json.encode(value)
         if now is not None and now.value == encoded:
             out.data(f"{service} unchanged")
@@ -118,32 +130,61 @@ async def delete(options: Options, out: Out, service: str, setting: Setting) -> 
     async with _opened(options, setting.name) as (mesh, store):
         history = await store.history(service)
         if not history or history[-1].value is None:
-            raise CliError(f"{service} has no configuration in the store", code=FAILED)
+            raise await _missing(store, service)
         return await _store(options, out, mesh, store, service, None, history[-1], setting)
 
 
-async def undo(options: Options, out: Out, service: str, revision: int | None, setting: Setting) -> int:
-    """Put back the value before the last one, or that of a revision; the exit code."""
+async def undo(options: Options, out: Out, service: str, revision: str | None, setting: Setting) -> int:
+    """Undo the last change that is not undone yet, or put back the value of a revision; the exit code."""
     check_name("service", service)
     async with _opened(options, setting.name) as (mesh, store):
         history = await store.history(service)
         if not history:
-            raise CliError(f"{service} has no configuration in the store", code=FAILED)
+            raise await _missing(store, service)
         if revision is None:
-            back = history[-2] if len(history) > 1 else None
+            last = last_change(history)
+            out.note(told(last, f"config undo {service}"))
+            back, setting.back_to = last.found[history[-1].key], last.back_to
+            setting.message = setting.message or f"undo of revision {last.undone.sequence}"
         else:
-            match = [each for each in history if each.sequence == revision]
-            if not match:
-                known = ", ".join(str(each.sequence) for each in history[-10:])
-                raise CliError(
-                    f"{service} has no revision {revision}", hint=f"there are: {known}", code=FAILED
-                )
-            back = match[0]
+            number = revision_called(revision, history, epoch=0, last=_LAST)
+            back, setting.back_to = await _at(options, out, mesh, service, history, number), number
+            again = f"config undo {service} --to-revision {history[-1].sequence}"
+            out.note(f"puts back what stood there at revision {number}; {again} takes that back")
+            setting.message = setting.message or f"undo to revision {number}"
         if back is not None and back.value is not None:
             _readable(service, back)
-        setting.message = setting.message or ("undo" if revision is None else f"undo to revision {revision}")
         found = None if back is None else back.value
+        if history[-1].value == found:
+            out.data(f"{service} unchanged")
+            return OK
+        stood = (
+            "nothing stood there, it is deleted"
+            if back is None or found is None
+            else f"revision {back.sequence}"
+        )
+        out.note(f"puts back {service}: {stood}")
         return await _store(options, out, mesh, store, service, found, history[-1], setting)
+
+
+async def _at(
+    options: Options, out: Out, mesh: Mesh, service: str, history: Sequence[Revision], number: int
+) -> Revision:
+    """The revision of that number: from the audit, which is said, where the store keeps it no more."""
+    match = [each for each in history if each.sequence == number]
+    if match:
+        return match[0]
+    known = ", ".join(str(each.sequence) for each in history[-10:])
+    hint = f"there are: {known}"
+    if len(history) >= HISTORY and number < history[0].sequence:
+        newest = {history[-1].key: history[-1].sequence}
+        then = await audited_at(options, mesh, "config", newest, number)
+        found = then.get(history[-1].key)
+        if found is not None and found.sequence == number:
+            out.note(f"revision {number} comes from the audit: the store does not keep it any more", "dim")
+            return found
+        hint = f"the audit knows of none at that number, and the store has: {known}"
+    raise CliError(f"{service} has no revision {number}", hint=hint, code=FAILED)
 
 
 async def _store(
@@ -172,7 +213,11 @@ async def _store(
     revision = None
     if not setting.dry_run:
         revision = await store.write(
-            service, value, expected=0 if now is None else now.sequence, message=setting.message
+            service,
+            value,
+            expected=0 if now is None else now.sequence,
+            message=setting.message,
+            back_to=setting.back_to,
         )
     if store.unrecorded:
         out.note(f"stored, but not in the audit: {store.unrecorded}", "warn")
@@ -226,8 +271,8 @@ async def get(options: Options, out: Out, service: str) -> int:
     """Show a configuration; the exit code."""
     async with _opened(options) as (_, store):
         history = await store.history(check_name("service", service))
-    if not history or history[-1].value is None:
-        raise CliError(f"{service} has no configuration in the store", code=FAILED)
+        if not history or history[-1].value is None:
+            raise await _missing(store, service)
     value = _readable(service, history[-1])
     fmt = Format.YAML if options.format in (Format.TABLE, Format.WIDE, Format.NAME) else options.format
     try:
@@ -246,6 +291,8 @@ async def history(options: Options, out: Out, service: str) -> int:
     """Show who changed it, the newest first; the exit code."""
     async with _opened(options) as (_, store):
         found = await store.history(check_name("service", service))
+        if not found:
+            raise await _missing(store, service)
     records: list[Record] = []
     before = False
     for each in found:
@@ -258,19 +305,12 @@ async def history(options: Options, out: Out, service: str) -> int:
                 "action": action,
                 "operator": each.operator,
                 "message": each.message,
+                "change": each.change,
+                "back_to": each.back_to,
                 "value": None if each.value is None else _shown(each.value),
             }
         )
-    text = render_list(
-        records[::-1],
-        _REVISIONS,
-        options.format,
-        name=lambda r: str(r["revision"]),
-        color=out.color,
-        pretty=out.tty,
-    )
-    if text:
-        out.data(text)
+    out.rows(records[::-1], _REVISIONS, options.format, name=lambda r: str(r["revision"]))
     return OK
 
 
@@ -284,16 +324,7 @@ async def status(options: Options, out: Out, service: str) -> int:
             hint = missing_service(service, everything, mesh.namespace)
             raise CliError(f"no instance of {service} runs", hint=hint, code=FAILED)
     records = [_instance(info, found[-1].sequence if found else 0) for info in infos]
-    text = render_list(
-        records,
-        _INSTANCES,
-        options.format,
-        name=lambda r: str(r["instance"]),
-        color=out.color,
-        pretty=out.tty,
-    )
-    if text:
-        out.data(text)
+    out.rows(records, _INSTANCES, options.format, name=lambda r: str(r["instance"]))
     return FAILED if any(each["state"] in ("STALE", "REJECTED") for each in records) else OK
 
 
@@ -339,49 +370,3 @@ def _instance(info: InfoReply, wanted: int) -> Record:
         "revision": revision,
         "reason": reason,
     }
-
-
-def _read(given: Sequence[str]) -> tuple[dict[str, Any] | None, list[tuple[str, Any]]]:
-    """A whole value out of a file or stdin, and single ones (``rows=20``, ``db.pool=5``)."""
-    whole: dict[str, Any] | None = None
-    assigned: list[tuple[str, Any]] = []
-    for word in given:
-        match = _ASSIGNMENT.fullmatch(word)
-        if match is not None:
-            assigned.append((match[1], _value(match[2])))
-            continue
-        if whole is not None:
-            raise CliError("one file holds the configuration; give its values one by one as name=value")
-        problems = Problems()
-        files = {"stdin": sys.stdin.buffer.read()} if word == "-" else read_files(word)
-        nodes = []
-        for name, held in files.items():
-            if isinstance(held, str):
-                raise CliError(f"{name}: {held}")
-            nodes += list(read(held, name, problems))
-        problems.raise_if_any()
-        plain = nodes[0].plain() if len(nodes) == 1 else None
-        if not isinstance(plain, dict):
-            raise CliError(f"{word}: must hold one mapping, the configuration")
-        whole = plain
-    if whole is None and not assigned:
-        raise CliError("say what to set", hint="a file of YAML or JSON, - for stdin, or name=value")
-    return whole, assigned
-
-
-def _value(text: str) -> Any:
-    """``20``, ``true``, ``[1, 2]``, ``{"a": 1}`` as JSON reads them; anything else is text."""
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
-
-
-def _assign(value: dict[str, Any], path: str, each: Any) -> None:
-    *above, last = path.split(".")
-    for step in above:
-        inner = value.setdefault(step, {})
-        if not isinstance(inner, dict):
-            raise CliError(f"{path}: {step} is {inner!r:.40} and has nothing below it")
-        value = inner
-    value[last] = each

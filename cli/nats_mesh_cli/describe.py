@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
 import msgspec
 
-from nats_mesh.discovery.services_api import InfoReply
+from nats_mesh.discovery.services_api import InfoReply, StatsReply
 from nats_mesh.layers.stack import INBOUND, OUTBOUND
 from nats_mesh.model import check_name, is_name
 from nats_mesh.policy import PolicySet
@@ -20,6 +21,7 @@ from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.errors import FAILED, CliError, did_you_mean
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
+from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policies import about, endpoints_named, live_policies, policies_of, services_named, unheard
@@ -43,19 +45,30 @@ async def describe(options: Options, out: Out, what: str, *, caller: str | None 
         check_name("caller", caller)
     policies_of(options)  # what is wrong with files is said whether there is a bus or not
     async with connected(options) as mesh:
-        policies, source = await live_policies(options, mesh)
+        # All at once: each of them waits until nobody answers any more.
+        service = what.partition(".")[0]
+        (policies, source), everything, statistics = await asyncio.gather(
+            live_policies(options, mesh),
+            fetch(mesh, options, out),
+            statistics_of(mesh, service) if is_name(service) else _nothing(),
+        )
         look = Look(policies=policies, source=source, caller=caller)
-        everything = await fetch(mesh, options, out)
         infos = visible(everything, mesh.namespace)
         document = document_of(what, infos, time.time(), look)
         if document is None:
             raise _missing(what, infos, everything, mesh.namespace, policies)
         if document["running"]:
-            add_statistics(document, await statistics_of(mesh, document["service"]))
+            if document["service"] != service:  # an instance was named by its id
+                statistics = await statistics_of(mesh, document["service"])
+            add_statistics(document, statistics)
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
     else:
         out.data(render(document, color=out.color))
+
+
+async def _nothing() -> dict[str, StatsReply]:
+    return {}
 
 
 def document_of(
@@ -188,12 +201,8 @@ def _endpoint(record: Record, look: Look) -> Record:
 
 def _instance(prefix: str, infos: Sequence[InfoReply], now_s: float, look: Look) -> Record | None:
     records = {(info.name, info.id): instance_record(info, now_s) for info in infos}
-    exact = [r for r in records.values() if prefix in (r["instance"], r["host_pid"])]
-    found = exact or [
-        r
-        for r in records.values()
-        if r["instance"].startswith(prefix) or (r["host_pid"] or "").startswith(prefix)
-    ]
+    found = [r for r in records.values() if is_instance(r, prefix, whole=True)]
+    found = found or [r for r in records.values() if is_instance(r, prefix)]
     if not prefix or not found:
         return None
     if len(found) > 1:

@@ -24,8 +24,9 @@ from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import announcement_of, visible
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.get import fetch
+from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, render_list, row, table
+from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
 
 __all__ = ["Feed", "events", "membership", "record_of"]
 
@@ -50,7 +51,7 @@ _KINDS = {
 }
 
 _COLUMNS = (
-    Column("TIME", lambda r: _clock(str(r["at"]))),
+    Column("TIME", lambda r: shown_time(str(r["at"]))),
     Column("KIND", lambda r: str(r["kind"]), style=lambda r: "warn" if r["kind"] in _BAD else "name"),
     Column("SERVICE", lambda r: str(r["service"])),
     Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
@@ -58,7 +59,7 @@ _COLUMNS = (
     Column("DETAIL", lambda r: _detail(r)),
 )
 #: What a column takes at least where rows come one by one.
-_LEAST = (12, 18, 10, _SHORT, 16, 0)
+_LEAST = (24, 18, 10, _SHORT, 16, 0)
 
 
 def record_of(event: Event) -> Record:
@@ -97,11 +98,6 @@ def membership(change: Change, at: str) -> Record | None:
         "seq": None,
         "missed": 0,
     }
-
-
-def _clock(at: str) -> str:
-    """The time of day, UTC, to the millisecond; the date stands in the other forms."""
-    return at[11:23]
 
 
 def _detail(record: Record) -> str:
@@ -204,11 +200,8 @@ async def events(options: Options, out: Out, *, service: str | None, follow: boo
             return
         await feed.ask(options.timeout_s or QUESTION_S)
     records = feed.taken()
-    text = render_list(records, _COLUMNS, fmt, name=str, pretty=out.tty, color=out.color)
-    if text:
-        out.data(text)
-    elif not fmt.structured:
-        out.note("nothing has happened lately, as far as anybody here remembers", "dim")
+    nothing = "nothing has happened lately, as far as anybody here remembers"
+    out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
     _complain(feed, out)
 
 

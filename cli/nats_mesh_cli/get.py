@@ -19,10 +19,11 @@ from nats_mesh_cli.catalog import (
     service_records,
     visible,
 )
-from nats_mesh_cli.errors import FAILED, CliError, did_you_mean
-from nats_mesh_cli.hints import listed, missing_service, namespace_text
+from nats_mesh_cli.errors import FAILED, CliError
+from nats_mesh_cli.hints import missing_service, namespace_text, nearest
+from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Options
-from nats_mesh_cli.output import Column, Out, Record, age, render_list
+from nats_mesh_cli.output import Column, Out, Record, age
 
 __all__ = ["KINDS", "Kind", "fetch", "get", "kind_of", "records_of", "short_ids", "show"]
 
@@ -130,9 +131,7 @@ KINDS = {
             Column("LABELS", _labels, wide=True),
         ),
         lambda r: str(r["instance"]),
-        lambda r, name: bool(
-            r["service"] == name or r["instance"].startswith(name) or (r["host_pid"] or "").startswith(name)
-        ),
+        lambda r, name: bool(r["service"] == name) or is_instance(r, name),
     ),
     "endpoints": Kind(
         "endpoints",
@@ -162,7 +161,7 @@ def kind_of(word: str) -> Kind:
     """The kind called ``word`` (plural, singular or short), or :class:`CliError` with the nearest."""
     kind = KINDS.get(_ALIASES.get(word.lower(), word.lower()))
     if kind is None:
-        hint = did_you_mean(word, KINDS) or f"there are: {', '.join(KINDS)}"
+        hint = nearest(word, KINDS)
         raise CliError(f"get: no kind {word!r}", hint=hint)
     return kind
 
@@ -202,9 +201,7 @@ def records_of(kind: Kind, infos: Sequence[InfoReply]) -> list[Record]:
 def show(kind: Kind, records: Sequence[Record], options: Options, out: Out) -> None:
     """Print a list in the form asked for."""
     shown = records if options.format.structured or kind.plural != "instances" else short_ids(records)
-    text = render_list(shown, kind.columns, options.format, name=kind.name, pretty=out.tty, color=out.color)
-    if text:
-        out.data(text)
+    out.rows(shown, kind.columns, options.format, name=kind.name)
 
 
 async def get(options: Options, out: Out, word: str, name: str | None, *, everywhere: bool) -> None:
@@ -237,4 +234,4 @@ def _hint(
         service = name.partition(".")[0] if kind.plural == "endpoints" else name
         return missing_service(service, infos, namespace)
     known = [kind.name(record) for record in records]
-    return did_you_mean(name, known) or f"there are: {listed(known)}"
+    return nearest(name, known)

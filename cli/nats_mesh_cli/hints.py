@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh_cli.errors import did_you_mean
 
-__all__ = ["listed", "missing_endpoint", "missing_service", "namespace_text"]
+__all__ = ["listed", "missing_endpoint", "missing_service", "namespace_text", "nearest"]
 
 _LISTED = 8
 
@@ -17,6 +17,12 @@ def listed(names: Iterable[str]) -> str:
     ordered = sorted(set(names))
     more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
     return ", ".join(ordered[:_LISTED]) + more
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to try in place of ``word``: the nearest name there is, else which there are; empty where there are none."""
+    names = sorted(set(known))
+    return did_you_mean(word, names) or (f"there are: {listed(names)}" if names else "")
 
 
 def namespace_text(namespace: str | None) -> str:

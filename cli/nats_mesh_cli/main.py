@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from nats_mesh_cli import starting
 from nats_mesh_cli.argv import arrange, level_of
 from nats_mesh_cli.commands import audit, calls, config, look, operate, policy, record, rollout, serve
 from nats_mesh_cli.demo import command as demo
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, as_cli_error
 from nats_mesh_cli.help import Group
+from nats_mesh_cli.narrowing import narrowed
 from nats_mesh_cli.options import Format, Options, Session, duration
 from nats_mesh_cli.output import Out
 
@@ -110,6 +112,7 @@ def _globals(
 ) -> None:
     session: Session = ctx.obj
     session.out.colorless |= no_color
+    session.read = True
     session.options = Options(
         server=server,
         context=context,
@@ -138,8 +141,7 @@ def run(argv: Sequence[str], program: str = "nats-mesh", out: Out | None = None)
     session = Session(out or Out())
     _quiet_logging()
     try:
-        command: Any = typer.main.get_command(app)
-        arranged = arrange(argv or ["--help"], level_of(command), program)
+        command, arranged = _read(argv or ["--help"], program)
         result = command.main(args=arranged, prog_name=program, obj=session, standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else OK
@@ -148,7 +150,34 @@ def run(argv: Sequence[str], program: str = "nats-mesh", out: Out | None = None)
     except typer.Exit as ended:
         return ended.exit_code
     except Exception as error:  # noqa: BLE001 - whatever ends a command becomes a message and an exit code here
-        return report(error, session.out, session.options.format)
+        return report(error, session.out, session.options.format if session.read else _format_of(argv))
+
+
+def _read(argv: Sequence[str], program: str) -> tuple[Any, list[str]]:
+    """The commands that there are, as far as they are needed, and the line in order."""
+    tree = narrowed(app, argv)
+    try:
+        command: Any = typer.main.get_command(tree)
+        return command, arrange(argv, level_of(command), program)
+    except CliError:
+        if tree is app:
+            raise
+    command = typer.main.get_command(app)  # what is told of an error names what there is
+    return command, arrange(argv, level_of(command), program)
+
+
+def _format_of(argv: Sequence[str]) -> Format:
+    """The format of a command line that could not be read, as far as it says one."""
+    words = list(argv[: argv.index("--")] if "--" in argv else argv)
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in ("-o", "--output") and not equals:
+            value = words[at + 1] if at + 1 < len(words) else ""
+        elif name != "--output":
+            value = word[2:] if word.startswith("-o") else ""
+        if value in list(Format):
+            return Format(value)
+    return Format.TABLE
 
 
 def report(error: Exception, out: Out, fmt: Format = Format.TABLE) -> int:
@@ -178,6 +207,7 @@ def _quiet_logging() -> None:
 
 def main() -> None:
     """The entry point of ``nats-mesh`` and ``mesh``."""
+    starting.begin()
     program = os.path.basename(sys.argv[0])
     if program not in ("nats-mesh", "mesh"):
         program = "nats-mesh"

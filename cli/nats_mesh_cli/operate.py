@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import anyio
 
 from nats_mesh import CallError, Mesh, Status
+from nats_mesh.core.shares import read_share
 from nats_mesh.discovery.commands import (
     LEVELS,
     Answer,
@@ -28,12 +28,12 @@ from nats_mesh_cli.catalog import MESH, instance_record, visible
 from nats_mesh_cli.errors import FAILED, OK, CliError, did_you_mean
 from nats_mesh_cli.get import fetch, short_ids
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
+from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, render_list
 
 __all__ = ["drain", "fault", "fault_command", "instance_of", "log_level", "percent", "tell"]
 
-_PERCENT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)%")
 _OLD = "is it an older version, or may nobody tell it anything? 'nats-mesh check --as NAME' shows permissions"
 
 _COLUMNS = (
@@ -49,9 +49,9 @@ _COLUMNS = (
 
 def percent(text: str) -> float:
     """``10%`` as a share of 1; for typer's ``parser=``."""
-    match = _PERCENT.fullmatch(text.strip())
-    share = float(match[1]) / 100.0 if match else 0.0
-    if not 0.0 < share <= 1.0:
+    typed = text.strip()
+    share = read_share(f"0{typed}" if typed.startswith(".") else typed)
+    if share is None or not 0.0 < share <= 1.0:
         raise CliError(f"{text!r} is no share", hint="write 10%, 0.5% or 100% (above 0%, at most 100%)")
     return share
 
@@ -148,9 +148,8 @@ async def fault(
 def instance_of(prefix: str, infos: Sequence[InfoReply]) -> Record:
     """The record of the one instance whose id or host-pid is, or begins with, ``prefix``."""
     records = list({(info.name, info.id): instance_record(info, 0.0) for info in infos}.values())
-    found = [r for r in records if prefix in (r["instance"], r["host_pid"])] or [
-        r for r in records if r["instance"].startswith(prefix) or (r["host_pid"] or "").startswith(prefix)
-    ]
+    found = [r for r in records if is_instance(r, prefix, whole=True)]
+    found = found or [r for r in records if is_instance(r, prefix)]
     if not prefix or not found:
         own = [r["instance"] for r in records if r["service"] == prefix]
         if own:

@@ -95,10 +95,11 @@ class Options:
 class Session:
     """What one run of the program shares: its options once they are read, and where it writes."""
 
-    __slots__ = ("options", "out")
+    __slots__ = ("options", "out", "read")
 
     def __init__(self, out: Out) -> None:
         self.options = Options()
+        self.read = False  # whether the options are those of the command line
         self.out = out
 
 

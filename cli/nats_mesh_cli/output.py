@@ -7,7 +7,9 @@ are written to terminals alone, and to none where ``NO_COLOR`` or ``--no-color``
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -24,10 +26,12 @@ __all__ = [
     "age",
     "column_widths",
     "dump",
+    "harmless",
     "millis",
     "paint",
     "render_list",
     "row",
+    "success_text",
     "table",
     "width",
 ]
@@ -75,6 +79,22 @@ class Out:
         except BrokenPipeError:
             raise self._closed() from None
 
+    def rows(
+        self,
+        records: Sequence[Record],
+        columns: Sequence[Column],
+        fmt: Format,
+        *,
+        name: Callable[[Record], str],
+        nothing: str = "",
+    ) -> None:
+        """Write several things in the form asked for; ``nothing`` tells a person that there are none."""
+        text = render_list(records, columns, fmt, name=name, pretty=self.tty, color=self.color)
+        if text:
+            self.data(text)
+        elif nothing and not fmt.structured:
+            self.note(nothing, "dim")
+
     def raw(self, data: bytes) -> None:
         """Write bytes as they are."""
         try:
@@ -85,15 +105,17 @@ class Out:
             raise self._closed() from None
 
     def note(self, text: str, style: str = "") -> None:
-        """Write a message for the person at the terminal."""
+        """Write a message for the person at the terminal. What it quotes neither moves the cursor nor turns the
+        direction; its own line ends and colours stay."""
         try:
-            self.stderr.write(f"{paint(text, style, self.stderr.isatty() and not self.colorless)}\n")
+            shown = paint(harmless(text), style, self.stderr.isatty() and not self.colorless)
+            self.stderr.write(f"{shown}\n")
             self.stderr.flush()
         except BrokenPipeError:
             pass  # nobody reads the messages; the data may still be wanted
 
     def error(self, error: CliError, fmt: Format = Format.TABLE) -> None:
-        """Tell what went wrong: one line and its remedy, or a JSON object where data would be JSON.
+        """Tell what went wrong: one line and its remedy, or an object in JSON or YAML where data would be that.
 
         An error without a message is one that needs no telling.
         """
@@ -101,7 +123,7 @@ class Out:
             return
         if fmt.structured:
             fields = {"message": error.message, "hint": error.hint, "exit_code": error.code, **error.document}
-            self.note(dump({"error": fields}, Format.JSONL))
+            self.note(dump({"error": fields}, Format.YAML if fmt is Format.YAML else Format.JSONL))
             return
         color = self.stderr.isatty() and not self.colorless
         self.note(f"{paint('error:', 'bad', color)} {_lines(error.message)}")
@@ -114,6 +136,23 @@ class Out:
         os.dup2(devnull, self.stdout.fileno())
         os.close(devnull)
         return CliError("", code=PIPE)
+
+
+#: The escape codes that this program itself writes (:func:`paint`).
+_PAINT = re.compile("(\x1b\\[[0-9]{1,2}m)")
+
+
+def harmless(text: str) -> str:
+    """``text`` with blanks for what a terminal would obey: everything that cannot be printed but line ends, tabs and
+    this program's own colours."""
+    if text.isprintable():
+        return text
+    return "".join(
+        [
+            part if at % 2 else "".join([c if c.isprintable() or c in "\n\t" else " " for c in part])
+            for at, part in enumerate(_PAINT.split(text))
+        ]
+    )
 
 
 def _lines(text: str) -> str:
@@ -130,6 +169,8 @@ def paint(text: str, style: str, color: bool) -> str:
 
 def dump(value: Any, fmt: Format, *, pretty: bool = False) -> str:
     """A value as JSON (indented where ``pretty``), as one line of JSON, or as YAML; without a line end."""
+    import msgspec
+
     if fmt is Format.YAML:
         import yaml
 
@@ -142,15 +183,28 @@ def dump(value: Any, fmt: Format, *, pretty: bool = False) -> str:
             return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
         Dumper.add_representer(str, text_of)
-        plain = json.loads(dump(value, Format.JSONL))
-        text: str = yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+        said = msgspec.json.encode(value).decode()
+        plain = json.loads(said)
+        # What turns the direction of a line is a letter to YAML: where there is such, everything is escaped.
+        text: str = yaml.dump(
+            plain, Dumper=Dumper, sort_keys=False, allow_unicode=_UNSAFE.search(said) is None
+        )
         return text.removesuffix("\n").removesuffix("\n...")
-    import msgspec
-
     encoded = msgspec.json.encode(value)
     if pretty and fmt is Format.JSON:
         encoded = msgspec.json.format(encoded, indent=2)
-    return encoded.decode()
+    return _escaped(encoded.decode())
+
+
+#: What JSON has no word for, and a terminal obeys: further control characters, and those that turn the direction.
+_UNSAFE = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+
+
+def _escaped(text: str) -> str:
+    """JSON with these characters, which stand in its strings alone, as escapes: the same value."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def render_list(
@@ -235,6 +289,11 @@ def age(seconds: float | None) -> str:
     if whole < 86_400:
         return f"{whole // 3600}h{whole % 3600 // 60}m" if whole % 3600 // 60 else f"{whole // 3600}h"
     return f"{whole // 86_400}d"
+
+
+def success_text(share: float) -> str:
+    """How many calls went well, rounded down: `100%` means that none failed, and `99.99%` that one did."""
+    return "100%" if share >= 1.0 else f"{math.floor(share * 10_000) / 100:.2f}%"
 
 
 def millis(seconds: float | None) -> str:

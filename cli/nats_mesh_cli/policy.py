@@ -36,7 +36,9 @@ _KIND_COLUMNS = (
 def validate(options: Options, out: Out, folder: str) -> int:
     """Check every file of ``folder``, or the one file, and tell what is in it; 1 where something is wrong."""
     if not os.path.exists(folder):
-        raise CliError(f"{folder}: there is no such folder or file")
+        raise CliError(
+            f"{folder}: there is no such {'file' if folder.endswith(('.yaml', '.yml', '.json')) else 'folder or file'}"
+        )
     namespace = check_name("namespace", options.namespace or os.environ.get("MESH_NAMESPACE") or "default")
     policies, error = None, None
     try:
@@ -121,16 +123,7 @@ def explain(options: Options, out: Out, name: str | None) -> None:
             {"kind": kind, "text": _doc(part), "applied": kind not in LATER_KINDS}
             for kind, part in KINDS.items()
         ]
-        out.data(
-            render_list(
-                kinds,
-                _KIND_COLUMNS,
-                options.format,
-                name=lambda r: str(r["kind"]),
-                pretty=out.tty,
-                color=out.color,
-            )
-        )
+        out.rows(kinds, _KIND_COLUMNS, options.format, name=lambda r: str(r["kind"]))
         return
     text = explain_field(name.strip("."))
     if options.format is Format.NAME:

@@ -6,26 +6,24 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from nats_mesh import Mesh, PolicyError
-from nats_mesh.changing import ACK_S, Changed, Changing, Prepared, UnacknowledgedError
-from nats_mesh.discovery.acks import MAX_MEMBERS, Acks, Report
-from nats_mesh.policy.analysis import analyze
-from nats_mesh.policy.bus.bucket import HISTORY
+from nats_mesh.changing import ACK_S, Changed, Changing, Prepared, UnacknowledgedError, stored_documents
 from nats_mesh.policy.bus.documents import read_document
 from nats_mesh.policy.bus.plan import Document
 from nats_mesh.policy.bus.revisions import Revision, Snapshot
 from nats_mesh.policy.bus.store import PolicyStore
-from nats_mesh.policy.problems import place
-from nats_mesh.wire.kv import KvAbsentError
-from nats_mesh_cli.bus import CALLER, connected
-from nats_mesh_cli.errors import FAILED, OK, CliError, did_you_mean, problem_documents
+from nats_mesh.policy.policy_set import PolicySet
+from nats_mesh.policy.problems import Problems, place
+from nats_mesh_cli.errors import FAILED, OK, CliError, problem_documents
+from nats_mesh_cli.naming import missing, revision_called, selected, shown_key
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, render_list
-from nats_mesh_cli.policy_settling import settle
-from nats_mesh_cli.policy_sources import read_given
-from nats_mesh_cli.store_errors import store_errors
-from nats_mesh_cli.who import operator_name
+from nats_mesh_cli.output import Column, Out, Record
+from nats_mesh_cli.policy_bus import opened
+from nats_mesh_cli.policy_members import acks_of, tell_report, without_hint
+from nats_mesh_cli.policy_past import stood_at
+from nats_mesh_cli.policy_sources import read_given, with_others
+from nats_mesh_cli.undoing import last_change, told
 
-__all__ = ["Change", "apply", "delete", "opened", "selected", "undo"]
+__all__ = ["Change", "apply", "delete", "undo"]
 
 _STYLES = {"created": "ok", "configured": "warn", "unchanged": "dim", "deleted": "bad"}
 _COLUMNS = (
@@ -47,36 +45,15 @@ class Change:
         dry_run: bool = False,
         wait: bool = False,
         one_by_one: bool = False,
+        without: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.message = message
         self.dry_run = dry_run
         self.wait = wait
         self.one_by_one = one_by_one
-
-
-@asynccontextmanager
-async def opened(
-    options: Options, name: str | None = None, *, make: bool = False, absent_ok: bool = False
-) -> AsyncIterator[tuple[Mesh, PolicyStore]]:
-    """The store of the namespace, as ``name``; what goes wrong with it is told in this program's words."""
-    async with connected(options, name or CALLER) as mesh:
-        client = mesh.client
-        store = PolicyStore(
-            mesh.namespace,
-            transport=client.transport,
-            mux=client.mux,
-            operator=operator_name(name),
-            timeout_s=options.timeout_s or 5.0,
-        )
-        instead = "without it members follow files: --policies DIR"
-        with store_errors(mesh.namespace, "policy store", "policy apply", make=make, instead=instead):
-            try:
-                await store.open(make=make)
-            except KvAbsentError:
-                if not absent_ok:
-                    raise
-            yield mesh, store
+        self.without = tuple(without)
+        self.back_to: int | None = None
 
 
 async def apply(
@@ -104,7 +81,7 @@ async def apply(
     wanted: dict[str, Document | None] = dict(given.documents)
     async with (
         opened(options, change.name, make=not change.dry_run, absent_ok=change.dry_run) as (mesh, store),
-        _changing(options, out, mesh, store) as changing,
+        _changing(options, out, mesh, store, change) as changing,
     ):
         if store.bucket is None:  # a dry run before the first policy
             snapshot = Snapshot(epoch=0, sequence=0, policies={}, expected={})
@@ -129,14 +106,14 @@ async def delete(
     keys = list(read_given(paths, options.settings().namespace).documents) if paths else []
     async with (
         opened(options, change.name) as (mesh, store),
-        _changing(options, out, mesh, store) as changing,
+        _changing(options, out, mesh, store, change) as changing,
     ):
         snapshot = await store.snapshot()
         for name in names:
             keys += selected(name, snapshot.policies)
-        missing = [key for key in keys if key not in snapshot.policies]
-        if missing:
-            raise CliError(f"there is no {missing[0].replace('.', '/', 1)} in the store", code=FAILED)
+        absent = [key for key in keys if key not in snapshot.policies]
+        if absent:
+            raise missing(absent[0], snapshot.policies)
         try:
             return await _make(options, out, changing, snapshot, dict.fromkeys(keys), change)
         except PolicyError as error:
@@ -147,99 +124,68 @@ async def delete(
             ) from error
 
 
-async def undo(options: Options, out: Out, names: Sequence[str], revision: int | None, change: Change) -> int:
-    """Put back what stood there before the last change, or at a ``revision``; of some policies, or of all."""
+async def undo(options: Options, out: Out, names: Sequence[str], revision: str | None, change: Change) -> int:
+    """Undo the last change that is not undone yet, or put back what stood there at a ``revision``; of some policies, or
+    of all."""
     async with (
         opened(options, change.name) as (mesh, store),
-        _changing(options, out, mesh, store) as changing,
+        _changing(options, out, mesh, store, change) as changing,
     ):
         snapshot = await store.snapshot()
         log = await store.log()
         keys = {key for name in names for key in selected(name, {each.key: each for each in log})}
+        if revision is None:
+            back = last_change(log, keys)
+            out.note(told(back, " ".join(["policy undo", *map(shown_key, back.found)])))
+            change.back_to, found = back.back_to, back.found
+            change.message = change.message or f"undo of revision {back.undone.sequence}"
+        else:
+            at = revision_called(revision, log, epoch=snapshot.epoch, last=snapshot.sequence)
+            change.back_to, found = at, await _before(options, out, mesh, store, log, keys, at)
+            again = " ".join(["policy undo", *names, "--to-revision", str(snapshot.sequence)])
+            out.note(f"puts back what stood there at revision {at}; {again} takes that back")
+            change.message = change.message or f"undo to revision {at}"
         wanted: dict[str, Document | None] = {}
-        for key, found in _before(log, keys, revision, snapshot).items():
+        for key, before in found.items():
             wanted[key] = None
-            if found is not None and found.value is not None:
-                policy = read_document(key, found.value, found.sequence, namespace=mesh.namespace)
-                wanted[key] = Document(policy=policy, value=found.value)
-            what = "nothing" if found is None or found.value is None else f"revision {found.sequence}"
-            out.note(f"puts back {key.replace('.', '/', 1)}: {what}")
-        if not change.message:
-            change.message = "undo" if revision is None else f"undo to revision {revision}"
+            if before is not None and before.value is not None:
+                policy = read_document(key, before.value, before.sequence, namespace=mesh.namespace)
+                wanted[key] = Document(policy=policy, value=before.value)
+            now = snapshot.policies.get(key)
+            if (None if now is None else now.value) == (None if before is None else before.value):
+                continue
+            gone = before is None or before.value is None
+            stood = (
+                "nothing stood there, it is deleted"
+                if gone or before is None
+                else f"revision {before.sequence}"
+            )
+            out.note(f"puts back {shown_key(key)}: {stood}")
         return await _make(options, out, changing, snapshot, wanted, change)
 
 
-def _before(
-    log: Sequence[Revision], keys: set[str], revision: int | None, snapshot: Snapshot
+async def _before(
+    options: Options,
+    out: Out,
+    mesh: Mesh,
+    store: PolicyStore,
+    log: Sequence[Revision],
+    keys: set[str],
+    revision: int,
 ) -> dict[str, Revision | None]:
-    """What is to stand under each key again (``None``: nothing)."""
-    of: dict[str, list[Revision]] = {}
-    for each in log:
-        if not keys or each.key in keys:
-            of.setdefault(each.key, []).append(each)
-    if not of:
-        raise CliError("there is nothing to undo: the store is empty", code=FAILED)
-    found: dict[str, Revision | None] = {}
-    if revision is None:
-        last = max((each for revisions in of.values() for each in revisions), key=lambda each: each.sequence)
-        for key, revisions in of.items():
-            if revisions[-1] is last or (last.change and revisions[-1].change == last.change):
-                # All steps of one change have its id; what stood there is what was before the first of them.
-                before = [each for each in revisions if each.change != last.change or not last.change]
-                if not last.change:
-                    before = revisions[:-1]
-                found[key] = before[-1] if before else None
-        return found
-    if revision < 1 or revision > snapshot.sequence:
-        raise CliError(
-            f"there is no revision {revision}: the last one is {snapshot.sequence}",
-            hint="'policy history' lists them",
-            code=FAILED,
-        )
-    for key, revisions in of.items():
-        before = [each for each in revisions if each.sequence <= revision]
-        if not before and len(revisions) >= HISTORY:
-            raise CliError(
-                f"{key}: what stood there at revision {revision} is not kept any more", code=FAILED
-            )
-        found[key] = before[-1] if before else None
-    return found
-
-
-def selected(name: str, known: Mapping[str, object]) -> list[str]:
-    """The keys that ``KIND/NAME``, ``KIND`` or ``Kind.name`` means; :class:`CliError` where it means none."""
-    kind, _, rest = name.partition("/" if "/" in name else ".")
-    kinds = {key.partition(".")[0] for key in known}
-    match = next(
-        (each for each in kinds if each.lower() == kind.lower().removesuffix("s") or each == kind), None
-    )
-    if match is None:
-        hint = did_you_mean(kind, kinds) or (f"there are: {', '.join(sorted(kinds))}" if kinds else "")
-        raise CliError(f"there are no policies of kind {kind!r} in the store", hint=hint, code=FAILED)
-    own = [key for key in known if key.startswith(f"{match}.")]
-    if not rest:
-        return own
-    key = f"{match}.{rest}"
-    if key not in known:
-        near = did_you_mean(rest, [each.partition(".")[2] for each in own])
-        raise CliError(f"there is no {match}/{rest} in the store", hint=near, code=FAILED)
-    return [key]
+    """What stood under each key at a revision (``None``: nothing), from the audit where the store keeps it no more."""
+    wanted = {each.key for each in log if not keys or each.key in keys}
+    then = await stood_at(options, mesh, store, revision, only=wanted)
+    then.tell(out, revision)
+    return {key: then.found.get(key) for key in sorted(wanted)}
 
 
 @asynccontextmanager
-async def _changing(options: Options, out: Out, mesh: Mesh, store: PolicyStore) -> AsyncIterator[Changing]:
-    client = mesh.client
-    acks = Acks(
-        subjects=client.subjects,
-        transport=client.transport,
-        mux=client.mux,
-        enforced=options.settings().enforced,
-    )
-    await acks.open()
-    try:
+async def _changing(
+    options: Options, out: Out, mesh: Mesh, store: PolicyStore, change: Change
+) -> AsyncIterator[Changing]:
+    async with acks_of(options, mesh, without=change.without) as acks:
         yield Changing(store, acks, tell=lambda text: out.note(text, "dim"))
-    finally:
-        acks.close()
 
 
 async def _make(
@@ -250,40 +196,66 @@ async def _make(
     wanted: Mapping[str, Document | None],
     change: Change,
 ) -> int:
-    prepared = changing.check(snapshot, wanted)
+    try:
+        prepared = changing.check(snapshot, wanted)
+    except PolicyError as error:
+        raise with_others(error, _in_the_end(snapshot, wanted, options.settings().namespace)) from error
     for warning in prepared.warnings:
         out.note(f"already wrong in the store: {warning}", "warn")
     _tell_findings(options, out, prepared, wanted)
     changed: Changed | None = None
     try:
-        if prepared.steps and not change.dry_run:
+        if (prepared.steps or change.wait) and not change.dry_run:
             changed = await changing.carry_out(
                 prepared,
                 message=change.message,
                 wait_s=(options.timeout_s or ACK_S) if change.wait else None,
                 one_by_one=change.one_by_one,
+                back_to=change.back_to,
             )
     except UnacknowledgedError as error:
-        _tell_report(out, error.report)
-        raise CliError(
-            str(error), hint="'policy status' shows who; the same command goes on from there", code=FAILED
-        ) from error
+        tell_report(out, error.report, change.without)
+        hint = "the same command goes on from there"
+        if other := without_hint(error.report):
+            hint = f"{hint}; {other}"
+        raise CliError(str(error), hint=hint, code=FAILED) from error
     _show(options, out, prepared, wanted, changed, change)
     for problem in (
         dict.fromkeys(done.unrecorded for done in changed.applied if done.unrecorded) if changed else ()
     ):
         out.note(f"in effect, but not in the audit: {problem}", "warn")
     if changed is not None and changed.report is not None and change.wait:
-        await settle(prepared, wanted, namespace=options.settings().namespace)
-        _tell_report(out, changed.report)
-        return OK if changed.report.agreed else FAILED
+        tell_report(out, changed.report, change.without)
+        if changed.report.agreed:
+            return OK
+        if other := without_hint(changed.report):
+            out.note(f"it is stored; {other}", "dim")
+        return FAILED
     return OK
+
+
+def _in_the_end(
+    snapshot: Snapshot, wanted: Mapping[str, Document | None], namespace: str
+) -> list[PolicyError]:
+    """All that would be wrong after the change and is not wrong already: a step that is refused tells of itself."""
+    current = stored_documents(snapshot, namespace, Problems())
+    before, after = Problems(), Problems()
+    then = {**current, **wanted}
+    PolicySet.collect([each.policy for each in current.values()], before, namespace=namespace)
+    PolicySet.collect([each.policy for each in then.values() if each is not None], after, namespace=namespace)
+    known, found = before.error(), after.error()
+    old = set() if known is None else {str(each) for each in known.problems}
+    return [each for each in (() if found is None else found.problems) if str(each) not in old]
 
 
 def _tell_findings(
     options: Options, out: Out, prepared: Prepared, wanted: Mapping[str, Document | None]
 ) -> None:
     """What is valid and questionable in what is changed, as ``policy analyze`` finds it."""
+    from nats_mesh.policy.analysis import (
+        analyze,  # here, because it takes long and most commands need none of it
+    )
+
     new = {document.policy.name for document in wanted.values() if document is not None}
     after = {key: each for key, each in prepared.current.items() if key not in wanted}
     after |= {key: each for key, each in wanted.items() if each is not None}
@@ -337,35 +309,4 @@ def _show(
             )
             out.data(text)
         return
-    out.data(
-        render_list(
-            records,
-            _COLUMNS,
-            options.format,
-            name=lambda r: str(r["policy"]),
-            color=out.color,
-            pretty=out.tty,
-        )
-    )
-
-
-def _tell_report(out: Out, report: Report) -> None:
-    """Who has acknowledged, and who has not and why."""
-    if not _reached(report):
-        out.note("nobody in this namespace follows the store now (-n names another)", "warn")
-    else:
-        out.note(f"acknowledged by {len(report.applied)} of {_reached(report)} members that answer")
-    for member, rejection in report.rejected:
-        out.note(f"rejected by {member.place}: {rejection.policy}: {rejection.reason}", "bad")
-    for member in report.silent:
-        out.note(f"no answer from {member.place}", "bad")
-    if report.elsewhere:
-        count = len(report.elsewhere)
-        who = "1 member follows" if count == 1 else f"{count} members follow"
-        out.note(f"{who} files, code or nothing: not reached", "dim")
-    if report.more:
-        out.note(f"there are more than {MAX_MEMBERS:,} members: nobody waited for the others", "warn")
-
-
-def _reached(report: Report) -> int:
-    return len(report.applied) + len(report.rejected) + len(report.silent)
+    out.rows(records, _COLUMNS, options.format, name=lambda r: str(r["policy"]))

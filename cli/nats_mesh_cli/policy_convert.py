@@ -7,16 +7,21 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
+from nats_mesh import PolicyError
 from nats_mesh.model import check_name
+from nats_mesh.policy import Policy
 from nats_mesh.policy.files import read_files
 from nats_mesh.policy.istio import Translation, Untranslated, translate_files, yaml_of
 from nats_mesh.policy.layerless import layerless, without_layerless
 from nats_mesh.policy.policy_set import PolicySet
 from nats_mesh.policy.problems import Problems
 from nats_mesh.policy.reader import MAX_BYTES
+from nats_mesh_cli.bus import run_async
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump, paint
+from nats_mesh_cli.policy_diff import LIVE, load_policies
+from nats_mesh_cli.policy_given import policies_in
 
 __all__ = ["convert"]
 
@@ -26,12 +31,13 @@ _STYLES = {"serious": "bad", "warning": "warn", "info": "dim"}
 _OF_A_SUBSET = re.compile(r"spec\.(?:target|rules\[\d+\]\.(?:split|mirror)(?:\[\d+\])?)\.subset")
 
 
-def convert(options: Options, out: Out, paths: Sequence[str], *, strict: bool) -> int:
-    """Translate the files; 1 where ``strict`` and something has no meaning here."""
+def convert(options: Options, out: Out, paths: Sequence[str], *, beside: Sequence[str], strict: bool) -> int:
+    """Translate the files; 1 where ``strict`` and something has no meaning here. What they name may be in the files
+    ``beside`` them, or in the store (``live``): those are looked at, and not translated."""
     namespace = check_name("namespace", options.namespace or os.environ.get("MESH_NAMESPACE") or "default")
     files = [(content, name) for path in paths for name, content in _contents(path)]
     found = translate_files(files, namespace=namespace)
-    open_ends = _open_ends(found, namespace)
+    open_ends = _open_ends(found, _beside(options, out, beside, namespace), namespace)
     later = [(policy.name, path, what) for policy in found.policies for path, what in layerless(policy)]
     if options.format is Format.JSON:
         document: Record = {
@@ -39,12 +45,14 @@ def convert(options: Options, out: Out, paths: Sequence[str], *, strict: bool) -
             "untranslated": [_record(each) for each in found.untranslated],
             "notes": [_record(each) for each in found.notes],
             "unknown_subsets": open_ends,
+            "looked_at": [*[name for _, name in files], *beside],
             "not_applied_yet": [{"policy": name, "path": path, "what": what} for name, path, what in later],
         }
         out.data(dump(document, options.format, pretty=out.tty))
     else:
         _print(options, out, found)
         _tell(out, found, open_ends, later)
+        _tell_where(out, open_ends, beside)
     return FAILED if strict and found.untranslated else OK
 
 
@@ -62,17 +70,31 @@ def _contents(path: str) -> Iterator[tuple[str, bytes]]:
         yield name, content
 
 
-def _open_ends(found: Translation, namespace: str) -> list[Record]:
-    """Subsets that are named here and defined elsewhere. Whatever else does not go together is a
+def _beside(options: Options, out: Out, paths: Sequence[str], namespace: str) -> tuple[Policy, ...]:
+    """The policies of other files, and of the store."""
+    files = [path for path in paths if path != LIVE]
+    found = policies_in(files, out, namespace=namespace) if files else ()
+    if LIVE in paths:
+        found += run_async(load_policies(LIVE, options, out, namespace=namespace))
+    return found
+
+
+def _open_ends(found: Translation, beside: Sequence[Policy], namespace: str) -> list[Record]:
+    """Subsets that are named here and defined neither here nor ``beside``. Whatever else does not go together is a
     :class:`PolicyError`."""
     problems = Problems()
-    PolicySet.collect(without_layerless(found.policies), problems, namespace=namespace)
+    own = {policy.name for policy in found.policies}
+    files = {policy.file for policy in found.policies}
+    others = tuple([policy for policy in beside if policy.name not in own])
+    PolicySet.collect(without_layerless((*found.policies, *others)), problems, namespace=namespace)
     error = problems.error()
-    if error is None:
-        return []
+    return [] if error is None else _sorted_out([each for each in error.problems if each.file in files])
+
+
+def _sorted_out(problems: Sequence[PolicyError]) -> list[Record]:
     others = Problems()
     elsewhere: list[Record] = []
-    for each in error.problems:
+    for each in problems:
         if _OF_A_SUBSET.fullmatch(each.path):
             elsewhere.append({"file": each.file, "line": each.line, "path": each.path, "message": str(each)})
         else:
@@ -112,6 +134,16 @@ def _tell(
     if found.serious:
         said += f", of which {len(found.serious)} change where calls go or who may call"
     out.note(said)
+
+
+def _tell_where(out: Out, open_ends: Sequence[Record], beside: Sequence[str]) -> None:
+    """Where was not looked for what is missing."""
+    if not open_ends:
+        return
+    if LIVE in beside:
+        out.note("not in the store of the namespace either; --with FILE looks at other files")
+    else:
+        out.note("the store was not looked at: --with live looks there, --with FILE at other files")
 
 
 def _record(each: Untranslated) -> Record:

@@ -8,19 +8,22 @@ from typing import Any
 import msgspec
 
 from nats_mesh import Mesh
-from nats_mesh.audit.policies import DocumentsThen
 from nats_mesh.audit.reading import AuditReader, BeforeError
-from nats_mesh.discovery.acks import Acks, Member
+from nats_mesh.discovery.acks import Member
 from nats_mesh.errors import UNREADABLE
+from nats_mesh.policy.bus.past import DocumentsThen
 from nats_mesh.policy.bus.revisions import Revision, Snapshot, UnknownPastError
 from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.policy.reader import MAX_DEPTH
 from nats_mesh.wire.kv import KvError
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line
-from nats_mesh_cli.instants import instant
+from nats_mesh_cli.instants import instant, shown_time
+from nats_mesh_cli.naming import changes_called, revision_called, selected, shown_key, without_revision
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, render_list
-from nats_mesh_cli.policy_apply import opened, selected
+from nats_mesh_cli.policy_bus import opened
+from nats_mesh_cli.policy_members import acks_of
+from nats_mesh_cli.policy_past import stood_at, tell_older
 
 __all__ = ["get", "history", "status"]
 
@@ -39,13 +42,13 @@ _POLICIES = (
     Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
     Column("TARGET", lambda r: str(r["target"])),
     Column("REVISION", lambda r: str(r["revision"]), right=True),
-    Column("CHANGED", lambda r: str(r["time"])[:19]),
+    Column("CHANGED", lambda r: shown_time(str(r["time"]))),
     Column("BY", lambda r: str(r["operator"])),
     Column("MESSAGE", lambda r: str(r["message"]), wide=True),
 )
 _REVISIONS = (
     Column("REVISION", lambda r: str(r["revision"]), right=True),
-    Column("TIME", lambda r: str(r["time"])[:19]),
+    Column("TIME", lambda r: shown_time(str(r["time"]))),
     Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
     Column("ACTION", lambda r: str(r["action"])),
     Column("BY", lambda r: str(r["operator"])),
@@ -59,25 +62,39 @@ _MEMBERS = (
     Column("ID", lambda r: str(r["instance"]), wide=True),
     Column("KIND", lambda r: str(r["kind"]), wide=True),
     Column("STATE", lambda r: str(r["state"]), style=lambda r: _STATES.get(r["state"], "dim")),
-    Column("REVISION", lambda r: str(r["revision"]), right=True),
+    Column("REVISION", lambda r: "" if r["revision"] is None else str(r["revision"]), right=True),
     Column("REASON", lambda r: str(r["reason"])),
 )
 
 
 async def get(
-    options: Options, out: Out, names: Sequence[str], *, revision: int | None, at: str | None
+    options: Options, out: Out, names: Sequence[str], *, revision: str | None, at: str | None
 ) -> int:
     """Show policies as they stand, or stood; the exit code."""
     if revision is not None and at is not None:
         raise CliError("say --revision or --at, not both")
+    asked = [without_revision(name) for name in names]
+    if (revision is not None or at is not None) and any(number is not None for _, number in asked):
+        raise CliError("KIND/NAME@N says the revision already: leave out --revision and --at")
     async with opened(options) as (mesh, store):
-        snapshot = await _snapshot(options, out, mesh, store, revision, at)
-    known = snapshot.policies
-    keys = [key for name in names for key in selected(name, known)] if names else list(known)
-    found = [known[key] for key in dict.fromkeys(keys)]
+        if revision is not None and not revision.isdigit():
+            log, now = await store.log(), await store.snapshot()
+            revision = str(revision_called(revision, log, epoch=now.epoch, last=now.sequence))
+        number = None if revision is None else int(revision)
+        snapshots = {
+            each: await _snapshot(options, out, mesh, store, each if each is not None else number, at)
+            for each in dict.fromkeys([at_revision for _, at_revision in asked] or [None])
+        }
+    found: list[Revision] = []
+    for name, at_revision in asked:
+        known = snapshots[at_revision].policies
+        found += [known[key] for key in selected(name, known)]
+    if not names:
+        found = list(snapshots[None].policies.values())
+    found = list({(each.key, each.sequence): each for each in found}.values())
     unread = [each for each in found if _document(each) is None]
     for each in unread:
-        out.note(f"{_shown_key(each)}@{each.sequence} is no document that can be shown", "warn")
+        out.note(f"{one_line(shown_key(each.key))}@{each.sequence} is no document that can be shown", "warn")
     if options.format in (Format.YAML, Format.JSON, Format.JSONL):
         documents = [document for each in found if (document := _document(each)) is not None]
         if unread and not documents:
@@ -104,23 +121,34 @@ async def _snapshot(
     options: Options, out: Out, mesh: Mesh, store: PolicyStore, revision: int | None, at: str | None
 ) -> Snapshot:
     """What stood there, from the store where it keeps it, else from the audit; which of them answered is said."""
-    if revision is None and at is None:
+    if revision is not None:
+        return await _at_revision(options, out, mesh, store, revision)
+    if at is None:
         return await store.snapshot()
-    moment = None if at is None else instant(at)
+    moment = instant(at)
     try:
-        found = await store.at(sequence=revision, time=moment)
-        if moment is not None:
-            out.note(f"as of {moment}, from the store", "dim")
+        found = await store.at(time=moment)
+        out.note(f"as of {moment}, from the store", "dim")
         return found
     except UnknownPastError as error:
-        if moment is None:
-            raise CliError(str(error), hint="--at TIME asks the audit, too", code=FAILED) from error
         try:
             found = await _from_audit(options, mesh, store, moment)
         except (UnknownPastError, BeforeError, KvError) as also:
             raise CliError(f"{error}; nor does the audit know: {also}", code=FAILED) from also
     out.note(f"as of {moment}, from the audit: the store does not keep it any more", "dim")
     return found
+
+
+async def _at_revision(options: Options, out: Out, mesh: Mesh, store: PolicyStore, revision: int) -> Snapshot:
+    """What stood at a revision: beyond what the store keeps it is asked of the audit, and that is said."""
+    try:
+        return await store.at(sequence=revision)
+    except UnknownPastError:
+        then = await stood_at(options, mesh, store, revision)
+    then.tell(out, revision)
+    now = await store.snapshot()
+    expected = {key: each.sequence for key, each in then.found.items()}
+    return Snapshot(epoch=now.epoch, sequence=revision, policies=then.found, expected=expected)
 
 
 async def _from_audit(options: Options, mesh: Mesh, store: PolicyStore, moment: str) -> Snapshot:
@@ -138,9 +166,22 @@ async def _from_audit(options: Options, mesh: Mesh, store: PolicyStore, moment: 
 
 async def history(options: Options, out: Out, names: Sequence[str], *, limit: int) -> int:
     """Show who changed what, the newest first; the exit code."""
-    async with opened(options) as (_, store):
+    async with opened(options) as (mesh, store):
         log = await store.log()
-    keys = {key for name in names for key in selected(name, {each.key: each for each in log})}
+        return await _history(options, out, mesh, log, names, limit)
+
+
+async def _history(
+    options: Options, out: Out, mesh: Mesh, log: Sequence[Revision], names: Sequence[str], limit: int
+) -> int:
+    known = {each.key for each in log}
+    keys: set[str] = set()
+    changes: set[str] = set()
+    for name in names:
+        if of := changes_called(name, log):
+            changes.add(of[0].change)
+        else:
+            keys.update(selected(without_revision(name)[0], known, place="in the history"))
     created: set[str] = set()
     records: list[Record] = []
     for each in log:
@@ -149,19 +190,16 @@ async def history(options: Options, out: Out, names: Sequence[str], *, limit: in
         if each.value is None:
             action = "deleted"
             created.discard(each.key)
-        if not keys or each.key in keys:
+        if not names or each.key in keys or each.change in changes:
             records.append({**_revision_record(each), "action": action})
+    every = records
     records = records[::-1][:limit]
-    text = render_list(
-        records,
-        _REVISIONS,
-        options.format,
-        name=lambda r: str(r["revision"]),
-        color=out.color,
-        pretty=out.tty,
-    )
-    if text:
-        out.data(text)
+    out.rows(records, _REVISIONS, options.format, name=lambda r: str(r["revision"]))
+    if not options.format.structured:
+        if not every:
+            out.note("no policy was changed in this namespace (-n names another)", "dim")
+        shown = {str(each["policy"]).replace("/", ".", 1) for each in every}
+        await tell_older(options, out, mesh, log, shown)
     return OK
 
 
@@ -169,18 +207,14 @@ async def status(options: Options, out: Out) -> int:
     """Show who follows the store and how far; 1 where somebody does not, or refuses something."""
     async with opened(options) as (mesh, store):
         snapshot = await store.snapshot()
-        members = await _members(options, mesh)
+        members = await _members(options, out, mesh)
         own = mesh.client.transport.connection
     here = (snapshot.epoch, snapshot.sequence)
     records = sorted(
         (_member_record(member, here) for member in members if member.instance != own),
         key=lambda r: (r["state"] == "SYNCED", r["service"], r["instance"]),
     )
-    text = render_list(
-        records, _MEMBERS, options.format, name=lambda r: str(r["instance"]), color=out.color, pretty=out.tty
-    )
-    if text:
-        out.data(text)
+    out.rows(records, _MEMBERS, options.format, name=lambda r: str(r["instance"]))
     bad = [each for each in records if each["state"] in ("STALE", "REJECTED")]
     if not options.format.structured:
         follows = [each for each in records if each["state"] != "ELSEWHERE"]
@@ -190,26 +224,21 @@ async def status(options: Options, out: Out) -> int:
     return FAILED if bad else OK
 
 
-async def _members(options: Options, mesh: Mesh) -> list[Member]:
-    """Everybody who answers."""
-    client = mesh.client
-    acks = Acks(
-        subjects=client.subjects,
-        transport=client.transport,
-        mux=client.mux,
-        enforced=options.settings().enforced,
-    )
-    await acks.open()
-    try:
-        return await acks.roll_call()
-    finally:
-        acks.close()
+async def _members(options: Options, out: Out, mesh: Mesh) -> list[Member]:
+    """Everybody who answers, and who ought to."""
+    async with acks_of(options, mesh) as acks:
+        found = await acks.attend()
+        if acks.problem:
+            out.note(acks.problem, "warn")
+        return [*found, *acks.absent()]
 
 
 def _member_record(member: Member, here: tuple[int, int]) -> Record:
     state, reason = "SYNCED", ""
-    if member.source in ("files", "given", "off"):
+    if member.elsewhere:
         state, reason = "ELSEWHERE", f"its policies come from {member.source}"
+    elif not member.answers:
+        state, reason = "STALE", member.why
     elif member.rejected:
         more = f" (and {member.rejected - 1} more)" if member.rejected > 1 else ""
         state, reason = "REJECTED", f"{member.reason}{more}"
@@ -226,8 +255,9 @@ def _member_record(member: Member, here: tuple[int, int]) -> Record:
         "host_pid": member.name,
         "kind": member.kind,
         "state": state,
-        "revision": member.revision[1],
-        "epoch": member.revision[0],
+        "revision": None if member.elsewhere else member.revision[1],
+        "epoch": None if member.elsewhere else member.revision[0],
+        "answers": member.answers,
         "source": member.source,
         "reason": reason,
     }
@@ -273,10 +303,6 @@ def _target(document: dict[str, Any] | None) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _shown_key(revision: Revision) -> str:
-    return one_line(revision.key.replace(".", "/", 1))
-
-
 def _revision_record(revision: Revision) -> Record:
     return {
         "policy": revision.key.replace(".", "/", 1),
@@ -285,4 +311,5 @@ def _revision_record(revision: Revision) -> Record:
         "operator": revision.operator,
         "message": revision.message,
         "change": revision.change,
+        "back_to": revision.back_to,
     }

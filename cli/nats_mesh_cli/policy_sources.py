@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
+from nats_mesh import PolicyError
 from nats_mesh.policy.bus.documents import key_of
 from nats_mesh.policy.bus.plan import Document
+from nats_mesh.policy.decode import decode
 from nats_mesh.policy.files import read_files
 from nats_mesh.policy.istio import Converted, Untranslated, translate_files
 from nats_mesh.policy.layerless import layerless
-from nats_mesh.policy.problems import Problems, later_text, place
+from nats_mesh.policy.problems import Problems, later_text, place, together
 from nats_mesh.policy.reader import MAX_BYTES
 from nats_mesh_cli.errors import FAILED, CliError, one_line
 from nats_mesh_cli.output import Out
 
-__all__ = ["STDIN", "Given", "read_given"]
+__all__ = ["STDIN", "Given", "read_given", "with_others"]
 
 STDIN = "-"
 _RULE = "DestinationRule/"
@@ -80,14 +82,17 @@ def read_given(paths: Sequence[str], namespace: str, *, to_apply: bool = False) 
     problems = Problems()
     contents = _contents(paths, problems)
     problems.raise_if_any()
-    found = translate_files([(held, name) for name, held in contents.items()], namespace=namespace)
+    try:
+        found = translate_files([(held, name) for name, held in contents.items()], namespace=namespace)
+    except PolicyError as error:
+        raise with_others(error, _layerless_too(contents) if to_apply else ()) from None
     documents: dict[str, Document] = {}
     origins: dict[str, str] = {}
     for each in found.converted:
         if to_apply and each.origin:
             _check_applied(each, problems)
         document = Document(policy=each.policy, value=msgspec.json.encode(each.value))
-        _add(document, documents, namespace, problems)
+        _add(document, each.origin, documents, namespace, problems)
         if each.origin:
             origins[key_of(each.policy)] = each.origin
     problems.raise_if_any()
@@ -106,10 +111,42 @@ def _check_applied(each: Converted, problems: Problems) -> None:
         )
 
 
-def _add(document: Document, documents: dict[str, Document], namespace: str, problems: Problems) -> None:
+def _layerless_too(contents: Mapping[str, bytes]) -> Sequence[PolicyError]:
+    """What nothing applies of those documents that can be read, where others cannot: one look is enough for both."""
+    problems = Problems()
+    for name, held in contents.items():
+        for policy in decode(held, name, Problems()):
+            for path, what in layerless(policy):
+                it = "the document" if path == "kind" else "it"
+                problems.add(
+                    f"{later_text(what)}; remove {it}",
+                    file=policy.file,
+                    line=policy.lines.get(path, policy.line),
+                    path=path,
+                )
+    found = problems.error()
+    return () if found is None else found.problems
+
+
+def with_others(error: PolicyError, others: Iterable[PolicyError]) -> PolicyError:
+    """All that is wrong as one error, in the order of the files, each thing once."""
+    found = {str(each): each for each in (*error.problems, *others)}
+    return together(sorted(found.values(), key=lambda each: (each.file, each.line or 0)))
+
+
+def _add(
+    document: Document, origin: str, documents: dict[str, Document], namespace: str, problems: Problems
+) -> None:
     policy = document.policy
     said = policy.document.metadata.namespace
-    if said is not UNSET and said != namespace:
+    if said is not UNSET and said != namespace and origin:
+        problems.add(
+            f"{origin} is about the namespace {said}, by its own or by its host's (NAME.{said}.svc.cluster.local), and "
+            f"{namespace} is changed: give -n {said}, or write a short name where a service of {namespace} is meant",
+            file=policy.file,
+            line=policy.line,
+        )
+    elif said is not UNSET and said != namespace:
         problems.add(
             f"is for the namespace {said}, and {namespace} is changed: give -n {said}, or remove it",
             file=policy.file,

@@ -17,7 +17,7 @@ from nats_mesh.policy.trials.predict import Oracle
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump, paint
-from nats_mesh_cli.policy_apply import opened
+from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_given import contents_of, folder_of, live_policies, policies_in
 
 __all__ = ["render", "test_policies", "trials_in"]

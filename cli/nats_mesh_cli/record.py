@@ -10,22 +10,23 @@ from typing import IO
 import anyio
 import msgspec
 
-from nats_mesh import CallError, Mesh
+from nats_mesh import Mesh
 from nats_mesh.clock import rfc3339
 from nats_mesh.core.envelope import check_header_names
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.model import check_name
 from nats_mesh.policy.kinds import SHARE
 from nats_mesh.policy.whatif.recording import FORMAT, MAX_CALLS, End, Header, encode_line
+from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.tap_messages import MAX_RATE, Wish
 from nats_mesh.telemetry.taps import BATCH_S
-from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.subjects import ALL
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import visible
-from nats_mesh_cli.errors import FAILED, OK, CliError, did_you_mean
+from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
+from nats_mesh_cli.hints import missing_service, namespace_text
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.taken import Taken
@@ -83,19 +84,22 @@ async def record(options: Options, out: Out, plan: Plan, *, name: str | None) ->
     if options.format is Format.NAME:
         raise CliError("record: a recording has no names", hint="leave -o out")
     async with connected(options, name or CALLER) as mesh:
-        infos = visible(await fetch(mesh, options, out), mesh.namespace)
-        _known(infos, plan, out)
+        everything = await fetch(mesh, options, out)
+        infos = visible(everything, mesh.namespace)
+        nobody = plan.service is not None and all(info.name != plan.service for info in infos)
+        hint = missing_service(plan.service or "", everything, mesh.namespace) if nobody else ""
+        if nobody:  # it may still come
+            out.note(f"note: nobody serves {plan.service} now; {hint}", "warn")
         with _File(plan.path, out) as file:
             recorder = _Recorder(mesh, plan, file, out)
-            return await recorder.run(options, _followed(infos, plan.service))
-
-
-def _known(infos: list[InfoReply], plan: Plan, out: Out) -> None:
-    """Say so where nobody serves what is to be recorded: it may still come."""
-    services = sorted({info.name for info in infos})
-    if plan.service is not None and plan.service not in services:
-        near = did_you_mean(plan.service, services)
-        out.note(f"note: nobody serves {plan.service} now{f'; {near}' if near else ''}", "warn")
+            code = await recorder.run(options, _followed(infos, plan.service))
+    if nobody and not recorder.heard:
+        raise CliError(
+            f"nobody answered to the name {plan.service} in {namespace_text(mesh.namespace)}: no call was seen",
+            hint=hint,
+            code=FAILED,
+        )
+    return code
 
 
 def _followed(infos: list[InfoReply], service: str | None) -> tuple[str, ...]:
@@ -120,7 +124,7 @@ class _File:
     def __enter__(self) -> _File:
         if self.path != STDOUT:
             try:
-                self._file = open(self.path, "xb")
+                self._file = open(self.path, "xb", opener=_for_oneself)
             except FileExistsError:
                 raise CliError(
                     f"{self.path}: is there already", hint="name another file, or remove this one"
@@ -144,6 +148,11 @@ class _File:
             raise CliError(text, code=FAILED) from None
 
 
+def _for_oneself(path: str, flags: int) -> int:
+    """What calls said of themselves is not for everybody on this machine."""
+    return os.open(path, flags, 0o600)
+
+
 class _Recorder:
     def __init__(self, mesh: Mesh, plan: Plan, file: _File, out: Out) -> None:
         self._mesh = mesh
@@ -161,6 +170,11 @@ class _Recorder:
             now=time.monotonic,
         )
         self._over = anyio.Event()
+
+    @property
+    def heard(self) -> bool:
+        """Whether any instance has told of anything."""
+        return self._taken.instances > 0
 
     async def run(self, options: Options, policies: tuple[str, ...]) -> int:
         """Record to the end; the exit code."""
@@ -210,12 +224,7 @@ class _Recorder:
         want = client.subjects.want("tap", plan.service or ALL, self._mesh.name)
         wish = Wish(sample=plan.sample, headers=plan.headers, rate=min(MAX_RATE, plan.rate_per_s))
         body = JSON.encode(wish)
-        while True:
-            try:
-                client.transport.publish(want, body, client.mux.one_way("telemetry"))
-            except CallError:
-                pass  # the bus is away: what happens meanwhile is not recorded, and gaps are counted
-            await anyio.sleep(LEASE_S / 2)
+        await hold_lease(want, body, transport=client.transport, mux=client.mux)  # gaps are counted
 
     async def _write(self) -> None:
         while not self._over.is_set():

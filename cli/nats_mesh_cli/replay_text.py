@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nats_mesh.core.shares import share_text
 from nats_mesh.policy.whatif.replay_report import Example, Facet, Group, Replay
 from nats_mesh_cli.output import paint
 
@@ -93,5 +94,4 @@ def _count(calls: float) -> str:
 
 
 def _share(share: float) -> str:
-    percent = share * 100.0
-    return f"{percent:.0f}%" if percent >= 10.0 or percent == round(percent) else f"{percent:.2g}%"
+    return share_text(round(share, 2) if share >= 0.1 else share, 2)

@@ -18,16 +18,21 @@ from nats_mesh.core.rollout import Hold, Phase
 from nats_mesh.model import is_name
 from nats_mesh.policy.bus.documents import key_of
 from nats_mesh.policy.bus.plan import Document
+from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.rollout import Book, Entry, Runner, Starting, Told
 from nats_mesh.rollout.book import LEASE_S
 from nats_mesh.rollout.record import Wish
+from nats_mesh.rollout.starting import NotStartedError
 from nats_mesh.wire.kv import KvAbsentError, KvDeniedError, KvError
 from nats_mesh_cli.bus import CALLER, CONNECT_S
-from nats_mesh_cli.errors import BUS, DENIED, FAILED, OK, CliError, did_you_mean
+from nats_mesh_cli.errors import FAILED, OK, CliError
+from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump, render_list
 from nats_mesh_cli.policy_sources import STDIN, read_given
+from nats_mesh_cli.reaching import connector_of
 from nats_mesh_cli.rollout_text import COLUMNS, line_of, record_of, told_line, told_record
+from nats_mesh_cli.store_errors import store_errors
 
 __all__ = ["ask_for", "run", "start", "status"]
 
@@ -47,22 +52,16 @@ async def _opened(options: Options, name: str | None = None) -> AsyncIterator[Me
         options.settings(), plugins=False, policies=None, follow=True, cache_dir=""
     )
     timeout_s = min(CONNECT_S, options.timeout_s or CONNECT_S)
-    async with Mesh(name or CALLER, settings=settings, connect_timeout=timeout_s) as mesh:
-        try:
+    connector = connector_of(options.timeout_s)
+    async with Mesh(
+        name or CALLER, settings=settings, connect_timeout=timeout_s, connector=connector
+    ) as mesh:
+        made = "'policy apply' makes the policy store"
+        unsure = "'nats-mesh rollout status' shows whether it was stored"
+        with store_errors(
+            mesh.namespace, "store for rollouts", "rollout start", make=True, instead=made, unsure=unsure
+        ):
             yield mesh
-        except KvAbsentError as error:
-            raise CliError(
-                f"namespace {mesh.namespace!r} has no store for rollouts: {error}",
-                hint="the server needs JetStream (nats-mesh up has it), and 'policy apply' makes the policy store",
-                code=BUS,
-            ) from error
-        except KvDeniedError as error:
-            raise CliError(
-                str(error), hint="use an operator's credentials: --creds FILE", code=DENIED
-            ) from error
-        except KvError as error:
-            hint = "'nats-mesh rollout status' shows whether it was stored" if error.maybe else ""
-            raise CliError(str(error), hint=hint, code=FAILED) from error
 
 
 def _book(mesh: Mesh) -> Book:
@@ -82,7 +81,12 @@ async def start(
     given, beside = _given(what, options.settings().namespace)
     async with _opened(options, name) as mesh:
         starting = Starting(mesh, by=_operator(name), timeout_s=options.timeout_s or 5.0)
-        started = await starting.start(given, beside=beside, message=message)
+        try:
+            started = await starting.start(given, beside=beside, message=message)
+        except NotStartedError as error:
+            stored = await _startable(mesh) if isinstance(given, str) else []
+            hint = "" if given in stored else nearest(what, stored)
+            raise CliError(str(error), hint=hint, code=FAILED) from error
         for warning in started.warnings:
             out.note(f"already wrong in the store: {warning}", "warn")
         for key in started.replaced:
@@ -100,6 +104,15 @@ async def start(
         if not entry.record.holder and not entry.record.progress.phase.ended:
             out.note(f"nobody carries it out yet: {_NOBODY}", "warn")
     return OK
+
+
+async def _startable(mesh: Mesh) -> list[str]:
+    """The names of the rollouts in the store."""
+    client = mesh.client
+    store = PolicyStore(mesh.namespace, transport=client.transport, mux=client.mux)
+    await store.open(make=False)
+    snapshot = await store.snapshot()
+    return [key.partition(".")[2] for key in snapshot.policies if key.startswith("Rollout.")]
 
 
 def _given(what: str, namespace: str) -> tuple[Document | str, dict[str, Document]]:
@@ -182,18 +195,8 @@ async def status(options: Options, out: Out, service: str | None, *, follow: boo
         if follow:
             return await _follow(options, out, book, _under_way(entries).record.service)
     records = [record_of(entry) for entry in entries]
-    text = render_list(
-        records,
-        COLUMNS,
-        options.format,
-        name=lambda r: str(r["service"]),
-        pretty=out.tty,
-        color=out.color,
-    )
-    if text:
-        out.data(text)
-    elif not options.format.structured:
-        out.note("there are no rollouts", "dim")
+    nothing = "there are no rollouts"
+    out.rows(records, COLUMNS, options.format, name=lambda r: str(r["service"]), nothing=nothing)
     return OK
 
 
@@ -210,7 +213,7 @@ def _of(entries: list[Entry], service: str) -> Entry:
         if entry.record.service == service:
             return entry
     known = [entry.record.service for entry in entries]
-    hint = did_you_mean(service, known) or (f"there are: {', '.join(known)}" if known else "")
+    hint = nearest(service, known)
     raise CliError(f"there is no rollout of {service!r}", hint=hint, code=FAILED)
 
 

@@ -8,6 +8,7 @@ import time
 from nats_mesh.core.rollout import Hold, Phase
 from nats_mesh.rollout.book import LEASE_S, Entry
 from nats_mesh.rollout.telling import Told
+from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.output import Column, Record, age
 
 __all__ = ["COLUMNS", "line_of", "record_of", "told_line", "told_record"]
@@ -65,7 +66,7 @@ def record_of(entry: Entry, now_s: float | None = None) -> Record:
 def _age(changed: str, now_s: float) -> float | None:
     try:
         written = datetime.datetime.fromisoformat(changed.replace("Z", "+00:00")).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return round(max(0.0, now_s - written), 3)
 
@@ -108,7 +109,7 @@ def line_of(record: Record) -> str:
     step = f"step {record['step']}/{record['steps']}, " if record["step"] else ""
     reason = f": {record['reason']}" if record["reason"] else ""
     where = f"{step}{record['weight_percent']}% to {record['to']}"
-    return f"{record['service']} {_phase(record)}, {where}{reason}"
+    return one_line(f"{record['service']} {_phase(record)}, {where}{reason}")
 
 
 def told_record(told: Told) -> Record:
@@ -118,4 +119,5 @@ def told_record(told: Told) -> Record:
 
 def told_line(told: Told) -> str:
     """The same in words."""
-    return f"{told.at[11:19]}  {told.service}  {told.kind.removeprefix('rollout.'):<9}  {told.detail}"
+    kind = told.kind.removeprefix("rollout.")
+    return f"{told.at[11:19]}  {told.service}  {kind:<9}  {one_line(told.detail)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nats_mesh.core.router import Fault, Leg, Mirror, Rule
+from nats_mesh.core.shares import share_text
 
 __all__ = ["rule_text"]
 
@@ -22,18 +23,18 @@ def _legs(legs: tuple[Leg, ...]) -> str:
     total = sum(leg.weight for leg in legs)
     if len(legs) == 1:
         return str(legs[0])
-    return " · ".join(f"{leg} {leg.weight / total * 100:.4g}%" for leg in legs)
+    return " · ".join(f"{leg} {share_text(leg.weight / total)}" for leg in legs)
 
 
 def _mirror(mirror: Mirror) -> str:
     where = "/".join(part for part in (mirror.service, mirror.subset) if part)
-    return where if mirror.share >= 1.0 else f"{where} ({mirror.share * 100:.4g}%)"
+    return where if mirror.share >= 1.0 else f"{where} ({share_text(mirror.share)})"
 
 
 def _fault(fault: Fault) -> list[str]:
     found = []
     if fault.delay_s:
-        found.append(f"delay {fault.delay_s * 1000:g} ms for {fault.delay_share * 100:.4g}%")
+        found.append(f"delay {fault.delay_s * 1000:g} ms for {share_text(fault.delay_share)}")
     if fault.abort is not None:
-        found.append(f"{fault.abort} for {fault.abort_share * 100:.4g}%")
+        found.append(f"{fault.abort} for {share_text(fault.abort_share)}")
     return found

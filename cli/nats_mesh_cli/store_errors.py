@@ -12,11 +12,19 @@ __all__ = ["store_errors"]
 
 
 @contextmanager
-def store_errors(namespace: str, what: str, maker: str, *, make: bool, instead: str = "") -> Iterator[None]:
+def store_errors(
+    namespace: str,
+    what: str,
+    maker: str,
+    *,
+    make: bool,
+    instead: str = "",
+    unsure: str = "look again: nobody knows whether it was stored",
+) -> Iterator[None]:
     """Errors of the store of ``what`` inside the block become a :class:`CliError`.
 
     ``maker`` is the command that makes such a store, ``make`` whether this is it: then JetStream is missing, and
-    ``instead`` says what does without.
+    ``instead`` says what does without. ``unsure`` is what to do where no answer came.
     """
     try:
         yield
@@ -30,5 +38,4 @@ def store_errors(namespace: str, what: str, maker: str, *, make: bool, instead: 
     except KvDeniedError as error:
         raise CliError(str(error), hint="use an operator's credentials: --creds FILE", code=DENIED) from error
     except KvError as error:
-        hint = "look again: nobody knows whether it was stored" if error.maybe else ""
-        raise CliError(str(error), hint=hint, code=FAILED) from error
+        raise CliError(str(error), hint=unsure if error.maybe else "", code=FAILED) from error

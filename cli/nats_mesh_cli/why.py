@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -104,9 +105,10 @@ async def look_around(options: Options, out: Out) -> Seen:
     policies, source = policies_of(options)
     try:
         async with connected(options) as mesh:
-            policies, source = await live_policies(options, mesh)
-            infos = tuple(await fetch(mesh, options, out))
-            return Seen(policies=policies, source=source, infos=infos, clients=await _clients(mesh))
+            (policies, source), infos, clients = await asyncio.gather(
+                live_policies(options, mesh), fetch(mesh, options, out), _clients(mesh)
+            )
+            return Seen(policies=policies, source=source, infos=tuple(infos), clients=clients)
     except CallError as error:
         return Seen(policies=policies, source=source, reason=error.message or str(error))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from nats_mesh.core.conditions import ExaminedMatch, ExaminedRule
+from nats_mesh.core.shares import share_text
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.errors import Status
 from nats_mesh.explaining.calls import Explanation, Way
@@ -16,9 +17,10 @@ from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policies import unheard
 from nats_mesh_cli.routes import rule_text
+from nats_mesh_cli.why_delays import delay_texts, delays_of
 from nats_mesh_cli.why_layers import layers_of
 from nats_mesh_cli.why_problems import problems_of
-from nats_mesh_cli.why_words import aim_text, faults_at, rule_place, share_text
+from nats_mesh_cli.why_words import aim_text, faults_at
 
 __all__ = ["document_of"]
 
@@ -91,7 +93,7 @@ def document_of(
 
 def _rule(examined: ExaminedRule, policies: PolicySet) -> Record:
     return {
-        "rule": examined.rule.index + 1,
+        "rule": examined.rule.place,
         "source": policies.rule_source(examined.rule),
         "says": rule_text(examined.rule),
         "state": _state(examined),
@@ -157,8 +159,8 @@ def _way(
         "to": {"service": target.service, "endpoint": target.endpoint, "subset": target.subset},
         "text": aim_text(target),
         "why": way.why,
-        "source": "" if way.by is None else rule_place(policies, way.by),
-        "rules": [rule_place(policies, rule) for rule in way.path.rules],
+        "source": "" if way.by is None else policies.rule_source(way.by),
+        "rules": [policies.rule_source(rule) for rule in way.path.rules],
         "subject": way.foreign or target.subject,
         "timeout_s": way.timeout_s,
         "idempotent": bool(way.request.idempotent),
@@ -182,6 +184,7 @@ def _way(
         "instances": None if way.instances is None else here,
         "chosen": list(way.chosen) or None,
         "chosen_always": way.only or None,
+        "delays": delays_of(way, policies, record, here),
         "fails": sum([each.share for each in endings]),
         "endings": [
             {"share": each.share, "status": str(each.status), "reason": each.reason} for each in endings
@@ -258,6 +261,7 @@ def _summary(document: Record) -> str:
     attempts = sorted({way["attempts"] for way in live})
     text += f"; within {' or '.join(map(duration_text, times))}"
     most = " or ".join(map(str, attempts))
+    text += "".join(f"; {each}" for each in delay_texts(live))
     return f"{text}; {'one attempt' if most == '1' else f'up to {most} attempts'}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nats_mesh.core.router import Rule
+from nats_mesh.core.shares import share_text
 from nats_mesh.explaining.calls import Copy, Question, Way
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.chain import chain_of
@@ -16,7 +17,7 @@ from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.effective import ENDPOINT, Known
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.why_inbound import Inbound
-from nats_mesh_cli.why_words import aim_text, counted, name_of, named, rule_place, share_text
+from nats_mesh_cli.why_words import aim_text, counted, name_of, named
 
 __all__ = ["layers_of"]
 
@@ -90,7 +91,7 @@ class _Outbound:
 
     def _route(self, layer: Record) -> str:
         way = self._way
-        met = [rule_place(self._policies, rule) for rule in way.path.rules]
+        met = [self._policies.rule_source(rule) for rule in way.path.rules]
         layer["present"], layer["reason"] = bool(met), ""
         if not met:
             layer["reason"] = "it meets no rule of a route"
@@ -126,7 +127,7 @@ class _Outbound:
         return f"{'; '.join(map(_copy, copies))}; nobody waits for what becomes of them{self._by(by)}"
 
     def _by(self, rule: Rule | None) -> str:
-        return "" if rule is None else f", by {rule_place(self._policies, rule)}"
+        return "" if rule is None else f", by {self._policies.rule_source(rule)}"
 
     def _retry(self, layer: Record) -> str:
         way = self._way

@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from nats_mesh.core.shares import share_text
 from nats_mesh.policy.rules import DEFAULT
 from nats_mesh_cli.chain_text import duration_text, value_text
 from nats_mesh_cli.output import Record, paint
-from nats_mesh_cli.why_words import counted, share_text
+from nats_mesh_cli.why_words import counted
 
 __all__ = ["render"]
 
@@ -97,7 +98,7 @@ def _routes(document: Record, color: bool) -> Iterator[str]:
         yield from _wrapped(route["source"], "  ")
         for rule in route["rules"]:
             mark = paint(_MARKS[rule["state"]], _STYLES[rule["state"]], color)
-            text = f"{mark} rule {rule['rule']}: {rule['says']}"
+            text = f"{mark} {rule['rule']}: {rule['says']}"
             yield from _wrapped(text, "    ", hanging="      ")
             yield from _wrapped(_verdict(rule), "      ")
 

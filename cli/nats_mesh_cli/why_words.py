@@ -5,29 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nats_mesh.calling.exchange import Target
-from nats_mesh.core.router import Rule
-from nats_mesh.policy import PolicySet
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.output import Record
 
 __all__ = [
-    "aim_text", "counted", "faults_at", "name_of", "named", "rule_place", "share_text", "short", "unknown",
+    "aim_text", "counted", "faults_at", "name_of", "named", "short", "unknown",
 ]  # fmt: skip
-
-
-def share_text(share: float) -> str:
-    """A share as policies write it."""
-    return f"{share * 100:.4g}%"
 
 
 def aim_text(target: Target) -> str:
     """Where calls go: `reviews.get`, or `reviews.get/v2` for its subset `v2`."""
     return f"{target.label}/{target.subset}" if target.subset else target.label
-
-
-def rule_place(policies: PolicySet, rule: Rule) -> str:
-    """Which rule it is, and where it stands."""
-    return f"rule {rule.index + 1} of {policies.rule_source(rule)}"
 
 
 def unknown(layer: Record) -> str:

@@ -28,7 +28,7 @@ from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 
-__all__ = ["AuditReader", "BeforeError", "Entry", "PresenceThen", "seconds_of", "utc_of"]
+__all__ = ["AuditReader", "BeforeError", "Entry", "PresenceThen", "seconds_of", "sign_of", "utc_of"]
 
 #: Writers whose numbers are remembered; of more, those that were silent longest are forgotten.
 _MAX_WRITERS: Final = 50_000
@@ -197,7 +197,7 @@ class AuditReader:
             if record.endpoints is not None and len(names) < _MAX_INSTANCES:
                 names[record.endpoints_hash] = record.endpoints
             key = (record.service, record.instance)
-            past.take(key, _sign_of(record, at), record)
+            past.take(key, sign_of(record, at), record)
             if len(past) > _MAX_INSTANCES:
                 raise MeshError(f"more than {_MAX_INSTANCES} instances: that many cannot be told apart here")
         found = past.found(min(seconds_of(info.now), moment + longest * (LOST + 1) + 1.0))
@@ -213,7 +213,8 @@ class AuditReader:
         return f"<AuditReader {self.log.name}>"
 
 
-def _sign_of(record: PresenceRecord, at: float) -> Sign:
+def sign_of(record: PresenceRecord, at: float) -> Sign:
+    """What a record of presence says that was stored ``at``, as a sign of life."""
     return Sign(
         at=at,
         within_s=record.within_s,

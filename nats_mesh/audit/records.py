@@ -8,6 +8,7 @@ JetStream itself adds: an answer to a read has a header that says of which strea
 
 from __future__ import annotations
 
+import datetime
 import functools
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -195,6 +196,7 @@ def decode_record(data: bytes, *, writer: Writer, namespace: str) -> Record:
     record: Record = decode(data)
     said = [("namespace", record.namespace, namespace)]
     if isinstance(record, PresenceRecord):
+        _check_started(record.started)
         said += [("service", record.service, writer.writer), ("instance", record.instance, writer.instance)]
     elif isinstance(record, RolloutRecord):
         said += [("runner", record.runner, writer.writer), ("instance", record.instance, writer.instance)]
@@ -202,6 +204,14 @@ def decode_record(data: bytes, *, writer: Writer, namespace: str) -> Record:
         if claimed != vouched:
             raise CodecError(f"the record says {what} {claimed!r}, where its subject says {vouched!r}")
     return record
+
+
+def _check_started(started: str) -> None:
+    """An age is made of it, so it must be in some calendar."""
+    try:
+        datetime.datetime.fromisoformat(started)
+    except ValueError:
+        raise CodecError(f"started is no instant: {started!r}") from None
 
 
 def endpoint_names(endpoints: tuple[EndpointInfo, ...]) -> tuple[str, ...]:

@@ -161,10 +161,15 @@ class SignKeeper:
             self._denied = True
 
     def _answered(self, headers: bytes, payload: bytes) -> None:
-        """What the stream says to it: nothing is done about it, and what is wrong is said once."""
-        problem = ""
+        """What the stream says to it: nothing is done about it, and what is wrong is said once.
+
+        That there is no stream is not wrong: nobody has asked for a history yet, and whoever does (``audit``, ``--at``)
+        hears it.
+        """
+        problem, level = "", logging.INFO
         if h.server_status(headers) == _NO_RESPONDERS:
             problem = "there is no audit stream; operators make one ('policy apply', 'audit --make')"
+            level = logging.DEBUG
         else:
             try:
                 taken = _decode_taken(payload)
@@ -173,7 +178,7 @@ class SignKeeper:
             if taken.error is not None:
                 problem = h.one_line(taken.error.description)
         if problem and problem != self._complained:
-            log.info("what this instance does is not kept: %s", problem)
+            log.log(level, "what this instance does is not kept: %s", problem)
         self._complained = problem or self._complained
 
 

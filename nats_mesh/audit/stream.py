@@ -6,14 +6,14 @@ it gets too old or too large; single records cannot be deleted, and all of them 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from nats_mesh.errors import UNREADABLE
-from nats_mesh.wire.kv import KvAbsentError, KvError, sets_too_much_aside, trouble
+from nats_mesh.wire.kv import KvAbsentError, trouble
 from nats_mesh.wire.kv_log import KvLog
 from nats_mesh.wire.mux import ReplyMux
+from nats_mesh.wire.streams import NAME_TAKEN, NOT_FOUND, ask_stream, create_stream
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 
@@ -23,31 +23,11 @@ __all__ = ["MAX_AGE_S", "TOTAL_BYTES", "StreamInfo", "audit_log", "make_stream",
 #: where it has not so much left, it is less.
 MAX_AGE_S: Final = 30 * 86_400
 TOTAL_BYTES: Final = (512 << 20, 128 << 20, 32 << 20, 16 << 20)
+#: Records of one subject, that is of one writer's connection: more than twice what signs are in that time. Who floods
+#: one pushes out his own.
+_MAX_OF_ONE: Final = 100_000
 
-_NOT_FOUND, _NAME_TAKEN = 10059, 10058
 _NS: Final = 1_000_000_000
-
-
-class _Trouble(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class _State(msgspec.Struct, frozen=True):
-    messages: int = 0
-    bytes: int = 0
-    first_seq: int = 0
-    last_seq: int = 0
-    first_ts: str = ""
-    last_ts: str = ""
-
-
-class _Said(msgspec.Struct):
-    config: dict[str, Any] | None = None
-    created: str = ""
-    ts: str = ""
-    state: _State = _State()
-    error: _Trouble | None = None
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,9 +43,6 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     last: int
 
 
-_decode = msgspec.json.Decoder(_Said).decode
-
-
 def audit_log(subjects: Subjects, *, transport: Transport, mux: ReplyMux) -> KvLog:
     """The stream of a namespace as a log; a key is ``<kind>.<writer>.<instance>``."""
     name = subjects.audit_stream
@@ -78,10 +55,10 @@ async def make_stream(log: KvLog, *, replicas: int, timeout_s: float) -> bool:
     One that is there stays as it is: how long it keeps what is its operator's to say.
     :class:`~nats_mesh.wire.kv.KvError` where it cannot be made.
     """
-    found = await _ask(log, f"STREAM.INFO.{log.stream}", None, timeout_s)
+    found = await ask_stream(log, "INFO", None, timeout_s)
     if found.error is None:
         return False
-    if found.error.err_code != _NOT_FOUND:
+    if found.error.err_code != NOT_FOUND:
         raise trouble(found.error.err_code, f"{log.name}: {found.error.description}")
     config = {
         "name": log.stream,
@@ -91,29 +68,24 @@ async def make_stream(log: KvLog, *, replicas: int, timeout_s: float) -> bool:
         "storage": "file",
         "discard": "old",
         "max_age": MAX_AGE_S * _NS,
+        "max_msgs_per_subject": _MAX_OF_ONE,
         "num_replicas": replicas,
         "allow_direct": True,
         "deny_delete": True,
         "deny_purge": True,
         "compression": "s2",
     }
-    for max_bytes in TOTAL_BYTES:
-        config["max_bytes"] = max_bytes
-        made = await _ask(log, f"STREAM.CREATE.{log.stream}", config, timeout_s)
-        if made.error is None or not sets_too_much_aside(made.error.err_code, made.error.description):
-            break
-    if (
-        made.error is not None and made.error.err_code != _NAME_TAKEN
-    ):  # taken: somebody else made it meanwhile
+    made = await create_stream(log, config, TOTAL_BYTES, timeout_s)
+    if made.error is not None and made.error.err_code != NAME_TAKEN:  # taken: somebody else made it meanwhile
         raise trouble(made.error.err_code, f"{log.name}: {made.error.description}")
     return made.error is None
 
 
 async def stream_info(log: KvLog, *, timeout_s: float) -> StreamInfo:
     """What the stream knows; :class:`~nats_mesh.wire.kv.KvAbsentError` where there is none."""
-    found = await _ask(log, f"STREAM.INFO.{log.stream}", None, timeout_s)
+    found = await ask_stream(log, "INFO", None, timeout_s)
     if found.error is not None:
-        if found.error.err_code == _NOT_FOUND:
+        if found.error.err_code == NOT_FOUND:
             raise KvAbsentError(f"there is no audit stream {log.stream!r}")
         raise trouble(found.error.err_code, f"{log.name}: {found.error.description}")
     state = found.state
@@ -128,11 +100,3 @@ async def stream_info(log: KvLog, *, timeout_s: float) -> StreamInfo:
         bytes=state.bytes,
         last=state.last_seq,
     )
-
-
-async def _ask(log: KvLog, subject: str, question: object, timeout_s: float) -> _Said:
-    body = await log.api(subject, question, timeout_s=timeout_s)
-    try:
-        return _decode(body)
-    except UNREADABLE as error:
-        raise KvError(f"{log.name}: JetStream's answer cannot be read: {error}", maybe=True) from None

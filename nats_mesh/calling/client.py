@@ -409,6 +409,11 @@ class Client:
         """Follow ``policies`` that were in effect before this client was there: their routes wait for nothing."""
         self._hold.begin(policies)
 
+    @property
+    def hold(self) -> RouteHold:
+        """What makes those routes wait."""
+        return self._hold
+
     def _apply(self, policies: PolicySet) -> None:
         self.outbound.apply(policies, self._targets.values())
 

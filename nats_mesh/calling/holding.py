@@ -28,12 +28,14 @@ _LONGEST_S: Final = 5.0
 class RouteHold:
     """Hands policies on to ``apply``: at once, and where a route is held, first with the routes that were in effect.
 
-    The ``policies`` of the beginning are in effect already, whatever they say.
+    The ``policies`` of the beginning are in effect already, whatever they say. ``released`` is called once routes that
+    waited are followed.
     """
 
     def __init__(
         self, policies: PolicySet, apply: Callable[[PolicySet], None], now: Callable[[], float]
     ) -> None:
+        self.released: Callable[[], None] = _nobody
         self._apply = apply
         self._now = now
         self._timer: Timer | None = None
@@ -41,17 +43,18 @@ class RouteHold:
         self._held: float | None = None
         self._current = policies
         self._known = policies.all_subsets()
-        #: Since when each subset has been there, and when it was known last.
-        self._ages: dict[tuple[str, SubsetRules], tuple[float, float]] = {}
-        self._remember(policies, float("-inf"))
+        #: Since when each subset has been there that may be younger than a second; of thousands it is a few.
+        self._young: dict[tuple[str, SubsetRules], float] = {}
+        #: Of those that are known no more: since when they had been there, and when they were known last.
+        self._gone: dict[tuple[str, SubsetRules], tuple[float, float]] = {}
 
     def begin(self, policies: PolicySet) -> None:
         """Follow ``policies`` that were in effect already."""
         self.close()
         self._held = None
-        self._ages.clear()
+        self._young.clear()
+        self._gone.clear()
         self._known = policies.all_subsets()
-        self._remember(policies, float("-inf"))
         self._apply(policies)
         self._current = policies
 
@@ -64,19 +67,13 @@ class RouteHold:
         """Follow ``policies`` as soon as may be."""
         self.close()
         now = self._now()
-        for key in self._known:
-            self._ages[key] = (self._ages[key][0], now)
-        self._known = policies.all_subsets()
-        for key, (_, last) in list(self._ages.items()):
-            if now - last > _AWAY_S:
-                del self._ages[key]
         self._remember(policies, now)
-        routed = policies.routed_subsets()
+        routed = policies.routed_subsets() if self._young else frozenset()
         until = max(
             [
                 since + HOLD_S
-                for (service, rules), (since, _) in self._ages.items()
-                if (service, rules.name) in routed and (service, rules) in self._known
+                for (service, rules), since in self._young.items()
+                if (service, rules.name) in routed
             ],
             default=now,
         )
@@ -96,18 +93,34 @@ class RouteHold:
             self._apply(policies)
             self._current = policies
 
-    def _remember(self, policies: PolicySet, since: float) -> None:
-        now = self._now()
-        for key in policies.all_subsets():
-            self._ages.setdefault(key, (since, now))
+    def _remember(self, policies: PolicySet, now: float) -> None:
+        """Which subsets have come and which have gone."""
+        before, self._known = self._known, policies.all_subsets()
+        if self._known is not before:
+            for key in before - self._known:
+                self._gone[key] = (self._young.pop(key, float("-inf")), now)
+        for key, (_, last) in list(self._gone.items()):
+            if now - last > _AWAY_S:
+                del self._gone[key]
+        if self._known is not before:
+            for key in self._known - before:
+                self._young[key] = self._gone.pop(key, (now, now))[0]
+        for key, since in list(self._young.items()):
+            if since + HOLD_S <= now:
+                del self._young[key]
 
     def _release(self, policies: PolicySet) -> None:
         self._timer = self._held = None
         self._apply(policies)
         self._current = policies
+        self.released()
 
     def close(self) -> None:
         """Wait for nothing more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _nobody() -> None:
+    """Nobody waits for it."""

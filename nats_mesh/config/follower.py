@@ -63,6 +63,9 @@ class ConfigFollower:
         self.value: Any = None
         self.revision = 0
         self.rejected = ""
+        #: Set, and another one put in its place, with every new value; and once nothing is followed any more.
+        self.changed = anyio.Event()
+        self.closed = False
         #: The JSON Schema of the declared struct.
         self.schema = declared.schema()
         self._declared = declared
@@ -122,8 +125,8 @@ class ConfigFollower:
         self.value = self._declared.default()
         if self.value is None:
             raise ConfigError(
-                f"{self._service} has no configuration: {why}, and {self._declared.kind.__name__} has fields without a "
-                f"default; 'nats-mesh config set {self._service} FILE' stores one"
+                f"{self._service} has no configuration: {why}, and {one_line(self._declared.undefined, 512)}; "
+                f"'nats-mesh config set {self._service} FILE' stores one"
             )
 
     async def _kept(self) -> bytes | None:
@@ -186,7 +189,7 @@ class ConfigFollower:
             return
         default = self._declared.default()
         if default is None:
-            self._refuse(revision, "it was deleted, and has fields without a default")
+            self._refuse(revision, f"it was deleted, and {self._declared.undefined}")
         else:
             self._use(default, revision, None)
 
@@ -203,6 +206,8 @@ class ConfigFollower:
 
     def _use(self, value: Any, revision: int, raw: bytes | None) -> None:
         self.value, self.revision, self.rejected = value, revision, ""
+        changed, self.changed = self.changed, anyio.Event()
+        changed.set()
         log.info("%s: revision %d of its configuration is in effect", self._service, revision)
         self._tell(EventKind.CONFIG_APPLIED, f"{self._service}@{revision}", "read from the bus")
         self._unsaved = (raw,)
@@ -249,6 +254,8 @@ class ConfigFollower:
 
     async def close(self) -> None:
         """Follow no more; the value stays."""
+        self.closed = True
+        self.changed.set()
         if self._transport is not None:
             self._transport.remove_listener(self)
             if self._subscription is not None:

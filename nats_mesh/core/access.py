@@ -46,8 +46,13 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True):
     claims: tuple[HeaderTest, ...] = ()
     dry_run: bool = False
 
+    @property
+    def place(self) -> str:
+        """Where it stands in its policy, as paths say it: the first is `rules[0]`."""
+        return f"rules[{self.index}]"
+
     def __str__(self) -> str:
-        return f"{self.policy} {self.name or f'rules[{self.index}]'}"
+        return f"{self.policy} {self.name or self.place}"
 
 
 class AccessRules(msgspec.Struct, frozen=True, kw_only=True):

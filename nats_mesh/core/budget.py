@@ -34,6 +34,7 @@ from collections import deque
 from typing import Final
 
 from nats_mesh.core.rules import BudgetRules
+from nats_mesh.core.shares import share_text
 
 __all__ = ["BURST", "BURST_SHARE", "RetryBudget"]
 
@@ -176,4 +177,4 @@ class RetryBudget:
                 past.earned -= by
 
     def __repr__(self) -> str:
-        return f"<RetryBudget {self._ratio:.0%} of calls and {self._floor:g} a second>"
+        return f"<RetryBudget {share_text(self._ratio)} of calls and {self._floor:g} a second>"

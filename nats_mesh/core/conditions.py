@@ -17,6 +17,7 @@ import msgspec
 from nats_mesh.core.likely import outcomes
 from nats_mesh.core.matcher import HeaderTest, in_patterns
 from nats_mesh.core.router import Match, Rule, Values, key_of, relevant, standing
+from nats_mesh.core.shares import share_text
 
 __all__ = ["Condition", "ExaminedMatch", "ExaminedRule", "examined"]
 
@@ -95,7 +96,7 @@ def _conditions(
     for test in match.headers:
         yield _header(test, values)
     if match.share is not None:
-        says = f"{match.share * 100:g}% of them"
+        says = f"{share_text(match.share, 6)} of them"
         key = key_of(rule.sticky, values, caller)
         if key is None:
             yield Condition(about="share", says=says, found=(), holds=None)
@@ -104,7 +105,7 @@ def _conditions(
             yield Condition(
                 about="share",
                 says=says,
-                found=(f"{key!r} is at {place * 100:.4g}%",),
+                found=(f"{key!r} is at {share_text(place)}",),
                 holds=place < match.share,
             )
 

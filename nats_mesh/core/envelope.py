@@ -1,8 +1,8 @@
 """One call as an instance saw it, without what was said in it: what recordings are made of.
 
 The bounds stand beside each field and hold wherever an envelope is decoded. What an application's headers hold is shown
-only as far as it is no secret: a header whose name looks like one keeps its name and loses its value, at the instance,
-before anything is sent.
+only as far as it is no secret: a header whose name or value looks like one keeps its name and loses its value, at the
+instance, before anything is sent.
 """
 
 from __future__ import annotations
@@ -50,7 +50,13 @@ _LONGEST_S: Final = 1e7
 #: What the mesh itself hands on from call to call: never kept, as it is not what a caller's rules saw.
 HANDED_ON: Final = frozenset({"traceparent", "tracestate", "baggage", "content-type"})
 _is_secret = re.compile(
-    "authorization|cookie|token|secret|passw|key|credential|signature", re.IGNORECASE
+    "auth(?!or(?!i[sz]a))|cookie|token|secret|passw|pwd|key|credential|signature|session|jwt|bearer",
+    re.IGNORECASE,
+).search
+#: Values that are secrets whatever their header is called: credentials of HTTP (RFC 9110), tokens of JOSE (RFC 7515).
+_holds_secret = re.compile(
+    r"\b(?:bearer|basic|digest|negotiate) +[A-Za-z0-9._~+/=-]{8}|\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.",
+    re.IGNORECASE,
 ).search
 _is_header_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}").fullmatch
 #: What no text of an envelope holds: it could forge a line where it is shown.
@@ -143,7 +149,7 @@ def kept_headers(
         if len(kept) == MAX_HEADERS or len(name) > _MAX_NAME:
             return tuple(kept), True
         value = _CONTROL.sub(" ", value)
-        if is_secret(lower):
+        if is_secret(lower) or _holds_secret(value) is not None:
             value = HIDDEN
         elif len(value) > MAX_VALUE:
             value = f"{value[: MAX_VALUE - 1]}{_CUT}"

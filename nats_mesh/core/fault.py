@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from nats_mesh.core.shares import share_text
 from nats_mesh.errors import ConfigError, Status
 
 __all__ = ["EVERY", "MAX_DELAY_S", "MAX_FAULT_S", "Fault", "Faults"]
@@ -54,7 +55,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(f"delay {self.delay_s * 1000:g} ms")
         if self.abort is not None:
             parts.append(f"abort {self.abort}")
-        return f"{', '.join(parts)} for {self.share * 100:g}% of calls"
+        return f"{', '.join(parts)} for {share_text(self.share, 6)} of calls"
 
 
 class Faults:

@@ -14,33 +14,38 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
 from nats_mesh.core.histogram import Histogram
+from nats_mesh.core.shares import share_text
 
 __all__ = ["ErrorGate", "Gates", "LatencyGate", "Outcome", "Pair", "Sample", "Verdict", "Window"]
 
 #: Checks that a window keeps one by one; of a longer step the oldest are added up.
 MAX_CHECKS: Final = 256
 
+# The bounds hold where a record of a rollout is decoded; a gate of no calls would divide by them.
+_Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+_Least: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+
 
 class ErrorGate(msgspec.Struct, frozen=True, kw_only=True):
     """At most ``maximum`` of the calls fail, and at most so many more (``increase``, of 1) than of the old subset."""
 
-    maximum: float | None = None
-    increase: float | None = None
-    min_calls: int = 50
+    maximum: _Share | None = None
+    increase: _Share | None = None
+    min_calls: _Least = 50
 
 
 class LatencyGate(msgspec.Struct, frozen=True, kw_only=True):
     """A share ``quantile`` of the answers comes within ``maximum_s``, and within ``ratio`` times the old one's."""
 
-    quantile: float = 0.99
-    maximum_s: float | None = None
-    ratio: float | None = None
-    min_calls: int = 50
+    quantile: _Share = 0.99
+    maximum_s: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
+    ratio: Annotated[float, msgspec.Meta(gt=0.0)] | None = None
+    min_calls: _Least = 50
 
 
 class Gates(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,7 +230,7 @@ def _size(sample: Sample, *, durations: bool) -> int:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.3g}%"
+    return share_text(share, 3)
 
 
 def _time(seconds: float) -> str:

@@ -251,7 +251,8 @@ class Registry:
     def __repr__(self) -> str:
         return (
             f"<Registry {len(self._members)} instances of {len(self._sizes)} services, "
-            f"{len(self._tombstones)} tombstones>"
+            f"{len(self._tombstones)} tombstones ({self.tombstones_evicted} evicted), {self.stale} stale, "
+            f"{self.overflowed} without room, {self.stalls} stalls>"
         )
 
     def _iter(self) -> Iterator[Instance]:

@@ -136,4 +136,7 @@ class Memory(Generic[E]):
         return len(self._entries)
 
     def __repr__(self) -> str:
-        return f"<Memory {len(self)} keys, {self.bytes} bytes of replies>"
+        return (
+            f"<Memory {len(self)} keys, {self.bytes} bytes of replies; "
+            f"{self.forgotten} keys and {self.stripped} replies forgotten before their time>"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -10,12 +11,19 @@ from nats_mesh.core.gates import Gates
 
 __all__ = ["Happened", "Hold", "Phase", "Progress", "RolloutRules", "StepRules", "What"]
 
+#: Each step has a larger weight than the one before, so there are no more than these.
+_MAX_STEPS: Final = 101
+# The bounds hold where a record is decoded.
+_Weight: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=100)]
+_Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1e10)]
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
 
 class StepRules(msgspec.Struct, frozen=True, kw_only=True):
     """So many of 100 calls, for so long; without a time until somebody says so."""
 
-    weight: int
-    for_s: float | None = None
+    weight: _Weight
+    for_s: _Seconds | None = None
 
 
 class RolloutRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,12 +31,12 @@ class RolloutRules(msgspec.Struct, frozen=True, kw_only=True):
 
     old: str
     new: str
-    steps: tuple[StepRules, ...]
+    steps: Annotated[tuple[StepRules, ...], msgspec.Meta(min_length=1, max_length=_MAX_STEPS)]
     gates: Gates = Gates()
-    interval_s: float = 10.0
-    consecutive: int = 1
+    interval_s: _Seconds = 10.0
+    consecutive: Annotated[int, msgspec.Meta(ge=1)] = 1
     rollback: bool = True
-    deadline_s: float | None = None
+    deadline_s: _Seconds | None = None
     sudden: bool = False
 
 
@@ -90,11 +98,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     phase: Phase = Phase.WAITING
-    step: int = -1
-    weight: int = 0
-    spent_s: float = 0.0
-    ran_s: float = 0.0
-    failed: int = 0
+    step: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    weight: _Weight = 0
+    spent_s: _Seconds = 0.0
+    ran_s: _Seconds = 0.0
+    failed: _Count = 0
     hold: Hold = Hold.NONE
     before: Phase = Phase.WAITING
     aborted: bool = False

@@ -19,6 +19,7 @@ from typing import TypeAlias
 import msgspec
 
 from nats_mesh.core.matcher import HeaderTest, in_patterns
+from nats_mesh.core.shares import share_text
 from nats_mesh.errors import Status
 
 __all__ = [
@@ -83,7 +84,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
         ]
         parts += [str(each) for each in self.headers]
         if self.share is not None:
-            parts.append(f"{self.share * 100:g}% of them")
+            parts.append(f"{share_text(self.share, 6)} of them")
         return ", ".join(parts) or "every call"
 
 
@@ -101,6 +102,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     mirrors: tuple[Mirror, ...] | None = None
     fault: Fault | None = None
     sticky: Sticky | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it stands in its route, as paths of policies say it: the first is `rules[0]`."""
+        return f"rules[{self.index}]"
 
     @property
     def routes(self) -> bool:

@@ -1,25 +1,27 @@
 """Who has applied a change of policies: a roll call of everybody, and the acknowledgements that come.
 
 A member counts from when it answered the roll call or acknowledged anything; one that says nothing more is
-silent, and is named. Members that follow files, a set given in code, or nothing, are told apart: no change of
+silent, and is named. With a :class:`~nats_mesh.discovery.witness.Witness` an instance counts, too, that ought to be
+there and does not answer. Members that follow files, a set given in code, or nothing, are told apart: no change of
 the store reaches them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import anyio
-import msgspec
 
 from nats_mesh.core.presence import Rejection
 from nats_mesh.discovery.messages import parse_revision
+from nats_mesh.discovery.reports import Member, Report
+from nats_mesh.discovery.rolls import Roll
 from nats_mesh.discovery.services_api import Verb, parse_ping, request_subject
-from nats_mesh.errors import CallError, CodecError
+from nats_mesh.discovery.witness import Witness
+from nats_mesh.errors import CodecError, MeshError
 from nats_mesh.policy.bus.acking import Ack, decode_ack
-from nats_mesh.wire import headers as h
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects, reply_allowed
 from nats_mesh.wire.transport import Subscription, Transport
@@ -31,66 +33,31 @@ log = logging.getLogger("nats_mesh.policies")
 #: How many members are kept track of; where there are more, a report says so (``more``).
 MAX_MEMBERS: Final = 20_000
 _MAX_REASON: Final = 512
-#: The largest answer to the roll call that is read (bytes), and what is kept of a name for people (characters).
-_MAX_ANSWER: Final = 64 << 10
+#: What is kept of a name for people (characters).
 _MAX_PLACE: Final = 256
 #: How long to wait before the next look at all of them, for each (seconds).
 _LOOK_S: Final = 5e-6
-#: Sources of a member's policies that no change of the store reaches.
-_ELSEWHERE: Final = frozenset({"files", "given", "off"})
-
-
-class Member(msgspec.Struct, kw_only=True):
-    """One instance of a service, or one connection of a pure client, and where it stands as far as it is known."""
-
-    service: str
-    instance: str
-    kind: Literal["service", "client"] = "service"
-    #: ``host-pid`` of an instance; empty where it is not known.
-    name: str = ""
-    source: str = ""
-    revision: tuple[int, int] = (0, 0)
-    rejections: tuple[Rejection, ...] = ()
-    rejected: int = 0
-    #: The version of the policies' schema that it reads, where it said so in a roll call; 0: it did not say.
-    schema: int = 0
-    #: What it refused last and why, where it said so in a roll call.
-    reason: str = ""
-
-    @property
-    def place(self) -> str:
-        """What people call it."""
-        return f"{self.service}/{self.name or self.instance}"
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """How a change went: who applied it, who refused it and why, who said nothing, whom it does not reach.
-
-    ``more``: there are members beyond :data:`MAX_MEMBERS`, of whom nothing is known.
-    """
-
-    applied: tuple[Member, ...] = ()
-    rejected: tuple[tuple[Member, Rejection], ...] = ()
-    silent: tuple[Member, ...] = ()
-    elsewhere: tuple[Member, ...] = ()
-    more: bool = False
-
-    @property
-    def done(self) -> bool:
-        """Whether everybody whom it reaches has answered."""
-        return not self.silent
-
-    @property
-    def agreed(self) -> bool:
-        """Whether it is in effect at everybody whom it reaches, as far as all of them are known."""
-        return not (self.silent or self.rejected or self.more)
+#: The same where somebody ought to be there and does not answer: who is busy gets more time to (seconds).
+_SLOW_S: Final = 0.5
+#: How often to look whether presence still shows who does not answer (seconds).
+_STILL_S: Final = 0.5
 
 
 class Acks:
-    """Hears acknowledgements from :meth:`open` to :meth:`close`; ``ignored`` counts those that were not believed."""
+    """Hears acknowledgements from :meth:`open` to :meth:`close`; ``ignored`` counts those that were not believed.
+
+    ``without`` names members that nobody waits for (:meth:`Member.called`).
+    """
 
     def __init__(
-        self, *, subjects: Subjects, transport: Transport, mux: ReplyMux, enforced: bool = False
+        self,
+        *,
+        subjects: Subjects,
+        transport: Transport,
+        mux: ReplyMux,
+        enforced: bool = False,
+        witness: Witness | None = None,
+        without: Collection[str] = (),
     ) -> None:
         self.members: dict[tuple[str, str], Member] = {}
         self.ignored = 0
@@ -100,6 +67,8 @@ class Acks:
         self._transport = transport
         self._mux = mux
         self._enforced = enforced
+        self._witness = witness
+        self._without = tuple(without)
         self._subscription: Subscription | None = None
         self._changed = anyio.Event()
 
@@ -107,6 +76,69 @@ class Acks:
         """Listen; returns when the server has confirmed it. :class:`PermissionDeniedError` where one may not."""
         self._subscription = self._transport.subscribe(self._subjects.ack_of(), self._on_ack)
         await self._transport.fence()
+        if self._witness is not None:
+            await self._witness.open()
+
+    async def attend(self) -> list[Member]:
+        """As :meth:`roll_call`, and find out who else ought to be there: who has answered, now or when asked again.
+
+        An instance that the servers say is gone does not count; :meth:`absent` are those that are left.
+        """
+        witness = self._witness
+        if witness is None:
+            return await self.roll_call()
+        found: list[Member] = []
+        failed: MeshError | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(witness.recall)
+            try:
+                found = await self.roll_call()
+            except MeshError as error:
+                failed = error
+                tasks.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        if absent := self.absent():
+            await witness.ended(absent)
+        if self.absent():
+            again = {each.key: each for each in await self.roll_call(first_s=_SLOW_S, quiet_s=_SLOW_S)}
+            found = list({**{each.key: each for each in found}, **again}.values())
+        return found
+
+    def absent(self) -> list[Member]:
+        """Who ought to be there, as far as anybody knows, and neither answered nor acknowledged."""
+        return [] if self._witness is None else self._witness.absent(self.members.keys())
+
+    @property
+    def problem(self) -> str:
+        """Why not everybody who ought to be there may be known; empty where nothing is wrong."""
+        return "" if self._witness is None else self._witness.problem
+
+    async def look_again(self, silent: Sequence[Member]) -> list[str]:
+        """Ask everybody once more, and forget of the ``silent`` who is not there any more; what people should know of
+        that.
+
+        Who does not answer is gone where the servers say so, or where they cannot say and presence does not show it;
+        who answers is gone where the servers say so and presence does not show it: anybody may answer.
+        """
+        here = {each.key for each in await self.roll_call()}
+        ended = {} if self._witness is None else await self._witness.ended(silent)
+        notes: list[str] = []
+        for member in silent:
+            known = self.members.get(member.key)
+            shown = self._witness is not None and self._witness.shows(member)
+            gone = ended.get(member.key)
+            if member.key in here:
+                if gone and not shown:
+                    self.forget(member)
+                    notes.append(
+                        f"{member.place} ({member.instance}) answers, but no connection is its: not waited for"
+                    )
+            elif gone or (gone is None and not shown):
+                self.forget(member)
+            elif known is not None:
+                known.answers = False
+        return notes
 
     async def roll_call(
         self, *, first_s: float = 1.0, quiet_s: float = 0.2, all_s: float = 3.0
@@ -115,7 +147,7 @@ class Acks:
 
         Nobody at all is waited for ``first_s``; in all it takes at most ``all_s``.
         """
-        roll = _Roll(request_subject(Verb.PING), self._member)
+        roll = Roll(request_subject(Verb.PING), self._member, most=MAX_MEMBERS)
         reply = self._mux.open(roll.subject, roll)
         try:
             self._transport.publish(roll.subject, b"", reply)
@@ -142,11 +174,7 @@ class Acks:
 
     def too_old(self, schema: int) -> list[Member]:
         """Those that follow the store and do not read this version of the policies' schema."""
-        return [
-            each
-            for each in self.members.values()
-            if each.source not in _ELSEWHERE and 0 < each.schema < schema
-        ]
+        return [each for each in self.members.values() if not each.elsewhere and 0 < each.schema < schema]
 
     def _member(self, body: bytes) -> Member | None:
         try:
@@ -198,6 +226,7 @@ class Acks:
         if known is not None:
             known.name, known.source = member.name or known.name, member.source or known.source
             known.schema = member.schema or known.schema
+            known.answers = True
             return known
         if len(self.members) >= MAX_MEMBERS:
             self.more = True
@@ -207,7 +236,7 @@ class Acks:
 
     def forget(self, member: Member) -> None:
         """It has left: nobody waits for it any more."""
-        self.members.pop((member.service, member.instance), None)
+        self.members.pop(member.key, None)
         self._changed.set()
 
     def report(self, epoch: int, sequences: Mapping[str, int]) -> Report:
@@ -217,33 +246,58 @@ class Acks:
         rejected: list[tuple[Member, Rejection]] = []
         silent: list[Member] = []
         elsewhere: list[Member] = []
+        without: list[Member] = []
         for member in self.members.values():
-            if member.source in _ELSEWHERE:
+            if member.elsewhere:
                 elsewhere.append(member)
                 continue
-            refused = next(
-                (each for each in member.rejections if _concerns(each, epoch, sequences, last)), None
-            )
+            if self._left_out(member):
+                without.append(member)
+                continue
+            refused = _refused(member, epoch, sequences, last)
             if refused is not None:
                 rejected.append((member, refused))
-            elif member.revision[0] == epoch and member.revision[1] >= last:
+            elif _has(member, epoch, last):
                 applied.append(member)
             else:
                 silent.append(member)
+                member.why = "" if self._witness is None else self._witness.why(member)
+        for member in self.absent():
+            (without if self._left_out(member) else silent).append(member)
         return Report(
             applied=tuple(applied),
             rejected=tuple(rejected),
             silent=tuple(silent),
             elsewhere=tuple(elsewhere),
+            without=tuple(without),
             more=self.more,
         )
 
+    def _left_out(self, member: Member) -> bool:
+        return any(member.called(name) for name in self._without)
+
+    def _open(self, epoch: int, sequences: Mapping[str, int], last: int) -> bool:
+        """Whether anybody still has to answer for the change; the short way to what :meth:`report` says of it."""
+        for member in self.members.values():
+            if not (
+                member.elsewhere
+                or _has(member, epoch, last)
+                or _refused(member, epoch, sequences, last) is not None
+                or self._left_out(member)
+            ):
+                return True
+        return any(not self._left_out(member) for member in self.absent())
+
     async def wait(self, epoch: int, sequences: Mapping[str, int], *, timeout_s: float) -> Report:
         """Wait until everybody has answered for the change, at most ``timeout_s``; then see who is silent."""
+        last = max(sequences.values(), default=0)
         with anyio.move_on_after(timeout_s):
-            while not self.report(epoch, sequences).done:
+            while self._open(epoch, sequences, last):
                 self._changed = anyio.Event()
-                await self._changed.wait()
+                with anyio.move_on_after(
+                    _STILL_S
+                ):  # who does not answer may be dropped by presence meanwhile
+                    await self._changed.wait()
                 await anyio.sleep(_LOOK_S * len(self.members))  # many come at once: one look for all of them
         return self.report(epoch, sequences)
 
@@ -252,6 +306,8 @@ class Acks:
         if self._subscription is not None:
             self._transport.unsubscribe(self._subscription)
             self._subscription = None
+        if self._witness is not None:
+            self._witness.close()
 
     def __repr__(self) -> str:
         return f"<Acks {len(self.members)} members>"
@@ -259,6 +315,16 @@ class Acks:
 
 def _count(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _has(member: Member, epoch: int, last: int) -> bool:
+    """Whether what it follows is this change, or newer."""
+    return member.revision[0] == epoch and member.revision[1] >= last
+
+
+def _refused(member: Member, epoch: int, sequences: Mapping[str, int], last: int) -> Rejection | None:
+    """What it refused of the change."""
+    return next((each for each in member.rejections if _concerns(each, epoch, sequences, last)), None)
 
 
 def _concerns(rejection: Rejection, epoch: int, sequences: Mapping[str, int], last: int) -> bool:
@@ -269,44 +335,3 @@ def _concerns(rejection: Rejection, epoch: int, sequences: Mapping[str, int], la
     if rejection.policy == "*":
         return sequence >= last
     return sequences.get(rejection.policy, -1) == sequence
-
-
-class _Roll:
-    """A sink of the reply mux: who answered one question to everybody, at most :data:`MAX_MEMBERS`.
-
-    Answers are read as they come, and none is kept: anybody may send any number of any size. ``ignored`` counts those
-    that were too large to be read.
-    """
-
-    def __init__(self, subject: str, read: Callable[[bytes], Member | None]) -> None:
-        self.subject = subject
-        self.found: list[Member] = []
-        self.ignored = 0
-        self.over = self.more = False
-        self.error: CallError | None = None
-        self._read = read
-        self._event = anyio.Event()
-
-    async def next(self) -> None:
-        """Wait for one more answer, or the end."""
-        event = self._event
-        await event.wait()
-
-    def on_reply(self, headers: bytes, payload: bytes) -> None:
-        if h.server_status(headers) is not None:
-            self.over = True
-        elif len(payload) > _MAX_ANSWER:
-            self.ignored += 1
-        elif len(self.found) >= MAX_MEMBERS:
-            self.over = self.more = True
-        elif (member := self._read(payload)) is not None:
-            self.found.append(member)
-        self._tell()
-
-    def on_failure(self, error: CallError) -> None:
-        self.over, self.error = True, error
-        self._tell()
-
-    def _tell(self) -> None:
-        self._event.set()
-        self._event = anyio.Event()

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import msgspec
-
-from nats_mesh.core.presence import Announcement, Kind, State
-from nats_mesh.discovery.messages import parse_revision
-from nats_mesh.discovery.services_api import PingReply, Verb, parse_ping, request_subject
-from nats_mesh.errors import CallError, CodecError, ConfigError
-from nats_mesh.model import check_name
+from nats_mesh.core.presence import Announcement, Kind
+from nats_mesh.discovery.announced import announced
+from nats_mesh.discovery.services_api import Verb, parse_ping, request_subject
+from nats_mesh.errors import CallError, CodecError
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
@@ -92,7 +89,7 @@ class RollCall:
             self._end()
             return
         try:
-            announcement = _announcement(parse_ping(payload))
+            announcement = announced(Kind.BEAT, parse_ping(payload))
         except CodecError:
             return  # some other program's idea of an answer
         if announcement is None or announcement.service != self._service:
@@ -139,39 +136,3 @@ class RollCall:
         return (
             f"<RollCall {self.subject}, {'over' if self.over else 'counting' if self.counting else 'open'}>"
         )
-
-
-def _announcement(ping: PingReply) -> Announcement | None:
-    """What an instance answered, as if it had announced it; ``None`` for what is no instance of a mesh service.
-
-    It comes as a beat, because an answer to PING does not name the endpoints.
-    """
-    meta = ping.metadata
-    if meta.get("mesh.kind", "service") != "service":
-        return None
-    try:
-        check_name("instance", ping.id)
-        return msgspec.convert(
-            {
-                "type": Kind.BEAT,
-                "service": ping.name,
-                "instance": ping.id,
-                "name": meta["mesh.instance"],
-                "version": ping.version,
-                "namespace": meta["mesh.namespace"],
-                "seq": int(meta["mesh.seq"]),
-                "started": meta["mesh.started"],
-                "interval_s": float(meta["mesh.interval_s"]),
-                "state": meta.get("mesh.state", State.READY),
-                "labels": {key: value for key, value in meta.items() if not key.startswith("mesh.")},
-                "load": {
-                    "in_flight": int(meta.get("mesh.in_flight", "0")),
-                    "limit": int(meta.get("mesh.limit", "0")),
-                    "full": meta.get("mesh.full") == "true",
-                },
-                "revision": parse_revision(meta.get("mesh.revision", "")),
-            },
-            Announcement,
-        )
-    except (KeyError, ValueError, ConfigError, msgspec.ValidationError):
-        return None

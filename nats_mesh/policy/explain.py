@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ __all__ = ["NOT_YET", "default_of", "explain", "json_schema", "written"]
 
 #: What is said of a kind or a field that has no layer.
 NOT_YET = "Nothing in this version applies it: it is checked and translated, and refused where it would have to hold."
+#: How many places are named where somebody looks for a field at another one.
+_SHOWN = 3
 #: How a label is called, for JSON Schema.
 _LABEL = "^(?!mesh\\.)[A-Za-z0-9_./-]{1,63}$"
 
@@ -29,26 +32,30 @@ _LABEL = "^(?!mesh\\.)[A-Za-z0-9_./-]{1,63}$"
 def explain(name: str) -> str:
     """The text for `Kind` or `Kind.field`, such as `Destination.breaker.open`; `spec.` may be left out.
 
-    An unknown name is a :class:`PolicyError` that names the nearest known one.
+    An unknown name is a :class:`PolicyError` that names the nearest known one, or where below it such a field is.
     """
     kind, *path = name.split(".")
     if kind not in KINDS:
-        raise PolicyError(f"{shown(kind)} is no kind; {hint(kind, KINDS)}", path=name)
+        raise PolicyError(f"{shown(kind)} is no kind; {_hint(kind, KINDS, KINDS.items())}", path=name)
     owner: type[Part] = KINDS[kind]
     if path and path[0] not in fields_of(owner):
         path = ["spec", *path]
     part: type[Part] | None = owner
     field: Field | None = None
     later = kind in LATER_KINDS
+    at = kind
     for step in path:
         if part is None:
             raise PolicyError(f"{name}: there is nothing below {field.name if field else kind}", path=name)
         known = fields_of(part)
         if step not in known:
-            raise PolicyError(f"{name}: no field {shown(step)}; {hint(step, known)}", path=name)
+            raise PolicyError(
+                f"{name}: no field {shown(step)}; {_hint(step, known, [(at, part)])}", path=name
+            )
         later = later or step in part.later
         owner, field = part, known[step]
         part = field.part
+        at = at if step == "spec" else f"{at}.{step}"
     lines = [name]
     if field is not None:
         lines += [f"  {field.text}", f"  {written(field)}, default: {default_of(owner, field)}"]
@@ -61,6 +68,39 @@ def explain(name: str) -> str:
         lines += [f"  {said}", ""]
         lines += [f"  {each.name:{width}}  {each.text}" for each in inside.values()]
     return "\n".join(lines)
+
+
+def _hint(word: str, known: Iterable[str], inside: Iterable[tuple[str, type[Part]]]) -> str:
+    """What to look for in place of ``word``: one of ``known`` that is near, where such a field is below ``inside``
+    (names and what is there), or which there are."""
+    names = list(known)
+    below = list(_below(inside))
+    by_name: dict[str, list[str]] = {}
+    for path in below:
+        by_name.setdefault(path.rpartition(".")[2].lower(), []).append(path)
+    near = difflib.get_close_matches(word.lower(), [*by_name, *map(str.lower, names)], n=1, cutoff=0.8)
+    here = near and near[0] in map(str.lower, names)
+    if not near or here or word.lower() in map(str.lower, names):
+        said = hint(word, names)
+        others = [path for path in _below(KINDS.items()) if path.rpartition(".")[2].lower() == word.lower()]
+        return said if here or not others else f"{said}; elsewhere there is {', '.join(others[:_SHOWN])}"
+    paths = by_name[near[0]]
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return f"did you mean {', '.join(paths[:_SHOWN])}{more}?"
+
+
+def _below(inside: Iterable[tuple[str, type[Part]]]) -> Iterator[str]:
+    """The fields at ``inside`` and below, as they are asked for, the nearest first."""
+    level, seen = list(inside), set[type[Part]]()
+    while level:
+        further: list[tuple[str, type[Part]]] = []
+        for prefix, part in level:
+            for field in fields_of(part).values():
+                yield f"{prefix}.{field.name}"
+                if field.part is not None and field.part not in seen:
+                    seen.add(field.part)
+                    further.append((prefix if field.name == "spec" else f"{prefix}.{field.name}", field.part))
+        level = further
 
 
 def written(field: Field) -> str:

@@ -60,7 +60,7 @@ def load_folder(
 
 def read_files(path: str | os.PathLike[str]) -> dict[str, bytes | str]:
     """What is in the policy files of a folder, or in the one file: by their names, their bytes, or the reason why one
-    cannot be read. :class:`PolicyError` where there is no such folder. Blocks while it reads."""
+    cannot be read. :class:`PolicyError` where there is neither. Blocks while it reads."""
     return _read(_look(os.fspath(path)))
 
 
@@ -205,7 +205,7 @@ def _look(path: str) -> _Stamps:
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, FileNotFoundError):
-            reason = "there is no such folder"
+            reason = f"there is no such {'file' if path.endswith(_SUFFIXES) else 'folder or file'}"
         elif isinstance(error, NotADirectoryError):
             reason = "is neither a folder nor a file"
         raise PolicyError(f"{error.filename or path}: {reason}", file=path) from None

@@ -9,6 +9,7 @@ something off (`off`, `false`, `0s`) is never idle: it says what shall hold.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from msgspec import UNSET
 
@@ -16,7 +17,7 @@ from nats_mesh.policy.decode import Policy
 from nats_mesh.policy.layering import Layers, Leaf
 from nats_mesh.policy.problems import Problems
 
-__all__ = ["Inert"]
+__all__ = ["Effects", "Idle", "Inert"]
 
 _QUEUE = "queue"
 #: What only a balancer that addresses instances looks at.
@@ -30,30 +31,62 @@ _ADDRESSED = (
 _NAME_ONE = "name a balancer that addresses instances, such as least_request, or remove it"
 
 
-class Inert:
-    """Collects them: :meth:`look` at what holds in each scope, then :meth:`report`."""
+class Idle(NamedTuple):
+    """A value that has no effect where it was looked at: the path to name it by, and why."""
 
-    def __init__(self) -> None:
-        #: By policy and path: what has an effect somewhere, and what has none in a scope, with the reason.
+    leaf: Leaf
+    path: str
+    reason: str
+
+    def note(self, problems: Problems) -> None:
+        """Note it, unless something else is wrong at its place already."""
+        where = f"{self.leaf.prefix}{self.path}"
+        file, line = self.leaf.policy.file, self.leaf.policy.lines.get(where, self.leaf.line)
+        if not problems.concern(file, line, where):
+            problems.add(self.reason, file=file, line=line, path=where)
+
+
+class Inert:
+    """Collects them for the policies of one service: :meth:`look` at what holds in each scope, then :meth:`report`.
+
+    What ``everywhere``, the destination for all services, says may have its effect in any other of them: it is told
+    by :meth:`effects`, and reported by whoever knows all services.
+    """
+
+    def __init__(self, everywhere: Policy | None) -> None:
+        self._everywhere = everywhere
+        #: By policy and path: what has an effect somewhere, and what has none in a scope.
         self._used: set[tuple[int, str]] = set()
-        self._idle: dict[tuple[int, str], tuple[Leaf, str, str]] = {}
+        self._idle: dict[tuple[int, str], Idle] = {}
 
     def look(self, layers: Layers) -> None:
         """What has an effect in one scope, and what has none."""
         for path, leaf, reason in _judged(layers):
             key = (id(leaf.policy), path)
             if reason:
-                self._idle.setdefault(key, (leaf, path, reason))
+                self._idle.setdefault(key, Idle(leaf, path, reason))
             else:
                 self._used.add(key)
 
     def report(self, problems: Problems) -> None:
-        """Note what has no effect in any scope, unless something else is wrong with it already."""
-        for key, (leaf, path, reason) in self._idle.items():
-            where = f"{leaf.prefix}{path}"
-            line = leaf.policy.lines.get(where, leaf.line)
-            if key not in self._used and not problems.concern(leaf.policy.file, line, where):
-                problems.add(reason, file=leaf.policy.file, line=line, path=where)
+        """Note what has no effect in any scope."""
+        for key, idle in self._idle.items():
+            if key not in self._used and idle.leaf.policy is not self._everywhere:
+                idle.note(problems)
+
+    def effects(self) -> Effects:
+        """What ``everywhere`` says that has an effect here, and that has none in a scope."""
+        own = id(self._everywhere)
+        used = frozenset([path for policy, path in self._used if policy == own])
+        return Effects(used, tuple([idle for (policy, _), idle in self._idle.items() if policy == own]))
+
+
+class Effects(NamedTuple):
+    """Of the destination for all services, in the scopes of one service: the paths of values that have an effect in
+    any of them, and the values that have none in one."""
+
+    used: frozenset[str]
+    idle: tuple[Idle, ...]
 
 
 def _judged(layers: Layers) -> Iterator[tuple[str, Leaf, str]]:

@@ -18,6 +18,7 @@ from nats_mesh.core.deadline import MAX_TIMEOUT_S
 from nats_mesh.core.matcher import check_pattern, check_regex
 from nats_mesh.core.presence import SEMVER, check_version
 from nats_mesh.core.rules import BALANCERS, RetryCondition
+from nats_mesh.core.shares import SHARE_PATTERN, read_share, share_text
 from nats_mesh.errors import ConfigError, Status
 from nats_mesh.model import check_name, is_header_name, is_reserved_header
 
@@ -59,7 +60,6 @@ _STATUSES = tuple(status.value for status in Status if status is not Status.OK)
 
 _UNITS_S = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(us|µs|ms|s|m|h)")
-_SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)%")
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/(s|m|h)")
 
 
@@ -129,10 +129,12 @@ def _duration(value: Scalar) -> float:
 
 
 def _share(value: Scalar) -> float:
-    number, _ = _measured(_SHARE, "a share with its sign, such as 10%", value)
-    if number > 100.0:
+    share = read_share(value) if isinstance(value, str) else None
+    if share is None:
+        raise ValueError(f"must be a share with its sign, such as 10%, got {shown(value)}")
+    if share > 1.0:
         raise ValueError(f"must be at most 100%, got {shown(value)}")
-    return number / 100.0
+    return share
 
 
 def _rate(value: Scalar) -> float:
@@ -233,6 +235,10 @@ def write_duration(seconds: float, *, days: bool = False) -> str:
     return f"{_digits(seconds * 1e3)}ms" if seconds else "0s"
 
 
+#: So many digits of a share are written where it is to be read again: more than a share that was read can have lost.
+_EXACT = 12
+
+
 def _digits(value: float) -> str:
     """A number without an exponent and without zeros at its end."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
@@ -247,8 +253,8 @@ DURATION = Kind(
     schema={"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["250ms", "2s", "5m"]},
 )  # fmt: skip
 SHARE = Kind(
-    name="share", parse=_share, write=lambda value: f"{_digits(value * 100)}%",
-    schema={"type": "string", "pattern": f"^{_SHARE.pattern}$", "examples": ["10%"]},
+    name="share", parse=_share, write=lambda value: share_text(value, _EXACT),
+    schema={"type": "string", "pattern": f"^{SHARE_PATTERN}$", "examples": ["10%"]},
 )  # fmt: skip
 RATE = Kind(
     name="rate", suffix="_per_s", parse=_rate, write=lambda value: f"{_digits(value)}/s",

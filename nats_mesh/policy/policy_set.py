@@ -8,34 +8,48 @@ the very object that the set before gave, and so whatever was built from it can 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
-from nats_mesh.core.router import Leg, Mirror, Rule, relevant
+from nats_mesh.core.router import Rule, relevant
 from nats_mesh.core.rules import ConcurrencyRules, SubsetRules
-from nats_mesh.errors import ConfigError
+from nats_mesh.policy.answers import Answers, Key
 from nats_mesh.policy.decode import Policy
 from nats_mesh.policy.fields import fields_of
-from nats_mesh.policy.inert import Inert
-from nats_mesh.policy.layering import BLOCKS, Layers
-from nats_mesh.policy.layerless import layerless
-from nats_mesh.policy.problems import Problems, hint, later_text, place
-from nats_mesh.policy.rollout_parts import Rollout
-from nats_mesh.policy.routing import rules_of, subsets_of
-from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules, same_rules
-from nats_mesh.policy.schema import Concurrency, Destination, DestinationSpec, Limit, LimitSpec, Route
-from nats_mesh.policy.scopes import Scope, Via, around, around_subset, namespace_of, scopes_of, subset_of
+from nats_mesh.policy.group import (
+    Group,
+    aims_of,
+    check_aims,
+    check_group,
+    concurrency_of,
+    layers_in,
+    made_of,
+)
+from nats_mesh.policy.increments import (
+    SUM_BYTES,
+    Change,
+    Names,
+    about,
+    check_names,
+    difference,
+    has_rules,
+    has_subsets,
+    less_selecting,
+    refreshed,
+    regrouped,
+    renamed,
+    summed,
+)
+from nats_mesh.policy.inert import Idle
+from nats_mesh.policy.layering import Layers
+from nats_mesh.policy.problems import Problems, place
+from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules
+from nats_mesh.policy.schema import Destination, DestinationSpec, Limit, Route
+from nats_mesh.policy.scopes import Scope, Via, around, namespace_of, scopes_of
 
 __all__ = ["PolicySet"]
-
-#: How many answers a set keeps, in each direction; the oldest is forgotten first.
-MAX_ANSWERS = 10_000
-
-_Answer = TypeVar("_Answer", OutboundRules, InboundRules)
-_Key = tuple[str, ...]
 
 _OUTBOUND = tuple(
     field
@@ -47,28 +61,58 @@ _OUTBOUND = tuple(
 class PolicySet:
     """Policies of one namespace; never changes. Build it with :meth:`of`, or take :meth:`empty`.
 
-    ``revision`` names the content: the same policies have the same one, whatever file they stand in.
+    ``revision`` names the content: the same policies have the same one, whatever file they stand in, and in whatever
+    order. A set that follows another one takes over what the change does not concern: see
+    :mod:`nats_mesh.policy.group` for what depends on what. It comes to exactly what it would come to alone.
     """
 
     def __init__(
-        self, policies: tuple[Policy, ...], problems: Problems, *, namespace: str, before: PolicySet | None
+        self,
+        policies: tuple[Policy, ...],
+        problems: Problems,
+        *,
+        namespace: str,
+        before: PolicySet | None,
+        base: PolicySet | None,
+        change: Change,
+        names: Names | None,
     ) -> None:
         self.namespace = namespace
         self.policies = policies
-        self.revision = _revision(policies)
-        self._destinations: dict[tuple[str, str, str], Policy] = {}
-        self._routes: dict[Scope, Policy] = {}
-        self._rules_of: dict[Scope, tuple[Rule, ...]] = {}
-        self._subsets: dict[str, dict[str, SubsetRules]] = {}
-        self._limits: dict[Scope, list[Policy]] = {}
-        self._rollouts: dict[str, Policy] = {}
-        self._outbound: _Answers[OutboundRules] = _Answers(None if before is None else before._outbound)
-        self._inbound: _Answers[InboundRules] = _Answers(None if before is None else before._inbound)
-        self._index(problems)
-        self._tells_callers_apart = any(
-            match.callers for rules in self._rules_of.values() for rule in rules for match in rule.matches
+        #: Whether nothing is wrong with it: only then what follows it need not be looked at as a whole.
+        self._sound: bool
+        self._groups: dict[str, Group]
+        self._routed: dict[str, Group]
+        self._selecting: dict[str, Group]
+        self._sum: int
+        concerned = {about(policy) for policy in (*change.come, *change.gone)}
+        everywhere = {type(policy.document) for policy in (*change.come, *change.gone) if not about(policy)}
+        found = Problems()
+        self._groups = regrouped(None if base is None else base._groups, policies, change, concerned, found)
+        #: Those of them that have routes, and those that name subsets; most have neither.
+        self._routed = refreshed(None if base is None else base._routed, self._groups, concerned, has_rules)
+        self._selecting = refreshed(
+            None if base is None else base._selecting, self._groups, concerned, has_subsets
         )
-        self._check(problems)
+        self._tells_callers_apart = any(group.tells_callers_apart for group in self._routed.values())
+        #: Of what the destination for all services says: what has an effect in which service, and what has none as
+        #: it stands.
+        self._effects: dict[str, frozenset[str]] = {} if base is None else base._effects.copy()
+        self._idle: tuple[Idle, ...] = () if base is None else base._idle
+        self._check(
+            concerned if base is not None and Destination not in everywhere else {*self._groups, *concerned},
+            set() if base is None else less_selecting(base._groups, self._groups, concerned),
+            found,
+        )
+        self._sum = summed(0 if base is None else base._sum, change)
+        self.revision = hashlib.sha256(self._sum.to_bytes(SUM_BYTES, "big")).hexdigest()[:16]
+        self._names = names
+        self._sound = not len(found) and names is not None
+        problems.take(found)
+        self._answer_like(before, base, concerned, everywhere)
+        self._every_subset: frozenset[tuple[str, SubsetRules]] | None = None
+        if base is not None and all(base.subsets(name) == self.subsets(name) for name in concerned):
+            self._every_subset = base._every_subset
 
     @classmethod
     def of(
@@ -93,19 +137,52 @@ class PolicySet:
         """As :meth:`of`, for whoever has problems of his own to report with those of the set. Where there are any,
         the set is good for nothing."""
         every = tuple(policies)
-        _check_names(every, problems)
+        base = before if before is not None and before._sound and before.namespace == namespace else None
+        change = None if base is None else difference(base.policies, every)
+        if base is not None and base._names is not None and change is not None:
+            names = renamed(base._names, change, namespace)
+            if names is not None:
+                return cls(
+                    every,
+                    problems,
+                    namespace=namespace,
+                    before=before,
+                    base=base,
+                    change=change,
+                    names=names,
+                )
+        return cls._anew(every, problems, namespace=namespace, before=before)
 
-        def within(name: str) -> tuple[Policy, ...]:
-            return tuple(policy for policy in every if namespace_of(policy, name) == name)
-
-        for other in {namespace_of(policy, namespace) for policy in every} - {namespace}:
-            cls(within(other), problems, namespace=other, before=None)  # for its problems alone
-        return cls(within(namespace), problems, namespace=namespace, before=before)
+    @classmethod
+    def _anew(
+        cls, every: tuple[Policy, ...], problems: Problems, *, namespace: str, before: PolicySet | None
+    ) -> PolicySet:
+        """A set that can take over nothing but answers."""
+        names = check_names(every, problems)
+        by_namespace: dict[str, list[Policy]] = {namespace: []}
+        for policy in every:
+            by_namespace.setdefault(namespace_of(policy, namespace), []).append(policy)
+        if len(by_namespace) > 1:
+            names = None
+        found: dict[str, PolicySet] = {}
+        for name, those in reversed(
+            by_namespace.items()
+        ):  # those of other namespaces for their problems alone
+            found[name] = cls(
+                tuple(those),
+                problems,
+                namespace=name,
+                before=before if name == namespace else None,
+                base=None,
+                change=Change(those, ()),
+                names=names,
+            )
+        return found[namespace]
 
     @classmethod
     def empty(cls, *, namespace: str = "default", before: PolicySet | None = None) -> PolicySet:
         """The set without a policy: the mesh's defaults."""
-        return cls((), Problems(), namespace=namespace, before=before)
+        return cls.collect((), Problems(), namespace=namespace, before=before)
 
     def __len__(self) -> int:
         return len(self.policies)
@@ -122,77 +199,75 @@ class PolicySet:
         holds for calls that have met the rules ``via`` and go to ``subset`` is another question.
         """
         whose = caller if self._tells_callers_apart else ""
-        key = (service, endpoint, whose, subset, *(() if via is None else (repr(via),)))
+        key = (service, endpoint, whose, subset, via)
         return self._outbound.answer(
             key, lambda: self._compile_outbound(service, endpoint, caller, subset, via)
         )
 
     def inbound(self, service: str, endpoint: str) -> InboundRules:
         """What an instance of ``service`` does with calls of ``endpoint``."""
-        return self._inbound.answer((service, endpoint), lambda: self._compile_inbound((service, endpoint)))
+        return self._inbound.answer(
+            (service, endpoint, "", "", None), lambda: self._compile_inbound((service, endpoint))
+        )
 
     def subsets(self, service: str) -> Mapping[str, SubsetRules]:
         """The subsets of ``service`` by their names."""
-        return self._subsets.get(service, {})
+        group = self._groups.get(service)
+        return {} if group is None else group.subsets
 
     def routes(self, service: str, endpoint: str) -> tuple[tuple[str, tuple[Rule, ...]], ...]:
         """Every route that is about ``service.endpoint``, whoever calls: where it stands, and all its rules; the least
         specific first. What of it a caller's calls can meet is in :meth:`outbound`."""
         return tuple(
             [
-                (_source(self._routes[scope], "spec.rules"), self._rules_of[scope])
-                for scope in around(service, endpoint)
-                if scope in self._rules_of
+                (_source(group.routes[where], "spec.rules"), group.rules[where])
+                for group, where in self._routes_around(service, endpoint)
             ]
         )
 
+    def rule_name(self, rule: Rule) -> str:
+        """What a rule of :meth:`outbound`'s ``routing`` is called: `Route/orders rules[1]`."""
+        return f"{self._route_of(rule).name} {rule.place}"
+
     def rule_source(self, rule: Rule) -> str:
-        """Where a rule of :meth:`outbound`'s ``routing`` stands: the route, with the place of the rule."""
-        return _source(self._routes[rule.scope], f"spec.rules[{rule.index}]")
+        """Its name, and where it stands: `Route/orders rules[1] (orders.yaml:27)`."""
+        policy = self._route_of(rule)
+        where = _where(policy, f"spec.{rule.place}")
+        return f"{self.rule_name(rule)} ({where})" if where else self.rule_name(rule)
 
     def all_rules(self) -> tuple[Rule, ...]:
         """Every rule of every route."""
-        return tuple([rule for rules in self._rules_of.values() for rule in rules])
+        groups = [self._routed[name] for name in sorted(self._routed)]
+        return tuple([rule for group in groups for rules in group.rules.values() for rule in rules])
 
     def all_subsets(self) -> frozenset[tuple[str, SubsetRules]]:
         """Every subset of every service."""
-        return frozenset(
-            (service, rules) for service, found in self._subsets.items() for rules in found.values()
-        )
+        if self._every_subset is None:
+            self._every_subset = frozenset(
+                [(name, rules) for name, group in self._selecting.items() for rules in group.subsets.values()]
+            )
+        return self._every_subset
 
     def routed_subsets(self) -> frozenset[tuple[str, str]]:
         """The subsets, as service and name, to which any route sends calls."""
-        return frozenset(
-            (service, subset)
-            for scope, rules in self._rules_of.items()
-            for rule in rules
-            for service, subset in _aims(rule, scope[0])
-            if subset
-        )
+        return frozenset().union(*[group.aims for group in self._routed.values()])
 
     def with_routes_of(self, before: PolicySet) -> PolicySet:
         """These policies, with the routes of ``before`` in the place of their own: for as long as what new routes
         lead to has not been heard of everywhere. A route of then that would lead nowhere now is left out."""
         routes = [policy for policy in before.policies if isinstance(policy.document, Route)]
         kept = [policy for policy in self.policies if not isinstance(policy.document, Route)]
-        known = {(service, name) for service, found in self._subsets.items() for name in found}
         for policy in routes:
-            scopes = scopes_of(policy)
-            aims = {
-                aim
-                for scope in scopes
-                for rule in before._rules_of[scope]
-                for aim in _aims(rule, scope[0])
-                if aim[1]
-            }
-            if aims <= known:
+            rules = [rule for scope in scopes_of(policy) for rule in before._groups[scope[0]].rules[scope[1]]]
+            aims = [aim for rule in rules for aim in aims_of(rule) if aim[1]]
+            if all(subset in self.subsets(service) for service, subset in aims):
                 kept.append(policy)
         return PolicySet.of(kept, namespace=self.namespace, before=before)
 
     def endpoints(self, service: str) -> frozenset[str]:
         """The endpoints of ``service`` that policies name."""
-        named = {scope[:2] for table in (self._destinations, self._routes, self._limits) for scope in table}
-        return frozenset(scope[1] for scope in named if scope[0] == service and scope[1])
+        group = self._groups.get(service)
+        return frozenset() if group is None else group.endpoints()
 
     def outbound_sources(
         self, service: str, endpoint: str, caller: str, *, subset: str = "", via: Via | None = None
@@ -205,142 +280,78 @@ class PolicySet:
         """Where every value of :meth:`inbound` comes from, with the lines of this very set."""
         return self._compile_inbound((service, endpoint)).sources
 
-    def _index(self, problems: Problems) -> None:
-        for policy in self.policies:
-            document = policy.document
-            for path, what in layerless(policy):
-                line = policy.lines.get(path, policy.line)
-                it = "the document" if path == "kind" else "it"
-                problems.add(f"{later_text(what)}; remove {it}", file=policy.file, line=line, path=path)
-            if isinstance(document, Rollout):
-                self._claim_rollout(policy, document, problems)
-            if not isinstance(document, Destination | Route | Limit):
-                continue  # no affair of a caller or an instance
-            for scope in scopes_of(policy):
-                if isinstance(document, Limit):
-                    self._limits.setdefault(scope, []).append(policy)
-                elif isinstance(document, Destination):
-                    subset = subset_of(policy)
-                    self._claim(
-                        policy,
-                        self._destinations.setdefault((*scope, subset), policy),
-                        scope,
-                        subset,
-                        problems,
-                    )
+    def _check(self, concerned: set[str], less: set[str], problems: Problems) -> None:
+        """Look at the groups that are ``concerned``, and at the routes of others that lead to services which have
+        ``less`` subsets than before."""
+        leading: set[str] = set()
+        if less:
+            for name, group in self._routed.items():
+                if any(service in less for service, _ in group.aims):
+                    leading.add(name)
+        for name in sorted(concerned | leading):
+            if name not in self._groups:
+                self._effects.pop(name, None)
+            elif name not in concerned:
+                check_aims(self._groups, name, problems)
+            else:
+                used, idle = check_group(self._groups, name, problems)
+                if used:
+                    self._effects[name] = used
                 else:
-                    self._claim(policy, self._routes.setdefault(scope, policy), scope, "", problems)
-                    if (
-                        self._routes[scope] is policy
-                    ):  # of two about the same, which is told, the first counts
-                        self._rules_of[scope] = rules_of(document.spec, scope)
-            if isinstance(document, Destination) and document.spec.subsets is not UNSET:
-                self._subsets[scopes_of(policy)[0][0]] = subsets_of(document.spec)
+                    self._effects.pop(name, None)
+                if not name:
+                    self._idle = idle
+        if "" in concerned and "" not in self._groups:
+            self._idle = ()
+        for each in self._idle:
+            if not any(each.path in used for used in self._effects.values()):
+                each.note(problems)
 
-    def _claim(self, policy: Policy, holder: Policy, scope: Scope, subset: str, problems: Problems) -> None:
-        if holder is not policy:
-            problems.add(
-                f"{policy.name} and {holder.name} ({holder.place}) are both about {_said(scope, subset)}: "
-                "put them into one",
-                file=policy.file,
-                line=policy.line,
-                path="spec.target",
-            )
+    def _answer_like(
+        self,
+        before: PolicySet | None,
+        base: PolicySet | None,
+        concerned: set[str],
+        everywhere: set[type[Any]],
+    ) -> None:
+        """What was answered before stays as it is where the change does not concern it; elsewhere it is compared."""
 
-    def _claim_rollout(self, policy: Policy, rollout: Rollout, problems: Problems) -> None:
-        service = rollout.spec.target.service
-        holder = policy if service is UNSET else self._rollouts.setdefault(service, policy)
-        if holder is not policy:
-            problems.add(
-                f"{policy.name} and {holder.name} ({holder.place}) are both about {service}: a service has one",
-                file=policy.file,
-                line=policy.line,
-                path="spec.target",
-            )
+        def unconcerned(key: Key) -> bool:
+            via = key[4]
+            return key[0] not in concerned and (not via or all(scope[0] not in concerned for scope, _ in via))
 
-    def _check(self, problems: Problems) -> None:
-        """Make the rules of every scope once: what is refused only in company is found before it holds anywhere, and
-        so is what has no effect there."""
-        inert = Inert()
-        for service, endpoint, subset in sorted(
-            {*self._destinations, *((*scope, "") for scope in self._routes)}
-        ):
-            layers = self._layers(service, endpoint, subset, ())
-            self._rules(layers, problems)
-            inert.look(layers)
-        for scope, rules in self._rules_of.items():
-            for rule in rules:
-                layers = self._layers(*scope, "", ((scope, rule.index),))
-                self._rules(layers, problems)
-                inert.look(layers)
-                self._check_aims(self._routes[scope], rule, problems)
-        inert.report(problems)
-        for policy in self.policies:
-            subset = subset_of(policy)
-            if subset and isinstance(policy.document, Destination):
-                self._check_subset(policy, scopes_of(policy)[0][0], subset, "spec.target.subset", problems)
-            if isinstance(policy.document, Limit):
-                self._check_limit(policy, problems)
-            if isinstance(policy.document, Rollout):
-                spec = policy.document.spec
-                for path, subset in (("spec.from", spec.from_), ("spec.to", spec.to)):
-                    self._check_subset(policy, scopes_of(policy)[0][0], subset, path, problems)
-
-    def _check_aims(self, policy: Policy, rule: Rule, problems: Problems) -> None:
-        """Every subset that a rule leads to must be one."""
-        own = rule.scope[0]
-        every: dict[str, Sequence[Leg | Mirror]] = {"split": rule.legs or (), "mirror": rule.mirrors or ()}
-        for field, aims in every.items():
-            for index, aim in enumerate(aims):
-                if aim.subset:
-                    path = f"spec.rules[{rule.index}].{field}[{index}].subset"
-                    if path not in policy.lines:
-                        path = f"spec.rules[{rule.index}].{field}.subset"
-                    self._check_subset(policy, aim.service or own, aim.subset, path, problems)
-
-    def _check_subset(self, policy: Policy, service: str, subset: str, path: str, problems: Problems) -> None:
-        known = self._subsets.get(service, {})
-        if subset in known:
-            return
-        if not service:
-            reason = f"subset {subset} of which service? Name the service beside it, or in the target"
-        elif known:
-            reason = f"{service} has no subset {subset}; {hint(subset, known)}"
-        else:
-            reason = f"no Destination names subsets of {service}: add one with {subset}"
-        line = policy.lines.get(path, policy.line)
-        problems.add(reason, file=policy.file, line=line, path=path)
-
-    def _check_limit(self, policy: Policy, problems: Problems) -> None:
-        said = _concurrency_of(policy)
-        try:
-            ConcurrencyRules(limit=None if said.limit is UNSET else said.limit)
-        except ConfigError as error:
-            path, _, reason = str(error).partition(": ")
-            line = policy.lines.get(f"spec.{path}", policy.line)
-            problems.add(reason, file=policy.file, line=line, path=f"spec.{path}")
+        outbound = inbound = None if base is None else unconcerned
+        if before is None or before._tells_callers_apart != self._tells_callers_apart:
+            outbound = None  # it stands under another key
+        if not everywhere.isdisjoint((Destination, Route)):
+            outbound = None
+        if Limit in everywhere:
+            inbound = None
+        self._outbound: Answers[OutboundRules] = Answers(
+            None if before is None else before._outbound, outbound
+        )
+        self._inbound: Answers[InboundRules] = Answers(None if before is None else before._inbound, inbound)
 
     def _layers(self, service: str, endpoint: str, subset: str, via: Via) -> Layers:
-        """What destinations say, and above it the rules of routes that a call has met."""
-        layers = Layers()
-        for scope in around_subset(service, endpoint, subset):
-            if (policy := self._destinations.get(scope)) is not None:
-                layers.add(policy, policy.document.spec, "spec.")
-        for where, index in via:
-            policy = self._routes.get(where)
-            if policy is not None and isinstance(policy.document, Route):
-                layers.add(policy, policy.document.spec.rules[index], f"spec.rules[{index}].")
-        return layers
+        return layers_in(self._groups, service, endpoint, subset, via)
 
-    def _rules(self, layers: Layers, problems: Problems) -> dict[str, Any]:
-        return {block.attribute: layers.rules(block, problems) for block in BLOCKS}
+    def _route_of(self, rule: Rule) -> Policy:
+        return self._groups[rule.scope[0]].routes[rule.scope[1]]
+
+    def _routes_around(self, service: str, endpoint: str) -> list[tuple[Group, str]]:
+        """The groups and endpoints of the routes that are about a target, the least specific first."""
+        found = []
+        for name, where in around(service, endpoint):
+            group = self._routed.get(name)
+            if group is not None and where in group.rules:
+                found.append((group, where))
+        return found
 
     def _routing(self, service: str, endpoint: str, caller: str) -> tuple[tuple[Rule, ...], ...]:
         """The rules that calls may meet, of each route that is about them, the least specific route first."""
         found = [
-            relevant(self._rules_of[scope], caller, endpoint)
-            for scope in around(service, endpoint)
-            if scope in self._rules_of
+            relevant(group.rules[where], caller, endpoint)
+            for group, where in self._routes_around(service, endpoint)
         ]
         return tuple([rules for rules in found if rules])
 
@@ -361,20 +372,21 @@ class PolicySet:
             timeout_s=layers.value("timeout"),
             idempotent=layers.value("idempotent"),
             sources=dict(layers.sources(_OUTBOUND)),
-            subset=self._subsets.get(service, {}).get(subset) if subset else None,
+            subset=self.subsets(service).get(subset) if subset else None,
             routing=routing,
-            **self._rules(layers, Problems()),
+            **made_of(layers, Problems()),
         )
 
     def _compile_inbound(self, scope: Scope) -> InboundRules:
         least: tuple[int, Policy] | None = None
         leave: tuple[bool, Policy] | None = None
         lowers = True
-        for where in around(*scope):
-            for policy in self._limits.get(where, ()):
-                said = _concurrency_of(policy)
+        for name, where in around(*scope):
+            group = self._groups.get(name)
+            for policy in () if group is None else group.limits.get(where, ()):
+                said = concurrency_of(policy)
                 if said.limit is not UNSET:
-                    lowers = lowers and not where[1]
+                    lowers = lowers and not where
                     if least is None or said.limit < least[0]:
                         least = said.limit, policy
                 if said.leave_queue is not UNSET:
@@ -393,64 +405,12 @@ class PolicySet:
         return InboundRules(concurrency=rules if least or leave else None, sources=sources)
 
 
-class _Answers(Generic[_Answer]):
-    """The answers of one set in one direction, and those of the sets before that may still hold."""
-
-    def __init__(self, before: _Answers[_Answer] | None) -> None:
-        self._now: dict[_Key, _Answer] = {}
-        self._before: dict[_Key, _Answer] = {}
-        if before is not None:  # a copy: whoever asks the set before may do so on another thread
-            earlier = {**before._before, **before._now}
-            self._before = dict(list(earlier.items())[-MAX_ANSWERS:])
-
-    def answer(self, key: _Key, compile_: Callable[[], _Answer]) -> _Answer:
-        """What this set says about ``key``: always the same object, and the one from before where it still holds."""
-        found = self._now.get(key)
-        if found is None:
-            found = compile_()
-            earlier = self._before.pop(key, None)
-            if earlier is not None and same_rules(earlier, found):
-                found = earlier
-            if len(self._now) >= MAX_ANSWERS:
-                del self._now[next(iter(self._now))]
-            self._now[key] = found
-        return found
-
-
-def _revision(policies: Iterable[Policy]) -> str:
-    every = sorted((p.name, msgspec.json.encode(p.document, order="sorted")) for p in policies)
-    return hashlib.sha256(b"\n".join(encoded for _, encoded in every)).hexdigest()[:16]
-
-
-def _check_names(policies: Iterable[Policy], problems: Problems) -> None:
-    seen: dict[tuple[str, str], Policy] = {}
-    for policy in policies:
-        other = seen.setdefault((namespace_of(policy, ""), policy.name), policy)
-        if other is not policy:
-            line = policy.lines.get("metadata.name", policy.line)
-            message = f"{policy.name} stands at {other.place}, too: give one of them another name"
-            problems.add(message, file=policy.file, line=line, path="metadata.name")
-
-
-def _aims(rule: Rule, service: str) -> list[tuple[str, str]]:
-    """Where a rule leads, as service and subset; ``service`` is what its route is about."""
-    legs = [(leg.service or service, leg.subset) for leg in rule.legs or ()]
-    return legs + [(mirror.service or service, mirror.subset) for mirror in rule.mirrors or ()]
-
-
-def _said(scope: Scope, subset: str = "") -> str:
-    about = ".".join(part for part in scope if part) or "the whole namespace"
-    return f"subset {subset} of {about}" if subset else about
-
-
 def _source(policy: Policy | None, path: str) -> str:
     if policy is None:
         return DEFAULT
-    where = place(policy.file, policy.lines.get(path, policy.line)) if policy.file else ""
+    where = _where(policy, path)
     return f"{policy.name} ({where})" if where else policy.name
 
 
-def _concurrency_of(policy: Policy) -> Concurrency:
-    spec = policy.document.spec
-    assert isinstance(spec, LimitSpec)
-    return Concurrency() if spec.concurrency is UNSET else spec.concurrency
+def _where(policy: Policy, path: str) -> str:
+    return place(policy.file, policy.lines.get(path, policy.line)) if policy.file else ""

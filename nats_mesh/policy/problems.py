@@ -40,6 +40,17 @@ class Problems:
         text = ": ".join(part for part in (where, path, message) if part)
         self._found[key] = PolicyError(text, path=path, line=line, file=file)
 
+    def take(self, others: Problems) -> None:
+        """Note what somebody else found."""
+        for key, error in others._found.items():
+            if key in self._found:
+                continue
+            if len(self._found) >= MAX_PROBLEMS:
+                self.unkept += 1
+            else:
+                self._found[key] = error
+        self.unkept += others.unkept
+
     def concern(self, file: str, line: int | None, path: str) -> bool:
         """Whether something at this very place was found already."""
         return any(key[:3] == (file, line, path) for key in self._found)

@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
 class Book:
     """The records of one namespace. Methods raise a :class:`~nats_mesh.wire.kv.KvError` where the store does not
-    answer. ``unreadable`` counts records that could not be read."""
+    answer. ``unreadable`` counts records that could not be read, ``overflowed`` those beyond what is looked at."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class Book:
         name = Subjects(namespace).lease_bucket
         self.name = name
         self.unreadable = 0
+        self.overflowed = 0
         self._bucket = KvBucket(name, transport=transport, mux=mux, now=clock.monotonic)
         self._log = KvLog(name, transport=transport, mux=mux)
         self._transport = transport
@@ -92,9 +93,12 @@ class Book:
         if found is None or found.deleted:
             return None
         try:
-            return Entry(decode_record(found.value), found.revision)
+            return Entry(_read(f"{_PREFIX}{service}", found.value), found.revision)
         except CodecError as error:
-            raise UnreadableError(f"{self.name}, {_PREFIX}{service}: {error}") from None
+            raise UnreadableError(
+                f"{self.name}, {_PREFIX}{service}: {error}. A newer version wrote it, or something else did; where "
+                f"nobody carries it out, 'nats kv del {self.name} {_PREFIX}{service}' takes it away"
+            ) from None
 
     async def all(self) -> list[Entry]:
         """The last rollout of every service; what cannot be read is counted and left out."""
@@ -107,8 +111,12 @@ class Book:
             page = await self._log.after(sequence + 1, timeout_s=self._ask_s)
             for message in page.messages:
                 sequence = message.sequence
-                if message.key.startswith(_PREFIX) and len(found) < _MAX_ENTRIES:
+                if not message.key.startswith(_PREFIX):
+                    continue
+                if message.key in found or len(found) < _MAX_ENTRIES:
                     found[message.key] = message
+                else:
+                    self._overflow(message.key)
             if not page.more or not page.messages:
                 return list(self._entries(found.values())), sequence
 
@@ -117,11 +125,22 @@ class Book:
             if message.value is None:
                 continue
             try:
-                yield Entry(decode_record(message.value), message.sequence)
+                yield Entry(_read(message.key, message.value), message.sequence)
             except CodecError as error:
                 self.unreadable += 1
                 if worth_saying(self.unreadable):
-                    log.warning("%s, %s: %s (%d so far)", self.name, message.key, error, self.unreadable)
+                    log.warning(
+                        "%s, %s: %s (%d so far)",
+                        self.name, one_line(message.key, 100), error, self.unreadable,
+                    )  # fmt: skip
+
+    def _overflow(self, key: str) -> None:
+        self.overflowed += 1
+        if worth_saying(self.overflowed):
+            log.warning(
+                "%s has more than %d rollouts: %s and others are not looked at (%d so far)",
+                self.name, _MAX_ENTRIES, one_line(key, 100), self.overflowed,
+            )  # fmt: skip
 
     async def write(self, record: Record, expected: int) -> int:
         """Store ``record`` where revision ``expected`` stands (0: nothing); its new revision.
@@ -157,3 +176,11 @@ class Book:
 
     def __repr__(self) -> str:
         return f"<Book {self.name}>"
+
+
+def _read(key: str, value: bytes) -> Record:
+    """The record under a key; :class:`CodecError` where it is none, or that of another service."""
+    record = decode_record(value)
+    if key != f"{_PREFIX}{record.service}":
+        raise CodecError(f"rollout: it is one of {record.service}, and stands where another one's belongs")
+    return record

@@ -4,7 +4,8 @@ Every second the record is written by compare-and-set: that renews the lease, ke
 operators want. Only then, and only where that worked, is the route changed, by compare-and-set on the revision that
 the record names; so what is written to a route was meant by the record as it stood. Whoever has lost the lease
 fails with the record before he gets to the route. A write that was held up between the two is for the weight that
-the record says: his successor finds it there, or replaces the revision that it was for.
+the record said then. His successor finds it there, or replaces the revision that it was for: where another weight is
+meant by now, he writes the route also where it says what it should, so that no write is left that could still succeed.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Carrier:
         """Give the lease back, so that somebody else goes on at once."""
         try:
             await self._renew(holder="")
-        except (KvError, LostError) as error:
+        except (MeshError, LostError) as error:
             log.info("the lease on the rollout of %s runs out by itself: %s", self.record.service, error)
 
     # -- one turn -----------------------------------------------------------------------------------
@@ -282,12 +283,16 @@ class Carrier:
             return course.hindered(str(error))
         if changed and not own:
             return course.hindered(await self._by_whom(revision, found))
-        if wanted == value:
+        # Where another weight was attempted, its write may still be on its way, for the revision that stands there.
+        late = any(each != at.weight for each in record.attempted)
+        if wanted == value and not late:
             return self._said(revision)
-        if course.is_written or at.phase is Phase.PAUSED:
+        if wanted != value and (course.is_written or at.phase is Phase.PAUSED):
             if at.phase is Phase.PAUSED and record.routed != at.weight:
                 return []  # it was paused before this weight was written: it is when it is resumed
             return course.hindered(await self._by_whom(revision, found))
+        if self._now() >= self._leased_until:  # the reads took long, or this process stood still
+            return []
         self._attempt()
         try:
             done = await self._store.apply(

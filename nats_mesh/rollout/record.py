@@ -9,8 +9,9 @@ from msgspec import UNSET
 
 from nats_mesh.core.gates import ErrorGate, Gates, LatencyGate
 from nats_mesh.core.presence import Count, Name
-from nats_mesh.core.rollout import Progress, RolloutRules, StepRules
+from nats_mesh.core.rollout import Phase, Progress, RolloutRules, StepRules
 from nats_mesh.errors import CodecError
+from nats_mesh.model import is_header_name, is_name, is_reserved_header
 from nats_mesh.policy.rollout_parts import RolloutSpec
 from nats_mesh.wire.codecs import JSON
 
@@ -20,7 +21,12 @@ __all__ = ["MAX_BYTES", "Record", "Wish", "decode_record", "encode_record", "rul
 MAX_BYTES: Final = 256 << 10
 _INTERVAL_S: Final = 10.0
 _ALL: Final = 100
+#: What a pause can go back to.
+_BEFORE: Final = (Phase.WAITING, Phase.STEP, Phase.PROMOTING, Phase.RETURNING)
+#: Numbers that are counted on must have a next one.
+_LAST: Final = 2**53 - 2
 
+_Weight = Annotated[int, msgspec.Meta(ge=0, le=_ALL)]
 _Line = Annotated[str, msgspec.Meta(max_length=1024)]
 Wish = Literal["", "pause", "resume", "abort"]
 
@@ -41,10 +47,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     rollout: Name
     run: Name
     rules: RolloutRules
-    route: Annotated[str, msgspec.Meta(max_length=160)]
+    route: Annotated[str, msgspec.Meta(pattern=r"\ARoute\.[A-Za-z0-9_-]{1,63}\Z")]
     revision: Count = 0
-    routed: int = -1
-    attempted: Annotated[tuple[int, ...], msgspec.Meta(max_length=128)] = ()
+    routed: Annotated[int, msgspec.Meta(ge=-1, le=_ALL)] = -1
+    attempted: Annotated[tuple[_Weight, ...], msgspec.Meta(max_length=128)] = ()
     sticky: dict[str, str | bool] | None = None
     progress: Progress = Progress()
     holder: Annotated[str, msgspec.Meta(max_length=160)] = ""
@@ -75,9 +81,38 @@ def decode_record(data: bytes) -> Record:
     if len(data) > MAX_BYTES:
         raise CodecError(f"rollout: {len(data)} bytes, at most {MAX_BYTES} are read")
     record: Record = _decode(data)
-    if not -1 <= record.progress.step < len(record.rules.steps) or not 0 <= record.progress.weight <= _ALL:
-        raise CodecError("rollout: its progress has no place in its steps")
+    if problem := _problem(record):
+        raise CodecError(f"rollout: {problem}")
     return record
+
+
+def _problem(record: Record) -> str:
+    """What cannot be carried out in it, though each value is one; empty where all can."""
+    rules, at = record.rules, record.progress
+    in_step = Phase.STEP in (at.phase, at.before if at.phase is Phase.PAUSED else at.phase)
+    if not (0 if in_step else -1) <= at.step < len(rules.steps):
+        return "its progress has no place in its steps"
+    if at.phase is Phase.PAUSED and at.before not in _BEFORE:
+        return f"nothing can go on from {at.before}"
+    if not is_name(rules.old) or not is_name(rules.new) or rules.old == rules.new:
+        return "its rules name no two subsets"
+    if record.sticky is not None and not _is_sticky(record.sticky):
+        return "nothing can be sticky by what it says"
+    if max(record.term, record.wished) > _LAST:
+        return "its numbers have come to their end"
+    return ""
+
+
+def _is_sticky(said: dict[str, str | bool]) -> bool:
+    if said == {"identity": True}:
+        return True
+    header = said.get("header")
+    return (
+        len(said) == 1
+        and isinstance(header, str)
+        and is_header_name(header)
+        and not is_reserved_header(header)
+    )
 
 
 def encode_record(record: Record) -> bytes:

@@ -25,7 +25,7 @@ __all__ = ["Runner"]
 
 log = logging.getLogger("nats_mesh.rollout")
 
-#: How many rollouts one runner carries out at a time.
+#: How many rollouts one runner carries out at a time; what is beyond that waits for another runner, or for its end.
 MAX_CARRIED: Final = 256
 #: How many looks at what has changed come before one at everything: a bucket that was made anew counts from 1.
 _LOOKS: Final = 30
@@ -35,7 +35,8 @@ _RELEASE_S: Final = 3.0
 class Runner:
     """A member that carries out rollouts, over the connection of ``mesh``, which must follow the policies on the bus.
 
-    ``only`` names the one service whose rollout it takes. ``look_on`` hears what it does.
+    ``only`` names the one service whose rollout it takes. ``look_on`` hears what it does. ``waiting`` are so many
+    rollouts that nobody carries out and that this runner has no room for.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Runner:
         client = mesh.client
         self.holder = f"{mesh.name}/{client.transport.connection}"
         self.carried: dict[str, Carrier] = {}
+        self.waiting = 0
         self.book = Book(mesh.namespace, transport=client.transport, mux=client.mux, clock=clock)
         self._mesh = mesh
         self._only = only
@@ -70,7 +72,7 @@ class Runner:
             while True:
                 try:
                     await self._look()
-                    for entry in self._free():
+                    for entry in self._takeable():
                         await self._take(entry, tasks)
                     self._complained = ""
                 except (KvError, CallError) as error:
@@ -105,9 +107,20 @@ class Runner:
             and (not entry.record.holder or now - since >= self._lease_s)
         ]
 
+    def _takeable(self) -> list[Entry]:
+        """What of that this runner has room for."""
+        free = self._free()
+        room = max(0, MAX_CARRIED - len(self.carried))
+        waiting = len(free[room:])
+        if waiting and not self.waiting:
+            log.warning(
+                "%d rollouts wait: this runner carries out %d, and no more at a time; start another one, "
+                "or end some that are paused", waiting, MAX_CARRIED,
+            )  # fmt: skip
+        self.waiting = waiting
+        return free[:room]
+
     async def _take(self, entry: Entry, tasks: anyio.abc.TaskGroup) -> None:
-        if len(self.carried) >= MAX_CARRIED:
-            return
         before = entry.record.holder
         record = msgspec.structs.replace(entry.record, holder=self.holder, term=entry.record.term + 1)
         try:

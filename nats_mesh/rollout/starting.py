@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 from msgspec import UNSET
 
-from nats_mesh.changing import Changing
 from nats_mesh.clock import SYSTEM_CLOCK, Clock, rfc3339
-from nats_mesh.discovery.acks import Acks
 from nats_mesh.errors import MeshError
 from nats_mesh.mesh import Mesh
+from nats_mesh.policy.bus.checking import check_change
 from nats_mesh.policy.bus.documents import key_of, read_document
 from nats_mesh.policy.bus.plan import Document
 from nats_mesh.policy.bus.revisions import Change, Snapshot
@@ -50,8 +49,6 @@ class Starting:
         self.store = PolicyStore(
             mesh.namespace, transport=client.transport, mux=client.mux, operator=by, timeout_s=timeout_s
         )
-        acks = Acks(subjects=client.subjects, transport=client.transport, mux=client.mux)
-        self._changing = Changing(self.store, acks, tell=lambda text: None)
         self._namespace = mesh.namespace
         self._by = by
         self._clock = clock
@@ -89,7 +86,7 @@ class Starting:
         own = key_of(document.policy)
         changes: dict[str, Document | None] = {own: document}
         route = self._route(snapshot, rollout, service, own, changes)
-        checked = self._changing.check(snapshot, changes)
+        checked = check_change(snapshot, changes, namespace=self._namespace)
         replaced = tuple(key for key, wanted in changes.items() if wanted is None)
         before = snapshot.policies.get(own)
         if before is None or before.value != document.value or replaced:

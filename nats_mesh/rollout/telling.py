@@ -15,11 +15,13 @@ from nats_mesh.mesh import Mesh
 from nats_mesh.rollout.record import Record
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.headers import one_line
 
 __all__ = ["KIND_OF", "Tell", "Teller", "Told"]
 
 log = logging.getLogger("nats_mesh.rollout")
 
+_MAX_DETAIL: Final = 2000
 #: The kind of event that each thing is told as.
 KIND_OF: Final[Mapping[What, EventKind]] = {
     What.STEP: EventKind.ROLLOUT_STEP,
@@ -77,6 +79,9 @@ class Teller:
     ) -> None:
         """This happened to the rollout that ``record`` is of, as it stands now."""
         mesh, client = self._mesh, self._mesh.client
+        detail = one_line(
+            detail, _MAX_DETAIL
+        )  # it quotes what operators wrote into the record, or others did
         subject = client.subjects.audit("rollout", mesh.name, client.transport.connection)
         told = Told(
             kind=str(kind),

@@ -8,9 +8,8 @@ are cumulative, so what ended between two looks is a difference, and a lost mess
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Final
-
-import anyio
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.gates import Pair, Sample
@@ -18,9 +17,9 @@ from nats_mesh.core.histogram import Histogram
 from nats_mesh.core.rules import SubsetRules
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.discovery.fleet import Fleet
-from nats_mesh.errors import CallError, CodecError
+from nats_mesh.errors import CodecError
 from nats_mesh.mesh import Mesh
-from nats_mesh.telemetry.publisher import LEASE_S
+from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.series import errors_in
 from nats_mesh.telemetry.stats import SeriesSnapshot, StatsMessage, decode_stats
 from nats_mesh.wire.subjects import ALL, reply_allowed
@@ -33,6 +32,10 @@ log = logging.getLogger("nats_mesh.rollout")
 CALLERS: Final = "callers"
 INSTANCES: Final = "instances"
 MAX_TRACKS: Final = 20_000
+#: So many of them one caller may have, and all callers together: whoever makes up kinds of calls blinds nobody to what
+#: the others count, and none of them to what the instances do.
+MAX_OF_CALLER: Final = 2_000
+MAX_OF_CALLERS: Final = MAX_TRACKS // 2
 MAX_INSTANCES: Final = 10_000
 #: Of a member that was silent for so long nothing is kept (seconds).
 SILENT_S: Final = 120.0
@@ -72,6 +75,9 @@ class SubsetWatch:
         self._now = clock.monotonic
         self._want = client.subjects.want("stats", ALL, mesh.name)
         self._tracks: dict[_Key, _Track] = {}
+        #: How many of them each caller has.
+        self._of_caller: Counter[str] = Counter()
+        self._of_callers = 0
         #: The subset of every instance that was ever seen: ``new``, ``old`` or neither.
         self._subset_of: dict[str, str] = {}
         self._fleet = Fleet(
@@ -94,12 +100,9 @@ class SubsetWatch:
 
     async def lease(self) -> None:
         """Hold the lease on statistics until cancelled."""
-        while True:
-            try:
-                self._transport.publish(self._want, b"", self._mux.one_way("telemetry"))
-            except CallError:
-                pass  # the bus is away; nothing is lost, totals are cumulative
-            await anyio.sleep(LEASE_S / 2)
+        await hold_lease(
+            self._want, transport=self._transport, mux=self._mux
+        )  # totals are cumulative: nothing is lost
 
     def select(self, old: SubsetRules, new: SubsetRules) -> None:
         """The subsets are these now."""
@@ -130,7 +133,7 @@ class SubsetWatch:
                 (pair.new if subset == self.new.name else pair.old).add(_since(track))
                 track.taken = track.latest
             elif now - track.heard > SILENT_S:
-                del self._tracks[key]
+                self._forget(key)
         return found
 
     def close(self) -> None:
@@ -197,19 +200,34 @@ class SubsetWatch:
                 self.ignored += 1  # it came late, or somebody sends it again
 
     def _first(self, key: _Key, series: SeriesSnapshot, now: float) -> None:
-        if len(self._tracks) >= MAX_TRACKS:
+        full, who = len(self._tracks) >= MAX_TRACKS, "members"
+        if key[2] == "out":
+            caller = key[0]
+            full = full or self._of_callers >= MAX_OF_CALLERS
+            if self._of_caller[caller] >= MAX_OF_CALLER:
+                full, who = True, caller
+        if full:
             self.overflowed += 1
             if worth_saying(self.overflowed):
                 log.warning(
-                    "%s: more than %d kinds of calls are counted; those beyond are not looked at (%d)",
-                    self.service,
-                    MAX_TRACKS,
-                    self.overflowed,
-                )
+                    "%s: more kinds of calls are counted by %s than there is room for; those beyond are not looked at "
+                    "(%d so far)", self.service, who, self.overflowed,
+                )  # fmt: skip
             return
         # What began since somebody watches counts from its first call; of all else, what comes from now on.
         began_before = series.age_s > now - self._since
         self._tracks[key] = _Track(series, series if began_before else None, now)
+        if key[2] == "out":
+            self._of_caller[key[0]] += 1
+            self._of_callers += 1
+
+    def _forget(self, key: _Key) -> None:
+        del self._tracks[key]
+        if key[2] == "out":
+            self._of_callers -= 1
+            self._of_caller[key[0]] -= 1
+            if not self._of_caller[key[0]]:
+                del self._of_caller[key[0]]
 
     def __repr__(self) -> str:
         return f"<SubsetWatch of {self.service}: {len(self._tracks)} series>"

@@ -8,13 +8,14 @@ import platform
 import random
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from nats_mesh import plugins
 from nats_mesh.calling.client import Client
 from nats_mesh.calling.verdicts import StepAside
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.config.follower import ConfigFollower
+from nats_mesh.config.live import Configuration
 from nats_mesh.core.presence import State
 from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.errors import ConfigError
@@ -175,7 +176,10 @@ class Instance:
         )
         await self._configure(client, dispatcher)
         if service.lifespan is not None:
-            parts.lifespan = Lifespan(service.name, service.lifespan(service), self._lifespan_failed)
+            configuration = parts.config if service.lifespan_takes_config else None
+            arguments = () if configuration is None else (Configuration[Any](configuration),)
+            manager = service.lifespan(service, *arguments)
+            parts.lifespan = Lifespan(service.name, manager, self._lifespan_failed)
             dispatcher.state = await parts.lifespan.start()
         self._telling.begin(client, transport, self._room_changed)
         self._telling.listen(transport, dispatcher)
@@ -194,7 +198,7 @@ class Instance:
             back=self.come_back,
         )
         self._follow(self._follower.current)
-        self._follower.follow(self._follow)
+        self._follower.follow(self._follow, client.hold)
         await transport.fence()
         self._check_lifespan()
         assert parts.announcer is not None
@@ -219,7 +223,7 @@ class Instance:
             chance=self._rng.random,
             tell=self.events.emit,
             cache_dir=settings.cache_dir,
-            identity=(*sorted(settings.servers), settings.user or "", settings.credentials or ""),
+            identity=settings.identity,
         )
         await config.start(client.transport, client.mux)
 

@@ -27,6 +27,7 @@ from nats_mesh.core.histogram import BOUNDS, Histogram
 from nats_mesh.core.presence import State
 from nats_mesh.errors import ConfigError, Status
 from nats_mesh.telemetry.stats import OTHER, SeriesSnapshot, Stats, snapshot_of
+from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["BUCKETS_S", "MAX_SERIES", "MeshCollector", "Source"]
@@ -69,6 +70,16 @@ _METRICS: Final[Mapping[str, tuple[Callable[..., Metric], _Labels, str]]] = {
         ("service",),
         "Times that a connection to the bus was lost and came back.",
     ),
+    "mesh_bus_messages": (
+        CounterMetricFamily,
+        ("service", "direction"),
+        "Messages that came from the bus (in) and went there (out), of every kind.",
+    ),
+    "mesh_bus_dropped": (
+        CounterMetricFamily,
+        ("service", "reason"),
+        "Messages that came and were not used, or should have gone and did not, by the reason.",
+    ),
 }
 _BUILD: Final = "mesh_build"
 _BUILD_HELP: Final = "The version of nats-mesh in this process, and of its Python."
@@ -89,9 +100,31 @@ _FLAGS: Final[Mapping[tuple[str, str], str]] = {
 _TRIES: Final = 1000
 
 
+class _Breakers(Protocol):
+    @property
+    def unknown(self) -> int: ...
+
+    @property
+    def unheeded(self) -> int: ...
+
+
+class _Opinions(Protocol):
+    @property
+    def dropped(self) -> int: ...
+
+    @property
+    def breakers(self) -> _Breakers: ...
+
+
 class _Connected(Protocol):
     @property
     def transport(self) -> Transport: ...
+
+    @property
+    def mux(self) -> ReplyMux: ...
+
+    @property
+    def opinions(self) -> _Opinions: ...
 
 
 class Source(Protocol):
@@ -171,10 +204,14 @@ class MeshCollector(Collector):
             for endpoint, limit in _limits(source).items():
                 self._add(tables, "mesh_concurrency_limit", (name, endpoint), limit)
             try:
-                reconnects = source.client.transport.stats.reconnects
+                bus = source.client.transport.stats
             except ConfigError:  # not open: it has no connection to speak of
                 continue
-            self._add(tables, "mesh_bus_reconnects", (name,), reconnects)
+            self._add(tables, "mesh_bus_reconnects", (name,), bus.reconnects)
+            self._add(tables, "mesh_bus_messages", (name, "in"), bus.in_messages)
+            self._add(tables, "mesh_bus_messages", (name, "out"), bus.out_messages)
+            for reason, count in _dropped(source).items():
+                self._add(tables, "mesh_bus_dropped", (name, reason), count)
         return tables
 
     def _read_series(
@@ -248,6 +285,33 @@ def _limits(source: Any) -> dict[str, int]:
     return {name: served.concurrency.limit for name, served in source.dispatcher.served.items()}
 
 
+def _dropped(source: Source) -> dict[str, int]:
+    """What did not serve, by the reason. ``forged``: it does not name its publisher's inbox; ``late-reply``: nobody
+    waits for it any more; ``unsent-reply``: there was no connection; ``unknown-verdict``: on what is not followed."""
+    client = source.client
+    bus, breakers = client.transport.stats, client.opinions.breakers
+    found = {
+        "not-text": bus.dropped_not_text,
+        "handler-error": bus.dropped_handler_errors,
+        "late-reply": client.mux.late,
+        "forged-verdict": client.opinions.dropped,
+        "unknown-verdict": breakers.unknown,
+        "unheeded-verdict": breakers.unheeded,
+    }
+    dispatcher = _dispatcher(source)
+    if dispatcher is not None:
+        found |= {reason: dispatcher.dropped[reason] for reason in ("malformed", "forged")}
+        found["unsent-reply"] = dispatcher.replier.lost
+    return found
+
+
+def _dispatcher(source: Any) -> Any:
+    try:
+        return getattr(source, "dispatcher", None)
+    except ConfigError:  # not started
+        return None
+
+
 def _family(name: str, values: Mapping[_Labels, Any]) -> Metric:
     make, labels, text = _METRICS[name]
     family: Any = make(name, text, labels=labels)
@@ -258,7 +322,7 @@ def _family(name: str, values: Mapping[_Labels, Any]) -> Metric:
             family.add_metric(key, list(zip(_LE, counts, strict=True)), value.sum_s)
         else:
             family.add_metric(key, value)
-    return family  # type: ignore[no-any-return]
+    return family  # type: ignore[no-any-return]  # prometheus_client has no types for what it makes
 
 
 def _own_version() -> str:

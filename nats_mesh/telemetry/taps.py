@@ -34,11 +34,14 @@ log = logging.getLogger("nats_mesh.instance")
 
 #: How long calls are collected for one message (seconds).
 BATCH_S: Final = 0.1
-#: How many observers' wishes are kept; who comes beyond that is counted as ignored.
+#: How many observers' wishes are kept one by one; those of whoever comes beyond that are put together as they come.
+#: To turn them away would let anybody who can ask shut out everybody else, and one alone may ask for as much.
 MAX_OBSERVERS: Final = 16
 #: A burst may be this long at the full rate (seconds).
 _BURST_S: Final = 0.5
 _KIND: Final = "tap"
+#: Whose wish all those beyond the table are; no observer is called so.
+_OTHERS: Final = ""
 
 
 class Taps:
@@ -121,12 +124,14 @@ class Taps:
         """An observer's lease says what it wants; whether that can be."""
         now = self._now()
         self._forget(now)
-        if observer not in self._wishes and len(self._wishes) >= MAX_OBSERVERS:
-            return False
         try:
             wish = decode_wish(body)
         except CodecError:
             return False
+        if observer not in self._wishes and len(self._wishes) >= MAX_OBSERVERS:
+            observer = _OTHERS
+            if _OTHERS in self._wishes:
+                wish = together([self._wishes[_OTHERS][1], wish])
         self._wishes[observer] = now + LEASE_S, wish
         self._settle()
         return True

@@ -21,7 +21,7 @@ from nats_mesh.errors import ConfigError, DisconnectedError, MeshError, Permissi
 from nats_mesh.wire import transport as seam
 from nats_mesh.wire.dialling import arguments, is_hopeless, unreachable, where, without_secrets
 from nats_mesh.wire.ids import new_id
-from nats_mesh.wire.transport import ConnectOptions, Listener
+from nats_mesh.wire.transport import ConnectOptions, Listener, jetstream_of
 
 __all__ = ["MAX_LINE", "PULSE_S", "STALL_S", "Connection"]
 
@@ -186,6 +186,10 @@ class Connection:
     @property
     def known_servers(self) -> int:
         return len(self._nats.servers)
+
+    @property
+    def jetstream(self) -> str:
+        return jetstream_of(self._options)
 
     def _why(self) -> str:
         if self._closed:

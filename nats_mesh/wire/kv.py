@@ -18,7 +18,7 @@ from nats_mesh.errors import UNREADABLE, CallError, Executed, MeshError, Permiss
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.loop import Deadline, future_maker
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.transport import Transport
+from nats_mesh.wire.transport import JETSTREAM, Transport
 
 __all__ = [
     "Found",
@@ -32,6 +32,7 @@ __all__ = [
     "read_answer",
     "sets_too_much_aside",
     "trouble",
+    "writes_to",
 ]
 
 #: Whose answers come to the inbox of these questions.
@@ -134,6 +135,13 @@ def sets_too_much_aside(err_code: int, description: str) -> bool:
     return err_code == _NO_STORAGE or (err_code == _NO_PEERS and "storage" in description)
 
 
+def writes_to(transport: Transport, prefix: str) -> str:
+    """Where to publish what shall stand under ``prefix``: in a JetStream domain, what its server maps to that."""
+    if transport.jetstream == JETSTREAM or not prefix.startswith("$KV."):
+        return prefix
+    return f"{transport.jetstream}.{prefix}"
+
+
 class KvBucket:
     """One bucket, by its name. Every method raises :class:`KvError` where the bucket does not answer in time."""
 
@@ -141,7 +149,8 @@ class KvBucket:
         self.name = name
         self._stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
-        self._get = f"$JS.API.DIRECT.GET.{self._stream}"
+        self._writes = writes_to(transport, self._prefix)
+        self._get = f"{transport.jetstream}.DIRECT.GET.{self._stream}"
         #: Whether reads name their key in the subject, where permissions can tell one service's keys from another's.
         self._by_subject = True
         self._transport = transport
@@ -166,7 +175,7 @@ class KvBucket:
         # Always of one length: the server stores the headers too, and a full bucket takes nothing that is longer.
         block = f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected:015}\r\n{lines}\r\n".encode()
 
-        answer = read_answer(self.name, (await self._ask(f"{self._prefix}{key}", value, block, timeout_s))[1])
+        answer = read_answer(self.name, (await self._ask(f"{self._writes}{key}", value, block, timeout_s))[1])
         if answer.error is not None:
             raise trouble(answer.error.err_code, f"{self.name}: {answer.error.description}")
         if answer.stream != self._stream or answer.seq < 1:
@@ -233,7 +242,7 @@ class KvBucket:
             "deny_delete": True,
         }
         smaller = iter(sizes[1:])
-        create = f"$JS.API.STREAM.CREATE.{self._stream}"
+        create = f"{self._transport.jetstream}.STREAM.CREATE.{self._stream}"
         while True:
             _, body = await self._ask(create, _encode(config), b"", timeout_s)
             error = read_answer(self.name, body).error

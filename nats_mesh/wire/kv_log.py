@@ -15,7 +15,7 @@ import msgspec
 
 from nats_mesh.errors import CallError, Executed, PermissionDeniedError, Status
 from nats_mesh.wire import headers as h
-from nats_mesh.wire.kv import KvAbsentError, KvDeniedError, KvError, read_answer, trouble
+from nats_mesh.wire.kv import KvAbsentError, KvDeniedError, KvError, read_answer, trouble, writes_to
 from nats_mesh.wire.loop import Future, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.transport import Transport
@@ -91,7 +91,9 @@ class KvLog:
         #: The stream and what its subjects begin with: a bucket's, unless it is another kind of log.
         self.stream = stream or f"KV_{name}"
         self.prefix = prefix or f"$KV.{name}."
-        self._get = f"$JS.API.DIRECT.GET.{self.stream}"
+        #: Where keys are written: in a domain its server takes them from there to what :attr:`prefix` says.
+        self._writes = writes_to(transport, self.prefix)
+        self._get = f"{transport.jetstream}.DIRECT.GET.{self.stream}"
         self._transport = transport
         self._mux = mux
         self._new_future = future_maker()
@@ -195,14 +197,14 @@ class KvLog:
         """
         if not 0 < len(writes) <= MAX_BATCH:
             raise ValueError(f"a batch has 1 to {MAX_BATCH} messages, not {len(writes)}")
-        sink = _Sink(f"{self.prefix}{writes[-1].key}", self._new_future(), 0)
+        sink = _Sink(f"{self._writes}{writes[-1].key}", self._new_future(), 0)
 
         async def publish(reply: str) -> None:
             for number, each in enumerate(writes, 1):
                 if self._transport.congested:
                     await self._transport.writable()
                 block = self._block(each, lines, "" if len(writes) == 1 else batch, number, len(writes))
-                self._transport.publish(f"{self.prefix}{each.key}", each.value or b"", reply, block)
+                self._transport.publish(f"{self._writes}{each.key}", each.value or b"", reply, block)
 
         _, body = await self._ask(sink, publish, timeout_s)
         answer = read_answer(self.name, body)
@@ -227,7 +229,7 @@ class KvLog:
 
     async def api(self, subject: str, question: object, *, timeout_s: float) -> bytes:
         """One question to JetStream's API (`$JS.API.<subject>`), and the body of its answer."""
-        subject = f"$JS.API.{subject}"
+        subject = f"{self._transport.jetstream}.{subject}"
         sink = _Sink(subject, self._new_future(), 0)
         payload = b"" if question is None else _encode(question)
         try:

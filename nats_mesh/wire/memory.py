@@ -17,7 +17,14 @@ from collections.abc import Callable
 from nats_mesh.wire import transport as seam
 from nats_mesh.wire.ids import new_id
 from nats_mesh.wire.memory_kv import MemoryKv
-from nats_mesh.wire.transport import ConnectOptions, Listener, MessageHandler, Subscription, TransportStats
+from nats_mesh.wire.transport import (
+    JETSTREAM,
+    ConnectOptions,
+    Listener,
+    MessageHandler,
+    Subscription,
+    TransportStats,
+)
 
 __all__ = ["Fault", "MemoryBus", "MemoryTransport", "matches"]
 
@@ -159,6 +166,10 @@ class MemoryTransport:
     @property
     def known_servers(self) -> int:
         return 1
+
+    @property
+    def jetstream(self) -> str:
+        return JETSTREAM
 
     @property
     def send(self) -> None:

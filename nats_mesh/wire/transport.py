@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
 from nats_mesh.errors import CallError, DisconnectedError, Executed, Status
 
 __all__ = [
+    "JETSTREAM",
     "ConnectOptions",
     "Connector",
     "Listener",
@@ -24,6 +25,7 @@ __all__ = [
     "Transport",
     "TransportStats",
     "disconnected",
+    "jetstream_of",
     "line_too_long",
     "too_large",
 ]
@@ -35,6 +37,10 @@ MessageHandler: TypeAlias = Callable[[str, str, bytes, bytes], None]
 
 #: ``send(head, payload)``, see :attr:`Transport.send`.
 Send: TypeAlias = Callable[[str, bytes], None]
+
+
+#: What the subjects of JetStream's API begin with where no domain is said.
+JETSTREAM: Final = "$JS.API"
 
 
 class ConnectOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +55,15 @@ class ConnectOptions(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     nkey_seed: str | None = None
     connect_timeout_s: float = 5.0
+    #: The JetStream domain to use, where another one than the server's own.
+    jetstream_domain: str = ""
     ping_interval_s: float = 1.9
     max_outstanding_pings: int = 2
+
+
+def jetstream_of(options: ConnectOptions) -> str:
+    """What the subjects of JetStream's API begin with under these options."""
+    return f"$JS.{options.jetstream_domain}.API" if options.jetstream_domain else JETSTREAM
 
 
 class Subscription:
@@ -175,6 +188,10 @@ class Transport(Protocol):
     @property
     def known_servers(self) -> int:
         """How many servers it could connect to, as far as it knows."""
+
+    @property
+    def jetstream(self) -> str:
+        """What the subjects of JetStream's API begin with here: ``$JS.API``, or that of a domain."""
 
     def add_listener(self, listener: Listener) -> None: ...
 

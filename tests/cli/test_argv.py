@@ -47,7 +47,11 @@ def in_order(line: str) -> list[str]:
         ("policy apply -f x --all -o json", "-o json policy --all apply -f x"),
         ("call -o json a.b -o yaml", "-o json -o yaml call -- a.b"),
         ("call --help", "call --help"),
-        ("", ""),
+        ("", "--help"),
+        ("policy", "policy --help"),
+        ("policy --all -n x", "-n x policy --all --help"),
+        ("policy -- apply", "policy -- apply"),
+        ("--help", "--help"),
     ],
 )
 def test_order(given_line: str, expected: str) -> None:

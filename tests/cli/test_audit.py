@@ -192,6 +192,62 @@ def test_policies_of_a_moment_say_where_they_come_from(desk: Desk) -> None:
     assert "nor does the audit know" in done[-1].err
 
 
+def test_revisions_beyond_the_buckets_history_come_from_the_audit(desk: Desk) -> None:
+    """`get --revision` and `undo --to-revision` give back what stood there byte for byte, and say where it comes from;
+    `history` says where it ends, and where the rest is. What nobody wrote down is an error that names the policy."""
+    values = [destination("shop", f"{number}s") for number in range(10, 90)]
+
+    async def write() -> dict[int, bytes]:
+        async with operator(desk.env["NATS_URL"], desk.env["MESH_NAMESPACE"]) as ops:
+            return {(await ops.put(value)).sequence: value for value in values}
+
+    written = anyio.run(write)
+    old, new = sorted(written)[3], sorted(written)[-3]
+    got, recent, history, one, undone, now = desk.run(
+        ["policy", "get", "--revision", str(old), "-o", "json"],
+        ["policy", "get", f"Destination/shop@{new}", "-o", "json"],
+        ["policy", "history"],
+        ["policy", "history", "--limit", "1", "-o", "json"],
+        ["policy", "undo", "--to-revision", str(old)],
+        ["policy", "get", "Destination/shop", "-o", "json"],
+    )
+    assert got.code == recent.code == history.code == undone.code == OK, (got.err, undone.err)
+    assert json.loads(got.out) == [json.loads(written[old])]
+    assert f"as of revision {old}, from the audit" in got.err
+    assert "Destination/shop" in got.err
+    assert json.loads(recent.out) == json.loads(written[new])
+    assert "from the audit" not in recent.err
+    assert "the store keeps 64 revisions of a policy: not Destination/shop before revision" in history.err
+    assert "the audit goes back to" in history.err
+    assert len(json.loads(one.out)) == 1
+    assert "from the audit" in undone.err
+    assert json.loads(now.out) == json.loads(written[old])
+
+    async def stored() -> bytes | None:
+        async with operator(desk.env["NATS_URL"], desk.env["MESH_NAMESPACE"]) as ops:
+            return (await ops.store.snapshot()).policies["Destination.shop"].value
+
+    assert anyio.run(stored) == written[old]
+
+    async def unrecorded() -> int:
+        async with operator(desk.env["NATS_URL"], desk.env["MESH_NAMESPACE"]) as ops:
+            for number in range(66):
+                await ops.raw("Destination.stock", destination("stock", f"{number + 1}s"))
+            return (await ops.store.history("Destination.stock"))[0].sequence - 1
+
+    gone = anyio.run(unrecorded)
+    lost, kept = desk.run(
+        ["policy", "get", "--revision", str(gone), "-o", "json"],
+        ["policy", "undo", "--to-revision", str(gone)],
+    )
+    for done in (lost, kept):
+        assert done.code == FAILED
+        assert (
+            f"at revision {gone} is not kept any more of Destination/stock; nor does the audit know"
+            in done.err
+        )
+
+
 def test_a_namespace_without_an_audit(nats_server: NatsServer, mesh_namespace: str, tmp_path: Path) -> None:
     """It is said what makes one, and `--make` does; once."""
     desk = Desk(nats_server.url, mesh_namespace, tmp_path)

@@ -7,11 +7,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from nats_mesh import Mesh
+from nats_mesh import Mesh, PolicyError
 from nats_mesh.config.store import ConfigStore
 from nats_mesh.settings import Settings
 from nats_mesh.testing import NatsServer
-from nats_mesh_cli.config import _assign, _read
+from nats_mesh_cli.config_given import assign, read_configuration, read_value
 from nats_mesh_cli.errors import FAILED, OK, USAGE, CliError
 from tests.cli.program import Background, run_many
 
@@ -92,7 +92,7 @@ def test_a_configuration_from_first_to_last(
     assert done["undone"].code == OK
     assert done["shown"].json == {"rows": 50, "pool": {"size": 9}}
     assert [(each["action"], each["message"]) for each in done["history"].json] == [
-        ("configured", "undo"),
+        ("configured", "undo of revision 2"),
         ("configured", ""),
         ("created", "more rows"),
     ]
@@ -104,15 +104,47 @@ def test_a_configuration_from_first_to_last(
 
 def test_values_are_read_as_json_or_else_as_text() -> None:
     """What a shell hands over, without quotes around quotes."""
-    whole, assigned = _read(["a=1", "b=true", 'c=["x"]', "d=hello there", "e.f=2", "g="])
+    whole, assigned = read_configuration(["a=1", "b=true", 'c=["x"]', "d=hello there", "e.f=2", "g="], [])
     assert whole is None
     assert assigned == [("a", 1), ("b", True), ("c", ["x"]), ("d", "hello there"), ("e.f", 2), ("g", "")]
     value = {"e": {"h": 3}}
     for path, each in assigned:
-        _assign(value, path, each)
+        assign(value, path, each)
     assert value["e"] == {"h": 3, "f": 2}
     with pytest.raises(CliError, match="has nothing below it"):
-        _assign({"a": 1}, "a.b", 2)
+        assign({"a": 1}, "a.b", 2)
+    for path in ("a..b", "a.", "a.b."):
+        with pytest.raises(CliError, match="has an empty name in it"):
+            assign({}, path, 2)
+    for text in ("[" * 100_000, "\udcff"):
+        with pytest.raises(CliError, match="nested too deep, or no text"):
+            read_value(text)
+
+
+def test_all_of_it_stands_in_a_file_or_on_the_line(tmp_path: Path) -> None:
+    """A JSON object, -f FILE or a file's name; single values go over it, and one whole is enough."""
+    file = tmp_path / "limits.yaml"
+    file.write_text("rows: 50\n")
+    whole = {"rows": 50}
+    assert (
+        read_configuration([str(file)], [])
+        == read_configuration([], [str(file)])
+        == read_configuration(['{"rows": 50}'], [])
+        == (whole, [])
+    )
+    assert read_configuration(["rows=7"], [str(file)]) == (whole, [("rows", 7)])
+    for given, files, said in (
+        ([], ["nope.yaml"], "nope.yaml: there is no such file$"),
+        (["nope.yaml"], [], "there is no such file, and it is no name=value"),
+        (["{}", "{}"], [], "once: in one file, or as one JSON object"),
+        (["{}"], [str(file)], "once: in one file, or as one JSON object"),
+        (["[1]"], [], "the JSON given: must hold one mapping"),
+        ([], [], "say what to set"),
+    ):
+        with pytest.raises(CliError, match=said):
+            read_configuration(given, files)
+    with pytest.raises(PolicyError, match="the JSON given:"):
+        read_configuration(['{"rows": '], [])
 
 
 def test_what_other_programs_wrote_is_said_and_replaced(
@@ -146,3 +178,46 @@ def test_what_other_programs_wrote_is_said_and_replaced(
     assert (whole.code, history.code) == (OK, OK), (whole.err, history.err)
     assert [each["value"] for each in history.json] == [{"rows": 50}, "\ufffd"]
     assert after.json == {"rows": 50}
+
+
+def test_a_revision_beyond_the_buckets_history_comes_from_the_audit(
+    nats_server: NatsServer, mesh_namespace: str
+) -> None:
+    """`undo --to-revision` gives back what was stored, byte for byte, and says where it comes from; a number that was
+    another service's is none of this one's."""
+    env = {"NATS_URL": nats_server.url, "MESH_NAMESPACE": mesh_namespace, "NO_COLOR": "1"}
+    settings = Settings(servers=(nats_server.url,), namespace=mesh_namespace)
+
+    async def write() -> list[int]:
+        async with Mesh("ops", settings=settings, policies=False) as mesh:
+            store = ConfigStore(
+                mesh.namespace, transport=mesh.client.transport, mux=mesh.client.mux, operator="ann"
+            )
+            await store.open()
+            await store.write("other", b"{}", expected=0)
+            revisions = [0]
+            for rows in range(70):
+                value = b'{"rows":  %d}' % rows
+                revisions.append(await store.write("shop", value, expected=revisions[-1]))
+            return revisions
+
+    async def value() -> bytes | None:
+        async with Mesh("ops", settings=settings, policies=False) as mesh:
+            store = ConfigStore(
+                mesh.namespace, transport=mesh.client.transport, mux=mesh.client.mux, operator="ann"
+            )
+            return (await store.history("shop"))[-1].value
+
+    revisions = anyio.run(write)
+    undone, others = run_many(
+        [
+            ["config", "undo", "shop", "--to-revision", str(revisions[2]), "--unchecked"],
+            ["config", "undo", "shop", "--to-revision", "1", "--unchecked"],
+        ],
+        env,
+    )
+    assert undone.code == OK, undone.err
+    assert f"revision {revisions[2]} comes from the audit" in undone.err
+    assert anyio.run(value) == b'{"rows":  1}'
+    assert others.code == FAILED
+    assert "shop has no revision 1" in others.err

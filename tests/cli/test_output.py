@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 from typing import Any
 
 import pytest
@@ -73,6 +74,28 @@ def test_jsonl_is_one_object_a_line(records: list[Any]) -> None:
 def test_yaml_says_what_json_says(value: Any) -> None:
     """YAML shows the same value."""
     assert yaml.safe_load(dump(value, Format.YAML)) == json.loads(dump(value, Format.JSON))
+
+
+@given(st.text())
+@example("a\u202eb\x9b31m\x7f\u2066")
+@example("\\u202e")
+def test_no_form_of_data_drives_the_terminal(text: str) -> None:
+    """What anybody wrote is the same value when it is read, and no control character on the way."""
+    for fmt in (Format.JSON, Format.JSONL, Format.YAML):
+        shown = dump({"text": text, text: 1}, fmt)
+        read = yaml.safe_load(shown) if fmt is Format.YAML else json.loads(shown)
+        assert read == {"text": text, text: 1}
+        assert not {char for char in shown if unicodedata.category(char) == "Cc"} - {"\n"}
+        assert not set(shown) & set(
+            "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+        )
+
+
+def test_notes_cannot_drive_the_terminal() -> None:
+    """A message may quote what came over the bus: its colours and line ends are this program's, all else is not."""
+    err = io.StringIO()
+    Out(io.StringIO(), err).note("\x1b[31mred\x1b[0m \x1b[2J\u202e\x9b31m\x07\r\n  second\tline")
+    assert err.getvalue() == "\x1b[31mred\x1b[0m  [2J  31m  \n  second\tline\n"
 
 
 def test_names_stand_alone() -> None:
@@ -156,4 +179,12 @@ def test_errors_go_to_stderr_as_text_or_json() -> None:
     out.error(CliError("no", code=3, document={"status": "UNAVAILABLE"}), Format.JSON)
     fields = json.loads(stderr.getvalue().splitlines()[-1])["error"]
     assert fields == {"message": "no", "hint": "", "exit_code": 3, "status": "UNAVAILABLE"}
+    stderr.truncate(0)
+    stderr.seek(0)
+    out.error(CliError("no", hint="- maybe: later", code=3), Format.YAML)
+    assert yaml.safe_load(stderr.getvalue())["error"] == {
+        "message": "no",
+        "hint": "- maybe: later",
+        "exit_code": 3,
+    }
     assert stdout.getvalue() == ""

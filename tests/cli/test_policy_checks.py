@@ -130,7 +130,7 @@ def test_bad_files_are_bad_input(folder: Path) -> None:
     )
     assert (mistake.code, gone.code, nothing.code) == (2, 2, 2)
     assert "orders.yaml:5: spec.rule: is no field here; did you mean rules?" in mistake.err
-    assert "there is no such folder" in gone.err
+    assert "gone.yaml: there is no such file" in gone.err
     assert "name files or folders" in nothing.err
 
 
@@ -235,7 +235,7 @@ def test_bad_tests_are_bad_input(folder: Path) -> None:
         TESTS.replace(
             "expect: {timeout", "expect: {timeot"
         ): "orders.yaml:9: spec.cases[0].expect.timeot: is no field",
-        TESTS.replace("../orders.yaml", "../gone.yaml"): "gone.yaml: there is no such folder",
+        TESTS.replace("../orders.yaml", "../gone.yaml"): "gone.yaml: there is no such file",
         GOOD: "there is no PolicyTest in",
     }
     for text, said in broken.items():

@@ -83,6 +83,25 @@ def test_subsets_of_other_files_and_kinds_without_a_layer_are_told(tmp_path: Pat
     assert "this version does not apply Access/x yet: policy validate and apply refuse them" in later.err
 
 
+def test_what_is_beside_the_files_is_looked_at_and_not_translated(tmp_path: Path) -> None:
+    """`--with` names other files, or the store; without it is said what was not looked at."""
+    (tmp_path / "mesh.yaml").write_text(
+        "apiVersion: mesh/v1\nkind: Destination\nmetadata: {name: reviews}\n"
+        "spec: {target: {service: reviews}, subsets: {v1: {version: 1.0.0}}}\n"
+    )
+    text = text_of("VirtualService", ROUTE)
+    alone = run_cli("policy", "convert", "-", stdin=text)
+    assert "the store was not looked at: --with live looks there, --with FILE at other files" in alone.err
+    beside = run_cli("policy", "convert", "-", "--with", str(tmp_path), "-o", "json", stdin=text).json
+    assert beside["unknown_subsets"] == []
+    assert [each["kind"] for each in beside["policies"]] == ["Route"]
+    assert beside["looked_at"] == ["stdin", str(tmp_path)]
+    away = run_cli(
+        "policy", "convert", "-", "--with", "live", stdin=text, env={"NATS_URL": "nats://127.0.0.1:1"}
+    )
+    assert (away.code, "cannot reach" in away.err) == (3, True)
+
+
 def test_bad_input() -> None:
     """Mistakes are exit code 2, with file and line, and nothing on stdout; so are two rules that cannot both hold."""
     bad = run_cli("policy", "convert", "-", stdin=text_of("VirtualService", "hosts: [a]\nhtpp: []"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -128,9 +129,10 @@ def test_policies_from_first_to_last(desk: Desk) -> None:
         ["policy", "undo", "--to-revision", str(before), "--wait"],
         ["policy", "get", "Route/reviews", "-o", "json", "--revision", str(before)],
         ["policy", "get", "Route/reviews", "-o", "json"],
-        ["policy", "undo", "--wait"],
+        ["policy", "undo", "--to-revision", str(history.json[0]["revision"]), "--wait"],
     )
     assert undone.out.splitlines()[-1] == "Route/reviews configured"
+    assert f"policy undo --to-revision {history.json[0]['revision']} takes that back" in undone.err
     assert then.out == now.out
     assert back.code == OK
     assert desk.answers() == "v2"
@@ -193,6 +195,74 @@ def test_wrong_lines_are_said(desk: Desk, line: list[str], code: int, says: str)
     assert (done.code, says in done.err) == (code, True), done.err
 
 
+def test_every_problem_of_every_document_is_told_at_once(desk: Desk) -> None:
+    """What nothing applies, what leads nowhere, what cannot be read: one look is enough, each with file and line."""
+    access = (
+        "\napiVersion: mesh/v1\nkind: Access\nmetadata: {name: a}\n"
+        "spec:\n  target: {service: reviews}\n  default: deny\n"
+    )
+    limit = access.replace("Access", "Limit").replace("default: deny", "rate: 10/s")
+    lost = ROUTE.replace("v1}", "v9}")
+    path = desk.write("all.yaml", access, DESTINATION, lost, limit)
+    broken = desk.write("broken.yaml", access, ROUTE.replace("split", "splitt"), limit)
+    at_once, unreadable = desk.run(["policy", "apply", path], ["policy", "apply", broken, "-o", "json"])
+    assert at_once.code == unreadable.code == USAGE
+    for said in (
+        f"{path}:3: kind: Access policies: not in this version yet",
+        f"{path}:26: spec.rules[1].split[0].subset:",
+        f"{path}:33: spec.rate: rate limits: not in this version yet",
+    ):
+        assert said in at_once.err
+    problems = json.loads(unreadable.err)["error"]["problems"]
+    assert {each["path"] for each in problems} >= {"kind", "spec.rules[0].splitt", "spec.rate"}
+    assert all(each["file"] == broken and each["line"] for each in problems)
+
+
+def test_undo_goes_back_step_by_step(desk: Desk) -> None:
+    """Each says what it undoes; what an undo took away comes back by its revision, and by the id of its change."""
+    first, second = (
+        desk.write("1.yaml", DESTINATION),
+        desk.write("2.yaml", DESTINATION.replace("v2}}", "v3}}")),
+    )
+    *_, once, again, nothing, history = desk.run(
+        ["policy", "apply", first],
+        ["policy", "apply", second, "-m", "three"],
+        ["policy", "undo"],
+        ["policy", "undo"],
+        ["policy", "undo"],
+        ["policy", "history", "-o", "json"],
+    )
+    revisions = [each["revision"] for each in reversed(history.json)]
+    changes = [each["change"] for each in reversed(history.json)]
+    assert f"undoes revision {revisions[1]} (" in once.err
+    assert (
+        f": three); policy undo Destination/reviews --to-revision {revisions[1]} puts that back" in once.err
+    )
+    assert f"puts back Destination/reviews: revision {revisions[0]}" in once.err
+    assert again.out == "Destination/reviews deleted\n"
+    assert (nothing.code, "every change is undone already" in nothing.err) == (FAILED, True)
+    assert [each["back_to"] for each in reversed(history.json)] == [
+        None,
+        None,
+        revisions[0],
+        revisions[0] - 1,
+    ]
+    back, shown, of, time, gone = desk.run(
+        ["policy", "undo", "--to-revision", changes[1]],
+        ["policy", "get", f"Destination/reviews@{revisions[1]}", "-o", "json"],
+        ["policy", "history", changes[1], "-o", "json"],
+        ["policy", "history"],
+        ["policy", "history", "Destination/review"],
+    )
+    assert back.out == "Destination/reviews created\n"
+    assert shown.json["spec"]["subsets"]["v2"]["labels"] == {"version": "v3"}
+    assert [each["revision"] for each in of.json] == [revisions[1]]
+    assert "did you mean 'Destination/reviews'?" in gone.err
+    moment = time.out.splitlines()[-1].split()[1]  # as it is printed
+    (then,) = desk.run(["policy", "get", "--at", moment, "-o", "json"])
+    assert [each["spec"]["subsets"]["v2"]["labels"]["version"] for each in then.json] == ["v2"]
+
+
 def test_names_that_are_not_there_are_said(desk: Desk) -> None:
     """With the nearest one that is."""
     both = desk.write("reviews.yaml", DESTINATION, ROUTE)
@@ -211,7 +281,7 @@ def test_names_that_are_not_there_are_said(desk: Desk) -> None:
         ],
     )
     assert "did you mean 'Route'?" in kind.err
-    assert "did you mean 'reviews'?" in name.err
+    assert "did you mean 'Route/reviews'?" in name.err
     assert (ahead.code, "there is no revision 99" in ahead.err) == (FAILED, True)
     assert (moment.code, "write 2026-01-31T12:00:00Z" in moment.err) == (USAGE, True)
     assert (elsewhere.code, "give -n one" in elsewhere.err) == (USAGE, True)

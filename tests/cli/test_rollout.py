@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from nats_mesh.testing import NatsServer
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, USAGE
 from tests.cli.conftest import Shop
 from tests.cli.program import Background
@@ -176,9 +177,9 @@ def test_what_is_no_rollout_is_said(place: Shop) -> None:
     assert "Rollout" not in kinds
 
 
-def test_without_jetstream_it_says_so(nats_server_factory: object) -> None:
+def test_without_jetstream_it_says_so(nats_server_factory: Callable[..., NatsServer]) -> None:
     """With exit code 3, and what is needed."""
-    server = nats_server_factory(jetstream=False)  # type: ignore[operator]
+    server = nats_server_factory(jetstream=False)
     env = {"NATS_URL": server.url}
     with Background(["rollout", "run"], env) as runner:
         assert runner.wait() == 3

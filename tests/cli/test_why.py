@@ -116,14 +116,14 @@ call reviews.get as web
 
 Routes that are about it, the least specific first
   Route/reviews (r.yaml:24)
-    ✗ rule 1: caller mobile-* → UNAVAILABLE for 100%
+    ✗ rules[0]: caller mobile-* → UNAVAILABLE for 100%
       not met: caller mobile-*, and it is web
-    ✗ rule 2: header end-user = 'jason' → v2, delay 2000 ms for 10%, INTERNAL
+    ✗ rules[1]: header end-user = 'jason' → v2, delay 2000 ms for 10%, INTERNAL
       for 5%
       not met: header end-user = 'jason', and it is not there
-    ~ rule 3: 20% of them → sticky by header end-user
+    ~ rules[2]: 20% of them → sticky by header end-user
       met by 20%
-    ✓ rule 4: every call → v1 90% · v2 10%, copies to v2 (20%)
+    ✓ rules[3]: every call → v1 90% · v2 10%, copies to v2 (20%)
       met by all of the 80% that get here
 
 Where such calls go
@@ -142,13 +142,13 @@ At the caller web, in the order in which the call meets it
   plug-ins         not in the chain: none is installed at the caller
   interceptors     those in the caller's code, which nobody knows here, see it
                    next
-  route            meets rule 4 of Route/reviews (r.yaml:33); goes to
+  route            meets Route/reviews rules[3] (r.yaml:33); goes to
                    reviews.get/v1: weight 90 of 100
   encode           its value is encoded once, whatever number of attempts
                    follows
   fault            not in the chain: no rule that it meets has one
   mirror           20% are copied to reviews.get/v2 (1 instance); nobody waits
-                   for what becomes of them, by rule 4 of Route/reviews
+                   for what becomes of them, by Route/reviews rules[3]
                    (r.yaml:33)
   retry            up to 2 attempts, as long as the caller's budget for reviews
                    has one left
@@ -348,7 +348,10 @@ def test_what_operators_do_is_told() -> None:
     assert not some["fails_surely"]
     every = document(infos=[faulty(1.0, abort="INTERNAL")], text=REVIEWS.partition("---")[0])
     assert every["summary"] == "would surely fail: INTERNAL, operators abort every call at every instance"
+    late = document(infos=[faulty(0.5, delay_ms=200), INFOS[3]], text=REVIEWS.partition("---")[0])
+    assert "; 50% delayed by 200ms, by operators at every instance; " in late["summary"]
     slow = document(infos=[faulty(1.0, delay_ms=4000)], text=REVIEWS.partition("---")[0])
+    assert "delayed" not in slow["summary"]
     assert slow["ways"][0]["endings"][0]["status"] == "DEADLINE_EXCEEDED"
 
 
@@ -449,7 +452,7 @@ def test_on_a_real_server(shop: Shop, folder: Path) -> None:
         ({"service": "stock", "endpoint": "place", "subset": ""}, 0.1),
     ]
     assert [way["timeout_s"] for way in ann.json["ways"]] == [0.25, 0.25]
-    assert ann.json["ways"][0]["source"] == f"rule 2 of Route/orders ({folder / 'orders.yaml'}:16)"
+    assert ann.json["ways"][0]["source"] == f"Route/orders rules[1] ({folder / 'orders.yaml'}:16)"
     assert ann.json["ways"][1]["endings"][0]["status"] == "UNIMPLEMENTED"
     assert ann.json["fails"] == pytest.approx(0.1)
     assert old.code == 1

@@ -174,7 +174,7 @@ async def test_an_undeclared_exception_is_internal_and_nothing_more(
         ("details no codec takes", ApplicationError("x", status="ABORTED", details={"a": object()})),
         ("details that are no text", ApplicationError("x", status="ABORTED", details={"a": "\ud800"})),
         ("details that never end", ApplicationError("x", status="ABORTED", details=ENDLESS)),
-        ("a message that is no text", CallError(12)),  # type: ignore[arg-type]
+        ("a message that is no text", CallError(12)),  # type: ignore[arg-type]  # that is the mistake
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -235,9 +235,9 @@ async def test_credentials_that_run_out_lead_to_a_reconnect_with_the_new_ones(
             await mesh.call("hello.say")
         assert caught.value.executed is Executed.NO
         path.write_text("half a fi")  # whoever reads it in the middle of a rewrite must try again
-        await eventually(lambda: "reconnecting: nats:" in mesh.client.transport._why())  # type: ignore[attr-defined]
+        await eventually(lambda: "reconnecting: nats:" in mesh.client.transport._why())  # type: ignore[attr-defined]  # only the fast transport has it
         path.unlink()
-        await eventually(lambda: "No such file" in mesh.client.transport._why())  # type: ignore[attr-defined]
+        await eventually(lambda: "No such file" in mesh.client.transport._why())  # type: ignore[attr-defined]  # only the fast transport has it
         operator.issue(path, valid_s=3600)
         await eventually(lambda: mesh.client.transport.connected and instance.transport.connected)
         await instance.transport.fence()

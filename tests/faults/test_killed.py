@@ -90,12 +90,12 @@ async def test_work_that_a_killed_instance_held(
         kills: list[float] = []
         async with steady(call, PER_S) as load:
             for worker in killed:
-                await eventually(lambda each=worker: len(under_way(each)) >= 4)  # type: ignore[misc]
+                await eventually(lambda each=worker: len(under_way(each)) >= 4)  # type: ignore[misc]  # a default holds what the loop's variable is now
                 worker.kill()
                 kills.append(time.monotonic())
                 # What it held has ended before the next one dies, so that one retry is enough.
                 held = load.sent.keys() - load.ended.keys()
-                await eventually(lambda held=held: held <= load.ended.keys())  # type: ignore[misc]
+                await eventually(lambda held=held: held <= load.ended.keys())  # type: ignore[misc]  # a default holds what the loop's variable is now
         await eventually(lambda: mesh.client.mux.pending == 0, lambda: mesh.client.mux)
     judge(load, workers, killed, kills)
     figures: dict[str, Figure] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -205,6 +206,44 @@ async def test_a_runner_that_is_killed_is_taken_over(
     ]
     assert len({operator for operator, _ in writers}) == 2
     write_results("rollout_runner_killed", figures)
+
+
+async def test_a_runner_that_was_frozen_writes_nothing_when_it_wakes(
+    nats_server: NatsServer, mesh_namespace: str
+) -> None:
+    """SIGSTOP for longer than its lease: another runner goes on, and does what an operator wants. What the first one
+    finds when it goes on is left as it is, in the record and in the route; it lives, and says what has become of it."""
+    env = {"NATS_URL": nats_server.url, "MESH_NAMESPACE": mesh_namespace, "MESH_LOG": "warning"}
+    steps = [{"weight": weight, "for": "1s"} for weight in range(1, 60)]
+    async with staged(nats_server.url, mesh_namespace) as stage, anyio.create_task_group() as tasks:
+        tasks.start_soon(stage.load, await stage.caller(), 100.0)
+        with (
+            Background(["rollout", "run", "--as", "first"], env) as first,
+            Background(["rollout", "run", "--as", "second"], env) as second,
+        ):
+            for runner in (first, second):
+                await anyio.to_thread.run_sync(runner.wait_for, "carries out rollouts")
+            await stage.start(rollout(steps=steps, gates=None, interval=None))
+            await until(stage.at, lambda at: at.step > 1)
+            name = (await stage.entry()).record.holder.partition("/")[0]
+            victim, other = (first, second) if name == "first" else (second, first)
+            victim.process.send_signal(signal.SIGSTOP)
+            try:
+                await until(stage.entry, lambda entry: not entry.record.holder.startswith(name))
+                await stage.starting.book.wish("shop", "abort", "ops", "enough")
+                await stage.phase(Phase.ABORTED)
+                ended = await until(stage.entry, lambda entry: not entry.record.holder)
+                writers = await stage.writers()
+            finally:
+                victim.process.send_signal(signal.SIGCONT)
+            await anyio.to_thread.run_sync(victim.wait_for, "somebody else carries it out now")
+            await anyio.sleep(2.0)
+            assert await stage.entry() == ended
+            assert await stage.writers() == writers
+            assert (await stage.route()) == [{"split": [{"subset": "v1"}]}]
+            assert (victim.process.poll(), other.process.poll()) == (None, None)
+        tasks.cancel_scope.cancel()
+    assert stage.failures == []
 
 
 async def test_a_new_version_that_dies_is_gone_back_from(

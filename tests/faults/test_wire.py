@@ -176,7 +176,7 @@ async def test_many_calls_lose_a_connection_in_mid_message(
                     group.start_soon(calls, 1_000 * round_number + 10 * worker)
                 await anyio.sleep(0)
                 front.to_client = cut_inside(rng.choice(PLACES))
-                await eventually(lambda seen=round_number: reconnected(mesh, seen + 1))  # type: ignore[misc]
+                await eventually(lambda seen=round_number: reconnected(mesh, seen + 1))  # type: ignore[misc]  # a default holds what the loop's variable is now
             assert await echoed(mesh, -1)
         await eventually(
             lambda: mesh.client.mux.pending == 0
@@ -308,7 +308,7 @@ async def test_rubbish_towards_an_instance_costs_it_one_connection(
         kinds = list(RUBBISH.values())[:: scaled(4, 1)]
         for number, rubbish in enumerate(kinds, 1):
             front.say(rubbish)
-            await eventually(lambda times=number: instance.transport.stats.reconnects >= times)  # type: ignore[misc]
+            await eventually(lambda times=number: instance.transport.stats.reconnects >= times)  # type: ignore[misc]  # a default holds what the loop's variable is now
             await instance.transport.fence()
             assert await echoed(mesh, number)
         assert front.connections == len(kinds) + 1
@@ -324,7 +324,7 @@ async def test_fuzzed_streams_lead_to_a_new_connection(nats_server: NatsServer, 
     ):
         for number in range(1, 1 + scaled(5, 100)):
             front.say(_refused(rng))
-            await eventually(lambda times=number: reconnected(mesh, times))  # type: ignore[misc]
+            await eventually(lambda times=number: reconnected(mesh, times))  # type: ignore[misc]  # a default holds what the loop's variable is now
             assert await echoed(mesh, number)
         await eventually(
             lambda: mesh.client.mux.pending == 0
@@ -444,7 +444,7 @@ async def test_a_caller_that_does_not_read_costs_the_instance_nothing(
     async with meshed(nats_server.url, nats_server.url, mesh_namespace) as (mesh, instance, ledger):
         reader, writer = await asyncio.open_connection("127.0.0.1", nats_server.port)
         try:
-            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's StreamReader has it
             writer.write(b'CONNECT {"verbose":false,"headers":true,"protocol":1}\r\nSUB _INBOX.mute.> 1\r\n')
             subject = f"mesh.{mesh_namespace}.rpc.work.all.echo.mute".encode()
             for number in range(asked):

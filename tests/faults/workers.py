@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Protocol
 
-from tests.tools import ROOT
+from tests.processes import Served
 
 __all__ = ["Worker", "WorkerFactory"]
 
 SCRIPT = Path(__file__).with_name("worker.py")
 
 
-class Worker:
+class Worker(Served):
     """One instance of the service ``work`` in a process of its own. ``ledger`` names what its handler executed.
 
     ``policies`` is the folder that it follows, and ``slots`` how many calls of ``sleepy`` it takes at a time.
@@ -33,18 +29,8 @@ class Worker:
         policies: Path | None = None,
     ) -> None:
         self._ledger = ledger
-        environ = {**os.environ, "NATS_URL": url, "MESH_NAMESPACE": namespace, "PYTHONPATH": str(ROOT)}
-        if policies is not None:
-            environ["MESH_POLICIES"] = str(policies)
-        self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(ledger), service, str(slots)],
-            env=environ,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.id = self._process.stdout.readline().strip()
-        assert self.id, f"the worker ended with {self._process.wait()}"
+        environ = {} if policies is None else {"MESH_POLICIES": str(policies)}
+        super().__init__([str(SCRIPT), str(ledger), service, str(slots)], url, namespace, environ)
 
     @property
     def ledger(self) -> list[str]:
@@ -64,36 +50,6 @@ class Worker:
     def heal(self) -> None:
         """``flaky`` works again."""
         self._ledger.with_suffix(".sick").unlink()
-
-    def freeze(self) -> None:
-        """SIGSTOP; returns when it has taken effect."""
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitpid(self._process.pid, os.WUNTRACED)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
-        self._process.kill()
-        self._process.wait()
-
-    def drain(self) -> None:
-        """SIGTERM: leave in order."""
-        self._process.send_signal(signal.SIGTERM)
-
-    def wait(self) -> int:
-        """The exit status, once it has ended."""
-        return self._process.wait(timeout=30)
-
-    def stop(self) -> None:
-        """End it whatever state it is in."""
-        self.thaw()
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
 
 class WorkerFactory(Protocol):

@@ -6,9 +6,6 @@ Every run of a handler becomes a line of the ledger, which all workers share, wh
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,48 +14,21 @@ import anyio
 from nats_mesh import Context, Service
 from nats_mesh.runner import loop_factory, serve
 from nats_mesh.serving.instance import Instance
-from tests.tools import ROOT
+from tests.processes import Served
 
 __all__ = ["KeyedWorker"]
 
 
-class KeyedWorker:
+class KeyedWorker(Served):
     """One instance of the service ``bank`` in a process of its own."""
 
     def __init__(self, url: str, namespace: str, ledger: Path) -> None:
-        environ = {**os.environ, "NATS_URL": url, "MESH_NAMESPACE": namespace, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, str(ledger)], env=environ, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        self.id = self._process.stdout.readline().strip()
-        assert self.id, f"the worker ended with {self._process.wait()}"
+        super().__init__([__file__, str(ledger)], url, namespace)
 
     @property
     def where(self) -> tuple[str, str]:
         """Its service and its id."""
         return "bank", self.id
-
-    def freeze(self) -> None:
-        """SIGSTOP; returns when it has taken effect."""
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitpid(self._process.pid, os.WUNTRACED)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        """End it whatever state it is in."""
-        self.thaw()
-        self.kill()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
 
 def main(ledger: Path) -> None:

@@ -13,17 +13,18 @@ import anyio
 import pytest
 
 from nats_mesh import Service
-from nats_mesh.audit.policies import DocumentsThen
 from nats_mesh.audit.reading import AuditReader, BeforeError, Entry
 from nats_mesh.audit.records import ChangeRecord, PresenceRecord
 from nats_mesh.config.store import ConfigStore
 from nats_mesh.core.past import Presence
+from nats_mesh.policy.bus.past import DocumentsThen
 from nats_mesh.policy.bus.revisions import Snapshot, UnknownPastError
 from nats_mesh.policy.bus.store import Change
 from nats_mesh.testing import NatsServer
 from nats_mesh.wire.kv import KvAbsentError
-from tests.harness import PATIENCE_S, Bus, eventually
+from tests.harness import Bus, eventually
 from tests.rawnats import raw_nats
+from tests.rollouts import until
 from tests.stored import Operator, destination, operator
 from tests.tools import ROOT
 
@@ -53,9 +54,7 @@ async def entries(ops: Operator, kind: str = "") -> list[Entry]:
 
 async def recorded(ops: Operator, kind: str, count: int) -> list[Entry]:
     """Everything of a kind, once there is so much of it."""
-    with anyio.fail_after(PATIENCE_S):
-        while len(found := await entries(ops, kind)) < count:
-            await asyncio.sleep(0.01)
+    found: list[Entry] = await until(lambda: entries(ops, kind), lambda said: len(said) >= count)
     return found
 
 
@@ -110,23 +109,20 @@ async def test_a_killed_instance_is_gone_later_and_there_before(
         worker(ops, nats_server.url, "shop") as (process, killed),
         worker(ops, nats_server.url, "stock") as (_, alive),
     ):
-        while True:
-            found = await entries(ops, "presence")
-            ids = [each.instance for each in found]
-            if ids.count(killed) >= 3 and ids.count(alive) >= 3:
-                break
-            await asyncio.sleep(0.02)
+        found = await until(
+            lambda: entries(ops, "presence"),
+            lambda said: all([each.instance for each in said].count(who) >= 3 for who in (killed, alive)),
+        )
         before = await server_time(ops)
         await recorded(ops, "presence", len(found) + 6)
         process.kill()
         await process.wait()
-        with anyio.fail_after(PATIENCE_S):
-            while True:
-                after = await server_time(ops)
-                now = await reader_of(ops).presence(after)
-                if [each.key[1] for each in now.found] == [alive]:
-                    break
-                await asyncio.sleep(0.05)
+
+        async def now() -> list[str]:
+            picture = await reader_of(ops).presence(await server_time(ops))
+            return [each.key[1] for each in picture.found]
+
+        await until(now, lambda there: there == [alive])
         past = await reader_of(ops).presence(before)
         assert {each.key: each.presence for each in past.found} == {
             ("shop", killed): Presence.THERE,
@@ -180,7 +176,7 @@ async def test_before_the_stream_is_an_error(ops: Operator) -> None:
 
 async def test_without_the_stream_everything_goes_on(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     """No audit stream: an instance serves, leaves, and says one line, however many signs nobody keeps."""
-    caplog.set_level("INFO", "nats_mesh.audit")
+    caplog.set_level("DEBUG", "nats_mesh.audit")
     service = Service("shop", version="1.0.0")
 
     @service.endpoint(name="still_there")
@@ -337,9 +333,7 @@ async def test_forged_records_are_not_believed(ops: Operator, nats_server: NatsS
         publish(f"mesh.{namespace}.audit.presence.shop.i1", b'{"service": "shop"}')
         await raw.flush()
         reader = reader_of(ops)
-        with anyio.fail_after(PATIENCE_S):
-            while (await reader.info()).messages < 7:
-                await asyncio.sleep(0.01)
+        await until(reader.info, lambda stream: stream.messages >= 7)
         found = [entry async for entry in reader.entries(kind="presence")]
         assert [each.record for each in found] == [None] * 6
         assert dict(reader.untrusted) == {"forged": 1, "malformed": 5}
@@ -350,9 +344,7 @@ async def test_forged_records_are_not_believed(ops: Operator, nats_server: NatsS
         # The same claim, published by whoever may publish there, is believed.
         publish(subject, json.dumps(claim).encode())
         await raw.flush()
-        with anyio.fail_after(PATIENCE_S):
-            while (await reader.info()).messages < 8:
-                await asyncio.sleep(0.01)
+        await until(reader.info, lambda stream: stream.messages >= 8)
         assert len((await reader_of(ops).presence(await server_time(ops))).found) == 1
 
 

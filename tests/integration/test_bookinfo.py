@@ -323,7 +323,7 @@ async def test_details_come_from_the_book_service(bus: Bus, book_service: http.s
         "language": "en",
         "industryIdentifiers": [{"type": "ISBN_10", "identifier": "0486424618"}],
     }
-    book_service.answer = json.dumps({"items": [{"volumeInfo": volume}]}).encode()  # type: ignore[attr-defined]
+    book_service.answer = json.dumps({"items": [{"volumeInfo": volume}]}).encode()  # type: ignore[attr-defined]  # what the handler above reads
     await serve(bus, "details:v2", "reviews:v1", "productpage:v1")
     details = (await page(bus)).details
     assert details is not None
@@ -341,7 +341,7 @@ async def test_a_strange_book_service_makes_details_unavailable(
     bus: Bus, book_service: http.server.HTTPServer, answer: bytes
 ) -> None:
     """Whatever it answers, version 2 fails in order and the page goes without details."""
-    book_service.answer = answer  # type: ignore[attr-defined]
+    book_service.answer = answer  # type: ignore[attr-defined]  # what the handler above reads
     await serve(bus, "details:v2", "reviews:v1", "productpage:v1")
     assert (await page(bus)).errors == {"details": SORRY.format("details")}
 

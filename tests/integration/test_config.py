@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
-from nats_mesh import ConfigError, Context, Mesh, Service
+from nats_mesh import ConfigError, Configuration, Context, Mesh, Service
 from nats_mesh.config.store import ConfigStore
 from nats_mesh.policy.bus.revisions import ConflictError
 from nats_mesh.serving.instance import Instance
@@ -97,6 +101,9 @@ async def test_a_change_is_pushed_and_a_bad_one_is_not_taken(bus: Bus) -> None:
         (b"[1]", "must be a JSON object"),
         (b"{", "must be a JSON object"),
         (b'{"mode": 1}', "mode: Expected `str`"),
+        (b'{"rows": 1e999}', "rows: Number out of range"),
+        (b'{"mode": "\xff"}', "UnicodeDecodeError"),
+        (b'{"a": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", "must be a JSON object"),
     ],
 )
 async def test_what_does_not_fit_is_refused_with_the_reason(bus: Bus, value: bytes, says: str) -> None:
@@ -170,3 +177,140 @@ async def test_what_is_refused_forges_no_line_of_a_log(bus: Bus, caplog: pytest.
     for text in (*said, follower(instance).rejected):
         assert text.isprintable(), text
         assert "ERROR forged" in text
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """Settings whose defaults do not hold."""
+
+    dsn: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.dsn:
+            raise ValueError("dsn: must be said")
+
+
+async def test_defaults_that_do_not_hold_are_a_reason_and_no_end(bus: Bus) -> None:
+    """A start is refused with what the struct says; a deletion leaves the last value, and the next one is taken."""
+    with pytest.raises(
+        ConfigError, match=r"the defaults of Checked do not hold \(ValueError: dsn: must be said\)"
+    ):
+        await bus.serve(service(Checked))
+    store = await store_of(bus.mesh)
+    first = await store.write("shop", b'{"dsn": "one"}', expected=0)
+    instance = await bus.serve(service(Checked))
+    gone = await store.write("shop", None, expected=first)
+    await eventually(lambda: "it was deleted" in follower(instance).rejected)
+    assert await bus.mesh.call("shop.settings") == {"dsn": "one"}
+    second = await store.write("shop", b'{"dsn": "two"}', expected=gone)
+    await eventually(lambda: follower(instance).revision == second)
+    assert await bus.mesh.call("shop.settings") == {"dsn": "two"}
+
+
+async def test_instances_of_two_versions_take_what_they_know(bus: Bus) -> None:
+    """A value that only the new version's struct has room for is refused by the old one, which keeps what it had."""
+    store = await store_of(bus.mesh)
+
+    class Newer(msgspec.Struct, frozen=True):
+        dsn: str
+        pool: int = 1
+
+    first = await store.write("shop", b'{"dsn": "db"}', expected=0)
+    old, new = await bus.serve(service(Strict)), await bus.serve(service(Newer))
+    second = await store.write("shop", b'{"dsn": "db2", "pool": 3}', expected=first)
+    await eventually(lambda: follower(new).revision == second and follower(old).rejected)
+    assert "pool: is no field here" in follower(old).rejected
+    assert (follower(old).value, follower(new).value) == (Strict("db"), Newer("db2", 3))
+
+
+async def test_a_lifespan_has_the_configuration_and_hears_of_changes(bus: Bus) -> None:
+    """It is there before the lifespan begins; then comes each value that holds, of several at once the last, and
+    nothing that does not fit; with the instance it ends."""
+    heard: list[Any] = []
+    began: list[Any] = []
+    ended = anyio.Event()
+    held = anyio.Event()
+
+    @asynccontextmanager
+    async def lifespan(service: Service, config: Configuration[Limits]) -> AsyncIterator[dict[str, int]]:
+        began.append((config.value, config.revision))
+
+        async def follow() -> None:
+            async for value in config:
+                heard.append(value.rows)
+                if value.rows == 30:
+                    await held.wait()
+            ended.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow)
+            yield {"rows": config.value.rows}
+
+    store = await store_of(bus.mesh)
+    first = await store.write("shop", b'{"rows": 20}', expected=0)
+    made = service(Limits, lifespan=lifespan)
+    async with Instance(made, settings=bus.settings, connector=bus.connector) as instance:
+        assert began == [(Limits(rows=20), first)]
+        assert instance.dispatcher.state == {"rows": 20}
+        last = await store.write("shop", b'{"rows": 30}', expected=first)
+        await eventually(lambda: heard == [20, 30], lambda: heard)
+        last = await store.write("shop", b'{"rows": "many"}', expected=last)
+        await eventually(lambda: follower(instance).rejected != "", lambda: follower(instance).rejected)
+        for rows in (40, 50):
+            last = await store.write("shop", b'{"rows": %d}' % rows, expected=last)
+            came = partial(lambda at: follower(instance).revision == at, last)
+            await eventually(came, lambda: follower(instance).revision)
+        assert heard == [20, 30]
+        held.set()
+        await eventually(lambda: heard == [20, 30, 50], lambda: heard)
+    assert ended.is_set()
+
+
+async def test_a_lifespan_does_not_begin_without_what_must_be_said(bus: Bus) -> None:
+    """A start without its required configuration is refused before the lifespan opens anything."""
+    began: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(service: Service, config: Configuration[Strict]) -> AsyncIterator[None]:
+        began.append(config.value.dsn)
+        yield
+
+    with pytest.raises(ConfigError, match="shop has no configuration: nothing is stored"):
+        await bus.serve(service(Strict, lifespan=lifespan))
+    assert began == []
+
+
+def test_a_lifespan_that_cannot_be_called_is_refused_where_it_is_declared() -> None:
+    """One that takes a configuration where the service declares none, and one that takes more than there is."""
+
+    @asynccontextmanager
+    async def two(service: Service, config: Configuration[Any]) -> AsyncIterator[None]:
+        yield
+
+    @asynccontextmanager
+    async def three(service: Service, config: Configuration[Any], more: int) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(ConfigError, match=r"takes a configuration \(config\), and the service declares none"):
+        Service("shop", version="1.0.0", lifespan=two)
+    with pytest.raises(ConfigError, match="this one takes service, config, more"):
+        Service("shop", version="1.0.0", lifespan=three, config=Limits)  # type: ignore[arg-type] # the mistake
+
+
+async def test_a_lifespan_of_defaults_has_them(bus: Bus) -> None:
+    """Where nothing is stored it is the struct's own defaults, of revision 0; a second argument with a default is not
+    filled."""
+    began: list[Any] = []
+
+    @asynccontextmanager
+    async def lifespan(service: Service, config: Configuration[Limits]) -> AsyncIterator[None]:
+        began.append((config.value, config.revision))
+        yield
+
+    @asynccontextmanager
+    async def own(service: Service, other: str = "its own") -> AsyncIterator[None]:
+        began.append(other)
+        yield
+
+    await bus.serve(service(Limits, lifespan=lifespan))
+    await bus.serve(service(Limits, lifespan=own))
+    assert began == [(Limits(), 0), "its own"]

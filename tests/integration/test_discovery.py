@@ -520,7 +520,7 @@ async def test_an_instance_leaves_in_order(bus: Bus) -> None:
 
         tasks.start_soon(call)
         await entered.wait()
-        client = instance.transport._client  # type: ignore[attr-defined]
+        client = instance.transport._client  # type: ignore[attr-defined]  # the one over nats-py has it
         transport: Any = instance.transport
         put, append, send, ping = client.put, client.append, transport.send, client._send_ping
         rpc = {sid: sub._subject for sid, sub in client._subs.items() if ".rpc." in sub._subject}

@@ -10,6 +10,7 @@ import pytest
 
 from nats_mesh.discovery import acks as acks_module
 from nats_mesh.discovery.acks import Acks
+from nats_mesh.discovery.rolls import MAX_ANSWER
 from tests.harness import Bus
 from tests.rawnats import RawNats
 
@@ -43,7 +44,7 @@ async def test_no_answer_is_kept_beyond_what_it_says_of_a_member(bus: Bus, raw: 
         tasks.start_soon(ask)
         await raw.until(lambda: raw.messages)
         reply, namespace = raw.messages[-1].reply, {"mesh.namespace": bus.namespace}
-        raw.publish(reply, answer("large", **namespace, more="x" * acks_module._MAX_ANSWER))
+        raw.publish(reply, answer("large", **namespace, more="x" * MAX_ANSWER))
         raw.publish(reply, answer("long", **namespace, **{"mesh.instance": "x" * 60_000}))
         raw.publish(reply, b"no answer at all")
     shop = [member for member in found if member.service == "shop"]

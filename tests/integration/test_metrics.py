@@ -24,7 +24,8 @@ from nats_mesh import (
     Service,
 )
 from nats_mesh.telemetry.collector import MeshCollector
-from nats_mesh.telemetry.stats import OTHER
+from nats_mesh.telemetry.series import Side
+from nats_mesh.telemetry.stats import OTHER, Stats
 from tests.harness import Bus, eventually
 from tests.tools import ROOT
 
@@ -149,16 +150,17 @@ async def test_a_hundred_mixed_calls_are_a_hundred(bus: Bus) -> None:
     assert 1 <= again <= 11
     assert (sum(late), answered) == (10, common)
 
-    for reporter, stats, side, count, attempts in (
+    sides: tuple[tuple[str, Stats, Side, int, float], ...] = (
         ("source", bus.mesh.stats, "out", 100, 100),
         ("destination", instance.stats, "in", 89, 100 + again),
-    ):
+    )
+    for reporter, stats, side, count, attempts in sides:
         ends = {"reporter": reporter, "source_service": "web", "destination_service": "shop"}
         assert scrapes.total("mesh_requests_total", **ends) == attempts
         assert scrapes.total("mesh_requests_in_flight", **ends) == 0
         assert scrapes.total("mesh_request_duration_seconds_count", **ends) == count
         assert scrapes.total("mesh_request_duration_seconds_bucket", le="+Inf", **ends) == count
-        for endpoint, totals in stats.by_endpoint(side).items():  # type: ignore[arg-type]
+        for endpoint, totals in stats.by_endpoint(side).items():
             seconds = scrapes.total("mesh_request_duration_seconds_sum", endpoint=endpoint, **ends)
             assert seconds == totals.busy_s > 0
     assert scrapes.total("mesh_requests_total", destination_version="1.2.0") == 100 + again

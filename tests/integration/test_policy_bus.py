@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
@@ -319,7 +320,7 @@ async def test_presence_and_roll_calls_carry_where_a_member_stands(bus: Bus, ops
     assert [json.loads(body)["id"] for _, body in by_name] == [instance.id]
     gathered = await bus.mesh.gather("shop.get", returns=int, timeout=1.0)
     assert len(gathered.answers) == 1
-    heard: list[dict[str, object]] = []
+    heard: list[dict[str, Any]] = []
     transport = ops.mesh.client.transport
     transport.subscribe(
         ops.store.subjects.presence_of("shop"),
@@ -330,7 +331,7 @@ async def test_presence_and_roll_calls_carry_where_a_member_stands(bus: Bus, ops
     instance._parts.announcer.report()
     await eventually(lambda: heard)
     assert heard[0]["revision"] == [applied.epoch, applied.sequence + 1]
-    assert [each["policy"] for each in heard[0]["rejections"]] == ["Destination.bad"]  # type: ignore[attr-defined]
+    assert [each["policy"] for each in heard[0]["rejections"]] == ["Destination.bad"]
 
 
 async def test_what_cannot_be_put_into_effect_is_refused_and_following_goes_on(
@@ -531,6 +532,6 @@ async def test_the_silent_are_named(bus: Bus, ops: Operator, acks: Acks) -> None
     assert [member.service for member in report.applied] == ["web"]
     await ops.raw("Destination.bad", b"{}")
     await eventually(lambda: standing(bus.mesh).rejected)
-    bad = (await ops.store.revision("Destination.bad")).sequence  # type: ignore[union-attr]
+    bad = (await ops.store.revision("Destination.bad")).sequence  # type: ignore[union-attr]  # there is one here
     report = await acks.wait(applied.epoch, {"Destination.bad": bad}, timeout_s=0.5)
     assert [member.service for member, _ in report.rejected] == ["web"]

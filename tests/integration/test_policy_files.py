@@ -337,7 +337,7 @@ async def test_a_folder_that_vanishes_keeps_the_last_good(watched: Watched) -> N
     away = watched.path.with_name("away")
     watched.path.rename(away)
     await watched.became(0, 1)
-    assert watched.rejections == [f"{watched.path}: there is no such folder"]
+    assert watched.rejections == [f"{watched.path}: there is no such folder or file"]
     assert timeout_of(watched.folder.current) == 1.0
     (away / "orders.yaml").write_text(policy("2s"))
     away.rename(watched.path)

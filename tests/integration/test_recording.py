@@ -188,7 +188,8 @@ async def test_a_sample_is_the_same_everywhere(bus: Bus) -> None:
 
 
 async def test_observers_are_bounded_and_hostile_leases_ignored(bus: Bus, raw: RawNats) -> None:
-    """What cannot be read starts no recording; beyond so many observers the next one is ignored, and counted."""
+    """What cannot be read starts no recording, and is counted. Whoever comes beyond so many observers is heard: who
+    fills the table shuts nobody out, and it grows no further."""
     instance = await bus.serve(shop())
     wants = instance._parts.wants
     assert wants is not None
@@ -197,9 +198,16 @@ async def test_observers_are_bounded_and_hostile_leases_ignored(bus: Bus, raw: R
         raw.publish(f"{subject}raw", body, "_INBOX.raw.x.0")
     await eventually(lambda: wants.ignored == 3)
     assert instance.dispatcher._tap is None
-    for n in range(MAX_OBSERVERS + 2):
-        raw.publish(f"{subject}o{n}", b"", f"_INBOX.o{n}.x.0")
-    await eventually(lambda: wants.ignored == 5)
+    taps = instance._parts.taps
+    assert taps is not None
+    wishes = [b'{"sample":0.1}'] * MAX_OBSERVERS + [b'{"sample":0.5,"headers":["a"]}'] * 50
+    wishes += [b'{"sample":0.2,"headers":["b"],"rate":300}']
+    for n, wish in enumerate(wishes):
+        raw.publish(f"{subject}o{n}", wish, f"_INBOX.o{n}.x.0")
+    await eventually(lambda: taps.wish.rate == 300.0)
+    assert (taps.wish.sample, taps.wish.headers) == (0.5, ("a", "b"))
+    assert len(taps._wishes) == MAX_OBSERVERS + 1
+    assert wants.ignored == 3
     assert instance.dispatcher._tap is not None
 
 

@@ -13,10 +13,12 @@ import anyio
 import msgspec
 import pytest
 
-from nats_mesh import MeshError, PolicyError
+from nats_mesh import Mesh, MeshError, PolicyError
 from nats_mesh.core.rollout import Hold, Phase
 from nats_mesh.policy.bus.revisions import ConflictError
 from nats_mesh.rollout import Runner
+from nats_mesh.rollout.book import UnreadableError
+from nats_mesh.rollout.record import encode_record
 from nats_mesh.rollout.route import InTheWayError
 from nats_mesh.rollout.starting import NotStartedError
 from nats_mesh.telemetry.events import decode_recent
@@ -25,7 +27,7 @@ from nats_mesh.wire.kv import KvConflictError, KvError
 from tests.harness import eventually
 from tests.rawnats import raw_nats
 from tests.rollouts import Stage, rollout, staged, until
-from tests.stored import document
+from tests.stored import document, standing
 
 pytestmark = pytest.mark.anyio
 
@@ -43,15 +45,21 @@ async def stage(nats_server: NatsServer, mesh_namespace: str, anyio_backend: obj
 
 
 @asynccontextmanager
-async def running(stage: Stage, *runners: Runner, per_s: float = 100.0) -> AsyncIterator[None]:
-    """These runners, under load."""
+async def running(stage: Stage, *runners: Runner, per_s: float = 100.0) -> AsyncIterator[Mesh]:
+    """These runners, under load; the caller that makes it."""
     web = await stage.caller()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stage.load, web, per_s)
         for runner in runners:
             tasks.start_soon(runner.run)
-        yield
+        yield web
         tasks.cancel_scope.cancel()
+
+
+async def renewed(stage: Stage, times: int) -> None:
+    """Wait until whoever carries the rollout out has looked at it so many times more."""
+    revision = (await stage.entry()).revision
+    await until(stage.entry, lambda entry: entry.revision >= revision + times)
 
 
 async def test_a_good_version_is_promoted(stage: Stage) -> None:
@@ -89,11 +97,14 @@ async def test_a_bad_version_is_rolled_back(stage: Stage) -> None:
     """By itself, in the first step, with the figures that it was judged by; the calls after that all succeed."""
     stage.bad.add("v2")
     await stage.start()
-    async with running(stage, await stage.runner("ci")):
+    async with running(stage, await stage.runner("ci")) as web:
         at = await stage.phase(Phase.ROLLED_BACK)
         assert (at.step, at.weight) == (0, 0)
         assert "calls failed" in at.reason
-        await anyio.sleep(0.3)  # whoever has not heard of it yet
+        written = (await stage.op.store.snapshot()).expected["Route.shop"]
+        await eventually(lambda: standing(web).revision[1] >= written)
+        heard = stage.calls
+        await eventually(lambda: stage.calls > heard + 20)  # what began before has ended
         failed = len(stage.failures)
         calls = stage.calls
         await eventually(lambda: stage.calls > calls + 50)
@@ -116,7 +127,7 @@ async def test_only_one_of_several_carries_it_out(stage: Stage) -> None:
             group.start_soon(first.run)
             await stage.phase(Phase.STEP)
             tasks.start_soon(second.run)
-            await anyio.sleep(2.5)
+            await eventually(lambda: second._looks > 25)  # for longer than a lease lasts
             assert (len(first.carried), len(second.carried)) == (1, 0)
             group.cancel_scope.cancel()
         entry = await until(stage.entry, lambda entry: entry.record.holder.startswith("second/"))
@@ -142,7 +153,7 @@ async def test_a_runner_that_was_held_up_writes_nothing_any_more(stage: Stage) -
             await go.wait()
             return await write(record, expected)
 
-        first.book.write = slow  # type: ignore[method-assign]
+        first.book.write = slow  # type: ignore[method-assign]  # a stand-in for this test
         await held.wait()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(second.run)
@@ -179,7 +190,7 @@ async def test_a_write_that_was_held_up_cannot_undo_what_a_successor_wrote(stage
                 conflicts.append(error)
                 raise
 
-        carrier._store.apply = slow  # type: ignore[method-assign]
+        carrier._store.apply = slow  # type: ignore[method-assign]  # a stand-in for this test
         await held.wait()
         group.start_soon(second.run)
         await until(stage.entry, lambda entry: entry.record.holder.startswith("second/"))
@@ -192,6 +203,46 @@ async def test_a_write_that_was_held_up_cannot_undo_what_a_successor_wrote(stage
         ("first", "rollout shop: 0% to v2"),
         ("second", "rollout shop: 5% to v2"),
     ]
+
+
+async def test_a_write_that_was_held_up_cannot_undo_an_abort_either(stage: Stage) -> None:
+    """Where the weight was never written, the abort has nothing to change in the route; it takes away its revision
+    all the same, for which the old runner's write is still on its way."""
+    first, second = await stage.runner("first"), await stage.runner("second")
+    held, go, woken = anyio.Event(), anyio.Event(), anyio.Event()
+    await stage.start(rollout(**LONG))
+    async with running(stage), anyio.create_task_group() as group:
+        group.start_soon(first.run)
+        await until(stage.entry, lambda entry: first.carried)
+        (carrier,) = first.carried.values()
+        apply = carrier._store.apply
+        refused: list[KvConflictError] = []
+
+        async def slow(changes: Any, **options: Any) -> Any:
+            if "5%" not in options["message"]:
+                return await apply(changes, **options)
+            held.set()
+            await go.wait()
+            try:
+                return await apply(changes, **options)
+            except KvConflictError as error:
+                refused.append(error)
+                raise
+            finally:
+                woken.set()
+
+        carrier._store.apply = slow  # type: ignore[method-assign]  # a stand-in for this test
+        await held.wait()
+        await stage.starting.book.wish("shop", "abort", "ops", "")
+        group.start_soon(second.run)
+        await stage.phase(Phase.ABORTED)
+        go.set()
+        await woken.wait()
+        await eventually(lambda: not first.carried)
+        group.cancel_scope.cancel()
+    assert len(refused) == 1
+    assert await stage.route() == V1
+    assert [who for who, _ in await stage.writers()] == ["first", "second"]
 
 
 async def test_a_route_that_somebody_changed_is_not_overwritten(stage: Stage) -> None:
@@ -211,7 +262,7 @@ async def test_a_route_that_somebody_changed_is_not_overwritten(stage: Stage) ->
         at = await stage.phase(Phase.PAUSED)
         assert at.hold is Hold.ROUTE
         assert "Route/shop was changed by ops" in at.reason
-        await anyio.sleep(1.0)
+        await renewed(stage, 10)
         assert await stage.route() == theirs
         await stage.starting.book.wish("shop", "resume", "ops", "")
         await stage.phase(Phase.STEP)
@@ -237,8 +288,40 @@ async def test_a_route_that_was_changed_before_the_first_write_is_not_overwritte
     async with running(stage, await stage.runner("ci")):
         at = await stage.phase(Phase.PAUSED)
         assert (at.hold, at.before) == (Hold.ROUTE, Phase.WAITING)
-        await anyio.sleep(0.5)
+        await renewed(stage, 5)
     assert await stage.route() == theirs
+
+
+async def test_records_of_somebody_else_stop_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """What stands beside the record of a rollout and is none, or says that it is one of this service, changes nothing:
+    it is carried out, and what cannot be read is counted and named."""
+    client, bucket = stage.op.mesh.client, stage.starting.book._bucket
+    started = await stage.start(rollout(**LONG))
+    good = started.entry.record
+    held = msgspec.structs.replace(good, holder="nobody/X", term=9)
+    forged = {
+        "rollout.zzz": encode_record(held),
+        "rollout.aaa": encode_record(held),
+        "rollout.bad": b"{",
+        "rollout.deep": b"[" * 100_000,
+        "rollout.null": b"null",
+        "rollout.a.b": b"\xff\x1b[2J",
+        "other": b"1",
+    }
+    for key, value in forged.items():
+        await bucket.put(key, value, expected=0, timeout_s=5.0)
+    runner = await stage.runner("ci")
+    async with running(stage, runner):
+        await stage.phase(Phase.STEP)
+        assert (await stage.entry()).record.holder.startswith("ci/")
+    assert runner.book.unreadable >= 6
+    assert "stands where another one's belongs" in caplog.text
+    assert "\x1b" not in caplog.text
+    entries = await stage.starting.book.all()
+    assert [entry.record.service for entry in entries] == ["shop"]
+    with pytest.raises(UnreadableError, match=r"nats kv del mesh_lease_\S+ rollout\.bad"):
+        await stage.starting.book.read("bad")
+    assert client.transport.connected
 
 
 async def test_operators_pause_resume_and_abort_at_any_moment(stage: Stage) -> None:
@@ -419,13 +502,13 @@ async def test_whoever_dies_whenever_each_weight_is_written_once(stage: Stage) -
                             raise KvError("the answer was lost", maybe=True)
                         return done
 
-                    carrier._store.apply = lossy  # type: ignore[method-assign]
-                    carrier.lossy = True  # type: ignore[attr-defined]
+                    carrier._store.apply = lossy  # type: ignore[method-assign]  # a stand-in for this test
+                    carrier.lossy = True  # type: ignore[attr-defined]  # a mark of this test
 
                     async def dead() -> None:
                         """Nobody gives anything back."""
 
-                    carrier.release = dead  # type: ignore[method-assign]
+                    carrier.release = dead  # type: ignore[method-assign]  # a stand-in for this test
             await anyio.sleep(0)
 
     async with running(stage, per_s=150.0):
@@ -468,7 +551,7 @@ async def test_a_lost_answer_does_not_bar_the_way_back(stage: Stage) -> None:
                 raise KvError("the answer was lost", maybe=True)
             return done
 
-        carrier._store.apply = lossy  # type: ignore[method-assign]
+        carrier._store.apply = lossy  # type: ignore[method-assign]  # a stand-in for this test
         await stage.phase(Phase.ABORTED)
         tasks.cancel_scope.cancel()
     assert [message for _, message in await stage.writers()] == [

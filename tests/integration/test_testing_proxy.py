@@ -250,7 +250,7 @@ async def test_a_reset_passes_through(bench: Bench) -> None:
     wire = await bench.wire()
     await wire.carries()
     before = bench.proxy.bytes_to_server
-    wire.far_writer.transport.pause_reading()  # type: ignore[attr-defined]
+    wire.far_writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's transport of a socket has it
     wire.writer.write(b"unread")
     with anyio.fail_after(DEADLINE_S):
         while bench.proxy.bytes_to_server == before:

@@ -46,7 +46,7 @@ def pool(failing: set[str]) -> Service:
 
 async def fail_twice(caller: Mesh, instance: str) -> None:
     """Call until this caller has ejected ``instance`` by its own judgement."""
-    while not caller.client._targets["pool.who"].balance.group.ejector.is_ejected(  # type: ignore[union-attr]
+    while not caller.client._targets["pool.who"].balance.group.ejector.is_ejected(  # type: ignore[union-attr]  # there is one here
         instance, caller._clock.monotonic()
     ):
         try:
@@ -68,7 +68,7 @@ async def opened(bus: Bus, tmp_path: Path, names: list[str], count: int, text: s
     callers = [await bus.caller(name, policies=folder) for name in names]
     for caller in callers:
         await caller.call("pool.who")
-        await eventually(lambda c=caller: len(c.client.fleets.fleet("pool").instances()) == count)  # type: ignore[misc]
+        await eventually(lambda c=caller: len(c.client.fleets.fleet("pool").instances()) == count)  # type: ignore[misc]  # a default holds what the loop's variable is now
     for caller in callers:
         await caller.client.transport.fence()
     return callers
@@ -137,7 +137,7 @@ async def test_an_instance_steps_aside(bus: Bus, tmp_path: Path) -> None:
     for caller in callers:
         caller.client.opinions._post.say("pool", first.id, Verdict(verdict="bad", reason="test"))
         await caller.client.transport.fence()
-    await eventually(lambda: states.append(first.state) or first.state is not State.READY)  # type: ignore[func-returns-value]
+    await eventually(lambda: states.append(first.state) or first.state is not State.READY)  # type: ignore[func-returns-value]  # it returns nothing, and so goes on
     await eventually(lambda: first.state is State.READY)
     assert all(each.state is State.READY for each in others)
     with anyio.fail_after(5):
@@ -160,7 +160,7 @@ async def test_as_shipped_a_broken_database_ends_no_service(bus: Bus, tmp_path: 
         service.policies = folder
         instances.append(await bus.serve(service))
     for each in instances:
-        await eventually(lambda i=each: sum(map(len, i._parts.peers.others())) == count - 1)  # type: ignore[misc]
+        await eventually(lambda i=each: sum(map(len, i._parts.peers.others())) == count - 1)  # type: ignore[misc]  # a default holds what the loop's variable is now
     callers = await opened(bus, tmp_path, ["a", "b", "c", "d"], count, text)
     failing |= {each.id for each in instances}
     for _ in range(40):

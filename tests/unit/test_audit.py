@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_mesh.audit.changes import stood_of
-from nats_mesh.audit.policies import DocumentsThen
 from nats_mesh.audit.records import (
     MAX_BYTES,
     ChangeRecord,
@@ -28,6 +27,7 @@ from nats_mesh.audit.signs import SIGN_S, SignKeeper, sign_interval_s
 from nats_mesh.clock import ManualClock
 from nats_mesh.core.presence import Announcement, EndpointInfo, Kind, State
 from nats_mesh.errors import CodecError, DisconnectedError
+from nats_mesh.policy.bus.past import DocumentsAt, DocumentsThen
 from nats_mesh.policy.bus.revisions import Revision, Snapshot, UnknownPastError
 from nats_mesh.rollout.telling import Told
 from nats_mesh.wire.codecs import JSON
@@ -101,6 +101,9 @@ def test_what_a_rollout_tells_is_a_record() -> None:
         ({"event": "explode"}, "event"),
         ({"labels": {str(n): "" for n in range(40)}}, "labels"),
         ({"state": "gone"}, "state"),
+        ({"started": "2026-02-30T00:00:00Z"}, "started is no instant: '2026-02-30T00:00:00Z'"),
+        ({"started": "0000-00-00T00:00:00Z"}, "started is no instant"),
+        ({"started": "2026-99-99T99:99:99.999999999Z"}, "started is no instant"),
     ],
 )
 def test_a_record_that_claims_too_much_is_not_believed(changes: dict[str, Any], said: str) -> None:
@@ -211,6 +214,160 @@ def test_what_was_not_written_down_is_never_guessed(
     assert unknown <= {
         key for number, (key, _, kept) in enumerate(found, 1) if number > moment / 2 and not kept
     }
+
+
+# -- records that were forged ------------------------------------------------------------------------
+
+TRUE_THEN, EVIL = b'{"true": 1}', b'{"evil": 1}'
+
+
+def changed(
+    number: int,
+    value: bytes | None,
+    before: tuple[int, bytes | None] | None,
+    *,
+    epoch: int = 7,
+    at: float | None = None,
+) -> ChangeRecord:
+    """A record of ``Route.a``, whose revision ``n`` is of second ``n`` unless said otherwise."""
+    change = DocumentChange(
+        key="Route.a",
+        before=None if before is None else stood_of(*before, instant(before[0])),
+        after=stood_of(number, value, instant(number if at is None else at)),
+    )
+    return ChangeRecord(namespace="default", at=AT, seq=1, who="x", epoch=epoch, documents=(change,))
+
+
+#: The store is at revision 9. At second 5 revision 4 stood there; 4 → 6 → 9 were made since.
+TRUTH = [
+    changed(2, b"1", None),
+    changed(4, TRUE_THEN, (2, b"1")),
+    changed(6, b"2", (4, TRUE_THEN)),
+    changed(9, b"3", (6, b"2")),
+]
+
+
+@given(
+    found=writes,
+    sequence=st.integers(0, 15),
+    forged=st.none() | st.tuples(st.integers(0, 15), st.integers(1, 16)),
+)
+def test_documents_of_any_revision_are_rebuilt_or_named(
+    found: list[tuple[str, bytes | None, bool]], sequence: int, forged: tuple[int, int] | None
+) -> None:
+    """Whatever changes are missing, and where one was added that was never made beside them all: each key is what it
+    was at that revision, byte for byte, or it is named; where everything was written down, nothing is."""
+    now: dict[str, tuple[int, bytes | None, str]] = {}
+    truth: dict[str, bytes] = {}
+    then = DocumentsAt(sequence, 7, ["Route.a", "Route.b", "Destination.c"])
+    complete: set[str] = {"Route.a", "Route.b", "Destination.c"}
+    for number, (key, value, kept) in enumerate(found, 1):
+        before = now.get(key)
+        now[key] = (number, value, instant(number))
+        if number <= sequence:
+            truth.pop(key, None)
+            if value is not None:
+                truth[key] = value
+        if not kept and forged is None:
+            complete.discard(key)
+            continue
+        change = DocumentChange(
+            key=key,
+            before=None if before is None else stood_of(*before),
+            after=stood_of(number, value, instant(number)),
+        )
+        then.take(ChangeRecord(namespace="default", at=AT, seq=1, who="ann", epoch=7, documents=(change,)))
+    if forged is not None:
+        low, high = forged
+        then.take(changed(high, b"evil", (low, EVIL) if low else None))
+        complete.discard("Route.a")
+    expected = {key: number for key, (number, _, _) in now.items()}
+    unknown: list[str] = []
+    rebuilt: dict[str, Revision] = {}
+    try:
+        rebuilt = then.found(expected)
+    except UnknownPastError as error:
+        unknown = list(error.keys)
+    # A key that did not change after the revision is the store's to tell, and is not asked of the audit.
+    changed_since = {key for key, number in expected.items() if number > sequence}
+    assert not set(unknown) & complete & changed_since
+    assert unknown or {key: each.value for key, each in rebuilt.items()} == truth
+
+
+def test_a_revision_of_another_epoch_is_unknown() -> None:
+    """Numbers begin anew in a store that was made anew: its records say nothing of this one."""
+    for epoch, known in ((7, {"Route.a": TRUE_THEN}), (6, None)):
+        then = DocumentsAt(5, epoch, ["Route.a"])
+        for record in TRUTH:
+            then.take(record)
+        if known is None:
+            with pytest.raises(UnknownPastError, match=r"not in the audit, of: Route\.a"):
+                then.found({"Route.a": 9})
+        else:
+            assert {key: each.value for key, each in then.found({"Route.a": 9}).items()} == known
+
+
+def at_second_five(records: list[ChangeRecord], *, stands: bool = True) -> dict[str, bytes | None]:
+    """What stood there, by these records in this order."""
+    then = DocumentsThen(instant(5))
+    for record in records:
+        then.take(record, instant(20))
+    policies = {"Route.a": Revision(key="Route.a", sequence=9, value=b"3", time=instant(9))} if stands else {}
+    now = Snapshot(epoch=7, sequence=9, policies=policies, expected={"Route.a": 9} if stands else {})
+    times = {"Route.a": instant(9)} if stands else {}
+    return {key: each.value for key, each in then.found(now, times).policies.items()}
+
+
+def test_operators_whose_records_came_in_another_order_are_believed() -> None:
+    """The store orders changes, the stream only records."""
+    for records in itertools.permutations(TRUTH[2:]):
+        assert at_second_five([*TRUTH[:2], *records]) == {"Route.a": TRUE_THEN}
+
+
+FORGED = [
+    changed(6, b"2", (4, EVIL)),  # another story of the same change
+    changed(7, b"2", (3, EVIL)),  # of more than that
+    changed(5, b"2", (3, EVIL), at=6.0),  # a change before that, said to be after the moment
+    changed(9000, b"2", (4, EVIL)),  # a revision that is to come
+    changed(6, b"2", (6, EVIL)),  # one that changes nothing
+    changed(5, b"2", None, at=6.0),  # nothing ever stood there
+    changed(6, b"2", (4, EVIL), epoch=6),  # of a store that was there before
+    changed(4, EVIL, (2, b"1")),  # what was stored then was something else
+]
+
+
+@pytest.mark.parametrize("forged", FORGED)
+@pytest.mark.parametrize("place", range(5))
+def test_a_change_that_was_never_made_is_not_believed(forged: ChangeRecord, place: int) -> None:
+    """Wherever in the stream it stands: what is said is true, or the key is named as one that nobody can tell of."""
+    records = [*TRUTH[:place], forged, *TRUTH[place:]]
+    said: object
+    try:
+        said = at_second_five(records)
+    except UnknownPastError as error:
+        said = str(error)
+    assert said in ({"Route.a": TRUE_THEN}, "what the audit says cannot all be true, of: Route.a")
+
+
+def test_the_stores_own_word_is_above_any_record() -> None:
+    """What it says has not changed since has not, whatever is written down."""
+    then = DocumentsThen(instant(5))
+    then.take(changed(6, b"2", (3, EVIL)), instant(20))
+    now = Snapshot(
+        epoch=7,
+        sequence=9,
+        policies={"Route.a": Revision(key="Route.a", sequence=4, value=TRUE_THEN, time=instant(4))},
+        expected={"Route.a": 4},
+    )
+    assert then.found(now, {"Route.a": instant(4)}).policies["Route.a"].value == TRUE_THEN
+
+
+def test_a_policy_that_the_store_has_never_had_is_not_made_up() -> None:
+    """Of a store that was made anew since, records are all there is."""
+    ghost = changed(3, EVIL, None)
+    with pytest.raises(UnknownPastError, match=r"cannot all be true, of: Route\.a"):
+        at_second_five([ghost], stands=False)
+    assert at_second_five([changed(3, b"old", None, epoch=6)], stands=False) == {"Route.a": b"old"}
 
 
 # -- signs of life ----------------------------------------------------------------------------------

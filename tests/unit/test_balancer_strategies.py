@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,9 +20,9 @@ from nats_mesh.core.balancer.lots import Lots
 from nats_mesh.core.rules import BalancerName, BalancerRules
 
 
-def balancer(name: BalancerName, seed: int = 1, **changes: float) -> Balancer:
+def balancer(name: BalancerName, seed: int = 1, **changes: Any) -> Balancer:
     """A seeded balancer of one strategy."""
-    found = make(BalancerRules(name=name, **changes), random.Random(seed).random)  # type: ignore[arg-type]
+    found = make(BalancerRules(name=name, **changes), random.Random(seed).random)
     assert found is not None
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
@@ -158,7 +158,7 @@ def test_only_what_began_by_own_counting_is_said() -> None:
     run_virtual(main)
 
 
-def with_others(check: Callable[[MemoryMesh, Mesh, list[Mesh]], object], spec: str = SPEC) -> Shop:
+def with_others(check: Callable[[MemoryMesh, Mesh, list[Mesh]], Awaitable[None]], spec: str = SPEC) -> Shop:
     """``check`` what a caller that has called once makes of what four others say."""
     shop = Shop()
 
@@ -172,7 +172,7 @@ def with_others(check: Callable[[MemoryMesh, Mesh, list[Mesh]], object], spec: s
             mesh.client("z") as z,
         ):
             assert await once(d) == "OK"
-            await check(mesh, d, [w, x, replica, z])  # type: ignore[misc]
+            await check(mesh, d, [w, x, replica, z])
 
     run_virtual(main)
     return shop

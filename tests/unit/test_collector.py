@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from nats_mesh.errors import ConfigError, Status
 from nats_mesh.telemetry.collector import BUCKETS_S, MeshCollector
 from nats_mesh.telemetry.series import OTHER, Series
 from nats_mesh.telemetry.stats import Stats
+from nats_mesh.wire.transport import TransportStats
 
 #: These two bear no types.
 generate_latest: Any = exposition.generate_latest
@@ -40,14 +42,22 @@ LABELS = {
     "mesh_requests_in_flight": EDGE,
     "mesh_concurrency_limit": {"destination_service", "endpoint"},
     "mesh_bus_reconnects_total": {"service"},
+    "mesh_bus_messages_total": {"service", "direction"},
+    "mesh_bus_dropped_total": {"service", "reason"},
     "mesh_build_info": {"version", "python_version"},
 }
 
 
 def caller(name: str = "web", **options: Any) -> Any:
     """A mesh with counters and a connection that came back three times."""
-    transport = SimpleNamespace(stats=SimpleNamespace(reconnects=3))
-    return SimpleNamespace(name=name, stats=Stats(**options), client=SimpleNamespace(transport=transport))
+    bus = TransportStats()
+    bus.reconnects, bus.in_messages, bus.out_messages, bus.dropped_not_text = 3, 50, 40, 1
+    client = SimpleNamespace(
+        transport=SimpleNamespace(stats=bus),
+        mux=SimpleNamespace(late=2),
+        opinions=SimpleNamespace(dropped=4, breakers=SimpleNamespace(unknown=5, unheeded=6)),
+    )
+    return SimpleNamespace(name=name, stats=Stats(**options), client=client)
 
 
 def instance(name: str = "orders", version: str = "1.0.0", limit: int = 64, **options: Any) -> Any:
@@ -56,7 +66,9 @@ def instance(name: str = "orders", version: str = "1.0.0", limit: int = 64, **op
     made = caller(name, **options)
     made.service = SimpleNamespace(name=name, version=version)
     made.state = State.READY
-    made.dispatcher = SimpleNamespace(served=served)
+    made.dispatcher = SimpleNamespace(
+        served=served, dropped=Counter({"forged": 7}), replier=SimpleNamespace(lost=8)
+    )
     return made
 
 
@@ -195,6 +207,23 @@ def test_limits_stand_while_calls_are_taken() -> None:
     assert samples(collector, "mesh_concurrency_limit") == {("orders", "place"): 16}
 
 
+def test_what_did_not_serve_is_told_by_its_reason() -> None:
+    """Everything that a connection and an instance count and do not use, and what passed in all; a pure caller has no
+    requests that it could refuse to believe."""
+    collector = MeshCollector(caller(), instance())
+    assert samples(collector, "mesh_bus_messages_total") == {
+        ("in", "orders"): 50, ("in", "web"): 50, ("out", "orders"): 40, ("out", "web"): 40,
+    }  # fmt: skip
+    dropped = samples(collector, "mesh_bus_dropped_total")
+    of_caller = {
+        "not-text": 1, "handler-error": 0, "late-reply": 2,
+        "forged-verdict": 4, "unknown-verdict": 5, "unheeded-verdict": 6,
+    }  # fmt: skip
+    of_instance = of_caller | {"malformed": 0, "forged": 7, "unsent-reply": 8}
+    assert {reason: value for (reason, who), value in dropped.items() if who == "web"} == of_caller
+    assert {reason: value for (reason, who), value in dropped.items() if who == "orders"} == of_instance
+
+
 def test_sources_of_one_name_add_up() -> None:
     """Two meshes of one name in one process are one set of labels, with all their numbers summed."""
     first, second = caller(), caller()
@@ -323,7 +352,7 @@ def test_unregistering_leaves_nothing_behind() -> None:
 def test_what_cannot_be_reported_on_is_refused() -> None:
     """A Service is a description: its numbers are those of its instances, and the message says so."""
     with pytest.raises(ConfigError, match="Instance"):
-        MeshCollector(Service("orders", version="1.0.0"))  # type: ignore[arg-type]
+        MeshCollector(Service("orders", version="1.0.0"))  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(ConfigError, match="max_series"):
         MeshCollector(max_series=0)
 

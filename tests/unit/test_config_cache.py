@@ -56,7 +56,7 @@ def test_a_pipe_in_its_place_holds_up_nobody(tmp_path: Path) -> None:
     [file] = tmp_path.iterdir()
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(CacheError, match="left alone"):
+    with pytest.raises(CacheError, match="is not used"):
         kept.load()
 
 

@@ -64,7 +64,7 @@ class OutOfStock(ApplicationError, status="FAILED_PRECONDITION"):
 class Unresolvable(ApplicationError, status="ABORTED"):
     """A declared error with a field that cannot be resolved."""
 
-    sku: Missing  # type: ignore[name-defined]  # noqa: F821
+    sku: Missing  # type: ignore[name-defined]  # noqa: F821  # that is the mistake
 
 
 def _register(handler: Any, **options: Any) -> Endpoint:
@@ -112,7 +112,7 @@ def _thread(order: Order) -> Order:
     return order
 
 
-async def _unannotated(order):  # type: ignore[no-untyped-def]
+async def _unannotated(order):  # type: ignore[no-untyped-def]  # that is the mistake
     return order
 
 
@@ -190,7 +190,7 @@ async def _two_values(order: Order, count: int) -> None: ...
 async def _two_values_with_default(order: Order, count: int = 1) -> None: ...
 
 
-async def _unannotated_context(order: Order, ctx) -> None: ...  # type: ignore[no-untyped-def]
+async def _unannotated_context(order: Order, ctx) -> None: ...  # type: ignore[no-untyped-def]  # that is the mistake
 
 
 async def _two_contexts(ctx: Context, again: Context) -> None: ...
@@ -216,7 +216,7 @@ async def _positional_swapped(ctx: Context, order: Order, /) -> None: ...
 async def _positional_optional(order: int = 1, /) -> None: ...
 
 
-async def _unresolved(order: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+async def _unresolved(order: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821  # that is the mistake
 
 
 async def _custom(order: Lock) -> None: ...

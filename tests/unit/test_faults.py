@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -97,10 +98,10 @@ def test_the_table_is_no_larger_than_the_service() -> None:
         ({"delay_s": 1.0, "until": float("inf")}, "must end"),
     ],
 )
-def test_faults_that_cannot_work_are_refused(fields: dict[str, float], said: str) -> None:
+def test_faults_that_cannot_work_are_refused(fields: dict[str, Any], said: str) -> None:
     """Where they are made, saying what is wrong."""
     with pytest.raises(ConfigError, match=said):
-        Fault(**{"until": 1.0, **fields})  # type: ignore[arg-type]
+        Fault(**{"until": 1.0, **fields})
 
 
 def arrival() -> Arrival:

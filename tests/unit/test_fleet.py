@@ -163,7 +163,7 @@ def test_who_answers_late_is_listed_all_the_same() -> None:
                 sending[0] = crowd.transport
                 publish(*args)
 
-            crowd.transport.publish = noting  # type: ignore[method-assign, assignment]
+            crowd.transport.publish = noting  # type: ignore[method-assign, assignment]  # a stand-in for this test
         fleet = scene.fleet()
         await fleet.start()
         assert ids(fleet.instances()) == ["near"]
@@ -390,7 +390,7 @@ def test_a_flood_of_answers_is_not_read() -> None:
             read.append(announcement)
             answered(announcement)
 
-        fleet.answered = counting  # type: ignore[method-assign]
+        fleet.answered = counting  # type: ignore[method-assign]  # a stand-in for this test
         assert fleet._roll is not None
         document = ping_response(scene.crowd.document(scene.crowd.members["a"]))
         for _ in range(100):

@@ -130,7 +130,7 @@ def test_the_requests_are_written_in_one_turn() -> None:
                 turn += 1
                 await asyncio.sleep(0)
 
-        scene.mesh.client.transport.publish = noting  # type: ignore[method-assign, assignment]
+        scene.mesh.client.transport.publish = noting  # type: ignore[method-assign, assignment]  # a stand-in for this test
         counting = asyncio.ensure_future(count())
         await scene.gather()
         assert (len(turns), len(set(turns))) == (200, 1)
@@ -550,7 +550,7 @@ def test_no_request_could_be_written() -> None:
                 raise OverloadedError("no room")
             publish(subject, *rest)
 
-        scene.mesh.client.transport.publish = failing  # type: ignore[method-assign, assignment]
+        scene.mesh.client.transport.publish = failing  # type: ignore[method-assign, assignment]  # a stand-in for this test
         gathered = await scene.gather()
         assert (set(gathered.answers), set(gathered.errors), gathered.asked) == ({"a"}, {"b"}, 2)
         assert gathered.errors["b"].attempts == 0
@@ -576,7 +576,7 @@ def test_no_time_was_left_for_the_last_of_them(monkeypatch: pytest.MonkeyPatch) 
             if ".direct.pool.b." in subject:
                 loop._jumping.now += 1.0
 
-        scene.mesh.client.transport.publish = slow  # type: ignore[method-assign, assignment]
+        scene.mesh.client.transport.publish = slow  # type: ignore[method-assign, assignment]  # a stand-in for this test
         gathered = await scene.gather(timeout=0.5)
         error = gathered.errors["c"]
         assert (type(error), error.executed, error.attempts) == (DeadlineExceededError, Executed.NO, 0)

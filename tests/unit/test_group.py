@@ -15,7 +15,7 @@ from nats_mesh import ApplicationError, CallError, OverloadedError, Refused, Ser
 from nats_mesh.core.balancer.base import FULL, FULL_S, REPORT_S
 from nats_mesh.core.balancer.locality import GONE_S
 from nats_mesh.core.presence import State
-from nats_mesh.core.rules import BalancerRules, EjectionRules
+from nats_mesh.core.rules import BalancerName, BalancerRules, EjectionRules
 from nats_mesh.discovery.fleet import Fleet, FleetMember
 from nats_mesh.layers.balance import Group, Way
 from nats_mesh.policy import PolicySet, parse
@@ -64,7 +64,7 @@ class Caller:
         *names: str,
         ejection: EjectionRules | None = None,
         locality: bool = False,
-        name: str = "round_robin",
+        name: BalancerName = "round_robin",
     ) -> None:
         self.fleet = Known(names)
         self.told: list[tuple[str, str]] = []
@@ -72,7 +72,7 @@ class Caller:
         self.group = Group(
             "pool",
             cast(Fleet, self.fleet),
-            BalancerRules(name=name, locality=locality),  # type: ignore[arg-type]
+            BalancerRules(name=name, locality=locality),
             ejection or EjectionRules(),
             zone="here",
             chance=lambda: 0.0,
@@ -289,7 +289,7 @@ def test_an_answer_ends_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["least_request", "peak_ewma"])
-def test_where_all_are_full_the_least_loaded_is_taken(name: str) -> None:
+def test_where_all_are_full_the_least_loaded_is_taken(name: BalancerName) -> None:
     """Full is full, by whatever it is known."""
     caller = Caller("a", "b", name=name)
     a, b = caller.group.members["a"], caller.group.members["b"]

@@ -464,7 +464,7 @@ def test_never_wider_than_istio(rules: list[dict[str, Any]], action: str) -> Non
                     held,
                     caller=caller,
                     endpoint="get",
-                    values=lambda name, h=header: [h] if h is not None and name == "x" else [],  # type: ignore[misc]
+                    values=lambda name, h=header: [h] if h is not None and name == "x" else [],  # type: ignore[misc]  # a default holds what the loop's variable is now
                     claims=claims,
                 )
                 every = [

@@ -348,3 +348,13 @@ def test_the_data_path_goes_where_istio_says(user: str | None, subset: str) -> N
     rule = draw(rules, lambda name: headers.get(name, []), "productpage", "reviews", lambda: 0.5)
     assert rule is not None
     assert [leg.subset for leg in rule.legs or ()] == [subset]
+
+
+@pytest.mark.parametrize("kind", ["VirtualService", "List"])
+def test_a_name_that_cannot_be_printed_is_shown_escaped(kind: str) -> None:
+    """It could turn the line of a log, or end it."""
+    version = "v1" if kind == "List" else "networking.istio.io/v1"
+    more = "items: []" if kind == "List" else "metadata: {name: a}\nspec: {hosts: [a]}"
+    with pytest.raises(PolicyError, match=r"'spe\\u202ec\\n': is no field") as caught:
+        translate(f'apiVersion: {version}\nkind: {kind}\n"spe\\u202ec\\n": 1\n{more}\n', "x.yaml")
+    assert all(line.isprintable() for line in str(caught.value).split("\n"))

@@ -277,7 +277,7 @@ def waiting_for(mux: ReplyMux, seconds: float) -> tuple[asyncio.Future[tuple[byt
 def timers() -> int:
     """Timers of the loop that have not been taken back."""
     loop = asyncio.get_running_loop()
-    return sum(not handle.cancelled() for handle in loop._scheduled)  # type: ignore[attr-defined]
+    return sum(not handle.cancelled() for handle in loop._scheduled)  # type: ignore[attr-defined]  # asyncio's loop has it
 
 
 async def virtual_mux() -> ReplyMux:

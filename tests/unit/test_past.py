@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,9 +26,9 @@ def rebuilt(signs: list[Sign], moment: float, horizon: float, since: float = 0.0
     return found[0].presence if found else None
 
 
-def sign(at: float, **options: bool | str) -> Sign:
+def sign(at: float, **options: Any) -> Sign:
     """A sign of the instance's first start."""
-    return Sign(at=at, within_s=WITHIN_S, **options)  # type: ignore[arg-type]
+    return Sign(at=at, within_s=WITHIN_S, **options)
 
 
 class Life:

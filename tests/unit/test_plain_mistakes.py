@@ -39,7 +39,7 @@ def shop(**options: Any) -> Service:
 async def forgetful(request: Request, proceed: Next) -> Reply[Any]:
     """Forgets to return."""
     await proceed(request)
-    return None  # type: ignore[return-value]
+    return None  # type: ignore[return-value]  # that is the mistake
 
 
 @pytest.mark.parametrize("wrong", [lambda request: None, lambda: None, lambda a, b, c: None])

@@ -102,6 +102,29 @@ def test_a_subset_is_renamed_in_three_steps() -> None:
     assert steps[2].values["Destination.orders"] == wanted["Destination.orders"].value
 
 
+def test_where_only_the_subsets_may_go_ahead_they_do() -> None:
+    """Narrow: new subsets are added to what stands there, everything else comes with the routes, the subsets that go
+    stay behind alone."""
+    current = dict([destination("orders", {"v1": "a"}, timeout="7s"), route("orders", "v1")])
+    wanted = dict([destination("orders", {"v2": "b"}, timeout="1s"), route("orders", "v2")])
+    steps = steps_of(current, dict(wanted), narrow=True)
+    assert kinds(steps) == [
+        ["Destination.orders"],
+        ["Destination.orders", "Route.orders"],
+        ["Destination.orders"],
+    ]
+    specs = [msgspec.json.decode(each.values["Destination.orders"] or b"{}")["spec"] for each in steps]
+    assert [(each["timeout"], sorted(each["subsets"])) for each in specs] == [
+        ("7s", ["v1", "v2"]),
+        ("1s", ["v1", "v2"]),
+        ("1s", ["v2"]),
+    ]
+    gone = steps_of(current, dict.fromkeys(current), narrow=True)
+    assert kinds(gone) == [["Destination.orders", "Route.orders"], ["Destination.orders"]]
+    left = msgspec.json.decode(gone[0].values["Destination.orders"] or b"{}")["spec"]
+    assert sorted(left) == ["subsets", "target"]
+
+
 def test_a_pause_is_bounded() -> None:
     """Nobody waits an hour because a timeout says so."""
     current = dict([destination("orders", {"v1": "a"}, timeout="1h")])
@@ -125,14 +148,14 @@ def sets(draw: st.DrawFn) -> dict[str, Document]:
     return found
 
 
-@given(current=sets(), wanted=sets())
+@given(current=sets(), wanted=sets(), narrow=st.booleans())
 def test_every_step_holds_and_the_last_is_what_was_wanted(
-    current: dict[str, Document], wanted: dict[str, Document]
+    current: dict[str, Document], wanted: dict[str, Document], narrow: bool
 ) -> None:
     """From any set to any other: each step leaves a set that is valid, in which no route leads to a subset that was
     unknown before the step or is gone after it, and in the end the stored bytes are those that were wanted."""
     changes: dict[str, Document | None] = {**dict.fromkeys(current), **wanted}
-    steps = steps_of(current, changes)
+    steps = steps_of(current, changes, narrow=narrow)
     before = PolicySet.of([each.policy for each in current.values()])
     for made in after(current, steps):
         for service, name in made.routed_subsets():
@@ -140,9 +163,9 @@ def test_every_step_holds_and_the_last_is_what_was_wanted(
         for service, name in before.routed_subsets():
             assert name in made.subsets(service)
         before = made
-    final = {key: each.value for key, each in current.items()}
+    final: dict[str, bytes | None] = {key: each.value for key, each in current.items()}
     for step in steps:
-        final |= step.values  # type: ignore[arg-type]
+        final |= step.values
     assert {key: value for key, value in final.items() if value is not None} == {
         key: each.value for key, each in wanted.items()
     }

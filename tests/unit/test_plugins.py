@@ -32,7 +32,7 @@ class Checker:
 def module() -> Iterator[None]:
     """A module that an installed package could have."""
     found = types.ModuleType("plugged_in")
-    found.first, found.second, found.Checker, found.number = first, Checker(), Checker, 7  # type: ignore[attr-defined]
+    found.first, found.second, found.Checker, found.number = first, Checker(), Checker, 7  # type: ignore[attr-defined]  # it is a module made here
     sys.modules[found.__name__] = found
     yield
     del sys.modules[found.__name__]

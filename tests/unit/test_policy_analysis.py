@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import msgspec
 import pytest
@@ -190,7 +191,7 @@ def test_several_rules_together_take_another_s_calls() -> None:
     )
     (finding,) = analyze(parse(text, file="f.yaml"))
     assert (finding.code, finding.line) == ("NM0201", 10)
-    assert "rule 1 (line 7) and rule 3 (line 9)" in finding.message
+    assert "rules[0] (line 7) and rules[2] (line 9)" in finding.message
 
 
 _TEXTS = st.text("ab1", min_size=0, max_size=3)
@@ -217,12 +218,12 @@ def _tests(draw: st.DrawFn) -> HeaderTest:
     return HeaderTest(name=name, suffix=text, invert=invert)
 
 
-_SAID = [
+_SAID: list[dict[str, Any]] = [
     {"present": True}, {"present": False}, {"exact": "a"}, {"exact": "ab"}, {"exact": "12"}, {"prefix": "a"},
     {"prefix": "ab"}, {"prefix": ""}, {"suffix": "b"}, {"suffix": "ab"}, {"suffix": ""}, {"regex": "a*b?"},
     {"regex": ".*"}, {"regex": "1+"}, {"start": 5}, {"end": 20}, {"start": 10, "end": 15}, {"start": 5, "end": 20},
 ]  # fmt: skip
-_CONDITIONS = [HeaderTest(name="a", invert=invert, **said) for said in _SAID for invert in (False, True)]  # type: ignore[arg-type]
+_CONDITIONS = [HeaderTest(name="a", invert=invert, **said) for said in _SAID for invert in (False, True)]
 _ONE = ["", "a", "ab", "b", "aab", "1", "5", "12", "15", "20", "x"]
 _VALUES = [[], *([one] for one in _ONE), *([one, other] for one in _ONE for other in _ONE)]
 

@@ -119,8 +119,15 @@ def test_every_kind_is_explained(kind: str) -> None:
             "Destination.retry.atempts",
             "Destination.retry.atempts: no field 'atempts'; did you mean attempts?",
         ),
+        ("Route.split", "Route.split: no field 'split'; did you mean Route.rules.split?"),
+        ("Route.rules.weight", "did you mean Route.rules.split.weight?"),
+        ("Destination.open", "did you mean Destination.breaker.open?"),
+        ("split", "'split' is no kind; did you mean Route.rules.split?"),
+        ("Route.breaker", "there are: target, rules; elsewhere there is Destination.breaker"),
+        ("route", "'route' is no kind; did you mean Route?"),
         ("Destination.timeout.x", "there is nothing below timeout"),
-        ("Limit.keys", "Limit.keys: no field 'keys'; there are: target, concurrency"),
+        ("Limit.keys", "Limit.keys: no field 'keys'; did you mean Limit.rate.keys, Limit.quota.keys?"),
+        ("Limit.xyzzy", "Limit.xyzzy: no field 'xyzzy'; there are: target, concurrency"),
     ],
 )
 def test_what_cannot_be_explained_is_said(name: str, message: str) -> None:

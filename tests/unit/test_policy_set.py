@@ -21,7 +21,7 @@ from nats_mesh.core.rules import (
     VerdictRules,
 )
 from nats_mesh.errors import PolicyError
-from nats_mesh.policy import InboundRules, OutboundRules, Policy, PolicySet, parse, policy_set
+from nats_mesh.policy import InboundRules, OutboundRules, Policy, PolicySet, answers, parse
 from nats_mesh.policy.layering import Layers
 from nats_mesh.policy.parts import Part
 from nats_mesh.policy.schema import Destination
@@ -290,6 +290,17 @@ def test_a_limit_that_names_the_endpoint_sets_it() -> None:
         assert [rules.of(declared) for declared in (8, 256)] == limits
 
 
+def test_of_limits_that_say_the_same_the_order_decides_nothing() -> None:
+    """Files and revisions come in any order: members that hear of the same limits name the same one, and agree on what
+    two of them contradict each other in."""
+    one = policy("one", "target: {service: orders}, concurrency: {limit: 5, leaveQueue: true}", "Limit")
+    two = policy("two", "target: {service: orders}, concurrency: {limit: 5, leaveQueue: false}", "Limit")
+    found = [PolicySet.of(order).inbound("orders", "get") for order in ((*one, *two), (*two, *one))]
+    assert found[0] == found[1]
+    assert found[0].sources["concurrency.limit"].startswith("Limit/one")
+    assert found[0].concurrency == ConcurrencyRules(limit=5, leave_queue=False, lowers=True)
+
+
 def test_leaving_the_queue_needs_no_limit() -> None:
     """Each instance keeps its own number then, also where it is turned off again; a limit may come from elsewhere."""
     leave = policy("leave", "concurrency: {leaveQueue: true}", "Limit")
@@ -547,7 +558,7 @@ def test_ten_thousand_others_do_not_slow_a_question(monkeypatch: pytest.MonkeyPa
 
 def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A set keeps so many answers and no more, whatever it is asked; the oldest goes first."""
-    monkeypatch.setattr(policy_set, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(answers, "MAX_ANSWERS", 3)
     policies = PolicySet.of(WIDE)
     first = policies.outbound("s0", "get", "web")
     kept = [policies.outbound(f"s{index}", "get", "web") for index in range(1, 4)]

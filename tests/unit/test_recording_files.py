@@ -43,6 +43,8 @@ def test_without_a_last_line_it_was_cut_off() -> None:
         (b"[]\n", "Expected `object`"),
         (encode_line(CALL).replace(b"0.25", b"-1"), "duration_s"),
         (encode_line(CALL).replace(b'"buy"', b'"a b"'), "endpoint"),
+        (encode_line(CALL).replace(b"2026-01-01", b"2026-02-30"), "day is out of range"),
+        (encode_line(CALL).replace(b"2026-01-01", b"0000-00-00"), "year 0 is out of range"),
         (encode_line(CALL).replace(b'"service":"shop",', b""), "service"),
         (b"{" + b" " * MAX_LINE + b"}\n", f"at most {MAX_LINE} are read"),
         (b"\x1b[2J{}\n", "malformed"),
@@ -77,6 +79,13 @@ def test_a_later_format_is_refused() -> None:
     later = encode_line(HEADER).replace(b'"format":1', b'"format":2')
     with pytest.raises(ConfigError, match="is a recording of format 2, and this version reads up to 1"):
         read_recording([later])
+
+
+def test_a_recording_is_no_larger_than_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few calls are in it."""
+    monkeypatch.setattr(module, "MAX_TOTAL", 1000)
+    with pytest.raises(ConfigError, match=r"^r\.jsonl:\d+: more than 0 MiB; record fewer"):
+        read_recording([encode_line(HEADER), *[b" " * 100 + b"\n"] * 11], file="r.jsonl")
 
 
 def test_a_recording_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

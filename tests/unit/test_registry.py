@@ -277,9 +277,10 @@ def test_who_fell_silent_comes_back_with_its_next_word() -> None:
     registry.apply(announce(Kind.JOIN, 7), 0.0)
     list(run_until(registry, 0.0, 60.0))
     assert registry.apply(announce(Kind.BEAT, 7), 60.0) == []
-    assert repr(registry) == "<Registry 0 instances of 0 services, 1 tombstones>"
+    counted = "1 stale, 0 without room, 0 stalls"
+    assert repr(registry) == f"<Registry 0 instances of 0 services, 1 tombstones (0 evicted), {counted}>"
     assert kinds(registry.apply(announce(Kind.BEAT, 8), 60.0)) == [ChangeKind.JOINED]
-    assert repr(registry) == "<Registry 1 instances of 1 services, 0 tombstones>"
+    assert repr(registry) == f"<Registry 1 instances of 1 services, 0 tombstones (0 evicted), {counted}>"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ spec:
   sticky: {header: end-user}
 """
 RULES = RolloutRules(old="v1", new="v2", steps=(StepRules(weight=5, for_s=60.0), StepRules(weight=50)))
+RULED: dict[str, Any] = {"old": "v1", "new": "v2", "steps": [{"weight": 5}]}
 RECORD = Record(service="shop", rollout="shop", run="R1", rules=RULES, route="Route.shop")
 
 
@@ -137,6 +138,37 @@ def test_a_record_survives_the_store() -> None:
         {"attempted": [0] * 200},
         {"rules": {"old": "v1"}},
         {"route": "x" * 500},
+        {"route": "Access.shop"},
+        {"route": "Route.a b\r\nPUB x 0"},
+        {"routed": 101},
+        {"attempted": [-1]},
+        {"attempted": [500]},
+        {"term": 2**53 - 1},
+        {"wished": 2**53 - 1},
+        {"sticky": {"header": "Mesh-Status"}},
+        {"sticky": {"header": "a\r\nb"}},
+        {"sticky": {"header": "a", "identity": True}},
+        {"sticky": {}},
+        {"progress": {"phase": "step", "step": -1}},
+        {"progress": {"phase": "paused", "before": "step", "step": -1}},
+        {"progress": {"phase": "paused", "before": "paused"}},
+        {"progress": {"phase": "paused", "before": "promoted"}},
+        {"progress": {"spent_s": -1.0}},
+        {"progress": {"ran_s": 1e300}},
+        {"progress": {"failed": -1}},
+        {"rules": {"old": "v1", "new": "v2", "steps": []}},
+        {"rules": {"old": "v1", "new": "v1", "steps": [{"weight": 5}]}},
+        {"rules": {"old": "v1", "new": "", "steps": [{"weight": 5}]}},
+        {"rules": {"old": "v1", "new": "v\u001b[2J", "steps": [{"weight": 5}]}},
+        {"rules": {"old": "v1", "new": "v2", "steps": [{"weight": 101}]}},
+        {"rules": {"old": "v1", "new": "v2", "steps": [{"weight": 5, "for_s": -1.0}]}},
+        {"rules": {"old": "v1", "new": "v2", "steps": [{"weight": 5}] * 200}},
+        {"rules": {"old": "v1", "new": "v2", "steps": [{"weight": 5}], "interval_s": -1.0}},
+        {"rules": {"old": "v1", "new": "v2", "steps": [{"weight": 5}], "consecutive": 0}},
+        {"rules": RULED | {"gates": {"errors": {"maximum": 0.1, "min_calls": 0}}}},
+        {"rules": RULED | {"gates": {"errors": {"maximum": -0.1}}}},
+        {"rules": RULED | {"gates": {"latency": {"quantile": 7.0}}}},
+        {"rules": RULED | {"gates": {"latency": {"ratio": 0.0}}}},
         {"holder": "x" * MAX_BYTES},
     ],
 )
@@ -145,6 +177,23 @@ def test_what_is_no_record_is_refused(changes: dict[str, Any]) -> None:
     body = msgspec.json.decode(encode_record(RECORD))
     with pytest.raises(CodecError):
         decode_record(msgspec.json.encode({**body, **changes}))
+
+
+@pytest.mark.parametrize("last", [Phase.WAITING, Phase.STEP, Phase.PROMOTING, Phase.RETURNING])
+def test_a_pause_at_any_phase_is_a_record(last: Phase) -> None:
+    """What a course writes is what it reads."""
+    progress = Progress(
+        phase=Phase.PAUSED, before=last, step=0 if last is Phase.STEP else -1, hold=Hold.ROUTE
+    )
+    record = msgspec.structs.replace(RECORD, progress=progress, sticky={"identity": True})
+    assert decode_record(encode_record(record)) == record
+
+
+def test_what_somebody_wrote_into_a_record_forges_no_line() -> None:
+    """Neither a line end nor an escape, nor a character that turns the direction, reaches a terminal."""
+    progress = Progress(reason="a\nb\x1b[2J\u202ec\x9b31m")
+    line = line_of(record_of(Entry(msgspec.structs.replace(RECORD, progress=progress), 1)))
+    assert line.isprintable()
 
 
 def test_how_far_it_is_in_words() -> None:

@@ -13,7 +13,15 @@ from nats_mesh.clock import ManualClock
 from nats_mesh.core.gates import Pair
 from nats_mesh.core.histogram import Histogram
 from nats_mesh.core.rules import SubsetRules
-from nats_mesh.rollout.watching import CALLERS, INSTANCES, MAX_TRACKS, SILENT_S, SubsetWatch
+from nats_mesh.rollout.watching import (
+    CALLERS,
+    INSTANCES,
+    MAX_OF_CALLER,
+    MAX_OF_CALLERS,
+    MAX_TRACKS,
+    SILENT_S,
+    SubsetWatch,
+)
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.aggregate import Aggregate
 from nats_mesh.telemetry.stats import SeriesSnapshot, Stats, StatsMessage, encode_stats
@@ -151,9 +159,23 @@ async def test_what_is_kept_is_bounded(scene: Scene) -> None:
     scene.clock.advance(SILENT_S + 1.0)
     scene.counts()
     assert not scene.watch._tracks
-    many = [series(OK=1, endpoint=f"e{number}") for number in range(MAX_TRACKS + 5)]
-    scene.hear(message(*many))
+    assert (scene.watch._of_caller, scene.watch._of_callers) == ({}, 0)
+    many = [series("in", subset="", OK=1, endpoint=f"e{number}") for number in range(MAX_TRACKS + 5)]
+    scene.hear(message(*many, member="shop", instance="i1"))
     assert (len(scene.watch._tracks), scene.watch.overflowed) == (MAX_TRACKS, 5)
+
+
+async def test_who_makes_up_kinds_of_calls_blinds_nobody(scene: Scene) -> None:
+    """One caller has its share of the room, all callers theirs: what others count, and what instances do, is seen."""
+    many = [series(OK=1, endpoint=f"e{number}") for number in range(MAX_OF_CALLER + 5)]
+    scene.hear(message(*many, member="mallory", instance="m1"))
+    assert (len(scene.watch._tracks), scene.watch.overflowed) == (MAX_OF_CALLER, 5)
+    scene.hear(message(series(OK=3), member="web"))
+    for number in range(20):
+        scene.hear(message(*many, member=f"mallory{number}", instance="m1"))
+    assert len(scene.watch._tracks) == MAX_OF_CALLERS
+    scene.hear(message(series("in", subset="", OK=5, INTERNAL=1), member="shop", instance="i2"))
+    assert scene.counts()[INSTANCES] == (6, 1, 0)
 
 
 async def test_what_is_not_believed_is_counted(scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,9 +28,9 @@ def none(name: str) -> list[str]:
     return []
 
 
-def rule(index: int = 0, **fields: object) -> Rule:
+def rule(index: int = 0, **fields: Any) -> Rule:
     """A rule that sends calls nowhere in particular."""
-    return Rule(scope=SCOPE, index=index, **fields)  # type: ignore[arg-type]
+    return Rule(scope=SCOPE, index=index, **fields)
 
 
 @pytest.mark.parametrize(

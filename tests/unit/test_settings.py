@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,11 +68,11 @@ def test_an_unnamed_context_lends_no_credentials(home: dict[str, str]) -> None:
     ],
 )
 def test_what_is_wrong_is_said(
-    home: dict[str, str], options: dict[str, object], env: dict[str, str], message: str
+    home: dict[str, str], options: dict[str, Any], env: dict[str, str], message: str
 ) -> None:
     """A setting that cannot work is a ConfigError that names it and what would do."""
     with pytest.raises(ConfigError, match=message):
-        Settings.resolve(**options, env=home | env)  # type: ignore[arg-type]
+        Settings.resolve(**options, env=home | env)
 
 
 def test_an_empty_variable_is_none(home: dict[str, str]) -> None:

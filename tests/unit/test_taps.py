@@ -64,7 +64,8 @@ def message(*calls: Envelope, **fields: object) -> TapMessage:
 @pytest.mark.parametrize(
     "name",
     ["Authorization", "cookie", "Set-Cookie", "X-Auth-Token", "client-secret", "password", "X-Api-Key", "passwd",
-     "aws-credentials", "x-signature", "idempotency-key"],
+     "aws-credentials", "x-signature", "idempotency-key", "x-auth", "X-Authenticated-User", "sessionid", "x-jwt",
+     "db-pwd", "proxy-authorisation"],
 )  # fmt: skip
 def test_secrets_keep_their_name_and_lose_their_value(name: str) -> None:
     """Whatever the case, and whoever asks for them."""
@@ -73,6 +74,21 @@ def test_secrets_keep_their_name_and_lose_their_value(name: str) -> None:
         kept, cut = kept_headers([(name, "s3cr3t")], wanted)
         assert (kept, cut) == (((name.lower(), HIDDEN),), False)
     assert not is_whole(HIDDEN)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Bearer abcdefgh12345678", "x=1; basic dXNlcjpwYXNz", "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"],
+)
+def test_a_secret_in_a_value_is_hidden_too(value: str) -> None:
+    """Whatever the header is called."""
+    assert kept_headers([("x-forwarded", value)], None) == ((("x-forwarded", HIDDEN),), False)
+
+
+@pytest.mark.parametrize("name", ["author", "x-authority", "tenant", "end-user", "x-basic"])
+def test_what_is_no_secret_is_shown(name: str) -> None:
+    """A recording is tried on rules: what is hidden nobody can tell."""
+    assert kept_headers([(name, "basic plan")], None) == (((name, "basic plan"),), False)
 
 
 def test_only_what_is_asked_for_is_kept() -> None:

@@ -14,8 +14,15 @@ __all__ = ["register"]
 
 def _audit(
     ctx: typer.Context,
+    about: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[WHAT]",
+            help="Of this alone: KIND/NAME, a service, an instance, a change's id, a record's number.",
+        ),
+    ] = None,
     since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="From then on: 2026-01-31T12:00:00Z, or -1h.")
+        str, typer.Option("--since", metavar="TIME", help="From then on: a TIME as it is shown, or -1h.")
     ] = "-1h",
     kind: Annotated[
         str | None,
@@ -38,6 +45,7 @@ def _audit(
         audit(
             options_of(ctx),
             out_of(ctx),
+            about=about,
             since=since,
             kind=kind,
             signs=signs,

@@ -29,11 +29,18 @@ def _set(
     ctx: typer.Context,
     service: Service,
     given: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="FILE|NAME=VALUE...", help="All of it from a file (- for stdin), or single values."
+            metavar="NAME=VALUE...|JSON|FILE",
+            help="Single values, or all of it: a JSON object, a file, - for stdin.",
         ),
-    ],
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-f", "--file", metavar="FILE", help="All of it from a file of YAML or JSON, - for stdin."
+        ),
+    ] = None,
     message: Message = "",
     dry_run: DryRun = False,
     wait: Wait = False,
@@ -45,7 +52,9 @@ def _set(
     from nats_mesh_cli.config import Setting, set_value
 
     setting = Setting(name=name, message=message, dry_run=dry_run, wait=wait, unchecked=unchecked)
-    raise typer.Exit(run_async(set_value(options_of(ctx), out_of(ctx), service, given, setting)))
+    raise typer.Exit(
+        run_async(set_value(options_of(ctx), out_of(ctx), service, given or [], files or [], setting))
+    )
 
 
 def _get(ctx: typer.Context, service: Service) -> None:
@@ -84,8 +93,8 @@ def _undo(
     ctx: typer.Context,
     service: Service,
     revision: Annotated[
-        int | None,
-        typer.Option("--to-revision", metavar="N", help="What it was then; the one before without it."),
+        str | None,
+        typer.Option("--to-revision", metavar="N", help="What it was then, or after a change's id."),
     ] = None,
     message: Message = "",
     dry_run: DryRun = False,
@@ -93,7 +102,10 @@ def _undo(
     unchecked: Unchecked = False,
     name: As = None,
 ) -> None:
-    """Put the configuration back to what it was, byte for byte."""
+    """Undo the last change that is not undone yet, or put back a revision; byte for byte.
+
+    Said again it goes one change further back; what an undo took away comes back with --to-revision.
+    """
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.config import Setting, undo
 

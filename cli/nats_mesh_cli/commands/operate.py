@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.help import Command
 from nats_mesh_cli.options import duration_with_unit, options_of, out_of
 
@@ -100,9 +101,13 @@ def _log_level(
 
 def _events(
     ctx: typer.Context,
+    about: Annotated[
+        str | None,
+        typer.Argument(metavar="[SERVICE]", help="Those of this service, or of this caller, alone."),
+    ] = None,
     service: Annotated[
         str | None,
-        typer.Option("--service", metavar="NAME", help="Those of this service, or of this caller, alone."),
+        typer.Option("--service", metavar="NAME", help="The same, as an option."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on, and show who comes and goes, too.")
@@ -113,7 +118,11 @@ def _events(
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.events import events
 
-    run_async(events(options_of(ctx), out_of(ctx), service=service, follow=follow, name=name))
+    if about is not None and service not in (None, about):
+        raise CliError(
+            f"events: {about} and --service {service} contradict each other", hint="give one of them"
+        )
+    run_async(events(options_of(ctx), out_of(ctx), service=about or service, follow=follow, name=name))
 
 
 def register(app: typer.Typer) -> None:

@@ -53,6 +53,14 @@ def _convert(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE…", help="Istio's YAML; a folder for all in it, - for stdin.")
     ],
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="FILE|live",
+            help="Look here, too, for what the files name: other files, folders, the store; repeatable.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 1 where anything has no meaning here.")
     ] = False,
@@ -60,7 +68,7 @@ def _convert(
     """Translate Istio's YAML into policies on stdout; what has no meaning here is named by its path on stderr."""
     from nats_mesh_cli.policy_convert import convert
 
-    raise typer.Exit(convert(options_of(ctx), out_of(ctx), files, strict=strict))
+    raise typer.Exit(convert(options_of(ctx), out_of(ctx), files, beside=beside or [], strict=strict))
 
 
 def register(app: typer.Typer) -> None:

@@ -22,10 +22,20 @@ Message = Annotated[str, typer.Option("-m", "--message", metavar="TEXT", help="W
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, and store nothing.")]
 Wait = Annotated[
     bool,
-    typer.Option("--wait", help="Until every live instance and client has acknowledged, or say who has not."),
+    typer.Option(
+        "--wait", help="Until it is in effect at everybody, at most --timeout (5s); or say where not."
+    ),
 ]
 OneByOne = Annotated[
     bool, typer.Option("--one-by-one", help="Where the server cannot store several policies as one.")
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        metavar="MEMBER",
+        help="Wait for everybody but this one: its id, host-pid, or SERVICE/ID; repeatable.",
+    ),
 ]
 As = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="The operator to be; nats-mesh without it.")
@@ -47,6 +57,7 @@ def _apply(
         bool, typer.Option("--strict", help="Refuse Istio documents of which something has no meaning here.")
     ] = False,
     wait: Wait = False,
+    without: Without = None,
     one_by_one: OneByOne = False,
     name: As = None,
 ) -> None:
@@ -54,7 +65,9 @@ def _apply(
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.policy_apply import Change, apply
 
-    change = Change(name=name, message=message, dry_run=dry_run, wait=wait, one_by_one=one_by_one)
+    change = Change(
+        name=name, message=message, dry_run=dry_run, wait=wait, one_by_one=one_by_one, without=without or ()
+    )
     given = [*(files or ()), *(paths or ())]
     raise typer.Exit(
         run_async(apply(options_of(ctx), out_of(ctx), given, change, prune=prune, strict=strict))
@@ -68,6 +81,7 @@ def _delete(
     message: Message = "",
     dry_run: DryRun = False,
     wait: Wait = False,
+    without: Without = None,
     one_by_one: OneByOne = False,
     name: As = None,
 ) -> None:
@@ -75,7 +89,9 @@ def _delete(
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.policy_apply import Change, delete
 
-    change = Change(name=name, message=message, dry_run=dry_run, wait=wait, one_by_one=one_by_one)
+    change = Change(
+        name=name, message=message, dry_run=dry_run, wait=wait, one_by_one=one_by_one, without=without or ()
+    )
     raise typer.Exit(run_async(delete(options_of(ctx), out_of(ctx), names or [], files or [], change)))
 
 
@@ -83,13 +99,16 @@ def _get(
     ctx: typer.Context,
     names: Names = None,
     revision: Annotated[
-        int | None, typer.Option("--revision", metavar="N", help="As of this revision of the store.")
+        str | None,
+        typer.Option(
+            "--revision", metavar="N", help="As of this revision of the store, or of a change's id."
+        ),
     ] = None,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="As of then: 2026-01-31T12:00:00Z, or -10m.")
+        str | None, typer.Option("--at", metavar="TIME", help="As of then: a TIME of 'history', or -10m.")
     ] = None,
 ) -> None:
-    """Show the policies in the store; with -o yaml as they were applied."""
+    """Show the policies in the store; with -o yaml as they were applied. KIND/NAME@N is one as of revision N."""
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.policy_history import get
 
@@ -98,7 +117,10 @@ def _get(
 
 def _history(
     ctx: typer.Context,
-    names: Names = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KIND[/NAME]|CHANGE...", help="Of these policies, or of a change by its id."),
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, metavar="N", help="So many changes, the newest.")
     ] = 50,
@@ -114,20 +136,26 @@ def _undo(
     ctx: typer.Context,
     names: Names = None,
     revision: Annotated[
-        int | None,
-        typer.Option("--to-revision", metavar="N", help="What stood there then; the last change without it."),
+        str | None,
+        typer.Option("--to-revision", metavar="N", help="What stood there then, or after a change's id."),
     ] = None,
     message: Message = "",
     dry_run: DryRun = False,
     wait: Wait = False,
+    without: Without = None,
     one_by_one: OneByOne = False,
     name: As = None,
 ) -> None:
-    """Put back what stood there before the last change, or at a revision, byte for byte."""
+    """Undo the last change that is not undone yet, or put back what stood at a revision; byte for byte.
+
+    Said again it goes one change further back; what an undo took away comes back with --to-revision.
+    """
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.policy_apply import Change, undo
 
-    change = Change(name=name, message=message, dry_run=dry_run, wait=wait, one_by_one=one_by_one)
+    change = Change(
+        name=name, message=message, dry_run=dry_run, wait=wait, one_by_one=one_by_one, without=without or ()
+    )
     raise typer.Exit(run_async(undo(options_of(ctx), out_of(ctx), names or [], revision, change)))
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from nats_mesh_cli.demo.summary import Summary
 from nats_mesh_cli.options import Format
-from nats_mesh_cli.output import Column, Record, dump, millis, table
+from nats_mesh_cli.output import Column, Record, dump, millis, success_text, table
 
 __all__ = ["report"]
 
@@ -24,7 +24,7 @@ def _ms(key: str) -> Any:
 
 def _success(record: Record) -> str:
     share = record["success"]
-    return "-" if share is None else "100%" if share >= 1.0 else f"{int(share * 10_000) / 100:.2f}%"
+    return "-" if share is None else success_text(share)
 
 
 def _verdict(record: Record) -> str:

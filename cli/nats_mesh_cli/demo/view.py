@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 
 from rich.text import Text
 
+from nats_mesh.core.shares import share_text
 from nats_mesh_cli.demo.layout import (
     Cell,
     Column,
@@ -19,7 +19,7 @@ from nats_mesh_cli.demo.layout import (
     two_sided,
 )
 from nats_mesh_cli.demo.state import Event, InstanceLine, Mark, Phase, Recent, ServiceLine, Size, ViewState
-from nats_mesh_cli.output import millis
+from nats_mesh_cli.output import millis, success_text
 
 __all__ = ["MIN_SIZE", "render"]
 
@@ -168,7 +168,7 @@ def _service(service: ServiceLine) -> dict[str, Cell]:
         "ready": Cell(ready) if service.ready == service.instances else Cell(f"▲ {ready}", "yellow"),
         **_recent(service.recent),
         "trend": Cell(sparkline(service.trend, _TREND), "cyan"),
-        "shares": Cell(" ".join(f"{version} {share:.0%}" for version, share in service.shares)),
+        "shares": Cell(" ".join(f"{version} {share_text(share, 2)}" for version, share in service.shares)),
     }
 
 
@@ -198,7 +198,7 @@ def _success(share: float | None) -> Cell:
         return Cell("-", "dim")
     if share >= 1.0:
         return Cell("✓ 100%", "green")
-    text = f"{math.floor(share * 10_000) / 100:.2f}%"
+    text = success_text(share)
     return Cell(f"▲ {text}", "yellow") if share >= _BAD else Cell(f"✗ {text}", "red")
 
 

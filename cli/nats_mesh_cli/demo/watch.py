@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection
 import anyio
 import msgspec
 
-from nats_mesh import CallError, CodecError, Mesh
+from nats_mesh import CodecError, Mesh
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.registry import Change, Registry
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.telemetry.aggregate import Aggregate
-from nats_mesh.telemetry.publisher import LEASE_S
+from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.stats import StatsMessage, decode_stats
 from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
 
@@ -65,12 +65,9 @@ class BusWatch:
 
     async def run(self) -> None:
         """Hold the lease on statistics until cancelled."""
-        while True:
-            try:
-                self._transport.publish(self._want, b"", self._mux.one_way("telemetry"))
-            except CallError:
-                pass  # the bus is away; nothing is lost, totals are cumulative
-            await anyio.sleep(LEASE_S / 2)
+        await hold_lease(
+            self._want, transport=self._transport, mux=self._mux
+        )  # totals are cumulative: nothing is lost
 
     async def news(self) -> None:
         """Return when something was heard, or somebody called :meth:`wake`."""

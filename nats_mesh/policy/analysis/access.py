@@ -32,7 +32,7 @@ def _authentications(view: View, scope: Scope) -> list[tuple[Policy, Authenticat
 
 
 def _path(rule: AccessRule) -> str:
-    return f"spec.rules[{rule.index}]"
+    return f"spec.{rule.place}"
 
 
 def _touch(policy: Policy, scope: Scope) -> bool:

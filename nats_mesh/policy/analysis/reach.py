@@ -32,7 +32,7 @@ def unreachable(view: View) -> Iterable[Hit]:
         wide = [match for each in above for match in each.core.matches or _EVERY]
         if wide and all(covered(match, wide, endpoints) for match in rule.core.matches or _EVERY):
             takers = _takers(rule, above, endpoints)
-            said = " and ".join(f"rule {each.index + 1} (line {_line(each)})" for each in takers)
+            said = " and ".join(f"{each.core.place} (line {_line(each)})" for each in takers)
             yield Hit(rule.policy, rule.path, f"is never reached: {said} above takes all of its calls")
         above.append(rule)
 

@@ -179,7 +179,7 @@ def unknown_caller(view: View) -> Iterable[Hit]:
     for policy, _ in view.of(Access):
         for rule in rules_of_policy(policy):
             said += [
-                (policy, f"spec.rules[{rule.index}].callers[{place}]", name)
+                (policy, f"spec.{rule.place}.callers[{place}]", name)
                 for place, name in enumerate(rule.callers)
             ]
     unknown = {pattern for _, _, pattern in said if "*" not in pattern} - set(known)

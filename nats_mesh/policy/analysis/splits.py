@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import UNSET
 
+from nats_mesh.core.shares import share_text
 from nats_mesh.policy.analysis.findings import Hit, check
 from nats_mesh.policy.analysis.view import RouteRule, View
 from nats_mesh.policy.schema import Route
@@ -36,7 +37,7 @@ def not_hundred(view: View) -> Iterable[Hit]:
         said = rule.said.split is not UNSET and all(leg.weight is not UNSET for leg in rule.said.split)
         alive = [weight for weight in weights if weight > 0]
         if said and len(alive) > 1 and total != 100 and _NEAR[0] <= total <= _NEAR[1]:
-            shares = ", ".join(f"{weight} is {100 * weight / total:.1f}%" for weight in weights)
+            shares = ", ".join(f"{weight} is {share_text(weight / total, 3)}" for weight in weights)
             yield Hit(rule.policy, f"{rule.path}.split", f"the weights come to {total}, not to 100: {shares}")
 
 
@@ -79,8 +80,8 @@ def missing_weight(view: View) -> Iterable[Hit]:
             continue
         for index, leg in enumerate(legs):
             if leg.weight is UNSET:
-                share = 100 / sum(_weights(rule))
-                text = f"has no weight, which counts as 1: {share:.2g}% of the calls"
+                share = share_text(1.0 / sum(_weights(rule)), 2)
+                text = f"has no weight, which counts as 1: {share} of the calls"
                 yield Hit(rule.policy, f"{rule.path}.split[{index}]", text)
 
 

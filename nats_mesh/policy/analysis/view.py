@@ -28,13 +28,12 @@ class RouteRule(msgspec.Struct, frozen=True, eq=False):
     """One rule of a route, as it is written and as calls meet it; ``path`` is where it stands (`spec.rules[0]`)."""
 
     policy: Policy
-    index: int
     said: Rule
     core: router.Rule
 
     @property
     def path(self) -> str:
-        return f"spec.rules[{self.index}]"
+        return f"spec.{self.core.place}"
 
     @property
     def service(self) -> str:
@@ -45,7 +44,7 @@ class RouteRule(msgspec.Struct, frozen=True, eq=False):
     def where(self) -> str:
         """It, and its line."""
         line = self.policy.lines.get(self.path, self.policy.line)
-        return f"rule {self.index + 1} of {self.policy.name} (line {line})"
+        return f"{self.policy.name} {self.core.place} (line {line})"
 
 
 class Situation(msgspec.Struct, frozen=True, eq=False):
@@ -267,6 +266,5 @@ def _concerns(rule: RouteRule, endpoint: str) -> bool:
 
 def _route_rules(policy: Policy, spec: RouteSpec, scope: Scope) -> list[RouteRule]:
     return [
-        RouteRule(policy, index, said, core)
-        for index, (said, core) in enumerate(zip(spec.rules, rules_of(spec, scope), strict=True))
+        RouteRule(policy, said, core) for said, core in zip(spec.rules, rules_of(spec, scope), strict=True)
     ]

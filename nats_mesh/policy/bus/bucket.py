@@ -7,10 +7,17 @@ from typing import Any, Final
 
 import msgspec
 
-from nats_mesh.errors import UNREADABLE
 from nats_mesh.policy.bus.documents import MAX_VALUE
-from nats_mesh.wire.kv import KvAbsentError, KvError, sets_too_much_aside, trouble
+from nats_mesh.wire.kv import KvAbsentError, KvError, trouble
 from nats_mesh.wire.kv_log import KvLog
+from nats_mesh.wire.streams import (
+    NAME_TAKEN,
+    NO_CLUSTER,
+    NO_PEERS,
+    NOT_FOUND,
+    ask_stream,
+    create_stream,
+)
 
 __all__ = ["HISTORY", "Bucket", "make_bucket"]
 
@@ -24,8 +31,6 @@ TOTAL_BYTES: Final = (256 << 20, 64 << 20, 16 << 20)
 _HEADER_ROOM: Final = 4 << 10
 _REPLICAS: Final = 3
 
-_NOT_FOUND, _NAME_TAKEN, _NO_CLUSTER, _NO_PEERS = 10059, 10058, 10074, 10005
-
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     """A bucket as it is. ``made``: it was not there before; ``atomic``: several keys can be stored as one."""
@@ -35,19 +40,6 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     atomic: bool
     replicas: int
     max_bytes: int
-
-
-class _Trouble(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Said(msgspec.Struct):
-    config: dict[str, Any] | None = None
-    error: _Trouble | None = None
-
-
-_decode = msgspec.json.Decoder(_Said).decode
 
 
 async def make_bucket(
@@ -66,23 +58,23 @@ async def make_bucket(
     three cannot be found an error says so: fewer copies than were meant must not happen in silence.
     """
     wanted = replicas or (_REPLICAS if servers >= _REPLICAS else 1)
-    found = await _api(log_, f"STREAM.INFO.{log_.stream}", None, timeout_s)
+    found = await ask_stream(log_, "INFO", None, timeout_s)
     if found.config is not None:
         return await _bring_up(log_, found.config, hints, make=make, timeout_s=timeout_s)
-    if found.error is not None and found.error.err_code != _NOT_FOUND:
+    if found.error is not None and found.error.err_code != NOT_FOUND:
         raise trouble(found.error.err_code, f"{log_.name}: {found.error.description}")
     if not make:
         raise KvAbsentError(f"there is no bucket {log_.name!r} yet")
     # The number of servers that a connection hears of may be short of those that there are: more is tried first.
     config = _config(log_, hints, wanted if replicas else _REPLICAS) | {"description": description}
-    made = await _create(log_, config, timeout_s)
-    if made.error is not None and not replicas and made.error.err_code in (_NO_CLUSTER, _NO_PEERS):
+    made = await create_stream(log_, config, TOTAL_BYTES, timeout_s)
+    if made.error is not None and not replicas and made.error.err_code in (NO_CLUSTER, NO_PEERS):
         if wanted > 1:
             text = f"the bucket cannot have {wanted} copies now ({made.error.description})"
             raise KvError(f"{log_.name}: {text}: are all servers up, with JetStream? Nothing was made")
         config["num_replicas"] = 1
-        made = await _create(log_, config, timeout_s)
-    if made.error is not None and made.error.err_code == _NAME_TAKEN:  # somebody else made it meanwhile
+        made = await create_stream(log_, config, TOTAL_BYTES, timeout_s)
+    if made.error is not None and made.error.err_code == NAME_TAKEN:  # somebody else made it meanwhile
         return await make_bucket(
             log_, hints=hints, servers=servers, make=False, replicas=replicas, timeout_s=timeout_s
         )
@@ -92,15 +84,6 @@ async def make_bucket(
         )  # fmt: skip
         raise trouble(code, f"{log_.name}: {text}")
     return _bucket(log_, made.config, made=True)
-
-
-async def _create(log_: KvLog, config: dict[str, Any], timeout_s: float) -> _Said:
-    for max_bytes in TOTAL_BYTES:
-        config["max_bytes"] = max_bytes
-        said = await _api(log_, f"STREAM.CREATE.{log_.stream}", config, timeout_s)
-        if said.error is None or not sets_too_much_aside(said.error.err_code, said.error.description):
-            break
-    return said
 
 
 async def _bring_up(
@@ -116,7 +99,7 @@ async def _bring_up(
     if config.get("max_msgs_per_subject") != HISTORY:
         lacks["max_msgs_per_subject"] = HISTORY
     if lacks and make:
-        said = await _api(log_, f"STREAM.UPDATE.{log_.stream}", {**config, **lacks}, timeout_s)
+        said = await ask_stream(log_, "UPDATE", {**config, **lacks}, timeout_s)
         if said.error is not None:
             text = f"{log_.name} lacks {', '.join(lacks)}, and cannot get it: {said.error.description}"
             raise trouble(said.error.err_code, text)
@@ -160,11 +143,3 @@ def _bucket(log_: KvLog, config: dict[str, Any], *, made: bool) -> Bucket:
         replicas=int(config.get("num_replicas") or 1),
         max_bytes=int(config.get("max_bytes") or -1),
     )
-
-
-async def _api(log_: KvLog, subject: str, question: object, timeout_s: float) -> _Said:
-    body = await log_.api(subject, question, timeout_s=timeout_s)
-    try:
-        return _decode(body)
-    except UNREADABLE as error:
-        raise KvError(f"{log_.name}: JetStream's answer cannot be read: {error}", maybe=True) from None

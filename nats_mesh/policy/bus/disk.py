@@ -6,6 +6,7 @@ A disk is a help here and never a condition: whatever goes wrong with it is a :c
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -19,14 +20,17 @@ class CacheError(Exception):
 
 def read_kept(path: str, most: int) -> bytes | None:
     """The first ``most`` bytes of ``path``; ``None`` where there is nothing."""
-    # Without waiting: what is there may be a pipe.
+    # Without waiting: what is there may be a pipe. And no link, which is somebody's word that another file is this one.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0)
     try:
         descriptor = os.open(path, flags)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
-                raise CacheError(f"{path} is no file of this user's: it is left alone")
+                raise CacheError(f"{path} is no file of this user's: it is not used")
+            if hasattr(os, "geteuid") and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise CacheError(f"{path} may be written by others: it is not used")
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read(most)
         finally:
@@ -34,6 +38,8 @@ def read_kept(path: str, most: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CacheError(f"{path} is a link, and no file of this user's: it is not used") from None
         raise CacheError(f"{path} cannot be read: {error.strerror or error}") from None
 
 

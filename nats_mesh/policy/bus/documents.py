@@ -6,7 +6,7 @@ keys the last good documents stay. Where what is wrong cannot be told from the r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -100,29 +100,31 @@ class Builder:
         self.current = PolicySet.empty(namespace=namespace)
         self.good: dict[str, Policy] = {}
         self._namespace = namespace
+        #: The entries that were looked at last, what each was found to be, and why some are no policy.
+        self._seen: Mapping[str, Record] = {}
         self._read: dict[str, _Read] = {}
+        self._unreadable: dict[str, str] = {}
+        #: Those that are policies, the oldest first, and the sequence of the newest one.
+        self._policies: dict[str, Policy] = {}
+        self._newest = 0
         self._next: dict[str, Policy] = {}
 
     def build(self, entries: Mapping[str, Record], epoch: int) -> Built:
         """The set of ``entries``. It may take long, and run in a thread, as long as nobody else uses this object."""
         self._take(entries)
-        bad: dict[str, str] = {}
-        for key, record in entries.items():
-            read = self._read.get(key)
-            if record.value is not None and read is not None and read.policy is None:
-                bad[key] = read.reason
-        together = _changes(entries)
+        bad = self._unreadable.copy()
+        together: Mapping[str, list[str]] | None = None
         error: PolicyError | None = None
         for _ in range(_ROUNDS):
-            self._spread(bad, entries, together)
+            if bad:
+                together = _changes(entries) if together is None else together
+                self._spread(bad, entries, together)
             chosen = self._chosen(entries, bad)
-            if _same(chosen, self.good):
+            if chosen == self.good:  # the very same documents: policies are equal to nothing but themselves
                 self._next = chosen
                 return self._built(self.current, bad, entries, epoch)
             problems = Problems()
-            made = PolicySet.collect(
-                chosen.values(), problems, namespace=self._namespace, before=self.current
-            )
+            made = self._collect(chosen.values(), problems)
             error = problems.error()
             if error is None:
                 self._next = chosen
@@ -139,17 +141,44 @@ class Builder:
         """What :meth:`build` came to last is in effect."""
         self.current, self.good = policies, self._next
 
+    def _collect(self, policies: Iterable[Policy], problems: Problems) -> PolicySet:
+        return PolicySet.collect(policies, problems, namespace=self._namespace, before=self.current)
+
     def _take(self, entries: Mapping[str, Record]) -> None:
         """Read what is new."""
-        read: dict[str, _Read] = {}
-        for key, record in entries.items():
+        seen = self._seen
+        new = [record for key, record in entries.items() if seen.get(key) is not record]
+        gone = seen.keys() - entries.keys() if len(seen) + len(new) > len(entries) else ()
+        for key in gone:
+            self._forget(key)
+        new.sort(key=_sequence)
+        in_order = not new or new[0].sequence > self._newest
+        for record in new:
+            known = self._read.get(record.key)
             if record.value is None:
+                self._forget(record.key)
                 continue
-            known = self._read.get(key)
             if known is None or (known.sequence, known.time) != (record.sequence, record.time):
                 known = self._document(record)
-            read[key] = known
-        self._read = read
+                self._forget(record.key)
+            self._read[record.key] = known
+            if known.policy is None:
+                self._unreadable[record.key] = known.reason
+            else:
+                self._policies[record.key] = known.policy
+        if new:
+            self._newest = max(self._newest, new[-1].sequence)
+        if not in_order:  # the log was read anew
+            self._policies = dict(
+                sorted(self._policies.items(), key=lambda item: self._read[item[0]].sequence)
+            )
+            self._newest = max((record.sequence for record in entries.values()), default=0)
+        self._seen = entries
+
+    def _forget(self, key: str) -> None:
+        self._read.pop(key, None)
+        self._unreadable.pop(key, None)
+        self._policies.pop(key, None)
 
     def _document(self, record: Record) -> _Read:
         assert record.value is not None
@@ -174,15 +203,13 @@ class Builder:
 
     def _chosen(self, entries: Mapping[str, Record], bad: Mapping[str, str]) -> dict[str, Policy]:
         """What is tried, the oldest first, so that of two that contradict each other the newer one is refused."""
-        chosen: dict[str, Policy] = {}
+        chosen = self._policies.copy()
         old: dict[str, Policy] = {}
-        for key, record in sorted(entries.items(), key=_by_sequence):
-            if key in bad:
-                if key in self.good:
-                    old[key] = self.good[key]
-            elif record.value is not None and (policy := self._read[key].policy) is not None:
-                chosen[key] = policy
-        return old | chosen
+        for key in sorted(bad, key=lambda key: entries[key].sequence):
+            chosen.pop(key, None)
+            if key in self.good:
+                old[key] = self.good[key]
+        return old | chosen if old else chosen
 
     @staticmethod
     def _blame(
@@ -229,15 +256,6 @@ class Builder:
             for key in newest[:MAX_REJECTIONS]
         )
         return Built(made, rejections, len(bad))
-
-
-def _same(one: Mapping[str, Policy], other: Mapping[str, Policy]) -> bool:
-    """Whether these are the very same documents."""
-    return len(one) == len(other) and all(other.get(key) is policy for key, policy in one.items())
-
-
-def _by_sequence(item: tuple[str, Record]) -> int:
-    return item[1].sequence
 
 
 def _sequence(record: Record) -> int:

@@ -4,11 +4,17 @@ A route that leads to a subset nobody knows yet sends calls where nobody listens
 gone. So what defines comes before what leads there, and goes after it: destinations, acknowledgements, routes; and
 where a subset goes, routes, acknowledgements, the longest time that a call may take, destinations. A change that does
 neither is one step. Every step leaves a set that holds by itself: whoever makes the change may stop after any of them.
+
+Destinations say more than which subsets there are, and what they say anew may contradict the routes of before, as what
+they said before may contradict the new ones. Where it does, the subsets alone go ahead, added to what stands there, and
+everything else comes at once with the routes (``narrow``). That is the second choice: whatever is not a route is
+better in effect everywhere before the routes are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -45,10 +51,13 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     pause_s: float = 0.0
 
 
-def steps_of(current: Mapping[str, Document], changes: Mapping[str, Document | None]) -> list[Step]:
+def steps_of(
+    current: Mapping[str, Document], changes: Mapping[str, Document | None], *, narrow: bool = False
+) -> list[Step]:
     """The steps of ``changes`` to the ``current`` documents, by their keys; ``None`` deletes one.
 
-    What changes nothing is left out; no steps: nothing changes at all. Both sets must hold by themselves.
+    What changes nothing is left out; no steps: nothing changes at all. Both sets must hold by themselves. ``narrow``:
+    of what routes will lead to, the subsets alone go ahead; of what they led to, the subsets alone stay behind.
     """
     after = {key: document for key, document in current.items() if key not in changes}
     after |= {key: document for key, document in changes.items() if document is not None}
@@ -75,9 +84,15 @@ def steps_of(current: Mapping[str, Document], changes: Mapping[str, Document | N
     last: dict[str, bytes | None] = {}
     for service in sorted({service for service, _ in removed}):
         names = {name for whose, name in removed if whose == service}
-        _keep(service, names, current, after, first, last)
+        _keep(service, names, current, after, first, last, narrow=narrow)
     steps: list[Step] = []
-    if created and routes and first:
+    ahead = _ahead(created, current, after) if narrow and routes else {}
+    if ahead:
+        steps.append(Step(why="subsets that routes will lead to", values=ahead))
+        rest = {**first, **routes}
+        then = {key: value for key, value in rest.items() if key not in ahead or ahead[key] != value}
+        steps.append(Step(why="routes, and all else", values=then))
+    elif created and routes and first:
         steps.append(Step(why="what routes will lead to", values=first))
         steps.append(Step(why="routes", values=routes))
     elif first or routes:
@@ -95,6 +110,8 @@ def _keep(
     after: Mapping[str, Document],
     first: dict[str, bytes | None],
     last: dict[str, bytes | None],
+    *,
+    narrow: bool,
 ) -> None:
     """Have subsets of a service that go stay until the last step: in what defines the service's subsets afterwards, or
     else in what did."""
@@ -103,6 +120,8 @@ def _keep(
     if new is None:
         if old_key in first:
             last[old_key] = first.pop(old_key)
+            if narrow and old is not None and last[old_key] is None:
+                first[old_key] = _bare(old, names)
         return
     assert old is not None
     document, kept = msgspec.json.decode(new.value), msgspec.json.decode(old.value)["spec"]["subsets"]
@@ -114,6 +133,34 @@ def _keep(
         first.pop(new_key, None)
     else:
         first[new_key] = merged
+
+
+def _ahead(
+    created: Iterable[tuple[str, str]], current: Mapping[str, Document], after: Mapping[str, Document]
+) -> dict[str, bytes | None]:
+    """What stands there with the new subsets added to it, and no other change."""
+    ahead: dict[str, bytes | None] = {}
+    for service in sorted({service for service, _ in created}):
+        names = sorted(name for whose, name in created if whose == service)
+        old_key, old = _definer(service, current)
+        new_key, new = _definer(service, after)
+        assert new is not None  # it defines what is created
+        if old is None:
+            ahead[new_key] = _bare(new, names)
+            continue
+        document: dict[str, Any] = msgspec.json.decode(old.value)
+        wanted = msgspec.json.decode(new.value)["spec"]["subsets"]
+        document["spec"].setdefault("subsets", {}).update({name: wanted[name] for name in names})
+        ahead[old_key] = msgspec.json.encode(document)
+    return ahead
+
+
+def _bare(document: Document, names: Iterable[str]) -> bytes:
+    """A destination that says nothing but some of its subsets."""
+    plain: dict[str, Any] = msgspec.json.decode(document.value)
+    spec = plain["spec"]
+    kept = {name: spec["subsets"][name] for name in sorted(names)}
+    return msgspec.json.encode({**plain, "spec": {"target": spec["target"], "subsets": kept}})
 
 
 def _definer(service: str, documents: Mapping[str, Document]) -> tuple[str, Document | None]:

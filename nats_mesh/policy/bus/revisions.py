@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _OPERATOR, _MESSAGE = b"\r\nMesh-Operator:", b"\r\nMesh-Message:"
-_TIME, _CHANGE = b"\r\nMesh-Time:", b"\r\nMesh-Change:"
+_TIME, _CHANGE, _BACK_TO = b"\r\nMesh-Time:", b"\r\nMesh-Change:", b"\r\nMesh-Back-To:"
 _EXPECTED, _OPERATION = b"\r\nNats-Expected-Last-Subject-Sequence:", b"\r\nKV-Operation:"
 _ANY_KEY = re.compile(r"[^\s.*>\x00-\x20\x7f]+(\.[^\s.*>\x00-\x20\x7f]+)*")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
@@ -58,6 +58,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """What stood under a key. ``value`` is exactly what was stored, ``None`` where the key was deleted.
 
     ``time`` is the server's; ``said_time``, ``operator``, ``message`` and ``change`` are what whoever wrote it said.
+    ``back_to``: it puts back what stood there at that revision (0: before any); ``None`` where it is no such undo.
     """
 
     key: str
@@ -68,6 +69,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     said_time: str = ""
     change: str = ""
+    back_to: int | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +163,7 @@ def writes_of(changes: Iterable[Change]) -> list[Write]:
 def revision_of(message: Message) -> Revision:
     """A message of the log as a revision."""
     headers = message.headers
+    back_to = h.text_field(headers, _BACK_TO)
     return Revision(
         key=message.key,
         sequence=message.sequence,
@@ -170,6 +173,7 @@ def revision_of(message: Message) -> Revision:
         message=h.text_field(headers, _MESSAGE),
         said_time=h.text_field(headers, _TIME),
         change=h.text_field(headers, _CHANGE),
+        back_to=int(back_to) if back_to.isascii() and back_to.isdigit() and len(back_to) <= 15 else None,
     )
 
 

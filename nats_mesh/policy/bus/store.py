@@ -11,13 +11,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Final
 
-from nats_mesh.audit.changes import ChangeKeeper
-from nats_mesh.audit.writing import Origin
-from nats_mesh.clock import SYSTEM_CLOCK, Clock, rfc3339
+from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.replica import EPOCH_KEY, OWN_PREFIX
-from nats_mesh.policy.bus.bucket import HISTORY, Bucket, make_bucket
+from nats_mesh.policy.bus.bucket import HISTORY, Bucket
+from nats_mesh.policy.bus.ledger import Ledger
 from nats_mesh.policy.bus.revisions import (
     Applied,
     Change,
@@ -37,10 +35,9 @@ from nats_mesh.policy.bus.revisions import (
     snapshot_of,
     writes_of,
 )
-from nats_mesh.wire import headers as h
 from nats_mesh.wire.ids import new_id
 from nats_mesh.wire.kv import KvConflictError, KvError
-from nats_mesh.wire.kv_log import MAX_BATCH, KvLog, KvTooManyKeysError, Message, Page, Write
+from nats_mesh.wire.kv_log import MAX_BATCH, KvTooManyKeysError, Message, Page, Write
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
@@ -60,8 +57,6 @@ __all__ = [
 
 log = logging.getLogger("nats_mesh.policies")
 
-_MAX_MESSAGE: Final = 1024
-
 
 class PolicyStore:
     """The store of ``namespace`` over an operator's connection: ``PolicyStore(mesh.namespace,
@@ -79,13 +74,18 @@ class PolicyStore:
         timeout_s: float = 5.0,
     ) -> None:
         self.subjects = Subjects(namespace)
-        self.operator = operator or transport.name
         self.bucket: Bucket | None = None
-        self._log = KvLog(self.subjects.policy_bucket, transport=transport, mux=mux)
-        self._audit = ChangeKeeper(
-            self.subjects, self._log, transport=transport, mux=mux, clock=clock, timeout_s=timeout_s
+        self._ledger = Ledger(
+            "policy",
+            self.subjects.policy_bucket,
+            subjects=self.subjects,
+            transport=transport,
+            mux=mux,
+            operator=operator or transport.name,
+            clock=clock,
+            timeout_s=timeout_s,
         )
-        self._transport = transport
+        self._log = self._ledger.log
         self._clock = clock
         self._timeout_s = timeout_s
 
@@ -95,16 +95,12 @@ class PolicyStore:
         ``replicas``: 3 in a cluster of three and more, else 1. With ``make=False`` an absent bucket is a
         :class:`~nats_mesh.wire.kv.KvAbsentError`, and one that is there stays as it is.
         """
-        self.bucket = await make_bucket(
-            self._log,
+        self.bucket = await self._ledger.open(
             hints=self.subjects.policy_hints,
-            servers=self._transport.known_servers,
             make=make,
             replicas=replicas,
-            timeout_s=self._timeout_s,
+            description="policies of a mesh namespace",
         )
-        if make:
-            await self._audit.open(replicas=self.bucket.replicas)
         if make and await self._epoch() == 0:
             with contextlib.suppress(ConflictError):  # somebody else opened it at the same moment
                 await self.renew()
@@ -128,19 +124,13 @@ class PolicyStore:
             messages = page.messages
         except KvTooManyKeysError:
             messages = [message async for message in self._all()]
-        self._audit.seen(messages)
+        self._ledger.seen(messages)
         return messages
 
     async def history(self, key: str) -> list[Revision]:
         """The revisions of ``key`` that are kept, the oldest first: at most 64."""
         check_key(key, stands=True)
-        found: list[Message] = []
-        while True:
-            sequence = found[-1].sequence + 1 if found else 1
-            page = await self._log.after(sequence, key=key, timeout_s=self._timeout_s)
-            found += page.messages
-            if not page.more or not page.messages:
-                return [revision_of(message) for message in found]
+        return await self._ledger.history(key)
 
     async def log(self) -> list[Revision]:
         """Every revision of every key that is kept, the oldest first."""
@@ -154,6 +144,29 @@ class PolicyStore:
         :class:`UnknownPastError` where that is longer ago than what is kept: of a key 64 revisions, and nothing
         from before it was purged.
         """
+        then, lost = await self._then(sequence, time)
+        if not then:
+            raise UnknownPastError("the store was made later, or nothing is kept of that time", ())
+        if lost:
+            raise UnknownPastError(
+                f"what stood there then is not kept any more of: {', '.join(lost[:10])}"
+                + (f" and {len(lost) - 10} more" if len(lost) > 10 else ""),
+                lost,
+            )
+        return snapshot_of(sorted(then.values(), key=by_sequence))
+
+    async def known_at(self, sequence: int) -> tuple[dict[str, Revision], list[str]]:
+        """What stood there at a ``sequence``, as far as it is kept, and the keys of which it is not."""
+        then, lost = await self._then(sequence, None)
+        stood = {
+            key: revision_of(message)
+            for key, message in then.items()
+            if message.value is not None and not key.startswith(OWN_PREFIX)
+        }
+        return stood, [key for key in lost if not key.startswith(OWN_PREFIX)]
+
+    async def _then(self, sequence: int | None, time: str | None) -> tuple[dict[str, Message], list[str]]:
+        """The messages that were each key's newest then, and the keys of which that one may have been dropped."""
         if (sequence is None) == (time is None):
             raise ValueError("say sequence or time")
         moment = None if time is None else instant_of(time)
@@ -169,20 +182,12 @@ class PolicyStore:
                 continue
             then[message.key] = message
         # Of a key with as many revisions as are kept, older ones may have been dropped.
-        if not then:
-            raise UnknownPastError("the store was made later, or nothing is kept of that time", ())
         lost = sorted(
             key
             for key, message in first.items()
             if key not in then and (count[key] >= HISTORY or dropped_before(message))
         )
-        if lost:
-            raise UnknownPastError(
-                f"what stood there then is not kept any more of: {', '.join(lost[:10])}"
-                + (f" and {len(lost) - 10} more" if len(lost) > 10 else ""),
-                lost,
-            )
-        return snapshot_of(sorted(then.values(), key=by_sequence))
+        return then, lost
 
     async def revision(self, key: str) -> Revision | None:
         """What stands under ``key`` now, a deletion included; ``None``: nothing ever did."""
@@ -212,11 +217,12 @@ class PolicyStore:
         *,
         message: str = "",
         change: str = "",
+        back_to: int | None = None,
         one_by_one: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> Applied:
         """Store all of ``changes``, or nothing; ``message`` says why. ``change`` is the id of a larger one that
-        this is a step of.
+        this is a step of. ``back_to``: it puts back what stood there at that revision (0: nothing did).
 
         :class:`ConflictError` where another revision stands under one of the keys than its change expects.
         :class:`NotAtomicError` where the server cannot store them as one; with ``one_by_one`` they are then
@@ -231,8 +237,7 @@ class PolicyStore:
         epoch = await self._epoch()
         if epoch == 0:
             raise NoEpochError(f"the bucket {self._log.name} has no epoch: was it emptied? Renew it first")
-        change, lines = self._lines(message, change)
-        origin = Origin("policy", self.operator, message, change, epoch)
+        change, lines = self._ledger.said(message, change, back_to=back_to)
         why = ""
         if len(writes) > MAX_BATCH:
             why = f"a change of {len(writes)} documents: at most {MAX_BATCH} are stored as one"
@@ -243,7 +248,9 @@ class PolicyStore:
         if why:
             sequences = await self._one_by_one(writes, lines, progress)
             last = max(sequences.values())
-            unrecorded = await self._audit.record(origin, writes, sequences)
+            unrecorded = await self._ledger.record(
+                writes, sequences, change=change, message=message, epoch=epoch
+            )
             return Applied(
                 epoch=epoch,
                 sequence=last,
@@ -253,12 +260,12 @@ class PolicyStore:
                 unrecorded=unrecorded,
             )
         try:
-            last = await self._log.write(writes, lines, batch=new_id(), timeout_s=self._timeout_s)
+            last = await self._ledger.write(writes, lines, batch=new_id())
         except KvConflictError as error:
             raise await self._conflict(writes) from error
         first = last - len(writes) + 1
         sequences = {write.key: first + index for index, write in enumerate(writes)}
-        unrecorded = await self._audit.record(origin, writes, sequences)
+        unrecorded = await self._ledger.record(writes, sequences, change=change, message=message, epoch=epoch)
         return Applied(
             epoch=epoch,
             sequence=last,
@@ -277,10 +284,10 @@ class PolicyStore:
         expected = 0
         if before is not None:
             epoch, expected = max(epoch, epoch_of(before) + 1), before.sequence
-        _, lines = self._lines("a new epoch")
+        _, lines = self._ledger.said("a new epoch")
         write = Write(EPOCH_KEY, str(epoch).encode(), expected)
         try:
-            await self._log.write([write], lines, batch="", timeout_s=self._timeout_s)
+            await self._ledger.write([write], lines)
         except KvConflictError as error:
             raise await self._conflict([write]) from error
         return epoch
@@ -292,7 +299,7 @@ class PolicyStore:
         stored: dict[str, int] = {}
         for write in writes:
             try:
-                stored[write.key] = await self._log.write([write], lines, batch="", timeout_s=self._timeout_s)
+                stored[write.key] = await self._ledger.write([write], lines)
             except KvError as error:
                 await self._take_back(write, error, stored, before, lines)
                 if isinstance(error, KvConflictError):
@@ -314,7 +321,7 @@ class PolicyStore:
             for key, sequence in list(left.items()):
                 old = before.policies.get(key)
                 write = Write(key, None if old is None else old.value, sequence)
-                await self._log.write([write], lines, batch="", timeout_s=self._timeout_s)
+                await self._ledger.write([write], lines)
                 del left[key]
         except KvError as again:
             raise PartlyStoredError(
@@ -330,19 +337,6 @@ class PolicyStore:
             if (0 if found is None else found.sequence) != write.expected:
                 return ConflictError(write.key, write.expected, found)
         return KvConflictError(f"{self._log.name}: somebody else wrote at the same moment; look again")
-
-    def _lines(self, message: str, change: str = "") -> tuple[str, str]:
-        """The id of a change, a new one where there is none yet, and the headers that say who makes it, when and
-        why."""
-        change = change or new_id()
-        said = h.one_line(message, _MAX_MESSAGE) if message else ""
-        lines = (
-            f"Mesh-Operator: {h.one_line(self.operator, 128)}\r\n"
-            f"Mesh-Message: {said}\r\n"
-            f"Mesh-Time: {rfc3339(self._clock.time())}\r\n"
-            f"Mesh-Change: {change}\r\n"
-        )
-        return change, lines
 
     def __repr__(self) -> str:
         return f"<PolicyStore {self._log.name}>"

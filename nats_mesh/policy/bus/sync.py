@@ -41,10 +41,12 @@ CHECK_S: Final = 30.0
 JITTER: Final = 0.2
 #: After an answer that did not come: the first and the longest pause (seconds).
 _AGAIN_S, _AGAIN_MAX_S = 0.5, 30.0
-#: After a hint that brought nothing: the server that answered may be a little behind the one that told.
+#: After hints that brought fewer messages than there were hints: the server that answered may be a little behind the
+#: one that told. After a reconnect nobody knows how many there were.
 _BEHIND_S: Final = (0.02, 0.1, 0.5)
 #: How many reads hints may cause at once, and how many a second after that.
 _BURST, _RATE_PER_S = 20.0, 20.0
+_UNKNOWN: Final = 1 << 30
 #: More than this is built in a thread: documents that are new, documents in all.
 _INLINE_NEW, _INLINE_ALL = 16, 200
 
@@ -103,7 +105,8 @@ class PolicySync:
         self._pool = TaskPool(_report)
         self._wake = anyio.Event()
         self._hinted = False
-        #: How many looks after a hint have brought nothing.
+        #: How many messages hints have told of that were not read yet, and how many looks have not brought them all.
+        self._owed = 0
         self._behind = 0
         self._failed = 0
         #: Whether the last look was not certain yet; and the entries that were made into a set last.
@@ -153,6 +156,7 @@ class PolicySync:
 
     def _on_hint(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         self.hints += 1
+        self._owed = min(_UNKNOWN, self._owed + 1)
         self._hinted = True
         self._behind = 0
         self._wake.set()
@@ -163,6 +167,7 @@ class PolicySync:
     def on_reconnect(self) -> None:
         """Hints may have been missed."""
         self._failed = self._behind = 0
+        self._owed = _UNKNOWN
         if self.reach is Reach.DENIED:
             self.reach = Reach.UNKNOWN
         self._hinted = True
@@ -207,6 +212,7 @@ class PolicySync:
         """One read to the end of the log, and what follows from it; returns how long to wait for a hint."""
         if self.reach is Reach.DENIED:
             return self._check_s
+        before = self.replica.applied
         try:
             step = await self._reader.read()
         except KvDeniedError as error:
@@ -219,6 +225,7 @@ class PolicySync:
             self._unreached(Reach.SILENT, str(error))
             return self._after_failure("")
         self._failed = 0
+        self._owed = max(0, self._owed - max(0, self.replica.applied - before))
         self._uncertain = step is Step.LATER
         if step is Step.LATER:
             return self.replica.pause_s
@@ -232,17 +239,19 @@ class PolicySync:
         await self._reached()
         if self._taken is not self.replica.entries:
             await self._take()
+            if self._owed and not self.replica.waiting:
+                return self._looking(True)
         elif not self.replica.waiting:
             return self._looking(hinted)
         self._behind = 0
         return self.replica.pause_s if self.replica.waiting else self._jittered()
 
     def _looking(self, hinted: bool) -> float:
-        """When to look again where a read brought nothing: soon for a while after a hint."""
+        """When to look again where a read brought nothing, or not all: soon for a while after a hint."""
         if (hinted or self._behind) and self._behind < len(_BEHIND_S):
             self._behind += 1
             return _BEHIND_S[self._behind - 1]
-        self._behind = 0
+        self._behind = self._owed = 0
         return self._jittered()
 
     def _jittered(self) -> float:
@@ -335,7 +344,8 @@ class PolicySync:
         await self._take()
 
     def __repr__(self) -> str:
-        return f"<PolicySync {self._log.name} {self.reach.name} {self.replica!r}>"
+        counts = f"{self.hints} hints, {self.reads} reads"
+        return f"<PolicySync {self._log.name} {self.reach.name} {self.replica!r}, {counts}>"
 
 
 def _new(entries: Mapping[str, Record], known: Mapping[str, Record]) -> int:

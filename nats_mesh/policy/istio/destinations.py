@@ -21,7 +21,10 @@ def destination_of(destination: Item, world: World, namespace: str) -> dict[str,
     if host is None or not host.service:
         reason = f"{text[:80] or 'it'} {NO_SERVICE}"
     elif host.namespace not in ("", namespace):
-        reason = f"{host.service} is in the namespace {host.namespace}: {OTHER_NAMESPACE}"
+        reason = (
+            f"{text[:80]} is {host.service} of the namespace {host.namespace}, and this is for {namespace}: "
+            f"{OTHER_NAMESPACE}. Where {namespace} has a {host.service} of its own, write the short name"
+        )
     if host is None or reason:
         destination.lost("host", reason, "serious")
         return None

@@ -171,7 +171,7 @@ class _Reading:
         for key, each in (node.value if isinstance(node.value, dict) else {}).items():
             if key not in ("apiVersion", "kind", "items", "metadata") and each.value is not None:
                 text = f"is no field of a list; {hint(key, ('apiVersion', 'kind', 'metadata', 'items'))}"
-                self._world.problems.add(text, file=file, line=node.key_lines[key], path=key)
+                self._world.problems.add(text, file=file, line=node.key_lines[key], path=joined("", key))
         for each in items.value:
             if isinstance(each.value, dict) and _text(each.value.get("kind")).endswith("List"):
                 self._world.problems.add("a list stands in a list", file=file, line=each.line, path="items")
@@ -224,7 +224,7 @@ class _Reading:
         for key, each in node.value.items():
             if key not in ("apiVersion", "kind", "metadata", "spec", "status") and each.value is not None:
                 text = f"is no field here; {hint(key, ('apiVersion', 'kind', 'metadata', 'spec'))}"
-                problems.add(text, file=file, line=node.key_lines[key], path=key)
+                problems.add(text, file=file, line=node.key_lines[key], path=joined("", key))
         metadata = node.value.get("metadata")
         if metadata is None or metadata.value is None:
             problems.add(

@@ -12,14 +12,14 @@ from nats_mesh.policy.decode import decode_node
 from nats_mesh.policy.istio.found import Converted, made
 from nats_mesh.policy.istio.hosts import ROOT, Host, Names
 from nats_mesh.policy.istio.items import Item, Report, Source
-from nats_mesh.policy.kinds import DURATION
+from nats_mesh.policy.kinds import DURATION, SHARE
 from nats_mesh.policy.problems import Problems, place
 from nats_mesh.policy.reader import Node
 from nats_mesh.policy.schema import API_VERSION
 
 __all__ = ["OTHER_NAMESPACE", "World", "duration", "share"]
 
-OTHER_NAMESPACE: Final = "calls into another namespace go through a gateway"
+OTHER_NAMESPACE: Final = "a call stays in its namespace"
 
 
 class World:
@@ -124,5 +124,4 @@ def share(item: Item, name: str, percent: float | None) -> Node | None:
     if not 0.0 <= percent <= 100.0:
         item.source.wrong(item.at(name), item.line(name), f"must be from 0 to 100, got {percent:g}")
         return None
-    digits = f"{percent:.9f}".rstrip("0").rstrip(".")
-    return made(f"{digits}%", item.line(name))
+    return made(SHARE.write(percent / 100.0), item.line(name))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from nats_mesh.core.shares import read_share, share_text
 from nats_mesh.model import is_name
 from nats_mesh.policy import formats, kinds
 from nats_mesh.policy.kinds import Kind, Scalar, about, shown
 from nats_mesh.policy.parts import Metadata, Off, Part
 from nats_mesh.policy.routing_parts import Fault
+from nats_mesh.policy.schema import LimitSpec
+from nats_mesh.policy.trials.effective import VALUES
 
 __all__ = [
     "ALL",
@@ -31,7 +35,7 @@ __all__ = [
 ALL = "all"
 
 _MAX_DEPTH = 8
-_SHARE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)%(?:\s*(?:±|\+-|\+/-)\s*([0-9]+(?:\.[0-9]+)?)%)?\s*")
+_SHARE = re.compile(r"\s*([^\s±+]+)(?:\s*(?:±|\+-|\+/-)\s*(\S+))?\s*")
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -45,15 +49,16 @@ class Share(msgspec.Struct, frozen=True):
         return abs(found - self.share) <= self.within + 1e-9
 
     def __str__(self) -> str:
-        text = f"{self.share * 100:.6g}%"
-        return f"{text} ± {self.within * 100:.6g}%" if self.within else text
+        text = share_text(self.share, 6)
+        return f"{text} ± {share_text(self.within, 6)}" if self.within else text
 
 
 def _share(value: Scalar) -> Share:
     match = _SHARE.fullmatch(value) if isinstance(value, str) else None
-    if match is None or float(match[1]) > 100.0:
+    share, within = (None, None) if match is None else (read_share(match[1]), read_share(match[2] or "0%"))
+    if share is None or within is None or share > 1.0:
         raise ValueError(f"must be a share such as 10%, or 10% ± 2%, got {shown(value)}")
-    return Share(float(match[1]) / 100.0, float(match[2] or 0.0) / 100.0)
+    return Share(share, within)
 
 
 def _target(value: Scalar) -> str:
@@ -169,6 +174,7 @@ class Expect(Part, frozen=True, kw_only=True):
     place: `expect: denied`."""
 
     short: ClassVar[str] = "access"
+    later: ClassVar[Mapping[str, str]] = LimitSpec.later
 
     access: Annotated[
         Literal["allowed", "denied"] | UnsetType,
@@ -227,6 +233,15 @@ class Expect(Part, frozen=True, kw_only=True):
             "Calls at a time, by what policies say; `off` where they say nothing.",
             kinds.COUNT,
             off=True,
+            default="any",
+        ),
+    ] = UNSET
+    values: Annotated[
+        object | UnsetType,
+        about(
+            "Any other value that policies decide, by its path in `Destination`, or in the `concurrency` of `Limit`: "
+            "`{retry.backoff.max: 1s, ejection.verdicts: off}`. `off`: it is off, or no policy says it.",
+            VALUES,
             default="any",
         ),
     ] = UNSET

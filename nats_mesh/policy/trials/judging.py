@@ -11,7 +11,9 @@ from typing import Any, cast
 import msgspec
 from msgspec import UNSET
 
+from nats_mesh.core.shares import share_text
 from nats_mesh.policy.kinds import DURATION
+from nats_mesh.policy.trials.effective import found_at, is_inbound, source_of, written
 from nats_mesh.policy.trials.expectation_parts import Case, Decided, Destined, Expect, Mirrored
 from nats_mesh.policy.trials.expectations import Trial, line_of
 from nats_mesh.policy.trials.judging_text import (
@@ -23,7 +25,6 @@ from nats_mesh.policy.trials.judging_text import (
     fits,
     goes,
     is_subset,
-    percent,
     place_text,
     share_of,
     value_text,
@@ -164,7 +165,10 @@ class _Judging:
             for way in self._ways
             for each in way.mirrors
         }
-        text = ", ".join(f"{place_text(*key)}: {percent(share)}" for key, share in found.items()) or "nobody"
+        text = (
+            ", ".join(f"{place_text(*key)}: {share_text(share, 6)}" for key, share in found.items())
+            or "nobody"
+        )
         rules = [rule for way in self._ways if way.mirrors or expected for rule in way.rules]
         if not expected and any(found.values()):
             self._fail("mirror", "nobody", text, rules)
@@ -203,7 +207,7 @@ class _Judging:
             )
             wanted = 1.0 if fault.delay.share is UNSET else fault.delay.share
             if abs(share - wanted) > 1e-9:
-                text = f"{DURATION.write(fault.delay.duration)} for {percent(wanted)}"
+                text = f"{DURATION.write(fault.delay.duration)} for {share_text(wanted, 6)}"
                 self._fail("fault.delay", text, self._spread(fault_text), rules)
         if fault.abort is not UNSET:
             share = sum(
@@ -211,7 +215,7 @@ class _Judging:
             )
             wanted = 1.0 if fault.abort.share is UNSET else fault.abort.share
             if abs(share - wanted) > 1e-9:
-                text = f"{fault.abort.status} for {percent(wanted)}"
+                text = f"{fault.abort.status} for {share_text(wanted, 6)}"
                 self._fail("fault.abort", text, self._spread(fault_text), rules)
 
     # -- what it gets -------------------------------------------------------------------------------
@@ -260,6 +264,22 @@ class _Judging:
                 lambda way: way.inbound_sources,
             )
 
+        for path, said in cast("dict[str, Any]", expect.values or {}).items():
+            self._said(path, said)
+
+    def _said(self, path: str, wanted: Any) -> None:
+        """Any value, by its path."""
+        found = {id(way): found_at(path, way.outbound, way.inbound) for way in self._ways}
+        wrong = [way for way in self._ways if found[id(way)] != wanted]
+        if wrong:
+            sources = [way.inbound_sources if is_inbound(path) else way.sources for way in wrong]
+            self._fail(
+                f"values.{path}",
+                written(path, wanted),
+                self._spread(lambda way: written(path, found[id(way)])),
+                [source_of(path, each) for each in sources],
+            )
+
     def _value(
         self,
         field: str,
@@ -285,4 +305,4 @@ class _Judging:
             shares[text(way)] = shares.get(text(way), 0.0) + way.share
         if len(shares) == 1:
             return next(iter(shares))
-        return ", ".join(f"{each}: {percent(share)}" for each, share in shares.items())
+        return ", ".join(f"{each}: {share_text(share, 6)}" for each, share in shares.items())

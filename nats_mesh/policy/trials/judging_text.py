@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import UNSET
 
+from nats_mesh.core.shares import share_text
 from nats_mesh.policy.kinds import DURATION
 from nats_mesh.policy.trials.expectation_parts import ALL, Decided, Destined, Mirrored, Share
 from nats_mesh.policy.trials.predict import Way
@@ -19,7 +20,6 @@ __all__ = [
     "fits",
     "goes",
     "is_subset",
-    "percent",
     "place_text",
     "share_of",
     "value_text",
@@ -27,11 +27,6 @@ __all__ = [
     "verdicts",
     "way_text",
 ]
-
-
-def percent(share: float) -> str:
-    """A share as people write it."""
-    return f"{share * 100:.6g}%"
 
 
 def share_of(expected: Destined | Mirrored) -> Share:
@@ -81,9 +76,9 @@ def fault_text(way: Way) -> str:
         return "nothing"
     parts = []
     if fault.delay_s:
-        parts.append(f"delay {DURATION.write(fault.delay_s)} for {percent(fault.delay_share)}")
+        parts.append(f"delay {DURATION.write(fault.delay_s)} for {share_text(fault.delay_share, 6)}")
     if fault.abort is not None:
-        parts.append(f"{fault.abort} for {percent(fault.abort_share)}")
+        parts.append(f"{fault.abort} for {share_text(fault.abort_share, 6)}")
     return " and ".join(parts) or "nothing"
 
 

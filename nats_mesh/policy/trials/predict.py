@@ -1,8 +1,8 @@
 """What policies make of a call that nobody makes: where it goes, how likely, what it gets there, and whether it may in.
 
 It asks the very code of the data path: :class:`~nats_mesh.policy.PolicySet` for values and rules,
-:mod:`nats_mesh.core.router` (through :mod:`nats_mesh.core.likely`) for the way, :mod:`nats_mesh.core.access` for the
-decision. What has no layer yet has no effect on where calls go; access is decided as its layer will.
+:mod:`nats_mesh.policy.ways` for where it goes, :mod:`nats_mesh.core.access` for the decision. What has no layer yet has
+no effect on where calls go; access is decided as its layer will.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from nats_mesh.core.access import Claims, Decision, decide
-from nats_mesh.core.likely import outcomes
-from nats_mesh.core.router import Fault, Leg, Mirror, Rule, laid
+from nats_mesh.core.router import Fault, Mirror
 from nats_mesh.policy.access import access_rules, authentications
 from nats_mesh.policy.access_parts import Issuer
 from nats_mesh.policy.decode import Policy
@@ -23,8 +22,8 @@ from nats_mesh.policy.layerless import without_layerless
 from nats_mesh.policy.policy_set import PolicySet
 from nats_mesh.policy.problems import place
 from nats_mesh.policy.rules import InboundRules, OutboundRules
-from nats_mesh.policy.schema import Route
-from nats_mesh.policy.scopes import Scope, namespace_of, scopes_of
+from nats_mesh.policy.scopes import namespace_of
+from nats_mesh.policy.ways import PolicyWay, PolicyWays
 
 __all__ = ["Asked", "Oracle", "Verdict", "Way"]
 
@@ -81,49 +80,29 @@ class Oracle:
         every = tuple(policies)
         self.policies = tuple(each for each in every if namespace_of(each, namespace) == namespace)
         self.applied = PolicySet.of(without_layerless(every), namespace=namespace)
-        self._routes: dict[Scope, Policy] = {}
-        for policy in self.policies:
-            if isinstance(policy.document, Route):
-                self._routes |= dict.fromkeys(scopes_of(policy), policy)
+        self._ways = PolicyWays(self.applied)
 
     def ways(self, call: Asked) -> list[Way]:
         """Every way of a call; their shares come to 1."""
-        rules = self.applied.outbound(call.service, call.endpoint, call.caller)
-        if not rules.routing:
-            return [self._way(call, 1.0, (), Leg(), baked=True)]
-        return [
-            self._way(call, each.share, each.path.rules, each.leg)
-            for each in outcomes(rules.routing, call.values, call.caller, call.service)
-        ]
+        found = self._ways.of(call.service, call.endpoint, call.caller, call.values)
+        return [self._way(call, way) for way in found]
 
-    def _way(
-        self, call: Asked, share: float, rules: tuple[Rule, ...], leg: Leg, *, baked: bool = False
-    ) -> Way:
-        service, endpoint = leg.service or call.service, leg.endpoint or call.endpoint
-        via = None if baked else tuple([(rule.scope, rule.index) for rule in rules])
-        path = laid(rules)
-        asked = (service, endpoint, call.caller)
+    def _way(self, call: Asked, way: PolicyWay) -> Way:
+        asked = msgspec.structs.replace(call, service=way.service, endpoint=way.endpoint)
         return Way(
-            share=share,
-            service=service,
-            endpoint=endpoint,
-            subset=leg.subset,
-            rules=tuple([self._rule(rule) for rule in rules]),
-            fault=path.fault,
-            mirrors=tuple(
-                [msgspec.structs.replace(each, service=each.service or call.service) for each in path.mirrors]
-            ),
-            outbound=self.applied.outbound(*asked, subset=leg.subset, via=via),
-            sources=self.applied.outbound_sources(*asked, subset=leg.subset, via=via),
-            inbound=self.applied.inbound(service, endpoint),
-            inbound_sources=self.applied.inbound_sources(service, endpoint),
-            access=self.access(msgspec.structs.replace(call, service=service, endpoint=endpoint)),
+            share=way.share,
+            service=way.service,
+            endpoint=way.endpoint,
+            subset=way.subset,
+            rules=tuple([self.applied.rule_source(rule) for rule in way.path.rules]),
+            fault=way.path.fault,
+            mirrors=way.mirrors,
+            outbound=way.outbound,
+            sources=way.sources,
+            inbound=self.applied.inbound(way.service, way.endpoint),
+            inbound_sources=self.applied.inbound_sources(way.service, way.endpoint),
+            access=self.access(asked),
         )
-
-    def _rule(self, rule: Rule) -> str:
-        policy = self._routes[rule.scope]
-        path = f"rules[{rule.index}]"
-        return f"{policy.name} {path} ({place(policy.file, policy.lines.get(f'spec.{path}', policy.line))})"
 
     def access(self, call: Asked) -> Verdict:
         """Whether an instance lets a call in that has come to it."""
@@ -143,8 +122,8 @@ class Oracle:
         dry_run = None if found.dry_run is None else found.dry_run.allowed
         by, rule, path = "", "", ""
         if found.rule is not None:
-            by, path = found.rule.policy, f"spec.rules[{found.rule.index}]"
-            rule = found.rule.name or f"rules[{found.rule.index}]"
+            by, path = found.rule.policy, f"spec.{found.rule.place}"
+            rule = found.rule.name or found.rule.place
         elif found.policies:
             by, path = found.policies[0], "spec.default"
         policy = next((each for each in self.policies if each.name == by), None)

@@ -6,6 +6,7 @@ A line that cannot be read is left out and counted, with its number: a recording
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from typing import Annotated, Final
 
@@ -19,6 +20,7 @@ __all__ = [
     "FORMAT",
     "MAX_CALLS",
     "MAX_LINE",
+    "MAX_TOTAL",
     "Damaged",
     "End",
     "Header",
@@ -32,6 +34,8 @@ FORMAT: Final = 1
 MAX_CALLS: Final = 500_000
 #: The longest line that is read (bytes).
 MAX_LINE: Final = 64 * 1024
+#: How much of a file is read in all (bytes): as many of the longest lines would be more than most machines have.
+MAX_TOTAL: Final = 512 * 1024 * 1024
 #: Of so many damaged lines the reason is kept.
 _MAX_DAMAGED: Final = 20
 _MAX_REASON: Final = 200
@@ -106,7 +110,14 @@ def read_recording(lines: Iterable[bytes], *, file: str = "recording") -> Record
     damaged: list[Damaged] = []
     count = 0
     end: End | None = None
+    total = 0
     for number, line in enumerate(found, start=2):
+        total += len(line)
+        if total > MAX_TOTAL:
+            raise ConfigError(
+                f"{file}:{number}: more than {MAX_TOTAL >> 20} MiB; record fewer calls with --sample, or fewer headers "
+                "with --headers"
+            )
         if not line.strip():
             continue
         try:
@@ -145,7 +156,9 @@ def _read_line(line: bytes) -> RecordedCall | End:
         raise ValueError(f"has {len(line)} bytes, at most {MAX_LINE} are read")
     if _tag(line).record == "end":
         return _end(line)
-    return _call(line)
+    call = _call(line)
+    datetime.datetime.fromisoformat(call.at)  # digits alone are no instant: the order of calls is made of it
+    return call
 
 
 def _reason(error: Exception) -> str:

@@ -19,9 +19,10 @@ from nats_mesh.policy.layerless import layerless
 from nats_mesh.policy.policy_set import PolicySet
 from nats_mesh.policy.problems import place
 from nats_mesh.policy.rules import OutboundRules
+from nats_mesh.policy.ways import keep
 from nats_mesh.policy.whatif.difference import difference
 from nats_mesh.policy.whatif.recording import Recording
-from nats_mesh.policy.whatif.replay_fates import Candidate, Fates, Seen, Way, keep
+from nats_mesh.policy.whatif.replay_fates import Candidate, Fates, Seen, Way
 from nats_mesh.policy.whatif.replay_limits import full, spans_of
 from nats_mesh.policy.whatif.replay_report import NotEvaluated, Replay, Tally
 from nats_mesh.policy.whatif.replay_shares import (
@@ -283,8 +284,7 @@ def _aims(policies: PolicySet) -> Mapping[str, tuple[str, ...]]:
     for rule in policies.all_rules():
         for leg in rule.legs or ():
             if leg.service and leg.service != rule.scope[0]:
-                source = f"{policies.rule_source(rule)} rule {rule.index + 1}"
-                found.setdefault(leg.service, []).append(source)
+                found.setdefault(leg.service, []).append(policies.rule_source(rule))
     return {service: tuple(dict.fromkeys(sources)) for service, sources in found.items()}
 
 

@@ -11,20 +11,19 @@ import msgspec
 
 from nats_mesh.core.access import AccessRule, AccessRules, Decision, decide
 from nats_mesh.core.envelope import HANDED_ON, RecordedCall, is_whole
-from nats_mesh.core.likely import outcomes
-from nats_mesh.core.router import Fault, Leg, Path, Rule, laid
+from nats_mesh.core.router import Fault, Leg, Rule, laid
 from nats_mesh.policy.access import access_rules
 from nats_mesh.policy.decode import Policy
 from nats_mesh.policy.layerless import without_layerless
 from nats_mesh.policy.policy_set import PolicySet
 from nats_mesh.policy.rules import OutboundRules
 from nats_mesh.policy.scopes import namespace_of
+from nats_mesh.policy.ways import PolicyWay, PolicyWays, keep
 
-__all__ = ["Candidate", "Fates", "Seen", "Way", "keep"]
+__all__ = ["Candidate", "Fates", "Seen", "Way"]
 
 #: So many combinations of rules are compared at most to find that two sets say the same of a target.
 _MAX_COMBINATIONS: Final = 256
-_MAX_KEPT: Final = 10_000
 
 
 class Candidate(msgspec.Struct, frozen=True, eq=False):
@@ -102,7 +101,7 @@ class Fates:
         self._set = candidate.applied
         self._asked: dict[tuple[str, str, str], _Asked] = {}
         self._ways: dict[Any, tuple[Way, ...]] = {}
-        self._made: dict[Any, Way] = {}
+        self._policy_ways = PolicyWays(candidate.applied)
         self._access: dict[tuple[str, str], AccessRules] = {}
 
     # -- the caller's side --------------------------------------------------------------------------
@@ -145,52 +144,25 @@ class Fates:
             def values(name: str) -> Sequence[str]:
                 return () if name.lower() in hidden else seen.values(name)
 
-            found = tuple(self._find(call, values))
+            ways = self._policy_ways.of(call.service, call.endpoint, call.caller, values)
+            found = tuple([self._way(way) for way in ways])
             keep(self._ways, key, found)
         return found
 
-    def _find(self, call: RecordedCall, values: Any) -> Iterable[Way]:
-        rules = self._set.outbound(call.service, call.endpoint, call.caller)
-        if not rules.routing:
-            sources = self._set.outbound_sources(call.service, call.endpoint, call.caller)
-            yield Way(1.0, f"{call.service}.{call.endpoint}", "", rules, None, "", (), sources)
-            return
-        for each in outcomes(rules.routing, values, call.caller, call.service):
-            yield self._way(call, each.share, each.path, each.leg)
-
-    def _way(self, call: RecordedCall, share: float, path: Path, leg: Leg) -> Way:
-        via = tuple([(rule.scope, rule.index) for rule in path.rules])
-        key = (call.service, call.endpoint, call.caller, via, leg.service, leg.endpoint, leg.subset)
-        found = self._made.get(key)
-        if found is None:
-            found = self._make(call, path, leg, via)
-            keep(self._made, key, found)
-        return found if share == 1.0 else msgspec.structs.replace(found, share=share)
-
-    def _make(self, call: RecordedCall, path: Path, leg: Leg, via: Any) -> Way:
-        service, endpoint = leg.service or call.service, leg.endpoint or call.endpoint
-        target = f"{service}.{endpoint}" + (f"/{leg.subset}" if leg.subset else "")
+    def _way(self, way: PolicyWay) -> Way:
         return Way(
-            1.0,
-            target,
-            self._source([rule for rule in path.rules if rule.legs is not None]),
-            self._set.outbound(service, endpoint, call.caller, subset=leg.subset, via=via),
-            path.fault,
-            self._source([rule for rule in path.rules if rule.fault is not None]),
-            tuple(
-                [
-                    (
-                        f"{each.service or call.service}" + (f"/{each.subset}" if each.subset else ""),
-                        each.share,
-                    )
-                    for each in path.mirrors
-                ]
-            ),
-            self._set.outbound_sources(service, endpoint, call.caller, subset=leg.subset, via=via),
+            way.share,
+            _aim(f"{way.service}.{way.endpoint}", way.subset),
+            self._source([rule for rule in way.path.rules if rule.legs is not None]),
+            way.outbound,
+            way.path.fault,
+            self._source([rule for rule in way.path.rules if rule.fault is not None]),
+            tuple([(_aim(each.service, each.subset), each.share) for each in way.mirrors]),
+            way.sources,
         )
 
     def _source(self, rules: Sequence[Rule]) -> str:
-        return f"{self._set.rule_source(rules[-1])} rule {rules[-1].index + 1}" if rules else ""
+        return self._set.rule_source(rules[-1]) if rules else ""
 
     def says_as(self, other: Fates, call: RecordedCall) -> bool:
         """Whether both certainly say the same of every call such as ``call``, whatever its headers."""
@@ -209,8 +181,10 @@ class Fates:
         for met in product(*[(None, *each) for each in rules.routing]):
             path = laid([rule for rule in met if rule is not None])
             for leg in path.legs or (Leg(),):
-                way = self._way(call, 1.0, path, leg)
-                said.append((way.target, _content(way.rules), way.fault, way.mirrors))
+                way = self._policy_ways.along(call.service, call.endpoint, call.caller, path, leg)
+                said.append(
+                    (way.service, way.endpoint, way.subset, _content(way.outbound), path.fault, way.mirrors)
+                )
         return said
 
     # -- the instance's side ------------------------------------------------------------------------
@@ -300,13 +274,10 @@ def _asked(routing: Sequence[Sequence[Rule]]) -> _Asked:
     return _Asked(frozenset(values), frozenset(presence - values), frozenset(sticky))
 
 
+def _aim(name: str, subset: str) -> str:
+    return f"{name}/{subset}" if subset else name
+
+
 def _content(rules: OutboundRules) -> OutboundRules:
     """What rules say, wherever it comes from."""
     return msgspec.structs.replace(rules, routing=(), sources={})
-
-
-def keep(table: dict[Any, Any], key: Any, value: Any) -> None:
-    """Put into a table that is bounded: what was there first goes."""
-    if len(table) >= _MAX_KEPT:
-        del table[next(iter(table))]
-    table[key] = value

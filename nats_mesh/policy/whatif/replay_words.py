@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from nats_mesh.core.access import Decision
+from nats_mesh.core.shares import share_text
 from nats_mesh.policy.fields import fields_of
-from nats_mesh.policy.kinds import SHARE, Kind, write_duration
+from nats_mesh.policy.kinds import Kind, write_duration
 from nats_mesh.policy.parts import Part
 from nats_mesh.policy.rules import DEFAULT, OutboundRules
 from nats_mesh.policy.schema import DestinationSpec
@@ -46,13 +47,14 @@ def said_decision(decision: Decision) -> str:
 
 def said_share(share: float, what: str) -> str:
     """So many of the calls, or none."""
-    return f"{SHARE.write(share)} {what}" if share else f"not {what}"
+    return f"{share_text(share, 6)} {what}" if share else f"not {what}"
 
 
 def said_delays(delays: Mapping[float, float]) -> str:
     """Delays by the shares of the calls that meet them."""
     said = [
-        f"{SHARE.write(share)} delayed by {write_duration(delay)}" for delay, share in sorted(delays.items())
+        f"{share_text(share, 6)} delayed by {write_duration(delay)}"
+        for delay, share in sorted(delays.items())
     ]
     return ", ".join(said) or "not delayed"
 

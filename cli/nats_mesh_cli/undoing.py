@@ -1,0 +1,102 @@
+"""What ``undo`` undoes: the last change that still holds. Pure, over the log of a store.
+
+An undo is written like any change, and says as of which revision what it puts back stood (``Revision.back_to``). For
+each key what holds then is what held as of that revision, so that a second undo goes one change further back, whoever
+made the first, and whichever other policies were changed in between. Rejected: that an undo is itself what the next one
+undoes (two of them would be none, and nobody could go back two changes), and a pointer for the whole store (an undo of
+one policy would move all others).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from nats_mesh.policy.bus.bucket import HISTORY
+from nats_mesh.policy.bus.revisions import Revision
+from nats_mesh_cli.errors import FAILED, CliError
+from nats_mesh_cli.instants import shown_time
+from nats_mesh_cli.naming import by_key, shown_key
+
+__all__ = ["Back", "last_change", "told"]
+
+
+class Back(NamedTuple):
+    """What is put back, by key (``None``: nothing stood there), and as of which revision that was so. ``undone`` is a
+    revision of the change that it undoes."""
+
+    found: Mapping[str, Revision | None]
+    back_to: int
+    undone: Revision
+
+
+class _Held(NamedTuple):
+    """A change of one key that still holds: where it began, and what it left."""
+
+    first: int
+    revision: Revision
+
+
+def last_change(log: Sequence[Revision], keys: Iterable[str] = ()) -> Back:
+    """What to put back so that the last change of ``keys`` (empty: of any) is undone that is not undone already and
+    is no undo itself; :class:`CliError` where there is none, or what stood there is not kept any more."""
+    only = set(keys)
+    of = {key: each for key, each in by_key(log).items() if not only or key in only}
+    held = {key: _holding(revisions) for key, revisions in of.items()}
+    tops = [changes[-1] for changes in held.values() if changes]
+    if not tops:
+        raise CliError(
+            "there is nothing to undo: "
+            + ("every change is undone already" if of else "nothing was changed"),
+            hint="--to-revision N puts back any revision of 'history'" if of else "",
+            code=FAILED,
+        )
+    last = max(tops, key=lambda each: each.revision.sequence)
+    found: dict[str, Revision | None] = {}
+    first = last.first
+    for key, changes in held.items():
+        if not changes or not _same(changes[-1].revision, last.revision):
+            continue
+        if len(changes) == 1 and len(of[key]) >= HISTORY:
+            raise CliError(f"{shown_key(key)}: what stood there before is not kept any more", code=FAILED)
+        found[key] = changes[-2].revision if len(changes) > 1 else None
+        first = min(first, changes[-1].first)
+    return Back(found, first - 1, last.revision)
+
+
+def told(back: Back, again: str) -> str:
+    """Which change is undone, for people; ``again`` is the command that would put it back."""
+    undone = back.undone
+    why = f": {undone.message}" if undone.message else ""
+    return (
+        f"undoes revision {undone.sequence} ({undone.operator or 'unknown'}, {shown_time(undone.time)}{why}); "
+        f"{again} --to-revision {undone.sequence} puts that back"
+    )
+
+
+def _holding(revisions: Sequence[Revision]) -> list[_Held]:
+    """The changes of one key that are not undone, the oldest first."""
+    held: list[_Held] = []
+    then: list[tuple[int, list[_Held]]] = []  # what held after each revision
+    for each in revisions:
+        if each.back_to is not None:
+            held = next((past for at, past in reversed(then) if at <= each.back_to), [])
+        elif held and _same(held[-1].revision, each):  # a further step of the same change
+            held = [*held[:-1], held[-1]._replace(revision=each)]
+        else:
+            held = [*held, _Held(each.sequence, each)]
+        if _is_nothing(held, complete=len(revisions) < HISTORY):
+            held = held[:-1]
+        then.append((each.sequence, held))
+    return held
+
+
+def _is_nothing(held: Sequence[_Held], *, complete: bool) -> bool:
+    """Whether the last change left what stood there before, because it was taken back at once."""
+    if len(held) > 1:
+        return held[-1].revision.value == held[-2].revision.value
+    return bool(held) and complete and held[-1].revision.value is None
+
+
+def _same(one: Revision, other: Revision) -> bool:
+    return one is other or (bool(one.change) and one.change == other.change)
