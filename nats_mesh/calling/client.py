@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -53,6 +53,8 @@ __all__ = ["Client"]
 log = logging.getLogger("nats_mesh.client")
 
 _MAX_TARGETS = 4096
+#: Looked up once: it is asked in every call.
+_get_context: Final = current_context.get
 _NO_OPTIONS: Mapping[str, Any] = {}
 _OPTIONS = ", ".join(("returns", *CallOptions.__annotations__))
 _PLAIN = "nats://"
@@ -234,7 +236,7 @@ class Client:
         now = self._now()
         request.deadline = now + (known.timeout_s if timeout is None else check_timeout(known.where, timeout))
         if parent is None:
-            parent = current_context.get()
+            parent = _get_context()
         if parent is not None:
             request.plain = parent.passes_on_trace_alone
             if parent.deadline < request.deadline and not parent.over:

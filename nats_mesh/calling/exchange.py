@@ -6,7 +6,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -30,12 +30,12 @@ from nats_mesh.wire.codecs import AS_IT_IS, CODECS, JSON, RAW, Codec, by_content
 __all__ = [
     "Chooses",
     "Effects",
+    "PlainHeads",
     "Target",
     "UsualReplies",
     "UsualReply",
     "decode_value",
     "encode_value",
-    "plain_head",
     "plain_value",
     "raw_reply_decoder",
     "reply_decoder",
@@ -73,9 +73,10 @@ class Target:
     """Everything about a destination that its calls share."""
 
     __slots__ = (
-        "_decodes", "_raw", "balance", "cancel", "circuit", "codec", "contract", "declared", "effects", "endpoint",
-        "hedger", "hedges", "inbox", "keyed", "label", "learn_at", "line", "mesh", "retries", "routing", "rules",
-        "series", "service", "subject", "subset", "timeout_s", "usual", "via", "where",
+        "_decodes", "_encodes", "_raw", "_value_codec", "_value_type", "balance", "cancel", "circuit", "codec",
+        "contract", "declared", "effects", "endpoint", "hedger", "hedges", "inbox", "keyed", "label", "learn_at",
+        "line", "mesh", "retries", "routing", "rules", "series", "service", "subject", "subset", "timeout_s", "usual",
+        "via", "where",
     )  # fmt: skip
 
     def __init__(
@@ -133,6 +134,24 @@ class Target:
         #: The decoder of the last usual reply, and for which type and codec it is.
         self._decodes: tuple[Any, Codec | None] = (msgspec.UNSET, None)
         self._raw: Callable[[bytes], Any] = bytes
+        #: The encoder of the last value that did not travel as it is, and for which type and codec it is.
+        self._encodes: Callable[[Any], bytes] | None = None
+        self._value_type: Any = None
+        self._value_codec: Codec = JSON
+
+    def encoded(self, value: Any, name: str) -> tuple[bytes, Codec]:
+        """As :func:`encode_value`, which is gone through again only where type or codec are not those of before."""
+        codec = self._value_codec
+        if self._encodes is not None and type(value) is self._value_type and name == codec.name:
+            try:
+                return self._encodes(value), codec
+            # Whatever is wrong, the careful way says it.
+            except Exception:  # noqa: BLE001
+                pass
+        body, codec = encode_value(self.label, value, name)
+        if codec.name == name and not isinstance(value, AS_IT_IS):
+            self._encodes, self._value_type, self._value_codec = codec.raw_encode, type(value), codec
+        return body, codec
 
     def usual_value(self, codec: Codec, body: bytes, returns: Any) -> Any:
         """The value of a :class:`UsualReply`; :class:`CodecError` where it does not fit."""
@@ -147,36 +166,69 @@ class Target:
             return reply_decoder(codec, codec is not JSON, returns)(body)
 
 
-def plain_head(
-    line: str,
-    number: int,
-    size: int,
-    codec: Codec,
-    parent: Context | None,
-    remaining_s: float,
-    now: float,
-    rng: random.Random,
-) -> str:
-    """A whole command for a request that has nothing to say but the time, the trace and its codec: what most have.
+class PlainHeads:
+    """Writes whole commands for requests that have nothing to say but the time, the trace and the codec: what most
+    have. The header block is the one that :func:`request_block` makes, in one text with the line before it.
 
-    ``line`` is the target's, ``number`` the reply's, ``size`` the payload's. The header block is the one that
-    :func:`request_block` makes, in one text with the line before it.
+    What calls of one millisecond have in common is written once. Ids of new traces are drawn for several calls at a
+    time, because drawing costs the same for one as for many.
     """
-    times = f"{int(remaining_s * 1000.0) or 1}\r\nMesh-Sent-Ms: {int(now * 1000.0)}"
-    if parent is None:
-        trace = rng.getrandbits(192).to_bytes(24, "little").hex("-", -16)
-        flags = "00"
-    else:
-        trace = f"{parent.trace.trace_id}-{rng.randbytes(8).hex()}"
+
+    __slots__ = ("_at", "_codec", "_end", "_middle", "_rng", "_sent_ms", "_size", "_timeout_ms", "_ids")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._timeout_ms = -1
+        self._sent_ms = -1
+        self._size = -1
+        self._codec: Codec | None = None
+        self._middle = ""
+        self._end = ""
+        #: Ids that were drawn (digits: 32 of a trace and 16 of its first span each), and how many digits are used up.
+        self._ids = ""
+        self._at = 48 * _DRAWN
+
+    def head(
+        self,
+        line: str,
+        number: int,
+        size: int,
+        codec: Codec,
+        parent: Context | None,
+        remaining_s: float,
+        now: float,
+    ) -> str:
+        """``line`` is the target's, ``number`` the reply's, ``size`` the payload's (bytes)."""
+        timeout_ms = int(remaining_s * 1000.0) or 1
+        sent_ms = int(now * 1000.0)
+        if (
+            timeout_ms != self._timeout_ms
+            or sent_ms != self._sent_ms
+            or size != self._size
+            or codec is not self._codec
+        ):
+            self._timeout_ms, self._sent_ms, self._size, self._codec = timeout_ms, sent_ms, size, codec
+            times = f"{timeout_ms}\r\nMesh-Sent-Ms: {sent_ms}"
+            kind = _PLAIN_KINDS[codec.name]
+            length = len(times) + len(kind) + _PLAIN_LENGTH
+            self._middle = (
+                f" {length} {length + size}\r\nNATS/1.0\r\nMesh-Timeout-Ms: {times}\r\ntraceparent: 00-"
+            )
+            self._end = f"\r\n{kind}\r\n"
+        if parent is None:
+            at = self._at
+            if at >= 48 * _DRAWN:
+                self._ids, at = self._rng.randbytes(24 * _DRAWN).hex(), 0
+            self._at = end = at + 48
+            ids, middle = self._ids, at + 32
+            return f"{line}{number}{self._middle}{ids[at:middle]}-{ids[middle:end]}-00{self._end}"
         flags = "01" if parent.trace.sampled else "00"
-    kind = _PLAIN_KINDS[codec.name]
-    length = len(times) + len(kind) + _PLAIN_LENGTH
-    return (
-        f"{line}{number} {length} {length + size}\r\nNATS/1.0\r\nMesh-Timeout-Ms: {times}\r\n"
-        f"traceparent: 00-{trace}-{flags}\r\n{kind}\r\n"
-    )
+        trace = f"{parent.trace.trace_id}-{self._rng.randbytes(8).hex()}"
+        return f"{line}{number}{self._middle}{trace}-{flags}{self._end}"
 
 
+#: How many ids of traces are drawn at a time.
+_DRAWN: Final = 32
 #: How a plain block says its codec.
 _PLAIN_KINDS = {
     codec.name: "" if codec is JSON else f"content-type: {codec.content_type}\r\n"

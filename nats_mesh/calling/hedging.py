@@ -93,6 +93,8 @@ class _Runner:
 
     def set_result(self, result: tuple[bytes, bytes]) -> None:
         """It was answered."""
+        if self.ended:
+            return
         try:
             self._race.answered(self, result)
         except Exception:

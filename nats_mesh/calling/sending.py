@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
 from nats_mesh.calling.exchange import (
     Effects,
+    PlainHeads,
     Target,
     UsualReplies,
     decode_value,
-    encode_value,
-    plain_head,
     request_block,
 )
 from nats_mesh.calling.hedging import Asked, Race
@@ -51,8 +50,9 @@ __all__ = ["Sender"]
 log = logging.getLogger("nats_mesh.client")
 
 #: An attribute of an enumeration costs a call each time it is looked up.
-_OK, _UNKNOWN = Status.OK, Status.UNKNOWN
-_NO_FAILURE = CallError("")
+_OK: Final = Status.OK
+_UNKNOWN: Final = Status.UNKNOWN
+_NO_FAILURE: Final = CallError("")
 
 
 class Sender:
@@ -76,6 +76,7 @@ class Sender:
         self._rng = rng
         self._new_future = future_maker()
         self._replies = UsualReplies()
+        self._heads = PlainHeads(rng)
 
     async def send(self, known: Target, request: Request, parent: Context | None) -> tuple[bytes, str, Any]:
         """The call as it is counted; the header block of its reply, the instance that answered, and the value."""
@@ -94,7 +95,7 @@ class Sender:
         future: Future | None = None
         race: Race | None = None
         try:
-            payload, codec = encode_value(known.label, request.value, request.codec)
+            payload, codec = known.encoded(request.value, request.codec)
             if known.effects is not None:
                 await self._affect(known, known.effects, request, parent, codec, payload)
                 now = self._now()
@@ -145,10 +146,10 @@ class Sender:
                     try:
                         if way is None and request.plain and send is not None and not foreign:
                             size = len(payload)
-                            head = plain_head(
-                                known.line, number, size, codec, parent, remaining, now, self._rng
+                            send(
+                                self._heads.head(known.line, number, size, codec, parent, remaining, now),
+                                payload,
                             )
-                            send(head, payload)
                         else:
                             self.write(
                                 known, request, parent, codec, payload, number, way, foreign, remaining, now
@@ -284,7 +285,7 @@ class Sender:
         send = self._transport.send
         if request.plain and send is not None and not foreign:
             line = known.line if way is None else way.line
-            send(plain_head(line, number, len(payload), codec, parent, remaining_s, now, self._rng), payload)
+            send(self._heads.head(line, number, len(payload), codec, parent, remaining_s, now), payload)
             return
         subject = way.subject if way is not None else foreign or known.subject
         block = request_block(request, parent, codec, remaining_s=remaining_s, now=now, rng=self._rng)

@@ -65,6 +65,8 @@ class Arrival:
     #: What its handler knows of it, and the codec it is answered in.
     context: Any = None
     codec: Any = None
+    #: What its handler returned.
+    result: Any = None
     #: What gives back what the gates took: of those it met, whatever the chain is when it ends.
     leave: tuple[Callable[[Arrival], None], ...] = ()
     #: The fault that was drawn for it, if any, once one was; and what was injected: ``delay`` or ``abort``.

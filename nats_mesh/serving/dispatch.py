@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from nats_mesh.calling.client import Client
 from nats_mesh.clock import Clock
@@ -76,6 +76,20 @@ class _Route(NamedTuple):
     noted: bool
     route: str
     series: Series
+
+
+#: Looked up once: a name of another module costs more, each time.
+_JSON: Final = JSON
+_set_context: Final = current_context.set
+#: What stands for the end of a handler's steps.
+_DONE: Final = object()
+
+
+def _stepped(call: Arrival, coroutine: Any) -> Generator[Any, Any, Any]:
+    """The steps of a handler. Its result is left at the call, too: who makes the first step, which mostly is the last,
+    learns it there without an exception (of all that an instance does for a call, that one took the longest)."""
+    call.result = result = yield from coroutine.__await__()
+    return result
 
 
 class Dispatcher:
@@ -325,11 +339,10 @@ class Dispatcher:
                 self._refuse(call, refusal)
                 return None
         call.leave = served.leave
-        coroutine: Any = None
         try:
             if call.plain:
                 kind = call.content_type
-                call.codec = JSON if kind is None else by_content_type(kind)
+                call.codec = _JSON if kind is None else by_content_type(kind)
             else:
                 call.codec = by_content_type(h.content_type(call.headers)) if call.headers else JSON
             value = self._value(served, call.codec, call.payload)
@@ -342,27 +355,25 @@ class Dispatcher:
                 call.headers,
                 call.plain,
             )
-            current_context.set(context)
+            _set_context(context)
             if not call.plain and served.keyed is not None and h.IDEMPOTENCY_KEY in call.headers:
-                coroutine = served.keyed.run(call, partial(self._start, served, call, value, context))
+                coroutine: Any = served.keyed.run(call, partial(self._start, served, call, value, context))
             elif served.chain is None:
                 coroutine = served.invoke(value, context)
             else:
                 coroutine = served.chain(self._request(served, call, value, context))
-            waits_for = coroutine.send(None)
-        except StopIteration as end:
-            if coroutine is None:  # raised while the value was read: it ends nothing
-                self.failed(call, end)
-            else:
-                self.done(call, end.value)
+            steps = _stepped(call, coroutine)
+            waits_for = next(steps, _DONE)
         except KeyboardInterrupt:
             self._over(call)
             raise
         # Whatever a handler raises is answered and logged; sys.exit() in one would end the process for everybody.
         except BaseException as error:  # noqa: BLE001
             self.failed(call, error)
-        else:
-            return coroutine, waits_for
+            return None
+        if waits_for is not _DONE:
+            return steps, waits_for
+        self.done(call, call.result)
         return None
 
     def _start(self, served: Served, call: Arrival, value: Any, context: Context) -> Awaitable[Any]:
@@ -394,7 +405,7 @@ class Dispatcher:
 
     def done(self, call: Arrival, result: Any) -> None:
         """Its handler has returned."""
-        extra = call.context.taken_reply_headers()
+        extra = call.context.own_reply_headers
         try:
             if type(result) is Kept:
                 self.replier.again(call, result)
@@ -402,7 +413,7 @@ class Dispatcher:
                 if call.kind.chain is not None:
                     extra = merged(result.headers, extra)
                     result = result.value
-                self.replier.answer(call, call.codec or JSON, result, extra)
+                self.replier.answer(call, call.codec or _JSON, result, extra)
         # A value that cannot be written is the handler's error, whatever its own code raises meanwhile.
         except Exception as error:  # noqa: BLE001
             self.failed(call, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from nats_mesh.core.duplicates import Kept
 from nats_mesh.errors import CallError, DisconnectedError, Refused, Status
@@ -17,12 +17,12 @@ from nats_mesh.wire.transport import Transport
 __all__ = ["Replier", "merged"]
 
 #: An attribute of an enumeration costs a call each time it is looked up.
-_OK = Status.OK
+_OK: Final = Status.OK
 #: How much of a message survives where the whole error reply would be too large for the server.
 _SHORT_TEXT = 200
 _NO_LOAD = "0/0"
 #: From this length on an inbox may make a longer line than a server takes: a character may be four bytes.
-_LONG_INBOX = 1000
+_LONG_INBOX: Final = 1000
 
 
 class Replier:
@@ -34,8 +34,11 @@ class Replier:
         self.load: Callable[[], str] = lambda: _NO_LOAD
         self._instance = instance
         self._transport = transport
+        #: The type of the last value that did not travel as it is.
+        self._usual_type: Any = None
         #: What a value is written in when the request came as raw bytes.
         self._default = JSON if codec is RAW else codec
+        self._raw = RAW
         head = f"NATS/1.0\r\nMesh-Instance: {instance}\r\n"
         self._heads = {
             each.name: (head if each is JSON else f"{head}content-type: {each.content_type}\r\n").encode()
@@ -48,10 +51,11 @@ class Replier:
 
     def answer(self, call: Arrival, codec: Codec, result: Any, extra: Headers | None) -> None:
         """Answer with a value, in the request's codec. :class:`CodecError` where it cannot be encoded."""
-        if isinstance(result, RAW_TYPES):
+        if type(result) is not self._usual_type and isinstance(result, RAW_TYPES):
             codec, body = RAW, bytes(result)
         else:
-            if codec is RAW:
+            self._usual_type = type(result)
+            if codec is self._raw:
                 codec = self._default
             try:
                 body = codec.raw_encode(result)

@@ -21,8 +21,8 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 __all__ = ["EagerPool", "Held", "Kind", "Work"]
 
-#: A handler that waits: its coroutine, and what it waits for.
-Held: TypeAlias = tuple[Coroutine[Any, Any, Any], Any]
+#: A handler that waits: its coroutine or the generator of its steps, and what it waits for.
+Held: TypeAlias = tuple[Coroutine[Any, Any, Any] | Generator[Any, Any, Any], Any]
 
 
 class Kind(Protocol):
@@ -215,7 +215,9 @@ class EagerPool(Generic[T]):
 
 @types.coroutine
 def _rest(
-    context: contextvars.Context, coroutine: Coroutine[Any, Any, Any], waits_for: Any
+    context: contextvars.Context,
+    coroutine: Coroutine[Any, Any, Any] | Generator[Any, Any, Any],
+    waits_for: Any,
 ) -> Generator[Any, Any, Any]:
     """Go on with a coroutine whose first step was made elsewhere, each step in its own ``context``."""
     step: Callable[[Any], Any]

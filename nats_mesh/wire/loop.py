@@ -20,6 +20,7 @@ __all__ = [
     "CancelledError",
     "Deadline",
     "Future",
+    "InvalidStateError",
     "TaskPool",
     "Timer",
     "Waiter",
@@ -33,13 +34,15 @@ __all__ = [
 T = TypeVar("T")
 
 CancelledError = asyncio.CancelledError
+InvalidStateError = asyncio.InvalidStateError
 Timer = asyncio.TimerHandle
 #: A wait for the header block and the payload of one reply.
 Future: TypeAlias = "asyncio.Future[tuple[bytes, bytes]]"
 
 
 class Waiter(Protocol):
-    """Who gets the header block and the payload of one reply, or why none comes; must not raise. A future is one."""
+    """Who gets the header block and the payload of one reply, or why none comes; must not raise, but where it is
+    ``done`` already :class:`InvalidStateError`. A future is one."""
 
     def done(self) -> bool: ...
 

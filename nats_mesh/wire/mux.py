@@ -13,7 +13,7 @@ from typing import Protocol
 
 from nats_mesh.errors import CallError, DisconnectedError, Executed, OverloadedError, PermissionDeniedError
 from nats_mesh.wire.ids import new_secret
-from nats_mesh.wire.loop import Deadline, Timer, Waiter, call_later
+from nats_mesh.wire.loop import Deadline, InvalidStateError, Timer, Waiter, call_later
 from nats_mesh.wire.subjects import INBOX
 from nats_mesh.wire.transport import Subscription, Transport
 
@@ -171,9 +171,10 @@ class ReplyMux:
     def _on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         call = self.calls.pop(subject, None)
         if call is not None:
-            future = call[0]
-            if not future.done():
-                future.set_result((headers, payload))
+            try:
+                call[0].set_result((headers, payload))
+            except InvalidStateError:
+                pass  # cancelled in this turn of the loop: it forgets by itself
             return
         sink = self._sinks.get(subject)
         if sink is not None:

@@ -32,6 +32,7 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
 from nats_mesh.wire.connection import PULSE_S, STALL_S
+from nats_mesh.wire.outbox import Outbox
 from nats_mesh.wire.parser import NotTextError, Parser, ProtocolError
 from nats_mesh.wire.socket_feed import SocketFeed, take_over
 from nats_mesh.wire.transport import MessageHandler, TransportStats
@@ -176,9 +177,7 @@ class NatsClient(Client):
         self.handlers: dict[str, MessageHandler] = {}
         self.reader = _Reader(self)
         self._ps: Any = self.reader
-        #: What is to be written at the end of this turn of the loop, and whether that is arranged already.
-        self.out: list[bytes] = []
-        self.scheduled = False
+        self.outbox = Outbox(self._write_out)
         #: The socket, once the connection stands; nats-py's streams write before that.
         self._feed: SocketFeed | None = None
         #: Wakes :meth:`_read_loop` where a feed has left something for it; why it ended, where it did.
@@ -281,32 +280,10 @@ class NatsClient(Client):
 
     def put(self, command: bytes) -> None:
         """Append one command; what a turn of the loop appends is written together."""
-        self.out.append(command)
-        if not self.scheduled:
-            self.schedule()
+        self.outbox.put(command)
 
-    def append(self, head: bytes, payload: bytes) -> None:
-        """As :meth:`put`, for a message in its parts, which are joined once, when they are written."""
-        self.out += (head, payload, b"\r\n")
-        if not self.scheduled:
-            self.schedule()
-
-    def cork(self) -> None:
-        """Keep what is appended: whoever appends now says when it is to be written (:meth:`flush_out`)."""
-        self.scheduled = True
-
-    def schedule(self) -> None:
-        """Write what is appended in the loop's next turn."""
-        self.scheduled = True
-        asyncio.get_running_loop().call_soon(self.flush_out)
-
-    def flush_out(self) -> None:
+    def _write_out(self, data: bytes) -> None:
         """Write what was appended. A broken socket shows in the reader, which reconnects."""
-        self.scheduled = False
-        if not self.out:
-            return
-        data = b"".join(self.out)
-        self.out.clear()
         writer = self._feed or self._transport
         if self.is_connected and writer is not None:
             try:
@@ -319,7 +296,7 @@ class NatsClient(Client):
         self.put(cmd)
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
-        self.flush_out()
+        self.outbox.flush()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.set_result(None)
         return future
@@ -328,8 +305,8 @@ class NatsClient(Client):
         pong = future or asyncio.get_running_loop().create_future()
         self._pongs.append(pong)
         self.owner.asked(pong)
-        self.out.append(PING)
-        self.flush_out()
+        self.outbox.pending.append(PING)
+        self.outbox.flush()
 
     # -- losing the connection, and getting it back -------------------------------------------------
 
@@ -355,7 +332,7 @@ class NatsClient(Client):
     async def _process_op_err(self, e: Exception) -> None:
         if not self.is_closed and not self.is_reconnecting:
             self.abort_socket()
-            self.out.clear()
+            self.outbox.pending.clear()
             pongs, self._pongs = self._pongs, []
             for pong in pongs:
                 pong.cancel()

@@ -30,6 +30,7 @@ class NatsTransport(Connection):
 
     def __init__(self, options: ConnectOptions, rng: random.Random | None = None) -> None:
         self._client = NatsClient(self)
+        self._outbox = self._client.outbox
         super().__init__(options, self._client, rng)
         self._stall_pong: asyncio.Future[Any] | None = None
         # Subscriptions that were left: since the last ping, and before each ping that is not answered yet.
@@ -54,22 +55,19 @@ class NatsTransport(Connection):
         return dict(self._client._server_info)
 
     def cork(self) -> None:
-        self._client.cork()
+        self._outbox.cork()
 
     def uncork(self) -> None:
-        self._client.flush_out()
+        self._outbox.flush()
 
     def send(self, head: str, payload: bytes) -> None:
-        client = self._client
-        if not self._up or len(head) + len(payload) > client._max_payload:
+        if not self._up or len(head) + len(payload) > self._client._max_payload:
             line, _, headers = head.partition("\r\n")
             words = line.split(" ")  # HPUB subject inbox? sizes: publish() says what is wrong with it
             self.publish(words[1], payload, words[2] if len(words) == 5 else "", headers.encode())
             return
         self.stats.out_messages += 1
-        client.out += (head.encode(), payload, b"\r\n")
-        if not client.scheduled:
-            client.schedule()
+        self._outbox.put_message(head.encode(), payload)
 
     def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
         if not self._up:
@@ -89,7 +87,7 @@ class NatsTransport(Connection):
         if len(line) > MAX_LINE:
             raise seam.line_too_long(len(line), MAX_LINE)
         self.stats.out_messages += 1
-        client.append(line + headers, payload)
+        self._outbox.put_message(line + headers, payload)
 
     def subscribe(self, subject: str, handler: MessageHandler, queue: str = "") -> Subscription:
         client = self._client

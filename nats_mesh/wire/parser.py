@@ -65,7 +65,8 @@ class Parser:
     """
 
     __slots__ = (
-        "_chunks", "_handlers", "_have", "_need", "_on_control", "_on_failed", "_on_message", "messages",
+        "_after", "_before", "_chunks", "_fixed", "_handlers", "_have", "_need", "_on_control", "_on_failed",
+        "_on_message", "_part", "_sid", "_subject", "_total", "messages",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,12 @@ class Parser:
         self._on_failed = on_failed
         #: How many messages went to a handler so far.
         self.messages = 0
+        #: What the last line with headers that was taken apart says, and its text before and after the one field in
+        #: which its like differ: lines of a kind are nearly the same, and splitting is most of what reading one costs.
+        self._before = self._after = self._subject = self._sid = ""
+        self._part = self._total = 0
+        #: The length of that text; no line is longer than the first value.
+        self._fixed = _LONGEST
         self.reset()
 
     def reset(self) -> None:
@@ -106,6 +113,7 @@ class Parser:
         at = need = messages = 0
         size = len(data)
         find, handlers = data.find, self._handlers
+        before, after, fixed = self._before, self._after, self._fixed
         try:
             while at < size:
                 end = find(b"\r\n", at, at + _LONGEST)
@@ -116,26 +124,33 @@ class Parser:
                 start = end + 2
                 try:
                     if data[at] == _HMSG:  # what the mesh sends: text, with a header block
-                        fields = data[at:end].decode("ascii").split(" ")
-                        count = len(fields) - 1
-                        middle, stop = start + int(fields[-2]), start + int(fields[-1])
+                        line = data[at:end].decode("ascii")
+                        field = " "
+                        if len(line) > fixed and line.startswith(before) and line.endswith(after):
+                            field = line[len(before) : len(line) - len(after)]
+                        if " " in field:
+                            self._learn(line)
+                            before, after, fixed = self._before, self._after, self._fixed
+                            field = line[len(before) : len(line) - len(after)]
+                        sid = self._sid
+                        if self._subject:
+                            subject, reply = self._subject, field
+                        else:
+                            subject, reply = field, ""
+                        middle, stop = start + self._part, start + self._total
                     elif data[at] == _MSG:
                         fields = data[at:end].decode("ascii").split(" ")
-                        count = len(fields)
+                        if not 4 <= len(fields) <= 5:
+                            raise ValueError  # a size would be read as the subscription
+                        subject, sid, reply = fields[1], fields[2], fields[3] if len(fields) == 5 else ""
                         middle, stop = start, start + int(fields[-1])
                     else:
                         self._on_control(data[at:end])
                         at = start
                         continue
-                    if count == 5:
-                        reply = fields[3]
-                    elif count == 4:
-                        reply = ""
-                    else:
-                        raise ValueError  # a size would be read as the subscription, or one of them as the inbox
-                    handler = handlers.get(fields[2])
-                except (ValueError, IndexError):
-                    fields, reply, middle, stop, handler = self._odd(data, at, end)
+                    handler = handlers.get(sid)
+                except ValueError:
+                    subject, sid, reply, middle, stop, handler = self._odd(data, at, end)
                 if not start <= middle <= stop:
                     raise ProtocolError(f"sizes that cannot be: {data[at:end][:200]!r}")
                 if stop + 2 > size:
@@ -149,16 +164,16 @@ class Parser:
                     )
                 at = stop + 2
                 if handler is None:
-                    self._foreign(fields, reply, data[start:middle], data[middle:stop])
+                    self._foreign(subject, sid, reply, data[start:middle], data[middle:stop])
                     continue
                 messages += 1
                 try:
-                    handler(fields[1], reply, data[start:middle], data[middle:stop])
+                    handler(subject, reply, data[start:middle], data[middle:stop])
                 # Nothing that a handler does may end the reading: it is handed over, to be logged and counted.
                 except Exception as error:
                     if self._on_failed is None:
                         raise
-                    self._on_failed(fields[1], error)
+                    self._on_failed(subject, error)
         finally:
             self.messages += messages
         if at < size:
@@ -168,8 +183,27 @@ class Parser:
         else:
             self._have = self._need = 0
 
-    def _odd(self, data: bytes, at: int, end: int) -> tuple[list[str], str, int, int, Handler | None]:
-        """A message line that is not ASCII, or none at all: fields, inbox, sizes, and a handler where it is text."""
+    def _learn(self, line: str) -> None:
+        """Take apart a line with headers, and keep what its like will have before and after the field that differs: the
+        inbox of a request, the subject of a reply. :class:`ValueError` where it is none."""
+        fields = line.split(" ")
+        if not 5 <= len(fields) <= 6:
+            raise ValueError  # a size would be read as the subscription, or one of them as the inbox
+        part, total = int(fields[-2]), int(fields[-1])
+        self._part, self._total, self._sid = part, total, fields[2]
+        if len(fields) == 6:
+            self._subject = fields[1]
+            self._before = line[: len(line) - len(fields[3]) - len(fields[4]) - len(fields[5]) - 2]
+        else:
+            self._subject = ""
+            self._before = line[: len(fields[0]) + 1]
+        field = len(fields[3]) if len(fields) == 6 else len(fields[1])
+        self._after = line[len(self._before) + field :]
+        self._fixed = len(line) - field
+
+    def _odd(self, data: bytes, at: int, end: int) -> tuple[str, str, str, int, int, Handler | None]:
+        """A message line that is not ASCII, or none at all: subject, subscription, inbox, where header block and
+        payload end, and a handler where it is text."""
         with_headers = data[at] == _HMSG
         fields = data[at:end].split(b" ")
         count = len(fields) - 1 if with_headers else len(fields)
@@ -187,12 +221,12 @@ class Parser:
             handler = self._handlers.get(sid)
         except UnicodeDecodeError:
             words = [field.decode("utf-8", "surrogateescape") for field in fields]
-        return words, words[3] if count == 5 else "", middle, stop, handler
+        return words[1], words[2], words[3] if count == 5 else "", middle, stop, handler
 
-    def _foreign(self, fields: list[str], reply: str, headers: bytes, payload: bytes) -> None:
+    def _foreign(self, subject: str, sid: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message that no handler gets: of a subscription unknown here, or to a subject that is no text."""
-        if fields[2] in self._handlers and self._on_failed is not None:
-            self._on_failed(fields[1], NotTextError("its subject or inbox is no UTF-8"))
+        if sid in self._handlers and self._on_failed is not None:
+            self._on_failed(subject, NotTextError("its subject or inbox is no UTF-8"))
             return
-        subject, sid = (field.encode("utf-8", "surrogateescape") for field in fields[1:3])
-        self._on_message(sid, subject, reply.encode("utf-8", "surrogateescape"), headers, payload)
+        number, on, inbox = (text.encode("utf-8", "surrogateescape") for text in (sid, subject, reply))
+        self._on_message(number, on, inbox, headers, payload)

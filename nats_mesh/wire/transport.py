@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeAlias
 import msgspec
 
 from nats_mesh.errors import CallError, DisconnectedError, Executed, Status
+from nats_mesh.wire.counters import TransportStats
 
 __all__ = [
     "JETSTREAM",
@@ -92,29 +93,6 @@ class Listener(Protocol):
 
     def on_denied(self, operation: str, subject: str) -> None:
         """The server refused ``operation`` (``publish`` or ``subscription``) on ``subject``."""
-
-
-class TransportStats:
-    """Plain counters, read by whoever reports them."""
-
-    __slots__ = (
-        "dropped_handler_errors",
-        "dropped_not_text",
-        "in_messages",
-        "out_messages",
-        "reconnects",
-        "stall_s",
-    )
-
-    def __init__(self) -> None:
-        self.in_messages = 0
-        self.out_messages = 0
-        self.reconnects = 0
-        self.dropped_handler_errors = 0
-        #: Messages whose subject or reply is not UTF-8.
-        self.dropped_not_text = 0
-        #: Age in seconds to give to what is being read: above 0 after the event loop stalled, until the next PONG.
-        self.stall_s = 0.0
 
 
 class Transport(Protocol):

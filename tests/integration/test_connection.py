@@ -386,7 +386,7 @@ async def test_what_is_read_after_a_stall_is_known_to_have_waited(
         transport.publish(mesh_namespace, b"5")
         await transport.fence()
         transport.publish(mesh_namespace, b"5")
-        transport._client.flush_out()
+        transport._client.outbox.flush()
         time.sleep(0.4)  # noqa: ASYNC251 - somebody else's code blocks the loop, the message waits in the socket
         await eventually(lambda: len(seen) == 2)
         assert seen[0] == 0.0

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_mesh.calling.exchange import (
+    PlainHeads,
     UsualReplies,
     decode_value,
     encode_value,
-    plain_head,
     raw_reply_decoder,
     reply_decoder,
     request_block,
@@ -53,7 +53,7 @@ def test_a_plain_head_is_the_command_that_publish_would_write(
 ) -> None:
     """Line and sizes are right to the byte, and the block holds the same fields in the same order."""
     line = "HPUB mesh.d.rpc.a.all.b.web _INBOX.web.c.s."
-    head = plain_head(line, number, size, codec, None, remaining_s, now, random.Random(1))
+    head = PlainHeads(random.Random(1)).head(line, number, size, codec, None, remaining_s, now)
     first, _, block = head.partition("\r\n")
     verb, subject, inbox, length, total = first.split(" ")
     assert (verb, subject, inbox) == ("HPUB", "mesh.d.rpc.a.all.b.web", f"_INBOX.web.c.s.{number}")

@@ -1,0 +1,28 @@
+"""What a connection counts."""
+
+from __future__ import annotations
+
+__all__ = ["TransportStats"]
+
+
+class TransportStats:
+    """Plain counters, read by whoever reports them."""
+
+    __slots__ = (
+        "dropped_handler_errors",
+        "dropped_not_text",
+        "in_messages",
+        "out_messages",
+        "reconnects",
+        "stall_s",
+    )
+
+    def __init__(self) -> None:
+        self.in_messages = 0
+        self.out_messages = 0
+        self.reconnects = 0
+        self.dropped_handler_errors = 0
+        #: Messages whose subject or reply is not UTF-8.
+        self.dropped_not_text = 0
+        #: Age in seconds to give to what is being read: above 0 after the event loop stalled, until the next PONG.
+        self.stall_s = 0.0
