@@ -29,6 +29,7 @@ COMPILED = (
     "calling/client",
     "calling/exchange",
     "calling/sending",
+    "calling/watching",
     "core/age",
     "core/breaker",
     "core/budget",

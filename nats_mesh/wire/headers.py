@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from nats_mesh.core.trace import TraceContext, checked_tracestate, parse_traceparent
 from nats_mesh.model import CONTROL, Headers, is_header_name, is_reserved_header
 
 __all__ = [
@@ -35,12 +36,15 @@ __all__ = [
     "encode_lines",
     "field",
     "int_field",
+    "is_sampled",
     "load_field",
     "one_line",
     "parse",
     "server_status",
     "text",
     "text_field",
+    "trace_parent",
+    "trace_state",
     "user_headers",
     "usual_beginning",
     "usual_request",
@@ -76,6 +80,8 @@ TRACESTATE = _key("tracestate")
 BAGGAGE = _key("baggage")
 
 _MAX_INT_DIGITS = 15
+#: The last digit of the flags of a sampled trace.
+_ODD_DIGITS = frozenset({b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"})
 #: The header block of most requests: time left, the caller's clock, a trace, perhaps a codec; nothing else.
 usual_request = re.compile(
     rb"NATS/1\.0\r\nMesh-Timeout-Ms: ([0-9]{1,15})\r\nMesh-Sent-Ms: ([0-9]{1,15})\r\n"
@@ -107,6 +113,23 @@ def text_field(block: bytes, key: bytes) -> str:
     """As :func:`field`, as text; empty where the field is missing."""
     value = field(block, key)
     return "" if value is None else text(value)
+
+
+def trace_parent(block: bytes) -> TraceContext | None:
+    """Where in which trace a request is; ``None`` where it says nothing valid of that, or says it more than once."""
+    at = block.find(TRACEPARENT)
+    if at < 0 or block.find(TRACEPARENT, at + 1) >= 0:
+        return None
+    start = at + len(TRACEPARENT)
+    end = block.find(b"\r\n", start)
+    return parse_traceparent(block[start : end if end >= 0 else None].decode("ascii", "replace"))
+
+
+def trace_state(block: bytes) -> str:
+    """What to hand on of its ``tracestate``; empty where that breaks the rules."""
+    if TRACESTATE not in block:
+        return ""
+    return checked_tracestate([value for name, value in parse(block) if name == "tracestate"])
 
 
 def content_type(block: bytes) -> bytes | None:
@@ -177,6 +200,14 @@ def server_status(block: bytes) -> int | None:
         return None
     code = block[9:12]
     return int(code) if code.isdigit() else None
+
+
+def is_sampled(block: bytes, *, alone: bool = False) -> bool:
+    """Whether the trace of a request is sampled. ``alone``: nothing but a codec stands behind its ``traceparent``."""
+    if alone and block[-7:-6] == b"-" and block[-24:-23] == b"-":  # not even a codec
+        return block[-5:-4] in _ODD_DIGITS
+    value = field(block, TRACEPARENT)
+    return value is not None and value[52:53] == b"-" and value[54:55] in _ODD_DIGITS
 
 
 def one_line(text: str, limit: int = 256) -> str:

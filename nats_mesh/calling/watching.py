@@ -1,0 +1,108 @@
+"""Who is told of the calls that a client makes, once each has ended: logs, spans, and whatever else observes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from nats_mesh.context import Context
+from nats_mesh.errors import Status
+from nats_mesh.model import Request
+
+__all__ = ["AttemptEnd", "CallEnd", "CallWatcher", "Watching"]
+
+log = logging.getLogger("nats_mesh.client")
+
+
+class AttemptEnd(NamedTuple):
+    """One attempt of a call: the trace and the span that its request said (as in a ``traceparent``), when it was sent
+    and when it was over (monotonic seconds), how, and which instance answered (empty: none did, or it is not known).
+
+    Of a hedged call it is the attempt that decided; how many others there were is in :attr:`CallEnd.sent`.
+    """
+
+    ids: str
+    start: float
+    end: float
+    status: Status
+    instance: str
+
+
+class CallEnd(NamedTuple):
+    """A call that is over, as its caller saw it. Instants are monotonic seconds.
+
+    ``attempts`` are those that were written to the bus, in order; ``sent`` counts hedges, too. ``error`` is what the
+    caller gets, ``None`` where that is a value. ``bytes_out`` and ``bytes_in`` are those of the payloads.
+    """
+
+    #: The :class:`~nats_mesh.calling.exchange.Target`, which knows this module: compiled, its type is not there yet.
+    known: Any
+    request: Request
+    parent: Context | None
+    sampled: bool
+    attempts: list[AttemptEnd]
+    sent: int
+    status: Status
+    error: BaseException | None
+    start: float
+    end: float
+    bytes_out: int
+    bytes_in: int
+    #: Why the mesh itself ended it (:mod:`nats_mesh.telemetry.flags`); mostly empty.
+    flags: str = ""
+
+
+#: Is told of a call that has ended, in the caller's own task: must be quick, does not raise, and sets no watchers.
+CallWatcher: TypeAlias = Callable[[CallEnd], None]
+
+
+class Watching:
+    """The watchers of one client, by name. While there is none, no call is asked anything."""
+
+    __slots__ = ("_every", "_notable", "notable", "slow_s", "tell")
+
+    def __init__(self) -> None:
+        self._every: dict[str, CallWatcher] = {}
+        self._notable: dict[str, tuple[CallWatcher, float]] = {}
+        #: What tells whoever wants to hear of every call, and whoever wants to hear of the notable ones; ``None``:
+        #: there is nobody.
+        self.tell: CallWatcher | None = None
+        self.notable: CallWatcher | None = None
+        #: From how many seconds on a call is notable for its time alone.
+        self.slow_s = math.inf
+
+    def set(
+        self, name: str, watcher: CallWatcher | None, *, every: bool = True, slow_s: float = math.inf
+    ) -> None:
+        """Have ``watcher`` told from now on, in the place of who was called ``name``; ``None``: nobody any more.
+
+        Unless it is to hear of ``every`` call: of those whose trace is sampled, that failed, or that took ``slow_s``
+        seconds and more. It costs the others next to nothing. Where several ask, each hears what any asked for.
+        """
+        self._every.pop(name, None)
+        self._notable.pop(name, None)
+        if watcher is not None and every:
+            self._every[name] = watcher
+        elif watcher is not None:
+            self._notable[name] = (watcher, slow_s)
+        self.tell = self._tell_every if self._every else None
+        self.notable = self._tell_notable if self._notable else None
+        self.slow_s = min((each for _, each in self._notable.values()), default=math.inf)
+
+    def _tell_every(self, call: CallEnd) -> None:
+        for name, watcher in self._every.items():
+            _tell(name, watcher, call)
+
+    def _tell_notable(self, call: CallEnd) -> None:
+        for name, (watcher, _) in self._notable.items():
+            _tell(name, watcher, call)
+
+
+def _tell(name: str, watcher: CallWatcher, call: CallEnd) -> None:
+    try:
+        watcher(call)
+    # Whoever observes must not change what a caller gets, whatever is wrong with it.
+    except Exception:
+        log.exception("a call could not be told to %s", name)
