@@ -27,7 +27,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check guard bench bench-peers compiled test-compiled scale sim verify lock clean
+.PHONY: help setup demo test check guard bench bench-peers compiled test-compiled collector scale sim verify lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F '	' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -70,6 +70,10 @@ test-compiled: compiled ## the tests against build/compiled (TESTS=..., PYTEST_A
 	@TEST_COMPILED=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 \
 		--dist worksteal -o "pythonpath=build/compiled ." $(PYTEST_ARGS) $(TESTS_COMPILED)
 
+collector: ## OpenTelemetry's collector in build/otelcol, for the tests that send spans to it (needs Go, and minutes)
+	@mkdir -p build
+	cd tests/interop/otel && go build -o $(CURDIR)/build/otelcol .
+
 bench: $(READY) ## the speed of calls, as ratios against what runs beside them (BENCH_ARGS="--quick")
 	@$(BIN)/python -m tests.compiled --if-possible
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
@@ -99,7 +103,7 @@ verify: check ## the long form: checks, then every test with full counts
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements/*.lock (UPGRADE=--upgrade)
 	$(COMPILE) --all-extras --output-file requirements/dev.lock
-	$(COMPILE) --extra speed --constraint requirements/dev.lock --output-file requirements/runtime.lock
+	$(COMPILE) --extra speed --extra otel --constraint requirements/dev.lock --output-file requirements/runtime.lock
 	$(COMPILE:pyproject.toml=requirements/bench.in) --constraint requirements/dev.lock --output-file requirements/bench.lock
 	@$(BIN)/python -m tests.lockfile
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from nats_mesh.clock import Clock
-from nats_mesh.core.trace import TraceContext, format_baggage, parse_baggage, parse_traceparent
+from nats_mesh.core.trace import TraceContext, format_baggage, parse_baggage
 from nats_mesh.errors import ConfigError
 from nats_mesh.model import PRIORITIES, CallOptions, Headers, HeadersLike, OwnHeaders, Priority, Reply
 from nats_mesh.wire.headers import (
@@ -20,10 +20,10 @@ from nats_mesh.wire.headers import (
     IDEMPOTENCY_KEY,
     MIRROR,
     PRIORITY,
-    TRACEPARENT,
-    TRACESTATE,
     field,
     text_field,
+    trace_parent,
+    trace_state,
     user_headers,
 )
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from nats_mesh.config.follower import ConfigFollower
 
 __all__ = ["Context", "Home", "current_context"]
+
+#: How many of the calls that a handler makes are kept for whoever wants to know where its time went.
+MAX_OWN_CALLS = 64
 
 T = TypeVar("T")
 _log = logging.getLogger("nats_mesh.service")
@@ -85,6 +88,9 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     own_reply_headers: Headers | None = None
     _baggage: dict[str, str] | None = None
     _log: logging.LoggerAdapter[logging.Logger] | None = None
+    _span_id: str = ""
+    #: The calls that its handler made, as (target, start, end, status), where somebody wants to know; the oldest ones.
+    own_calls: list[tuple[str, float, float, str]] | None = None
 
     @property
     def service(self) -> str:
@@ -122,8 +128,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def trace(self) -> TraceContext:
         """Where in which trace this call is; a new trace where the caller sent none."""
         if self._trace is None:
-            parent = field(self.raw_headers, TRACEPARENT)
-            trace = None if parent is None else parse_traceparent(parent.decode("ascii", "replace"))
+            trace = trace_parent(self.raw_headers)
             if trace is None:
                 ids = self._home.rng.randbytes(24).hex()
                 trace = TraceContext(ids[:32], ids[32:], False)
@@ -139,9 +144,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def tracestate(self) -> str:
         """The caller's ``tracestate``; without a valid ``traceparent`` it means nothing."""
         if self._tracestate is None:
-            parent = None if self._plain else field(self.raw_headers, TRACEPARENT)
-            valid = parent is not None and parse_traceparent(parent.decode("ascii", "replace")) is not None
-            self._tracestate = text_field(self.raw_headers, TRACESTATE) if valid else ""
+            valid = not self._plain and trace_parent(self.raw_headers) is not None
+            self._tracestate = trace_state(self.raw_headers) if valid else ""
         return self._tracestate
 
     @tracestate.setter
@@ -180,6 +184,19 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def trace_id(self) -> str:
         """The trace this call belongs to, 32 hexadecimal digits."""
         return self.trace.trace_id
+
+    @property
+    def span_id(self) -> str:
+        """The id of this call's own span at the instance (16 hexadecimal digits), the parent of those of the calls it
+        makes. Drawn when it is first asked for."""
+        if not self._span_id:
+            self._span_id = self._home.rng.randbytes(8).hex()
+        return self._span_id
+
+    def note_call(self, target: str, start: float, end: float, status: str) -> None:
+        """Keep what became of a call that the handler made (instants: monotonic seconds)."""
+        if self.own_calls is not None and len(self.own_calls) < MAX_OWN_CALLS:
+            self.own_calls.append((target, start, end, status))
 
     @property
     def headers(self) -> Headers:

@@ -14,15 +14,21 @@ from msgspec import UNSET
 
 from nats_mesh import plugins
 from nats_mesh.blocking import BlockingMesh
+from nats_mesh.calling.call_log import ClientLog
 from nats_mesh.calling.client import Client
+from nats_mesh.calling.condition import condition_of, display_name
 from nats_mesh.calling.gathering import Gathered, Want
+from nats_mesh.calling.tracing import MemberTracing
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
-from nats_mesh.core.presence import check_labels
+from nats_mesh.core.presence import Standing, check_labels
 from nats_mesh.discovery.client_responder import ClientResponder
 from nats_mesh.errors import ConfigError, PermissionDeniedError
 from nats_mesh.following import Follower, Policies, check_policies
 from nats_mesh.model import CallOptions, HeadersLike, Interceptor, Reply, check_interceptors, check_name
+from nats_mesh.policy import PolicySet
+from nats_mesh.serving import exposing
 from nats_mesh.settings import Settings
+from nats_mesh.telemetry.access_log import AccessLog
 from nats_mesh.telemetry.events import Events
 from nats_mesh.telemetry.publisher import StatsPublisher
 from nats_mesh.telemetry.stats import Stats, encode_stats
@@ -88,6 +94,8 @@ class Mesh:
         self._wants: Wants | None = None
         self._publisher: StatsPublisher | None = None
         self._responder: ClientResponder | None = None
+        self._tracing: MemberTracing | None = None
+        self._log: ClientLog | None = None
 
     async def __aenter__(self) -> Self:
         if self._client is not None:
@@ -152,7 +160,7 @@ class Mesh:
                 transport=transport,
                 mux=client.mux,
                 wants=wants,
-                snapshot=partial(self._snapshot, transport.connection),
+                snapshot=partial(self._snapshot, client),
             )
             self.events.connect(
                 instance=transport.connection,
@@ -166,14 +174,37 @@ class Mesh:
             except PermissionDeniedError as error:  # calls work without it: whoever may only look around, may
                 log.warning("%s will not be part of the statistics: %s", self.name, error.message)
                 self._fall_silent()
-            client.apply(follower.current)
-            follower.follow(client.apply, client.hold)
+            if self._wants is not None:
+                self._tracing = MemberTracing(
+                    client,
+                    instance=transport.connection,
+                    version=_NO_VERSION,
+                    clock=self._clock,
+                    rng=self._rng,
+                    wants=self._wants,
+                    policies=follower.current,
+                    otlp=self.settings.otlp,
+                )
+
+            self._log = written = ClientLog(
+                AccessLog(self.settings.access_log or "logger"), client, transport.connection, self._clock
+            )
+
+            def apply(policies: PolicySet) -> None:
+                client.apply(policies)
+                written.apply(policies)
+                if self._tracing is not None:
+                    self._tracing.apply(policies)
+
+            apply(follower.current)
+            follower.follow(apply, client.hold)
         except BaseException:
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await follower.close()
             await _close(transport)
             raise
         self._transport, self._client, self._follower = transport, client, follower
+        exposing.join(self, self.settings.metrics)
         return self
 
     async def __aexit__(
@@ -189,12 +220,18 @@ class Mesh:
                     await follower.close()
                 if client is not None:
                     await client.close()
+            if self._log is not None:
+                self._log.close()
+                self._log = None
         finally:
+            exposing.leave(self, client)
             if transport is not None:
                 await _close(transport)
 
     def _fall_silent(self) -> None:
         """Tell observers nothing any more."""
+        if self._tracing is not None:
+            self._tracing.close()
         if self._publisher is not None:
             self._publisher.close()
         self.events.close()
@@ -202,14 +239,25 @@ class Mesh:
             self._wants.close()
         if self._responder is not None:
             self._responder.close()
-        self._publisher = self._wants = self._responder = None
+        self._publisher = self._wants = self._responder = self._tracing = None
 
-    def _snapshot(self, instance: str) -> list[bytes]:
+    def _snapshot(self, client: Client, whole: bool) -> list[bytes]:
+        condition = condition_of(client, kind="client", name=display_name(), standing=self.standing)
         return encode_stats(
             self.stats.snapshot(
-                instance=instance, service=self.name, version=_NO_VERSION, namespace=self.settings.namespace
+                instance=client.transport.connection,
+                service=self.name,
+                version=_NO_VERSION,
+                namespace=self.settings.namespace,
+                condition=condition,
+                whole=whole,
             )
         )
+
+    @property
+    def standing(self) -> Standing:
+        """Where it stands with the policies it follows."""
+        return Standing() if self._follower is None else self._follower.standing
 
     @property
     def client(self) -> Client:

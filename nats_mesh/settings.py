@@ -26,8 +26,6 @@ DEFAULT_SERVER = "nats://127.0.0.1:4222"
 _MODES = ("open", "enforced")
 #: What a context that is named on purpose replaces.
 _CONTEXT_REPLACES = frozenset({"NATS_URL", "NATS_CREDS", "NATS_CA", "NATS_CONTEXT", "MESH_JS_DOMAIN"})
-#: Settings of the contract whose features are still to come: said, not silently ignored.
-_NOT_YET = ("MESH_METRICS_PORT",)
 #: What MESH_POLICIES and MESH_CACHE_DIR say where there shall be none.
 _OFF = "off"
 _SCHEMES = ("nats://", "tls://", "ws://", "wss://")
@@ -61,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nkey_seed: str | None = None
     tls: ssl.SSLContext | None = None
     log_level: str = "INFO"
+    #: Where the lines of the access log go: stdout, stderr, logger (`nats_mesh.access`) or a file; empty: stdout for
+    #: services, the logger for pure clients.
+    access_log: str = ""
     #: Whether interceptors run that installed packages bring along.
     plugins: bool = False
     #: The folder of policy files to follow where nothing else is said.
@@ -71,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_dir: str = ""
     #: The JetStream domain in which policies, configurations, the audit and the rest are kept; empty: the server's own.
     js_domain: str = ""
+    #: Where ``/metrics``, ``/healthz`` and ``/readyz`` are served: host and port (0: any free one); ``None``: nowhere.
+    metrics: tuple[str, int] | None = None
+    #: Whether spans are sent to a collector; where it is, OpenTelemetry's own variables say.
+    otlp: bool = False
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -118,9 +123,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         else:
             saved = NatsContext()
         given = servers if servers is not None else env.get("NATS_URL") or saved.url or DEFAULT_SERVER
-        for name in _NOT_YET:
-            if env.get(name):
-                log.warning("%s is set, but this version does not use it", name)
         mode = env.get("MESH_MODE", "open")
         if mode not in _MODES:
             raise ConfigError(f"MESH_MODE is {mode!r}; use one of: {', '.join(_MODES)}")
@@ -137,12 +139,49 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             nkey_seed=_seed(saved.nkey),
             tls=_tls(tls or env.get("NATS_CA") or saved.ca or None, saved.cert, saved.key),
             log_level=_level(env.get("MESH_LOG", "INFO")),
+            access_log=_access_log(env.get("MESH_ACCESS_LOG", "")),
             plugins=_switch("MESH_PLUGINS", env.get("MESH_PLUGINS", "on")),
             policies=_policies(env.get("MESH_POLICIES", "")),
             follow=env.get("MESH_POLICIES", "").lower() != _OFF,
             cache_dir=_cache_dir(env),
             js_domain=_domain(env.get("MESH_JS_DOMAIN") or saved.jetstream_domain),
+            metrics=_metrics(env.get("MESH_METRICS_PORT", "")),
+            otlp=_otlp(env),
         )
+
+
+def _metrics(said: str) -> tuple[str, int] | None:
+    """Host and port: a port alone is one of every address of the machine."""
+    if not said or said.lower() == _OFF:
+        return None
+    host, _, port = said.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if (
+        not (port.isascii() and port.isdecimal() and int(port) < 65536)
+        or not host.isprintable()
+        or " " in host
+    ):
+        raise ConfigError(
+            f"MESH_METRICS_PORT is {said[:80]!r}; use a port such as 9464, 0 for any that is free, or host:port"
+        )
+    return host or "0.0.0.0", int(port)
+
+
+def _otlp(env: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's variables name a collector that spans are to be sent to, in a way that is known here."""
+    if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if env.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() not in ("", "otlp"):
+        return False
+    if not (env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or env.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
+        return False
+    protocol = env.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or env.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if protocol not in (None, "", "http/protobuf"):
+        log.warning(
+            "OTEL_EXPORTER_OTLP_PROTOCOL is %r: spans are sent by http/protobuf alone, so none are", protocol
+        )
+        return False
+    return True
 
 
 def _domain(name: str) -> str:
@@ -217,6 +256,17 @@ def _policies(path: str) -> str | None:
         return None
     if not Path(path).exists():
         raise ConfigError(f"MESH_POLICIES is {path!r}, and there is no such folder; off: follow none")
+    return path
+
+
+def _access_log(said: str) -> str:
+    if said.lower() in ("", "stdout", "stderr", "logger"):
+        return said.lower()
+    path = os.path.abspath(said)
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path)):
+        raise ConfigError(
+            f"MESH_ACCESS_LOG is {said!r}: use stdout, stderr, logger, or the path of a file in a folder that exists"
+        )
     return path
 
 

@@ -461,6 +461,11 @@ EXAMPLES: dict[str, Example] = {
         (_d("target: {service: orders}\ntimeout: 1s\nbreaker: {slowCall: 2s, slowRatio: 50%}"),),
         (_d("target: {service: orders}\ntimeout: 1s\nbreaker: {slowCall: 500ms, slowRatio: 50%}"),),
     ),
+    "NM0708": Example(
+        (("Telemetry", "target: {service: orders, endpoints: [get]}\nslow: 2s"),),
+        (("Telemetry", "target: {service: orders, endpoints: [get]}\nslow: 500ms"),),
+        live=True,
+    ),
     "NM0801": Example(
         (
             _d(

@@ -88,7 +88,7 @@ class Bus:
         return mesh
 
     def _settings(self, options: dict[str, Any]) -> Settings:
-        changed = {key: options.pop(key) for key in ("mode", "namespace") if key in options}
+        changed = {key: options.pop(key) for key in ("mode", "namespace", "access_log") if key in options}
         return msgspec.structs.replace(self.settings, **changed)
 
     def leftovers(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ __all__ = ["LOCKS", "Pin", "locked", "problems", "project_requirements"]
 
 LOCKS: dict[str, frozenset[str] | None] = {
     "requirements/dev.lock": None,
-    "requirements/runtime.lock": frozenset({"speed"}),
+    "requirements/runtime.lock": frozenset({"speed", "otel"}),
 }
 """Each lock file with the extras it covers; None stands for all of them and the build backend."""
 

@@ -318,6 +318,12 @@ BAD: list[tuple[str, str, str, bool]] = [
     ),
     ("Telemetry", "tap: {rate: 0/s}", "spec.tap.rate: must be above 0/s", False),
     ("Telemetry", "tap: on", "spec.tap: must be off, or a mapping with payloads", True),
+    (
+        "Telemetry",
+        "tap: {redactFields: ['items[0]']}",
+        "redactFields[0]: 'items[0]' is no step of a path",
+        True,
+    ),
     ("Telemetry", "tap: {redact: [Mesh-A]}", "redact[0]: must be a header of the application's", True),
     ("Telemetry", "labels: {mesh.a: b}", "labels.'mesh.a': ", True),
     (

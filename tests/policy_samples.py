@@ -206,7 +206,7 @@ GOOD: list[tuple[str, str, str]] = [
         tracing: {sampling: 10%}
         accessLog: {mode: on, share: 1%}
         slow: {threshold: 500ms}
-        tap: {payloads: true, redact: [X-Card], rate: 10/s}
+        tap: {payloads: true, redact: [X-Card], redactFields: [card.number, "**.iban"], rate: 10/s}
         labels: {team: shop}
         objectives:
           - name: available

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from nats_mesh.audit.reading import Entry
-from nats_mesh.audit.records import ChangeRecord, DocumentChange, PresenceRecord, RolloutRecord, Stood
+from nats_mesh.audit.records import (
+    ChangeRecord,
+    DocumentChange,
+    PresenceRecord,
+    RolloutRecord,
+    Stood,
+    TapRecord,
+)
 from nats_mesh_cli.output import Record
 
 __all__ = ["is_about", "records_of"]
@@ -52,6 +59,18 @@ def records_of(entry: Entry) -> list[Record]:
                 "revision": record.revision,
             }
         ]
+    if isinstance(record, TapRecord):
+        return [
+            head
+            | {
+                "action": "payloads",
+                "what": f"{record.service} {record.instance[:_SHORT]}",
+                "who": record.who,
+                "why": record.why,
+                "calls": record.calls,
+                "characters": record.characters,
+            }
+        ]
     return [head]
 
 
@@ -60,7 +79,10 @@ def is_about(record: Record, word: str) -> bool:
     begin of it, its host-pid), a change (its id or the begin of it), or the record's own number."""
     if word == str(record["sequence"]) or word in (record["what"], record.get("rollout")):
         return True
-    if record["kind"] == "presence" and word in (str(record["what"]).partition(" ")[0], record["who"]):
+    if record["kind"] in ("presence", "tap") and word in (
+        str(record["what"]).partition(" ")[0],
+        record["who"],
+    ):
         return True
     change = str(record.get("change", ""))
     return len(word) >= _LEAST_ID and (record["instance"].startswith(word) or change.startswith(word))

@@ -47,7 +47,7 @@ async def connected(options: Options, name: str = CALLER, *, calls: bool = False
     where ``calls`` are made; whoever only looks needs none, and must not fail of one.
     """
     timeout_s = min(CONNECT_S, options.timeout_s or CONNECT_S)
-    settings = msgspec.structs.replace(options.settings(), plugins=False)
+    settings = msgspec.structs.replace(options.settings(), plugins=False, metrics=None)
     if not calls:
         settings = msgspec.structs.replace(settings, policies=None, follow=False)
     connector = connector_of(options.timeout_s)

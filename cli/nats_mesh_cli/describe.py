@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from nats_mesh import Mesh
 from nats_mesh.discovery.services_api import InfoReply, StatsReply
 from nats_mesh.layers.stack import INBOUND, OUTBOUND
 from nats_mesh.model import check_name, is_name
@@ -25,8 +26,9 @@ from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policies import about, endpoints_named, live_policies, policies_of, services_named, unheard
+from nats_mesh_cli.told import told_of
 
-__all__ = ["Look", "describe", "document_of"]
+__all__ = ["Look", "describe", "describe_on", "document_of"]
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,22 +47,29 @@ async def describe(options: Options, out: Out, what: str, *, caller: str | None 
         check_name("caller", caller)
     policies_of(options)  # what is wrong with files is said whether there is a bus or not
     async with connected(options) as mesh:
-        # All at once: each of them waits until nobody answers any more.
-        service = what.partition(".")[0]
-        (policies, source), everything, statistics = await asyncio.gather(
-            live_policies(options, mesh),
-            fetch(mesh, options, out),
-            statistics_of(mesh, service) if is_name(service) else _nothing(),
-        )
-        look = Look(policies=policies, source=source, caller=caller)
-        infos = visible(everything, mesh.namespace)
-        document = document_of(what, infos, time.time(), look)
-        if document is None:
-            raise _missing(what, infos, everything, mesh.namespace, policies)
-        if document["running"]:
-            if document["service"] != service:  # an instance was named by its id
-                statistics = await statistics_of(mesh, document["service"])
-            add_statistics(document, statistics)
+        await describe_on(mesh, options, out, what, caller=caller)
+
+
+async def describe_on(
+    mesh: Mesh, options: Options, out: Out, what: str, *, caller: str | None = None
+) -> None:
+    """As :func:`describe`, on a connection that is there."""
+    # All at once: each of them waits until nobody answers any more.
+    service = what.partition(".")[0]
+    (policies, source), everything, statistics = await asyncio.gather(
+        live_policies(options, mesh),
+        fetch(mesh, options, out),
+        statistics_of(mesh, service) if is_name(service) else _nothing(),
+    )
+    look = Look(policies=policies, source=source, caller=caller)
+    infos = visible(everything, mesh.namespace)
+    document = document_of(what, infos, time.time(), look)
+    if document is None:
+        raise _missing(what, infos, everything, mesh.namespace, policies)
+    if document["running"]:
+        if document["service"] != service:  # an instance was named by its id
+            statistics = await statistics_of(mesh, document["service"])
+        add_statistics(document, statistics)
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
     else:
@@ -196,6 +205,7 @@ def _endpoint(record: Record, look: Look) -> Record:
         "request_schema": record["request_schema"],
         "response_schema": record["response_schema"],
         "options": options_of_endpoint(record, Known(policies=look.policies, caller=look.caller)),
+        "telemetry": told_of(look.policies, record["service"], record["name"]),
     }
 
 

@@ -9,6 +9,7 @@ from nats_mesh_cli.catalog import fault_text
 from nats_mesh_cli.chain_text import options_table, side
 from nats_mesh_cli.output import Column, age, paint, table
 from nats_mesh_cli.schemas import definitions, type_name
+from nats_mesh_cli.told import is_said, told_table
 
 __all__ = ["render"]
 
@@ -45,6 +46,8 @@ def render(document: dict[str, Any], *, color: bool = False) -> str:
         for endpoint in document["endpoints"]:
             lines += ["", *_endpoint_head(endpoint, document, color)]
             lines.append(_indented(options_table(endpoint["options"], color=color)))
+            if is_said(endpoint["telemetry"]):
+                lines.append(_indented(told_table(endpoint["telemetry"], color=color)))
         lines += _layers(document["layers"], color)
     if faults := document["faults"]:
         texts = [f"{_INDENT}{fault['instance']}  {fault_text(fault)}" for fault in faults]
@@ -148,6 +151,8 @@ def _chain(document: dict[str, Any], color: bool) -> list[str]:
         lines += side(
             "At the instance, in the order in which a request meets it", layers["inbound"], color=color
         )
+    told = [_indented(told_table(document["telemetry"], color=color))]
+    lines += _section("What is told of its calls, on both sides", told, color)
     return [*lines, "", paint(_ORDER, "dim", color)]
 
 

@@ -12,6 +12,7 @@ import anyio
 from nats_mesh import CallError, Mesh
 from nats_mesh.clock import SYSTEM_CLOCK
 from nats_mesh.core.members import Change, ChangeKind
+from nats_mesh.core.presence import incarnation
 from nats_mesh.discovery.messages import rfc3339
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.errors import CodecError
@@ -22,18 +23,23 @@ from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.wire.subjects import ALL, reply_allowed
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import announcement_of, visible
-from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.errors import CliError, did_you_mean
 from nats_mesh_cli.get import fetch
-from nats_mesh_cli.instants import shown_time
+from nats_mesh_cli.hints import listed
+from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.past_events import merged, past_events
 
 __all__ = ["Feed", "events", "membership", "record_of"]
 
+#: How far back the audit is looked at where nothing is said.
+_LATELY = "-1h"
 _MAX_SEEN = 50_000
 _MAX_WAITING = 10_000
 _SHORT = 8
 _BAD = (
+    EventKind.ALERT_FIRING,
     EventKind.BREAKER_OPEN,
     EventKind.INSTANCE_GONE,
     EventKind.INSTANCE_SUSPECT,
@@ -111,8 +117,12 @@ class Feed:
     ``ignored`` counts what was not believed or could not be read, ``lost`` what came faster than it was shown.
     """
 
-    def __init__(self, mesh: Mesh, service: str | None) -> None:
+    def __init__(
+        self, mesh: Mesh, service: str | None, *, kinds: Sequence[str] = (), since: str = ""
+    ) -> None:
         self.service = service
+        self._kinds = tuple(kinds)
+        self._since = incarnation(since) if since else ""
         self.ignored = 0
         self.lost = 0
         #: Whether it is known who was there before: whoever is new from now on has come.
@@ -134,8 +144,19 @@ class Feed:
         self._seen[key] = None
         self.put(record_of(event))
 
+    def wanted(self, record: Record) -> bool:
+        """Whether it is of a kind, a time and a service that are asked for."""
+        kind = str(record["kind"])
+        if self._kinds and not any(kind == each or kind.startswith(f"{each}.") for each in self._kinds):
+            return False
+        if self.service is not None and self.service not in (record["service"], record["target"]):
+            return False
+        return not self._since or incarnation(str(record["at"])) >= self._since
+
     def put(self, record: Record) -> None:
-        """Something to show."""
+        """Something to show, where it is wanted."""
+        if not self.wanted(record):
+            return
         if len(self._waiting) >= _MAX_WAITING:
             self._waiting.popleft()
             self.lost += 1
@@ -184,9 +205,21 @@ class Feed:
             self.take(event)
 
 
-async def events(options: Options, out: Out, *, service: str | None, follow: bool, name: str | None) -> None:
-    """Show what is remembered; with ``follow`` go on until Ctrl-C."""
+async def events(
+    options: Options,
+    out: Out,
+    *,
+    service: str | None,
+    follow: bool,
+    name: str | None,
+    kinds: Sequence[str] = (),
+    since: str | None = None,
+) -> None:
+    """Show what is remembered, of these kinds (`breaker`: all of `breaker.…`), from an instant on; with ``follow`` go
+    on until Ctrl-C."""
     fmt = options.format
+    kinds = [kind.strip() for given in kinds for kind in given.split(",")]
+    moment = "" if since is None else instant(since)
     if service is not None:
         check_name("service", service)
     if fmt is Format.NAME:
@@ -194,15 +227,35 @@ async def events(options: Options, out: Out, *, service: str | None, follow: boo
     if follow and fmt in (Format.JSON, Format.YAML):
         raise CliError(f"-f goes on for ever, which -o {fmt} cannot", hint="use -o jsonl: one event a line")
     async with connected(options, name or CALLER) as mesh:
-        feed = Feed(mesh, service)
+        feed = Feed(mesh, service, kinds=kinds, since=moment)
+        _look_at_kinds(kinds, out)
         if follow:
-            await _follow(mesh, feed, options, out)
+            await _follow(mesh, feed, options, out, since)
             return
-        await feed.ask(options.timeout_s or QUESTION_S)
-    records = feed.taken()
+        records = await _before(mesh, feed, options, out, since)
     nothing = "nothing has happened lately, as far as anybody here remembers"
     out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
     _complain(feed, out)
+
+
+async def _before(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str | None) -> list[Record]:
+    """What members remember, and what the audit knows that they do not."""
+    timeout_s = options.timeout_s or QUESTION_S
+    await feed.ask(timeout_s)
+    remembered = feed.taken()
+    past, problem = await past_events(mesh, instant(since or _LATELY), timeout_s=timeout_s)
+    if problem and since is not None:
+        out.note(f"note: who came and went before, and what was changed, is not known: {problem}", "warn")
+    return merged(remembered, [record for record in past if feed.wanted(record)])
+
+
+def _look_at_kinds(kinds: Sequence[str], out: Out) -> None:
+    """Applications tell of kinds of their own: a word that the mesh does not know is no error."""
+    known = {word for kind in EventKind for word in (str(kind), str(kind).partition(".")[0])}
+    for kind in kinds:
+        if kind not in known:
+            hint = did_you_mean(kind, known) or f"it tells of {listed(known - set(EventKind))}"
+            out.note(f"note: the mesh itself tells of no {kind!r}; {hint}", "warn")
 
 
 def _complain(feed: Feed, out: Out) -> None:
@@ -215,7 +268,7 @@ def _complain(feed: Feed, out: Out) -> None:
         )
 
 
-async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out) -> None:
+async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str | None) -> None:
     client = mesh.client
     client.transport.subscribe(client.subjects.telemetry_of("event", feed.service or "*"), feed.on_event)
     observer = Observer(
@@ -235,9 +288,9 @@ async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out) -> None:
     feed.introduced = True
     connection = _Connection(feed, out)
     client.transport.add_listener(connection)
-    await feed.ask(options.timeout_s or QUESTION_S)
     rows = _Rows(out, options.format)
     try:
+        rows.show(await _before(mesh, feed, options, out, since))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_lease, mesh, feed, connection)
             while True:

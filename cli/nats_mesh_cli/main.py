@@ -13,13 +13,31 @@ import typer
 
 from nats_mesh_cli import starting
 from nats_mesh_cli.argv import arrange, level_of
-from nats_mesh_cli.commands import audit, calls, config, look, operate, policy, record, rollout, serve
+from nats_mesh_cli.commands import (
+    alerts,
+    audit,
+    calls,
+    config,
+    dashboard,
+    gen,
+    look,
+    operate,
+    policy,
+    record,
+    rollout,
+    serve,
+    slow,
+    stat,
+    tap,
+    trace,
+)
 from nats_mesh_cli.demo import command as demo
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, as_cli_error
 from nats_mesh_cli.help import Group
 from nats_mesh_cli.narrowing import narrowed
 from nats_mesh_cli.options import Format, Options, Session, duration
 from nats_mesh_cli.output import Out
+from nats_mesh_cli.top import command as top
 
 __all__ = ["app", "main", "report", "run"]
 
@@ -128,12 +146,20 @@ demo.register(app)
 serve.register(app)
 calls.register(app)
 look.register(app)
+stat.register(app)
+top.register(app)
+dashboard.register(app)
 operate.register(app)
 audit.register(app)
+alerts.register(app)
 record.register(app)
+trace.register(app)
+slow.register(app)
+tap.register(app)
 policy.register(app)
 config.register(app)
 rollout.register(app)
+gen.register(app)
 
 
 def run(argv: Sequence[str], program: str = "nats-mesh", out: Out | None = None) -> int:

@@ -32,9 +32,13 @@ from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, render_list
 
-__all__ = ["drain", "fault", "fault_command", "instance_of", "log_level", "percent", "tell"]
+__all__ = ["drain", "fault", "fault_command", "instance_of", "level_command", "log_level", "percent", "tell"]
 
 _OLD = "is it an older version, or may nobody tell it anything? 'nats-mesh check --as NAME' shows permissions"
+
+#: What takes back every change of a level.
+_RESET = "reset"
+_MAX_LOGGER = 200
 
 _COLUMNS = (
     Column("INSTANCE", lambda r: str(r.get("short") or r["instance"]), style=lambda _: "name"),
@@ -112,16 +116,33 @@ async def drain(options: Options, out: Out, prefix: str, *, back: bool, name: st
     return _show(options, out, answers, single=True)
 
 
-async def log_level(options: Options, out: Out, prefix: str, level: str, *, name: str | None) -> int:
-    """Have the process of one instance log at ``level``; the exit code."""
+def level_command(level: str, *, logger: str, for_s: float | None) -> LogLevel:
+    """The command that these options mean; :class:`CliError` where there is no such level."""
     wanted = LEVELS.get(level.upper())
+    if level.lower() == _RESET:
+        return LogLevel(level="RESET", logger=logger)
     if wanted is None:
-        raise CliError(f"log-level: {level!r} is no level", hint=f"there are: {', '.join(LEVELS).lower()}")
+        known = [*LEVELS, _RESET]
+        hint = did_you_mean(level, known) or f"there are: {', '.join(known).lower()}"
+        raise CliError(f"log-level: {level!r} is no level", hint=hint)
+    if not logger.isprintable() or " " in logger or not 0 < len(logger) <= _MAX_LOGGER:
+        raise CliError(
+            f"log-level: {logger[:80]!r} is no name of a logger", hint="such as nats_mesh, or root"
+        )
+    return LogLevel(level=wanted, logger=logger, for_ms=None if for_s is None else for_s * 1000.0)
+
+
+async def log_level(options: Options, out: Out, target: str, command: LogLevel, *, name: str | None) -> int:
+    """Have the process of an instance, or of each instance of a service, log as ``command`` says; the exit code."""
     async with connected(options, name or CALLER) as mesh:
         infos = visible(await fetch(mesh, options, out), mesh.namespace)
-        chosen = instance_of(prefix, infos)
-        answers = await tell(mesh, options, [chosen], LogLevel(level=wanted))
-    return _show(options, out, answers, single=True)
+        records = [instance_record(info, 0.0) for info in infos]
+        chosen = [each for each in records if each["service"] == target and each["kind"] == MESH]
+        single = not chosen
+        if single:
+            chosen = [instance_of(target, infos)]
+        answers = await tell(mesh, options, chosen, command)
+    return _show(options, out, answers, single=single)
 
 
 async def fault(

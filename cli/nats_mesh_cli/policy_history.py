@@ -25,7 +25,7 @@ from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_members import acks_of
 from nats_mesh_cli.policy_past import stood_at, tell_older
 
-__all__ = ["get", "history", "status"]
+__all__ = ["get", "history", "policy_record", "status"]
 
 
 class _Target(msgspec.Struct):
@@ -108,7 +108,7 @@ async def get(
         else:
             out.data(render_list(documents, (), options.format, name=str, pretty=out.tty))
         return FAILED if unread else OK
-    records = [_policy_record(each) for each in found]
+    records = [policy_record(each) for each in found]
     text = render_list(records, _POLICIES, options.format, name=lambda r: str(r["policy"]), color=out.color)
     if text:
         out.data(text)
@@ -287,7 +287,8 @@ def _is_deep(value: object) -> bool:
     return bool(level)
 
 
-def _policy_record(revision: Revision) -> Record:
+def policy_record(revision: Revision) -> Record:
+    """A policy that stands in the store, as ``policy get`` lists it."""
     return {**_revision_record(revision), "target": _target(_document(revision))}
 
 

@@ -13,13 +13,18 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from nats_mesh.serving.instance import DRAIN_S
 from nats_mesh_cli.errors import BUS, DENIED, OK, USAGE
 from nats_mesh_cli.reload import MAX_FILES, POLICIES, Snapshot, difference, scan, shown
+
+if TYPE_CHECKING:
+    from nats_mesh.telemetry.workers import WorkersCollector
 
 __all__ = ["Supervisor", "how_it_ended", "restart_delay_s"]
 
@@ -65,20 +70,23 @@ class _Worker:
 
 
 class Supervisor:
-    """Runs ``count`` processes made by ``command(number, ready_fd)``; ``watched`` is the folder whose changes
-    restart them, if any. ``policies`` is a folder that they follow by themselves: a change there only has those
-    tried again that could not start. ``say`` prints a line for people."""
+    """Runs ``count`` processes made by ``command(number, ready_fd, metrics_fd)``; ``watched`` is the folder whose
+    changes restart them, if any. ``policies`` is a folder that they follow by themselves: a change there only has those
+    tried again that could not start. ``say`` prints a line for people. ``metrics`` hears what each has counted, by the
+    socket ``metrics_fd`` (-1 where nobody asks)."""
 
     def __init__(
         self,
-        command: Callable[[int, int], Sequence[str]],
+        command: Callable[[int, int, int], Sequence[str]],
         count: int,
         say: Callable[[str], None],
         *,
         watched: Path | None = None,
         policies: Path | None = None,
         drain_s: float = DRAIN_S,
+        metrics: WorkersCollector | None = None,
     ) -> None:
+        self._metrics = metrics
         self._command = command
         self._count = count
         self._say = say
@@ -138,21 +146,28 @@ class Supervisor:
 
     async def _run_once(self, number: int) -> tuple[_Worker, int]:
         read_fd, write_fd = os.pipe()
+        told = None
+        if self._metrics is not None:  # in a thread: somebody may be asking the others at this moment
+            told = await anyio.to_thread.run_sync(self._metrics.begin, number)
+        metrics_fd = -1 if told is None else told.fileno()
         loop = asyncio.get_running_loop()
         try:
             process = await anyio.open_process(
-                list(self._command(number, write_fd)),
+                list(self._command(number, write_fd, metrics_fd)),
                 stdin=subprocess.PIPE,  # its end tells the worker that we are gone
                 stdout=None,
                 stderr=None,
                 start_new_session=True,  # Ctrl-C is for us: a worker that gets it too would hear it twice
-                pass_fds=(write_fd,),
+                pass_fds=(write_fd,) if told is None else (write_fd, metrics_fd),
             )
         except BaseException:
             os.close(read_fd)
+            await self._metrics_ended(number)
             raise
         finally:
             os.close(write_fd)
+            if told is not None:
+                told.close()
         worker = self._workers[number] = _Worker(process)
 
         def heard() -> None:
@@ -175,7 +190,13 @@ class Supervisor:
                 del self._workers[number]
             with anyio.CancelScope(shield=True):
                 await process.aclose()
+            await self._metrics_ended(number)
         return worker, code
+
+    async def _metrics_ended(self, number: int) -> None:
+        if self._metrics is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._metrics.ended, number)
 
     async def _pause(self, seconds: float | None) -> None:
         """Wait, but no longer than until a change or the end."""

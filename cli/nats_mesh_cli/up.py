@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 
-from nats_mesh.errors import ConfigError
+from nats_mesh.errors import CallError, ConfigError
 from nats_mesh.settings import DEFAULT_SERVER
+from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.testing import NatsCluster, NatsServer
+from nats_mesh.wire.kv import KvError
+from nats_mesh_cli.bus import connected
 from nats_mesh_cli.errors import FAILED, USAGE, CliError
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out, dump
@@ -47,11 +51,22 @@ async def up(options: Options, out: Out, *, port: int, cluster: int | None, stor
             raise _not_started(error) from None
         try:
             servers = started.servers if isinstance(started, NatsCluster) else (started,)
+            await _keep_spans(options, servers[0].url, out)
             _announce(options, out, servers, folder)
             await _last_death(servers, out)
         finally:
             await started.stop()
     out.note("stopped; its data went with it" if folder is None else f"stopped; its data is in {folder}")
+
+
+async def _keep_spans(options: Options, url: str, out: Out) -> None:
+    """Have the namespace's spans kept for minutes, so that `trace` knows what was before anybody looked."""
+    try:
+        async with connected(replace(options, server=url, context=None, creds=None)) as mesh:
+            client = mesh.client
+            await SpanStore(client.subjects, transport=client.transport, mux=client.mux).make()
+    except (CallError, KvError) as error:  # everything else works without it
+        out.note(f"spans will not be kept: {error}", "warn")
 
 
 def _cluster_ports(port: int, size: int) -> list[int] | None:

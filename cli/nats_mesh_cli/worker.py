@@ -19,6 +19,7 @@ import msgspec
 
 from nats_mesh import Service
 from nats_mesh.runner import START_PATIENCE_S, run_to_end, serve
+from nats_mesh.serving import exposing
 from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh_cli.errors import INTERRUPTED, OK
@@ -36,6 +37,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     app_dir: str
     options: Options
     ready_fd: int
+    #: The socket on which whoever supervises asks for metrics (-1: nobody does), and the port where it tells them.
+    metrics_fd: int = -1
+    metrics_port: int = 0
     #: Stands before the worker's lines, so that one can tell the workers apart.
     label: str = ""
 
@@ -131,7 +135,7 @@ def _follow_stdin() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Serve as ordered; returns the exit code."""
-    from nats_mesh_cli.main import report
+    from nats_mesh_cli.main import report as say
 
     order = msgspec.json.decode(argv[0], type=Order)
     out = Out()
@@ -141,12 +145,19 @@ def main(argv: Sequence[str]) -> int:
         os.write(order.ready_fd, b"1")
         os.close(order.ready_fd)
 
+    report = None
+    if order.metrics_fd >= 0:
+        os.environ.pop("MESH_METRICS_PORT", None)  # it is the supervisor's
+        report = exposing.report_to(order.metrics_fd, order.metrics_port)
     try:
         serve_here(order.options, out, order.targets, Path(order.app_dir), label=order.label, on_ready=tell)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever ends a worker becomes a message and an exit code
-        return report(error, out)
+        return say(error, out)
+    finally:
+        if report is not None:
+            report.finish()
     return OK
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Record",
     "RolloutRecord",
     "Stood",
+    "TapRecord",
     "Writer",
     "decode_record",
     "encode_record",
@@ -41,7 +42,7 @@ __all__ = [
 MAX_BYTES: Final = 1 << 20
 #: The longest promise of a sign of life (seconds).
 MAX_WITHIN_S: Final = 1500.0
-KINDS: Final = ("policy", "config", "presence", "rollout")
+KINDS: Final = ("policy", "config", "presence", "rollout", "tap")
 
 _MAX_DOCUMENTS: Final = 1000
 _MAX_DETAIL: Final = 4096
@@ -159,13 +160,26 @@ class RolloutRecord(_Record, frozen=True, kw_only=True):
     revision: Count = 0
 
 
-Record: TypeAlias = ChangeRecord | PresenceRecord | RolloutRecord
+class TapRecord(_Record, frozen=True, kw_only=True):
+    """An instance is about to show an observer (``who``) what is sent and answered in calls: of which ``calls``, in
+    words, up to so many ``characters`` each, and ``why``, in the observer's own words."""
+
+    who: Line
+    why: Line
+    service: Name
+    instance: Name
+    calls: Line = ""
+    characters: Count = 0
+
+
+Record: TypeAlias = ChangeRecord | PresenceRecord | RolloutRecord | TapRecord
 
 _DECODERS: Final = {
     "policy": JSON.decoder(ChangeRecord),
     "config": JSON.decoder(ChangeRecord),
     "presence": JSON.decoder(PresenceRecord),
     "rollout": JSON.decoder(RolloutRecord),
+    "tap": JSON.decoder(TapRecord),
 }
 
 
@@ -197,6 +211,8 @@ def decode_record(data: bytes, *, writer: Writer, namespace: str) -> Record:
     said = [("namespace", record.namespace, namespace)]
     if isinstance(record, PresenceRecord):
         _check_started(record.started)
+        said += [("service", record.service, writer.writer), ("instance", record.instance, writer.instance)]
+    elif isinstance(record, TapRecord):
         said += [("service", record.service, writer.writer), ("instance", record.instance, writer.instance)]
     elif isinstance(record, RolloutRecord):
         said += [("runner", record.runner, writer.writer), ("instance", record.instance, writer.instance)]

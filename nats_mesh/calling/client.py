@@ -7,6 +7,7 @@ a running service are two faces of it. What never changes for a target is resolv
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from nats_mesh.calling.holding import RouteHold
 from nats_mesh.calling.outbound import Outbound
 from nats_mesh.calling.sending import Sender
 from nats_mesh.calling.verdicts import Opinions
+from nats_mesh.calling.watching import CallWatcher, Watching
 from nats_mesh.clock import Clock
 from nats_mesh.context import Context, current_context
 from nats_mesh.core.deadline import check_timeout, deadline_for
@@ -106,6 +108,7 @@ class Client:
         self._now: Callable[[], float] = clock.monotonic
         self._rng = rng
         self._targets: dict[Any, Target] = {}
+        self._watching = Watching()
         self._background = TaskPool(_report)
         self.interceptors = tuple(interceptors)
         self._chain: Next | None = compose(interceptors, self._send_request) if interceptors else None
@@ -185,6 +188,7 @@ class Client:
     def _usual(self, target: Target) -> Target:
         """Give a target the request that all of its calls begin as."""
         contract = target.contract
+        target.watching = self._watching
         target.usual = Request(
             target.service,
             target.endpoint,
@@ -202,6 +206,23 @@ class Client:
             route=target.subset or ALL,
         )
         return target
+
+    def watch(
+        self, name: str, watcher: CallWatcher | None, *, every: bool = True, slow_s: float = math.inf
+    ) -> None:
+        """Have ``watcher`` told of calls from now on, each once it has ended (in the place of who was called ``name``);
+        ``None``: nobody any more. See :meth:`~nats_mesh.calling.watching.Watching.set`."""
+        self._watching.set(name, watcher, every=every, slow_s=slow_s)
+
+    def sample(self, share: Callable[[str, str], float]) -> None:
+        """Have so many of the traces sampled that begin with a call, by what ``share`` says of its service and
+        endpoint. It is asked now, and again whenever policies change."""
+        self.outbound.sampling = share
+        self.outbound.sample(list(self._targets.values()))
+
+    def now(self) -> float:
+        """The instant by which its calls are judged (monotonic seconds)."""
+        return self._now()
 
     # -- calling ------------------------------------------------------------------------------------
 

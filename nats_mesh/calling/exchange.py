@@ -10,11 +10,12 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from nats_mesh.calling.watching import Watching
 from nats_mesh.context import Context
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
 from nats_mesh.core.hedge import Hedger
 from nats_mesh.core.router import Fault
-from nats_mesh.core.trace import format_traceparent, parse_traceparent
+from nats_mesh.core.trace import TraceContext, format_traceparent, parse_traceparent
 from nats_mesh.endpoint import Contract
 from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.layers.balance import Balance
@@ -40,6 +41,7 @@ __all__ = [
     "raw_reply_decoder",
     "reply_decoder",
     "request_block",
+    "trace_of",
 ]
 
 
@@ -75,8 +77,8 @@ class Target:
     __slots__ = (
         "_decodes", "_encodes", "_raw", "_value_codec", "_value_type", "balance", "cancel", "circuit", "codec",
         "contract", "declared", "effects", "endpoint", "hedger", "hedges", "inbox", "keyed", "label", "learn_at",
-        "line", "mesh", "retries", "routing", "rules", "series", "service", "subject", "subset", "timeout_s", "usual",
-        "via", "where",
+        "line", "mesh", "retries", "routing", "rules", "sampling", "series", "service",
+        "subject", "subset", "timeout_s", "usual", "via", "watching", "where",
     )  # fmt: skip
 
     def __init__(
@@ -129,6 +131,9 @@ class Target:
         self.via: Via | None = None
         self.effects: Effects | None = None
         self.keyed = False
+        #: Who is told of its calls, and the share of the traces which begin with one that are sampled.
+        self.watching = Watching()
+        self.sampling = 0.0
         #: A request with nothing in it but what all of them share; the client makes it, and copies of it.
         self.usual: Request
         #: The decoder of the last usual reply, and for which type and codec it is.
@@ -174,7 +179,7 @@ class PlainHeads:
     time, because drawing costs the same for one as for many.
     """
 
-    __slots__ = ("_at", "_codec", "_end", "_middle", "_rng", "_sent_ms", "_size", "_timeout_ms", "_ids")
+    __slots__ = ("_at", "_codec", "_end", "_middle", "_rng", "_sent_ms", "_size", "_timeout_ms", "_drawn")
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -185,7 +190,7 @@ class PlainHeads:
         self._middle = ""
         self._end = ""
         #: Ids that were drawn (digits: 32 of a trace and 16 of its first span each), and how many digits are used up.
-        self._ids = ""
+        self._drawn = ""
         self._at = 48 * _DRAWN
 
     def head(
@@ -194,11 +199,12 @@ class PlainHeads:
         number: int,
         size: int,
         codec: Codec,
-        parent: Context | None,
+        ids: str,
+        sampled: bool,
         remaining_s: float,
         now: float,
     ) -> str:
-        """``line`` is the target's, ``number`` the reply's, ``size`` the payload's (bytes)."""
+        """``line`` is the target's, ``number`` the reply's, ``size`` the payload's (bytes), ``ids`` of :meth:`ids`."""
         timeout_ms = int(remaining_s * 1000.0) or 1
         sent_ms = int(now * 1000.0)
         if (
@@ -215,16 +221,17 @@ class PlainHeads:
                 f" {length} {length + size}\r\nNATS/1.0\r\nMesh-Timeout-Ms: {times}\r\ntraceparent: 00-"
             )
             self._end = f"\r\n{kind}\r\n"
-        if parent is None:
-            at = self._at
-            if at >= 48 * _DRAWN:
-                self._ids, at = self._rng.randbytes(24 * _DRAWN).hex(), 0
-            self._at = end = at + 48
-            ids, middle = self._ids, at + 32
-            return f"{line}{number}{self._middle}{ids[at:middle]}-{ids[middle:end]}-00{self._end}"
-        flags = "01" if parent.trace.sampled else "00"
-        trace = f"{parent.trace.trace_id}-{self._rng.randbytes(8).hex()}"
-        return f"{line}{number}{self._middle}{trace}-{flags}{self._end}"
+        flags = "-01" if sampled else "-00"
+        return f"{line}{number}{self._middle}{ids}{flags}{self._end}"
+
+    def ids(self, trace_id: str = "") -> str:
+        """Ids of a span, as they stand in a ``traceparent``: of ``trace_id``, or the first one of a new trace."""
+        at = self._at
+        if at >= 48 * _DRAWN:
+            self._drawn, at = self._rng.randbytes(24 * _DRAWN).hex(), 0
+        self._at = end = at + 48
+        drawn, middle = self._drawn, at + 32
+        return f"{trace_id or drawn[at:middle]}-{drawn[middle:end]}"
 
 
 #: How many ids of traces are drawn at a time.
@@ -243,25 +250,25 @@ def request_block(
     parent: Context | None,
     codec: Codec,
     *,
+    ids: str,
+    sampled: bool,
     remaining_s: float,
     now: float,
-    rng: random.Random,
     mirror: bool = False,
 ) -> bytes:
     """The header block of one attempt: time left, our clock, trace, baggage, and the user's own headers.
 
-    A ``mirror`` has no idempotency key: it is another call, and must not answer for the one it is a copy of.
+    ``ids`` and ``sampled`` are the trace's, see :func:`trace_of`. A ``mirror`` has no idempotency key: it is another
+    call, and must not answer for the one it is a copy of.
     """
     pairs = request.headers.pairs()
     names = [name.lower() for name, _ in pairs]
-    explicit = pairs[names.index("traceparent")][1] if "traceparent" in names else None
-    trace_id, flags = _trace(explicit, parent, rng)
     extra = ""
     priority = request.priority
     if parent is not None:
         if (baggage := parent.baggage_header()) and "baggage" not in names:
             extra = f"baggage: {baggage}\r\n"
-        if parent.tracestate and "tracestate" not in names and explicit is None:
+        if parent.tracestate and "tracestate" not in names and "traceparent" not in names:
             extra += f"tracestate: {CONTROL.sub(' ', parent.tracestate)}\r\n"
         if priority is None and parent.priority != "default":
             priority = parent.priority
@@ -285,18 +292,20 @@ def request_block(
             extra += f"{name}: {value}\r\n"
     return (
         f"NATS/1.0\r\nMesh-Timeout-Ms: {to_wire_ms(remaining_s)}\r\nMesh-Sent-Ms: {int(now * 1000)}\r\n"
-        f"traceparent: 00-{trace_id}-{rng.getrandbits(64) | 1:016x}-{flags}\r\n{extra}\r\n"
+        f"traceparent: 00-{ids}-{'01' if sampled else '00'}\r\n{extra}\r\n"
     ).encode()
 
 
-def _trace(explicit: str | None, parent: Context | None, rng: random.Random) -> tuple[str, str]:
-    """The trace to continue: a header the user gave, the call this one is made from, or a new one."""
-    known = parse_traceparent(explicit) if explicit is not None else None
+def trace_of(request: Request, parent: Context | None) -> TraceContext | None:
+    """The trace a call belongs to: of a header the user gave, or of the call it is made from; ``None``: a new one."""
+    known = None
+    for name, value in request.headers.pairs():
+        if name.lower() == "traceparent":
+            known = parse_traceparent(value)
+            break
     if known is None and parent is not None:
         known = parse_traceparent(format_traceparent(parent.trace))  # a handler may have set anything there
-    if known is not None:
-        return known.trace_id, "01" if known.sampled else "00"
-    return f"{rng.getrandbits(128) | 1:032x}", "00"
+    return known
 
 
 def plain_value(what: str, value: object) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 import anyio
 import msgspec
 
-from nats_mesh.calling.exchange import Target, encode_value, request_block
+from nats_mesh.calling.exchange import Target, encode_value, request_block, trace_of
 from nats_mesh.context import Context
 from nats_mesh.errors import CallError, DeadlineExceededError, Executed, NoInstancesError, Status
 from nats_mesh.model import Request
@@ -106,6 +106,8 @@ class Gathering:
         """Write the requests, all in one turn of the loop unless they are large; raises where none could be."""
         client, known, request = self._client, self._known, self._request
         payload, codec = encode_value(known.label, request.value, request.codec)
+        trace = trace_of(request, parent)
+        ids, sampled = client._sender.ids(trace), trace is not None and trace.sampled
         batch = max(1, _TURN_BYTES // (len(payload) + _HEAD_BYTES))
         for at in range(0, len(self._instances), batch):
             if self.over.is_set():
@@ -114,7 +116,9 @@ class Gathering:
                 await client._sender._become_ready(request.deadline)
             now = client._now()
             remaining_s = request.deadline - now
-            block = request_block(request, parent, codec, remaining_s=remaining_s, now=now, rng=client._rng)
+            block = request_block(
+                request, parent, codec, ids=ids, sampled=sampled, remaining_s=remaining_s, now=now
+            )
             client.transport.cork()
             try:
                 for instance in self._instances[at : at + batch]:

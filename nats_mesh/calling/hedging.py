@@ -30,7 +30,8 @@ log = logging.getLogger("nats_mesh.client")
 
 
 class Asked(NamedTuple):
-    """What all attempts of a race have in common; ``until`` is when each of them ends (monotonic seconds)."""
+    """What all attempts of a race have in common; ``until`` is when each of them ends (monotonic seconds), ``trace_id``
+    and ``sampled`` are those of the trace they all belong to."""
 
     known: Target
     request: Request
@@ -38,6 +39,8 @@ class Asked(NamedTuple):
     codec: Codec
     payload: bytes
     until: float
+    trace_id: str
+    sampled: bool
 
 
 class Finish(NamedTuple):

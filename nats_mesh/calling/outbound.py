@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 from nats_mesh.calling.exchange import Effects, Target
 from nats_mesh.calling.routing import Routing
 from nats_mesh.calling.verdicts import Opinions
+from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.budget import RetryBudget
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
 from nats_mesh.core.hedge import Hedger
@@ -24,6 +25,7 @@ from nats_mesh.layers.breaker import Circuit, Tell
 from nats_mesh.layers.retry import Retries
 from nats_mesh.model import Request
 from nats_mesh.policy import OutboundRules, PolicySet
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.wire.subjects import Subjects
 
 __all__ = ["Outbound"]
@@ -66,6 +68,39 @@ class Outbound:
         self._circuits: dict[tuple[str, str, str], tuple[OutboundRules, Circuit | None]] = {}
         self._budgets: dict[tuple[str, BudgetRules], RetryBudget] = {}
         self._groups: dict[_GroupKey, Group] = {}
+        #: How often an instance of each service was ejected.
+        self.ejections: dict[str, int] = {}
+        #: The share of the traces that begin with a call of an endpoint which are sampled.
+        self.sampling: Callable[[str, str], float] = _none
+
+    def circuits(self) -> list[tuple[str, str, str, BreakerState]]:
+        """Every circuit there is: service, endpoint, subset, state."""
+        return [
+            (*key, circuit.breaker.state)
+            for key, (_, circuit) in list(self._circuits.items())
+            if circuit is not None
+        ]
+
+    def ejected(self, now: float) -> list[tuple[str, str]]:
+        """The instances that get no calls for now: service, instance."""
+        return [
+            (group.service, each.id)
+            for group in list(self._groups.values())
+            for each in group.ejector.ejected(now)
+        ]
+
+    def _tell_of_instances(self, kind: str, target: str, detail: str) -> None:
+        if kind == EventKind.EJECTION_BEGAN and (target in self.ejections or len(self.ejections) < _MAX_KEPT):
+            self.ejections[target] = self.ejections.get(target, 0) + 1
+        self._tell(kind, target, detail)
+
+    def sample(self, targets: Iterable[Target]) -> None:
+        """Ask :attr:`sampling` again."""
+        for target in targets:
+            if target.mesh:
+                target.sampling = self.sampling(target.service, target.endpoint)
+                if target.routing is not None:
+                    self.sample(target.routing.targets())
 
     def apply(self, policies: PolicySet, targets: Iterable[Target]) -> None:
         """Follow ``policies`` from now on; calls under way end as they began."""
@@ -77,6 +112,7 @@ class Outbound:
         """Put a target's layers together; what has not changed is kept as it is, with its state."""
         if not target.mesh:
             return
+        target.sampling = self.sampling(target.service, target.endpoint)
         rules = self.policies.outbound(
             target.service, target.endpoint, self._caller, subset=target.subset, via=target.via
         )
@@ -185,7 +221,7 @@ class Outbound:
                 subset=rules.subset,
                 zone=self._zone,
                 chance=self._chance,
-                tell=self._tell,
+                tell=self._tell_of_instances,
             )
             self._groups[key] = group
             if rules.ejection.verdicts is not None:
@@ -239,3 +275,8 @@ def _keep(table: dict[K, V], key: K, value: V) -> None:
     if len(table) >= _MAX_KEPT:
         del table[next(iter(table))]
     table[key] = value
+
+
+def _none(service: str, endpoint: str) -> float:
+    """Where nobody traces, nothing is sampled."""
+    return 0.0

@@ -20,9 +20,12 @@ from nats_mesh.calling.exchange import (
     UsualReplies,
     decode_value,
     request_block,
+    trace_of,
 )
 from nats_mesh.calling.hedging import Asked, Race
+from nats_mesh.calling.watching import AttemptEnd, CallEnd
 from nats_mesh.context import Context
+from nats_mesh.core.trace import TraceContext
 from nats_mesh.discovery.directory import Directory
 from nats_mesh.errors import (
     CallError,
@@ -37,7 +40,9 @@ from nats_mesh.errors import (
 )
 from nats_mesh.layers.balance import Way
 from nats_mesh.layers.breaker import Circuit, is_failure
-from nats_mesh.model import Request
+from nats_mesh.layers.retry import DENIED
+from nats_mesh.model import Request, is_name
+from nats_mesh.telemetry.flags import note_end
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.loop import CancelledError, Deadline, Future, Waiter, future_maker
@@ -94,10 +99,31 @@ class Sender:
         way: Way | None = None
         future: Future | None = None
         race: Race | None = None
+        payload = body = b""
+        ids = answered_by = ""
+        sent = start
+        watching = known.watching
+        #: Those that failed, where somebody may want to know.
+        attempts: list[AttemptEnd] | None = None
+        problem: BaseException | None = None
+        delayed = False
+        if request.plain and parent is None:
+            trace_id = ""
+            sampled = known.sampling > 0.0 and self._rng.random() < known.sampling
+        else:
+            trace = parent.trace if request.plain and parent is not None else trace_of(request, parent)
+            if trace is None:
+                trace_id = ""
+                sampled = known.sampling > 0.0 and self._rng.random() < known.sampling
+            else:
+                trace_id, sampled = trace.trace_id, trace.sampled
         try:
             payload, codec = known.encoded(request.value, request.codec)
             if known.effects is not None:
-                await self._affect(known, known.effects, request, parent, codec, payload)
+                trace_id = trace_id or self._heads.ids()[:32]  # copies are of the call's trace
+                delayed = await self._affect(
+                    known.effects, request, parent, codec, payload, trace_id, sampled=sampled
+                )
                 now = self._now()
             if retries is not None:
                 retries.budget.deposit(now)
@@ -140,27 +166,29 @@ class Sender:
                         until,
                     )
                     tried += 1
+                    ids = self._heads.ids(trace_id)
                     # Who waits alone has nobody to share a write with: another turn of the loop only costs time.
                     if alone:
                         transport.cork()
                     try:
                         if way is None and request.plain and send is not None and not foreign:
                             size = len(payload)
-                            send(
-                                self._heads.head(known.line, number, size, codec, parent, remaining, now),
-                                payload,
+                            head = self._heads.head(
+                                known.line, number, size, codec, ids, sampled, remaining, now
                             )
+                            send(head, payload)
                         else:
                             self.write(
-                                known, request, parent, codec, payload, number, way, foreign, remaining, now
-                            )
+                                known, request, parent, codec, payload, number, way, foreign, remaining, now, ids,
+                                sampled,
+                            )  # fmt: skip
                     finally:
                         if alone:
                             transport.uncork()
                     if hedger is not None and not foreign:
                         hedge_s = hedger.delay_s(now)
                         if hedge_s is not None and hedge_s < remaining:
-                            asked = Asked(known, request, parent, codec, payload, until)
+                            asked = Asked(known, request, parent, codec, payload, until, ids[:32], sampled)
                             race = Race(self, hedger, asked, future, number, way, now)
                             race.start(hedge_s)
                     headers, body = await future
@@ -182,6 +210,7 @@ class Sender:
                         way.succeeded(end, end - sent_to_way, headers)
                     status = _OK
                     request.sent = tried
+                    answered_by = answer[1]
                     return answer
                 except CallError as error:
                     failed = error
@@ -202,6 +231,12 @@ class Sender:
                     self._no_verdict(circuit, permit, way)
                     raise
                 now = self._now()
+                if ids:
+                    if watching.tell is not None or watching.notable is not None:
+                        who = "" if number else h.text_field(headers, h.INSTANCE)  # 0: it was answered
+                        ended = AttemptEnd(ids, sent, now, failed.status, who if is_name(who) else "")
+                        attempts = [ended] if attempts is None else [*attempts, ended]
+                    trace_id, ids = ids[:32], ""  # the trace is that of the first attempt
                 if race is not None:
                     finish, race = race.close(), None
                     if finish.begun:  # it has forgotten its attempts, and judged them
@@ -242,6 +277,8 @@ class Sender:
                         continue
                 delay_s = -1.0 if retries is None else retries.after(now, request, failed, keyed=known.keyed)
                 if delay_s < 0.0:
+                    if delay_s == DENIED:
+                        series.retries_denied += 1
                     raise failed
                 if delay_s > 0.0:
                     await anyio.sleep(delay_s)
@@ -255,18 +292,43 @@ class Sender:
             error.attempts = tried
             if may_have_run and error.executed is Executed.NO:  # the last attempt did not, one before it may
                 error.executed = Executed.MAYBE
+            problem = error
             raise
-        except CancelledError:
-            status = Status.CANCELLED
+        except CancelledError as error:
+            status, problem = Status.CANCELLED, error
             raise
-        except (CodecError, ConfigError):
-            status = Status.INVALID_ARGUMENT
+        except (CodecError, ConfigError) as error:
+            status, problem = Status.INVALID_ARGUMENT, error
             raise
         finally:
-            # An error whose traceback holds the frame that holds it would wait for the collector.
-            failed, future, race = _NO_FAILURE, None, None
+            now = self._now()
             series.in_flight -= 1
-            series.record(self._now() - start, status)
+            series.record(now - start, status)
+            flags = ""
+            if tried != 1 or problem is not None or delayed:
+                exhausted = retries is not None and request.attempt >= retries.rules.attempts
+                flags = note_end(
+                    series, status, problem, tried, request.attempt - 1, exhausted, delayed=delayed
+                )
+            if parent is not None and parent.own_calls is not None:
+                parent.note_call(known.label, start, now, status)
+            tell, notable = watching.tell, watching.notable
+            if notable is not None and not (sampled or problem is not None or now - start >= watching.slow_s):
+                notable = None
+            if tell is not None or notable is not None:
+                if ids:  # the last attempt, which was answered or broken off
+                    last = AttemptEnd(ids, sent, now, status, answered_by)
+                    attempts = [last] if attempts is None else [*attempts, last]
+                end_of = CallEnd(
+                    known, request, parent, sampled, attempts or [], tried, status, problem, start, now, len(payload),
+                    len(body), flags,
+                )  # fmt: skip
+                if tell is not None:
+                    tell(end_of)
+                if notable is not None:
+                    notable(end_of)
+            # An error whose traceback holds the frame that holds it would wait for the collector.
+            failed, future, race, problem = _NO_FAILURE, None, None, None
 
     def write(
         self,
@@ -280,45 +342,67 @@ class Sender:
         foreign: str,
         remaining_s: float,
         now: float,
+        ids: str,
+        sampled: bool,
     ) -> None:
         """Publish one attempt: to an instance by its ``way``, to a ``foreign`` subject, or to the queue group."""
         send = self._transport.send
         if request.plain and send is not None and not foreign:
             line = known.line if way is None else way.line
-            send(self._heads.head(line, number, len(payload), codec, parent, remaining_s, now), payload)
+            send(self._heads.head(line, number, len(payload), codec, ids, sampled, remaining_s, now), payload)
             return
         subject = way.subject if way is not None else foreign or known.subject
-        block = request_block(request, parent, codec, remaining_s=remaining_s, now=now, rng=self._rng)
+        block = request_block(
+            request, parent, codec, ids=ids, sampled=sampled, remaining_s=remaining_s, now=now
+        )
         self._transport.publish(subject, payload, f"{known.inbox}{number}", block)
 
     async def _affect(
         self,
-        known: Target,
         effects: Effects,
         request: Request,
         parent: Context | None,
         codec: Codec,
         payload: bytes,
-    ) -> None:
-        """What a route does to a call before it is sent: a fault, then copies, of which nothing reaches the caller."""
+        trace_id: str,
+        *,
+        sampled: bool,
+    ) -> bool:
+        """What a route does to a call before it is sent: a fault, then copies, of which nothing reaches the caller.
+        Returns whether it was delayed."""
         fault, chance = effects.fault, self._rng.random
+        delayed = False
         if fault is not None:
             if fault.delay_s > 0.0 and (fault.delay_share >= 1.0 or chance() < fault.delay_share):
+                delayed = True
                 left = request.deadline - self._now()
                 await anyio.sleep(max(0.0, min(fault.delay_s, left)))
                 if fault.delay_s >= left:
-                    raise DeadlineExceededError(
+                    error = DeadlineExceededError(
                         f"a route delays it by {fault.delay_s:g} s on purpose, and it had {max(0.0, left):.3f} s",
                         executed=Executed.NO,
                     )
+                    error.fault = "delay"
+                    raise error
             if fault.abort is not None and (fault.abort_share >= 1.0 or chance() < fault.abort_share):
                 raise failed_with(fault.abort, "a route fails this call on purpose", fault="abort")
         for mirror, share in effects.mirrors:
             if share >= 1.0 or chance() < share:
-                self._mirror(mirror, request, parent, codec, payload)
+                self._mirror(
+                    mirror, request, parent, codec, payload, self._heads.ids(trace_id), sampled=sampled
+                )
+        return delayed
 
     def _mirror(
-        self, mirror: Target, request: Request, parent: Context | None, codec: Codec, payload: bytes
+        self,
+        mirror: Target,
+        request: Request,
+        parent: Context | None,
+        codec: Codec,
+        payload: bytes,
+        ids: str,
+        *,
+        sampled: bool,
     ) -> None:
         """Publish a copy. Whatever becomes of it is no affair of the call's."""
         now = self._now()
@@ -326,7 +410,7 @@ class Sender:
         if remaining <= 0.0 or not self._transport.ready:
             return
         block = request_block(
-            request, parent, codec, remaining_s=remaining, now=now, rng=self._rng, mirror=True
+            request, parent, codec, ids=ids, sampled=sampled, remaining_s=remaining, now=now, mirror=True
         )
         try:
             self._transport.publish(mirror.subject, payload, self._mux.one_way(mirror.service), block)
@@ -360,18 +444,15 @@ class Sender:
 
     def hedge(self, asked: Asked, number: int, way: Way | None, now: float) -> None:
         """Publish one more attempt of a race."""
+        known, request, parent, codec, payload, until, trace_id, sampled = asked
+        ids = self._heads.ids(trace_id)
         self.write(
-            asked.known,
-            asked.request,
-            asked.parent,
-            asked.codec,
-            asked.payload,
-            number,
-            way,
-            "",
-            asked.until - now,
-            now,
-        )
+            known, request, parent, codec, payload, number, way, "", until - now, now, ids, sampled
+        )  # fmt: skip
+
+    def ids(self, trace: TraceContext | None) -> str:
+        """Ids of one more span of ``trace``, or of a new one."""
+        return self._heads.ids("" if trace is None else trace.trace_id)
 
     def forget(self, known: Target, number: int) -> None:
         """An attempt to which no reply will come."""

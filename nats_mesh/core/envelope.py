@@ -30,6 +30,7 @@ __all__ = [
     "Share",
     "check_header_names",
     "hashed_key",
+    "hidden_text",
     "is_secret",
     "is_whole",
     "kept_headers",
@@ -136,11 +137,16 @@ def check_header_names(names: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
+def hidden_text(text: str) -> str:
+    """A text as it may be shown: :data:`HIDDEN` where it holds a credential, whatever else is in it."""
+    return HIDDEN if _holds_secret(text) is not None else text
+
+
 def kept_headers(
-    pairs: Iterable[tuple[str, str]], wanted: Collection[str] | None
+    pairs: Iterable[tuple[str, str]], wanted: Collection[str] | None, hidden: Collection[str] = ()
 ) -> tuple[tuple[tuple[str, str], ...], bool]:
     """What may be shown of an application's headers, by the names that are ``wanted`` (``None``: all), and whether some
-    found no room."""
+    found no room. ``hidden``: names in lower case whose values are never shown, beside those that look like secrets."""
     kept: list[tuple[str, str]] = []
     for name, value in pairs:
         lower = name.lower()
@@ -149,7 +155,7 @@ def kept_headers(
         if len(kept) == MAX_HEADERS or len(name) > _MAX_NAME:
             return tuple(kept), True
         value = _CONTROL.sub(" ", value)
-        if is_secret(lower) or _holds_secret(value) is not None:
+        if lower in hidden or is_secret(lower) or _holds_secret(value) is not None:
             value = HIDDEN
         elif len(value) > MAX_VALUE:
             value = f"{value[: MAX_VALUE - 1]}{_CUT}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Annotated, Final
 
@@ -20,7 +21,7 @@ import msgspec
 
 from nats_mesh.errors import CodecError
 
-__all__ = ["BOUNDS", "LAYOUT", "Histogram", "HistogramSnapshot"]
+__all__ = ["BOUNDS", "LAYOUT", "Histogram", "HistogramSnapshot", "quantile_of"]
 
 #: Names this choice of bounds in snapshots; another choice takes another number.
 LAYOUT: Final = 1
@@ -57,18 +58,43 @@ class HistogramSnapshot(msgspec.Struct, frozen=True, array_like=True):
         return sum(count for _, count in self.buckets)
 
 
+def quantile_of(buckets: Sequence[tuple[int, int]], shares: Sequence[float]) -> list[float | None]:
+    """The durations (seconds) that ``shares`` of all do not exceed, both in rising order; ``None`` while empty.
+
+    As :meth:`Histogram.quantile`, for the filled buckets alone and for several shares at once.
+    """
+    total = sum([count for _, count in buckets])
+    if total == 0:
+        return [None] * len(shares)
+    found: list[float | None] = []
+    reached, at = 0, -1
+    for share in shares:
+        rank = max(1, math.ceil(share * total))
+        while reached < rank:
+            at += 1
+            reached += buckets[at][1]
+        found.append(_MIDDLES[buckets[at][0]])
+    return found
+
+
 class Histogram:
     """Durations in seconds. Not thread-safe: it lives on one event loop."""
 
-    __slots__ = ("counts", "sum_ns")
+    __slots__ = ("_filled", "counts", "sum_ns")
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * _SIZE
         self.sum_ns = 0
+        #: The buckets that hold something, in order; ``None``: to be found out. They hardly ever change, and looking
+        #: through all buckets for them is most of the work of a snapshot.
+        self._filled: list[int] | None = None
 
     def record(self, seconds: float) -> None:
         """Count one duration: a difference of monotonic readings, so finite and not negative."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        bucket = bisect_left(BOUNDS, seconds)
+        if not self.counts[bucket]:
+            self._filled = None
+        self.counts[bucket] += 1
         self.sum_ns += int(seconds * 1e9)
 
     def record_all(self, durations_s: list[float]) -> None:
@@ -79,6 +105,8 @@ class Histogram:
         while at < end:
             bucket = bisect_left(BOUNDS, durations_s[at])
             after = end if bucket == _SIZE - 1 else bisect_right(durations_s, BOUNDS[bucket], at, end)
+            if not self.counts[bucket]:
+                self._filled = None
             self.counts[bucket] += after - at
             at = after
 
@@ -94,17 +122,20 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Add what ``other`` holds."""
+        self._filled = None
         self.counts[:] = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum_ns += other.sum_ns
 
     def add(self, snapshot: HistogramSnapshot) -> None:
         """Add what a snapshot holds."""
+        self._filled = None
         for bucket, count in snapshot.buckets:
             self.counts[bucket] += count
         self.sum_ns += snapshot.sum_ns
 
     def subtract(self, earlier: HistogramSnapshot) -> None:
         """Take away what was there ``earlier``, so that what came since remains; never below nothing."""
+        self._filled = None
         for bucket, count in earlier.buckets:
             self.counts[bucket] = max(0, self.counts[bucket] - count)
         self.sum_ns = max(0, self.sum_ns - earlier.sum_ns)
@@ -132,9 +163,10 @@ class Histogram:
 
     def snapshot(self) -> HistogramSnapshot:
         """What travels and what :meth:`from_snapshot` reads."""
-        return HistogramSnapshot(
-            tuple((bucket, count) for bucket, count in enumerate(self.counts) if count), self.sum_ns
-        )
+        counts, filled = self.counts, self._filled
+        if filled is None:
+            filled = self._filled = [bucket for bucket, count in enumerate(counts) if count]
+        return HistogramSnapshot(tuple([(bucket, counts[bucket]) for bucket in filled]), self.sum_ns)
 
     @classmethod
     def from_snapshot(cls, snapshot: HistogramSnapshot) -> Histogram:

@@ -7,11 +7,18 @@ known) and https://www.w3.org/TR/baggage/. A malformed parent starts a new trace
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-__all__ = ["TraceContext", "format_baggage", "format_traceparent", "parse_baggage", "parse_traceparent"]
+__all__ = [
+    "TraceContext",
+    "checked_tracestate",
+    "format_baggage",
+    "format_traceparent",
+    "parse_baggage",
+    "parse_traceparent",
+]
 
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -19,6 +26,15 @@ _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
 _MAX_BAGGAGE_BYTES = 8192
 _MAX_BAGGAGE_MEMBERS = 64
+#: A member of a ``tracestate``: a key, perhaps with a tenant and a system, and a value of printable ASCII without comma
+#: and equals sign that does not end in a blank.
+_STATE = re.compile(
+    r"((?:[a-z][a-z0-9_*/-]{0,255})|(?:[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13}))"
+    r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
+_MAX_STATE_MEMBERS = 32
+#: How much of it is handed on, and the members that go first where there is more (characters).
+_MAX_STATE, _LONG_STATE = 512, 128
 _SAFE = "!#$&'()*+-./:<=>?@[]^_`{|}~"
 
 
@@ -43,6 +59,33 @@ def parse_traceparent(value: str | None) -> TraceContext | None:
 def format_traceparent(context: TraceContext) -> str:
     """Version 00 of the header."""
     return f"00-{context.trace_id}-{context.span_id}-{'01' if context.sampled else '00'}"
+
+
+def checked_tracestate(values: Iterable[str]) -> str:
+    """What to hand on of the ``tracestate`` headers of a request, in their order; empty where they break the rules.
+
+    As the recommendation has it: several headers are one list, empty members are left out, more than 32 members, a
+    malformed one or a key that stands twice spoil all of it, and of more than 512 characters the members longer than
+    128 go first, and then those at the end, which are the oldest.
+    """
+    members: dict[str, str] = {}
+    for value in values:
+        for each in value.split(","):
+            member = each.strip(" \t")
+            if not member:
+                continue
+            found = _STATE.fullmatch(member)
+            if found is None or found[1] in members or len(members) >= _MAX_STATE_MEMBERS:
+                return ""
+            members[found[1]] = member
+    kept = list(members.values())
+    size = sum(map(len, kept)) + len(kept) - 1
+    for at in range(len(kept) - 1, -1, -1):
+        if size > _MAX_STATE and len(kept[at]) > _LONG_STATE:
+            size -= len(kept.pop(at)) + 1
+    while size > _MAX_STATE:
+        size -= len(kept.pop()) + 1
+    return ",".join(kept)
 
 
 def parse_baggage(value: str | None) -> dict[str, str]:

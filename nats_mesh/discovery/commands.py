@@ -66,9 +66,12 @@ class FaultCommand(Command, frozen=True, kw_only=True, tag="fault"):
 
 
 class LogLevel(Command, frozen=True, kw_only=True, tag="log-level"):
-    """Log this much, in the whole process."""
+    """Have the ``logger`` (`root`: all of them) log this much, in the whole process, for ``for_ms`` (``None``: for
+    good); ``RESET``: as before anybody changed it."""
 
-    level: Level
+    level: Level | Literal["RESET"]
+    logger: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,200}\Z")] = "nats_mesh"
+    for_ms: Annotated[float, msgspec.Meta(gt=0.0, le=86_400_000.0)] | None = None
 
 
 class CheckConfig(Command, frozen=True, kw_only=True, tag="check-config"):

@@ -76,10 +76,13 @@ class Arrival:
     #: By which route it came, where it was looked at: ``all``, a subset, ``direct`` or ``plain``.
     route: str = ALL
     #: Whether its reply says more than a usual one (that it was injected, or how busy the instance is), or somebody
-    #: records it; then ``sent`` is the size of its reply, and ``refused`` why it was not let in.
+    #: records it; then ``sent`` is the size of its reply, ``answered`` its body, and ``refused`` why it was not let in.
     noted: bool = False
     sent: int = 0
+    answered: bytes = b""
     refused: Refused | None = None
+    #: What an error reply says.
+    problem: str = ""
     #: Takes status, header block and body of its reply, where that is remembered; then ``noted`` is set, too.
     keep: Callable[[Status, bytes, bytes], None] | None = None
     #: What the call came to, and why it was ended from outside (``deadline``, ``cancelled``, ``shutdown``).

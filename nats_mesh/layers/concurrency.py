@@ -26,11 +26,15 @@ class ConcurrencyGate:
         self.limit = limit
         self.in_flight = 0
         self.refused = 0
+        #: The policy that says how many slots there are (empty: none does), and how many calls each has cost.
+        self.policy = ""
+        self.refused_by: dict[str, int] = {}
         self.typical_s = 0.025
 
     def enter(self, call: Arrival) -> Refusal | None:
         if self.in_flight >= self.limit:
             self.refused += 1
+            self.refused_by[self.policy] = self.refused_by.get(self.policy, 0) + 1
             return Refusal(
                 Status.RESOURCE_EXHAUSTED,
                 Refused.CONCURRENCY,

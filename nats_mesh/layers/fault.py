@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nats_mesh.core.fault import Faults
 from nats_mesh.errors import Refused, Status
@@ -97,6 +97,9 @@ class Postponed:
         """Nobody waits any longer."""
         for call, _ in list(self._waiting.values()):
             self.resume(call)
+
+    def __iter__(self) -> Iterator[Arrival]:
+        return iter([call for call, _ in self._waiting.values()])
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -7,6 +7,7 @@ what all callers of this process spend on a service comes out of one budget (:mo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from nats_mesh.core.budget import RetryBudget
 from nats_mesh.core.retry import MIN_ATTEMPT_S, Decision, attempt_timeout_s, decide, failure_of
@@ -17,7 +18,10 @@ from nats_mesh.layers.breaker import Tell
 from nats_mesh.model import Request
 from nats_mesh.telemetry.kinds import EventKind
 
-__all__ = ["Retries"]
+__all__ = ["DENIED", "Retries"]
+
+#: What stands for a time to wait where there would be another attempt, and the budget has no room for it.
+DENIED: Final = -2.0
 
 #: What was injected on purpose is to be met, not avoided.
 _INJECTED = Decision(False, 0.0, False, "injected on purpose")
@@ -64,7 +68,7 @@ class Retries:
                 self._tell(
                     EventKind.RETRY_DENIED, self.where, f"the retry budget is empty ({self.denied} so far)"
                 )
-            return -1.0
+            return DENIED
         self.made += 1
         return decision.delay_s
 

@@ -1,17 +1,30 @@
-"""From a call that has ended to what is told of it: read off once it is over, and only while somebody records."""
+"""From a call that has ended to what is told of it: read off once it is over, and only while somebody listens."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Final
+
 from nats_mesh.clock import Clock, rfc3339
-from nats_mesh.core.envelope import Envelope, hashed_key, kept_headers
+from nats_mesh.core.envelope import hashed_key, kept_headers
+from nats_mesh.core.tap_filter import OK, Ended
+from nats_mesh.core.telemetry_rules import TapRules
 from nats_mesh.core.trace import parse_traceparent
 from nats_mesh.errors import Status
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.series import OTHER
-from nats_mesh.telemetry.taps import Taps
+from nats_mesh.telemetry.tap_bodies import Bodies
+from nats_mesh.telemetry.tap_messages import TapCall
+from nats_mesh.telemetry.taps import Shown, Taps
 from nats_mesh.wire import headers as h
+from nats_mesh.wire.codecs import JSON, by_content_type
 
 __all__ = ["CallTap"]
+
+#: An attribute of an enumeration costs a call each time it is looked up.
+_OK: Final = Status.OK
+#: For how many lists of hidden fields what hides them is kept.
+_MAX_KINDS: Final = 64
 
 
 class CallTap:
@@ -20,28 +33,52 @@ class CallTap:
     def __init__(self, taps: Taps, clock: Clock) -> None:
         self._taps = taps
         self._clock = clock
+        #: What shows bodies, by the fields that are hidden in them: few, as they come from policies.
+        self._bodies: dict[tuple[str, ...], Bodies] = {}
 
     def __call__(self, call: Arrival, took_s: float) -> None:
         """``call`` has ended, ``took_s`` seconds after it came. Never raises: it stands beside what it tells of."""
         try:
-            trace = _trace(call.headers)
+            taps, succeeded = self._taps, call.status is _OK
+            if took_s < taps.least_s or (succeeded and taps.only_failed):
+                taps.pass_by()
+                return
+            endpoint = OTHER if call.kind is None else call.kind.endpoint.name
+            status = OK if succeeded else str(Status.UNKNOWN if call.status is None else call.status)
+
+            found: list[Collection[tuple[str, str]]] = []
+
+            def headers() -> Collection[tuple[str, str]]:
+                if not found:  # read once, however many observers ask for some
+                    rules = taps.rules(endpoint)
+                    found.append(() if rules is None else _shown(call, None, rules)[0])
+                return found[0]
+
+            ended = Ended(endpoint, call.caller, call.route, status, took_s, headers)
             # Calls without a trace are sampled by where they are answered, which no two calls have in common.
-            if self._taps.see(trace or call.reply):
-                self._taps.tell(self._envelope(call, took_s, trace))
+            shown = taps.see(ended, (_trace(call.headers) or call.reply) if taps.sampling else "")
+            if shown is not None:
+                taps.tell(self._described(call, ended, shown))
         except Exception:  # noqa: BLE001 - whatever is wrong with what tells of a call, the call is over and answered
             self._taps.fail()
 
-    def _envelope(self, call: Arrival, took_s: float, trace: str) -> Envelope:
-        block = call.headers
-        kept, cut = kept_headers(h.user_headers(block).pairs(), self._taps.wish.headers)
+    def _described(self, call: Arrival, ended: Ended, shown: Shown) -> TapCall:
+        block, took_s = call.headers, ended.duration_s
+        kept, cut = _shown(call, self._taps.wish.headers, shown.rules)
         key = h.field(block, h.IDEMPOTENCY_KEY)
         now = self._clock.monotonic()
-        return Envelope(
+        sent = answered = None
+        if shown.body:
+            bodies = self._bodies_of(shown.rules)
+            codec = by_content_type(h.content_type(block)) if block else JSON
+            sent = bodies.show(call.payload, codec, shown.body)
+            answered = bodies.show(call.answered, codec if call.status is _OK else JSON, shown.body)
+        return TapCall(
             at=rfc3339(self._clock.time() - (now - call.received)),
-            endpoint=OTHER if call.kind is None else call.kind.endpoint.name,
+            endpoint=ended.endpoint,
             caller=call.caller,
             route=call.route,
-            status=str(Status.UNKNOWN if call.status is None else call.status),
+            status=ended.status,
             duration_s=_seconds(took_s),
             queue_s=_seconds(call.started - call.received if call.started else took_s),
             attempt=_attempt(block),
@@ -50,11 +87,28 @@ class CallTap:
             injected=call.injected,
             bytes_in=len(call.payload),
             bytes_out=call.sent,
-            trace=trace,
+            trace=_trace(block),
             key="" if key is None else hashed_key(key),
             headers=kept,
             cut=cut,
+            sent=sent,
+            answered=answered,
+            silent=shown.silent,
         )
+
+    def _bodies_of(self, rules: TapRules) -> Bodies:
+        bodies = self._bodies.get(rules.fields)
+        if bodies is None:
+            if len(self._bodies) >= _MAX_KINDS:
+                self._bodies.clear()
+            bodies = self._bodies[rules.fields] = Bodies(rules.fields)
+        return bodies
+
+
+def _shown(
+    call: Arrival, wanted: Collection[str] | None, rules: TapRules
+) -> tuple[tuple[tuple[str, str], ...], bool]:
+    return kept_headers(h.user_headers(call.headers).pairs(), wanted, rules.redact)
 
 
 def _seconds(value: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, TypeAlias, TypeVar
 
+from nats_mesh.core.telemetry_rules import TelemetryRules
 from nats_mesh.policy.rules import InboundRules, OutboundRules, same_rules
 from nats_mesh.policy.scopes import Via
 
@@ -13,7 +14,7 @@ __all__ = ["Answers", "Key"]
 #: How many answers a set keeps, in each direction; the oldest is forgotten first.
 MAX_ANSWERS: Final = 10_000
 
-A = TypeVar("A", OutboundRules, InboundRules)
+A = TypeVar("A", OutboundRules, InboundRules, TelemetryRules)
 #: Service, endpoint, and for callers who calls, the subset, and the rules that a call has met.
 Key: TypeAlias = "tuple[str, str, str, str, Via | None]"
 

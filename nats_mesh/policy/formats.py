@@ -11,6 +11,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from nats_mesh.core.redact import parse_path
 from nats_mesh.policy.kinds import HEADER, TEXT, Kind, Scalar, shown, write_duration
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "AMOUNT",
     "CLAIM",
     "CLAIMS",
+    "FIELDS",
     "FILE",
     "HEADERS",
     "HOST",
@@ -221,6 +223,13 @@ def _path(value: Scalar) -> str:
     return text
 
 
+def _field(value: Scalar) -> str:
+    """A path in a body, as :mod:`nats_mesh.core.redact` reads it."""
+    text = value if isinstance(value, str) else ""
+    parse_path(text)
+    return text
+
+
 def _file(value: Scalar) -> str:
     text = value if isinstance(value, str) else ""
     if not text or len(text) > _MAX_PATH or not text.isprintable():
@@ -285,6 +294,10 @@ CLAIMS = Kind(name="list of names of claims", parse=_claim, write=str, schema=TE
 HEADERS = Kind(
     name="list of names of headers", parse=HEADER.parse, write=str, schema=HEADER.schema, several=True
 )
+FIELDS = Kind(
+    name="list of paths in a body", parse=_field, write=str, several=True,
+    schema={"type": "string", "minLength": 1, "maxLength": 256, "examples": ["card.number", "**.iban"]},
+)  # fmt: skip
 KEYS = Kind(
     name="list of keys", parse=_key, write=str, several=True,
     schema={"type": "string", "pattern": f"^({_KEY})$", "examples": ["caller", "endpoint", "header:x-tenant"]},

@@ -28,6 +28,7 @@ from nats_mesh.policy.rollout_parts import Rollout
 from nats_mesh.policy.routing import rules_of, subsets_of
 from nats_mesh.policy.schema import Concurrency, Destination, Limit, LimitSpec, Route
 from nats_mesh.policy.scopes import Scope, Via, around_subset, scopes_of, subset_of
+from nats_mesh.policy.telemetry_parts import Telemetry
 
 __all__ = ["Group", "aims_of", "check_aims", "check_group", "concurrency_of", "layers_in", "made_of"]
 
@@ -38,10 +39,10 @@ _NONE: Final[Mapping[Any, Any]] = MappingProxyType({})
 class Group:
     """The ``policies`` about one ``service``, in their order, by what they are about. Never changes.
 
-    ``destinations`` are by endpoint and subset, ``routes``, ``rules`` and ``limits`` by endpoint (empty: all of them).
-    ``aims`` has every subset, with its service, to which a route of the group leads; ``tells_callers_apart`` whether a
-    rule asks who calls. What is wrong with the policies beside each other goes to ``problems``; of two about the same
-    thing the first one counts then.
+    ``destinations`` are by endpoint and subset, ``routes``, ``rules``, ``limits`` and ``telemetry`` by endpoint (empty:
+    all of them). ``aims`` has every subset, with its service, to which a route of the group leads;
+    ``tells_callers_apart`` whether a rule asks who calls. What is wrong with the policies beside each other goes to
+    ``problems``; of two about the same thing the first one counts then.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Group:
         "rules",
         "service",
         "subsets",
+        "telemetry",
         "tells_callers_apart",
     )
 
@@ -64,6 +66,7 @@ class Group:
         self.rules: Mapping[str, tuple[Rule, ...]] = _NONE
         self.subsets: Mapping[str, SubsetRules] = _NONE
         self.limits: Mapping[str, Sequence[Policy]] = _NONE
+        self.telemetry: Mapping[str, Policy] = _NONE
         for policy in policies:
             for path, what in layerless(policy):
                 line = policy.lines.get(path, policy.line)
@@ -72,6 +75,7 @@ class Group:
         self._sort_destinations(problems)
         self._sort_routes(problems)
         self._sort_limits()
+        self._sort_telemetry(problems)
         self._claim_rollout(problems)
         rules = [rule for several in self.rules.values() for rule in several]
         self.aims = frozenset([aim for rule in rules for aim in aims_of(rule) if aim[1]])
@@ -119,6 +123,15 @@ class Group:
         if found:
             self.limits = found
 
+    def _sort_telemetry(self, problems: Problems) -> None:
+        found: dict[str, Policy] = {}
+        for policy in self.policies:
+            if isinstance(policy.document, Telemetry):
+                for scope in scopes_of(policy):
+                    _claim(policy, found.setdefault(scope[1], policy), scope, "", problems)
+        if found:
+            self.telemetry = found
+
     def _claim_rollout(self, problems: Problems) -> None:
         holder: Policy | None = None
         for policy in self.policies:
@@ -142,7 +155,9 @@ class Group:
     def endpoints(self) -> frozenset[str]:
         """The endpoints that policies name."""
         named = {endpoint for endpoint, _ in self.destinations}
-        return frozenset([endpoint for endpoint in {*named, *self.routes, *self.limits} if endpoint])
+        return frozenset(
+            [endpoint for endpoint in {*named, *self.routes, *self.limits, *self.telemetry} if endpoint]
+        )
 
 
 def layers_in(groups: Mapping[str, Group], service: str, endpoint: str, subset: str, via: Via) -> Layers:

@@ -26,6 +26,7 @@ __all__ = [
     "difference",
     "has_rules",
     "has_subsets",
+    "has_telemetry",
     "less_selecting",
     "refreshed",
     "regrouped",
@@ -120,6 +121,11 @@ def has_rules(group: Group) -> bool:
 def has_subsets(group: Group) -> bool:
     """Whether it names subsets."""
     return bool(group.subsets)
+
+
+def has_telemetry(group: Group) -> bool:
+    """Whether it says what is told of calls."""
+    return bool(group.telemetry)
 
 
 def less_selecting(before: Mapping[str, Group], groups: Mapping[str, Group], concerned: set[str]) -> set[str]:

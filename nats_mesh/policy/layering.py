@@ -45,6 +45,7 @@ from nats_mesh.policy.parts import (
 from nats_mesh.policy.problems import Problems, place
 from nats_mesh.policy.rules import DEFAULT
 from nats_mesh.policy.schema import DestinationSpec
+from nats_mesh.policy.telemetry_parts import AccessLog, Slow, Tap, Tracing
 
 __all__ = ["BLOCKS", "RULES", "Layers", "Leaf", "leaves_of"]
 
@@ -56,10 +57,15 @@ RULES: Mapping[type[Part], type[msgspec.Struct]] = {
 #: The blocks of a destination that become rules.
 BLOCKS = tuple(f for f in fields_of(DestinationSpec).values() if f.part in RULES)
 
+#: What is laid over each other field by field.
+_LAID: frozenset[type[Part]] = frozenset({*RULES, Tracing, AccessLog, Slow, Tap})
+
 _ON, _OFF = "on", "off"
 _BOUND = re.compile(r"(at least|above) ([0-9.e+-]+)")
 #: What belongs to another balancer once the name is another.
 _OF_ITS_NAME = {"balancer.name": ("balancer.header",)}
+#: Of what only one may be said, the other is gone.
+_INSTEAD_OF = {"slow.threshold": "slow.timesP99", "slow.timesP99": "slow.threshold"}
 
 
 def leaves_of(part: Part, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -67,7 +73,7 @@ def leaves_of(part: Part, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in fields_of(type(part)).values():
         value = getattr(part, field.attribute)
         path = f"{prefix}{field.name}"
-        if value is UNSET or field.each == "name" or (field.part is not None and field.part not in RULES):
+        if value is UNSET or field.each == "name" or (field.part is not None and field.part not in _LAID):
             continue  # what it is about, and where calls go, are no values to lay over each other
         if isinstance(value, Part):
             if field.off:
@@ -104,9 +110,15 @@ class Layers:
             for other in _OF_ITS_NAME.get(path, ()):
                 if path in leaves and leaves[path].value != value:
                     leaves.pop(other, None)
+            if path in _INSTEAD_OF:
+                leaves.pop(_INSTEAD_OF[path], None)
             line = policy.lines.get(f"{prefix}{path}", policy.line)
             leaves[path] = Leaf(value, policy, prefix, line)
             self._blocks.add(path.partition(".")[0])
+
+    def forget(self, path: str) -> None:
+        """What was said at ``path`` so far does not hold any more."""
+        self._leaves.pop(path, None)
 
     def _clear(self, block: str) -> None:
         for path in [path for path in self._leaves if path.startswith(f"{block}.")]:

@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from nats_mesh.core.router import Rule, relevant
 from nats_mesh.core.rules import ConcurrencyRules, SubsetRules
+from nats_mesh.core.telemetry_rules import ObjectiveRules, TelemetryRules
 from nats_mesh.policy.answers import Answers, Key
 from nats_mesh.policy.decode import Policy
 from nats_mesh.policy.fields import fields_of
@@ -36,6 +37,7 @@ from nats_mesh.policy.increments import (
     difference,
     has_rules,
     has_subsets,
+    has_telemetry,
     less_selecting,
     refreshed,
     regrouped,
@@ -48,6 +50,8 @@ from nats_mesh.policy.problems import Problems, place
 from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules
 from nats_mesh.policy.schema import Destination, DestinationSpec, Limit, Route
 from nats_mesh.policy.scopes import Scope, Via, around, namespace_of, scopes_of
+from nats_mesh.policy.telemetry import objectives_of, telemetry_rules
+from nats_mesh.policy.telemetry_parts import Telemetry
 
 __all__ = ["PolicySet"]
 
@@ -84,6 +88,7 @@ class PolicySet:
         self._groups: dict[str, Group]
         self._routed: dict[str, Group]
         self._selecting: dict[str, Group]
+        self._told: dict[str, Group]
         self._sum: int
         concerned = {about(policy) for policy in (*change.come, *change.gone)}
         everywhere = {type(policy.document) for policy in (*change.come, *change.gone) if not about(policy)}
@@ -94,6 +99,9 @@ class PolicySet:
         self._selecting = refreshed(
             None if base is None else base._selecting, self._groups, concerned, has_subsets
         )
+        self._told = refreshed(None if base is None else base._told, self._groups, concerned, has_telemetry)
+        #: Whether any policy says what is told of calls; where none does, nobody needs to ask for one of them.
+        self.telling = bool(self._told)
         self._tells_callers_apart = any(group.tells_callers_apart for group in self._routed.values())
         #: Of what the destination for all services says: what has an effect in which service, and what has none as
         #: it stands.
@@ -210,6 +218,33 @@ class PolicySet:
             (service, endpoint, "", "", None), lambda: self._compile_inbound((service, endpoint))
         )
 
+    def telemetry(self, service: str, endpoint: str) -> TelemetryRules:
+        """What both sides tell of calls of ``service.endpoint``; without an endpoint, of those of the whole service."""
+        return self._telemetry.answer(
+            (service, endpoint, "", "", None), lambda: self._compile_telemetry(service, endpoint)
+        )
+
+    def objectives(self) -> tuple[ObjectiveRules, ...]:
+        """Everything that any policy promises. Where a narrower policy promises something of a target, too, only that
+        holds there: see :meth:`telemetry`."""
+        return tuple(
+            [
+                objective
+                for name in sorted(self._told)
+                for policy in self._groups[name].policies
+                if isinstance(policy.document, Telemetry)
+                for objective in objectives_of(policy)
+            ]
+        )
+
+    def logging(self) -> bool:
+        """Whether any policy asks for an access log, of any calls."""
+        return any(
+            telemetry_rules([policy]).access_log is not None
+            for group in self._told.values()
+            for policy in group.telemetry.values()
+        )
+
     def subsets(self, service: str) -> Mapping[str, SubsetRules]:
         """The subsets of ``service`` by their names."""
         group = self._groups.get(service)
@@ -280,6 +315,10 @@ class PolicySet:
         """Where every value of :meth:`inbound` comes from, with the lines of this very set."""
         return self._compile_inbound((service, endpoint)).sources
 
+    def telemetry_sources(self, service: str, endpoint: str) -> Mapping[str, str]:
+        """Where every value of :meth:`telemetry` comes from, with the lines of this very set."""
+        return self._compile_telemetry(service, endpoint).sources
+
     def _check(self, concerned: set[str], less: set[str], problems: Problems) -> None:
         """Look at the groups that are ``concerned``, and at the routes of others that lead to services which have
         ``less`` subsets than before."""
@@ -320,17 +359,22 @@ class PolicySet:
             via = key[4]
             return key[0] not in concerned and (not via or all(scope[0] not in concerned for scope, _ in via))
 
-        outbound = inbound = None if base is None else unconcerned
+        outbound = inbound = telemetry = None if base is None else unconcerned
         if before is None or before._tells_callers_apart != self._tells_callers_apart:
             outbound = None  # it stands under another key
         if not everywhere.isdisjoint((Destination, Route)):
             outbound = None
         if Limit in everywhere:
             inbound = None
+        if Telemetry in everywhere:
+            telemetry = None
         self._outbound: Answers[OutboundRules] = Answers(
             None if before is None else before._outbound, outbound
         )
         self._inbound: Answers[InboundRules] = Answers(None if before is None else before._inbound, inbound)
+        self._telemetry: Answers[TelemetryRules] = Answers(
+            None if before is None else before._telemetry, telemetry
+        )
 
     def _layers(self, service: str, endpoint: str, subset: str, via: Via) -> Layers:
         return layers_in(self._groups, service, endpoint, subset, via)
@@ -376,6 +420,15 @@ class PolicySet:
             routing=routing,
             **made_of(layers, Problems()),
         )
+
+    def _compile_telemetry(self, service: str, endpoint: str) -> TelemetryRules:
+        found = []
+        for name, where in around(service, endpoint):
+            group = self._groups.get(name)
+            policy = None if group is None else group.telemetry.get(where)
+            if policy is not None:
+                found.append(policy)
+        return telemetry_rules(found)
 
     def _compile_inbound(self, scope: Scope) -> InboundRules:
         least: tuple[int, Policy] | None = None

@@ -16,6 +16,7 @@ from nats_mesh.core.rules import (
     RetryRules,
     SubsetRules,
 )
+from nats_mesh.core.telemetry_rules import TelemetryRules
 
 __all__ = ["DEFAULT", "InboundRules", "OutboundRules", "same_rules"]
 
@@ -54,7 +55,9 @@ class InboundRules(msgspec.Struct, frozen=True, kw_only=True):
     sources: Mapping[str, str] = {}
 
 
-def same_rules(one: OutboundRules | InboundRules, other: OutboundRules | InboundRules) -> bool:
+def same_rules(
+    one: OutboundRules | InboundRules | TelemetryRules, other: OutboundRules | InboundRules | TelemetryRules
+) -> bool:
     """Whether both say the same, by the same policies; on which line of a file these stand does not matter."""
     for name in one.__struct_fields__:
         mine, others = getattr(one, name), getattr(other, name)

@@ -219,4 +219,4 @@ KINDS: Mapping[str, type[Document]] = {
     "Telemetry": Telemetry, "Gateway": Gateway, "Rollout": Rollout,
 }  # fmt: skip
 #: Those of them that nothing in this version applies.
-LATER_KINDS = ("Access", "Authentication", "Telemetry", "Gateway")
+LATER_KINDS = ("Access", "Authentication", "Gateway")

@@ -89,8 +89,18 @@ class Tap(Part, frozen=True, kw_only=True):
             default="no others",
         ),
     ] = UNSET
+    redact_fields: Annotated[
+        list[str] | UnsetType,
+        about(
+            "Values in what is sent and answered that are never shown, as paths: `card.number`. `*` is any name, `**` "
+            "any number of them; lists need no step. What looks like a secret never is.",
+            formats.FIELDS,
+            default="no others",
+        ),
+    ] = UNSET
     rate: Annotated[
-        float | UnsetType, about("At most so many calls, per instance.", kinds.RATE, default="100/s")
+        float | UnsetType,
+        about("At most so many calls, per instance.", kinds.RATE, default="as observers ask, up to 2000/s"),
     ] = UNSET
 
 
@@ -139,7 +149,11 @@ class TelemetrySpec(Part, frozen=True, kw_only=True):
     ] = UNSET
     labels: Annotated[
         dict[str, str] | UnsetType,
-        about("Words that go with its metrics, spans and lines.", kinds.TEXT, default="none"),
+        about(
+            "Words that go with the lines of its access log and with its slow calls.",
+            kinds.TEXT,
+            default="none",
+        ),
     ] = UNSET
     objectives: Annotated[
         list[Objective] | UnsetType,

@@ -8,6 +8,7 @@ one answer.
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -35,8 +36,9 @@ from nats_mesh.layers.fault import TOO_MANY, FaultGate, Postponed
 from nats_mesh.model import Interceptor, Request
 from nats_mesh.serving.handling import Served, UndecodableError, decode_body
 from nats_mesh.serving.replier import Replier, merged
+from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
 from nats_mesh.telemetry.series import OTHER, Series
-from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats import EndpointLoad, Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, Codec, by_content_type
 from nats_mesh.wire.eager import EagerPool, Held
@@ -79,6 +81,7 @@ class _Route(NamedTuple):
 
 
 #: Looked up once: a name of another module costs more, each time.
+_OK: Final = Status.OK
 _JSON: Final = JSON
 _set_context: Final = current_context.set
 #: What stands for the end of a handler's steps.
@@ -154,6 +157,10 @@ class Dispatcher:
         #: How many calls may run at a time, over all endpoints.
         self.limit = 0
         self._blocks = 0
+        #: Who is told of calls that have ended, by name; and what tells all of them, where there is anybody.
+        self._watchers: dict[str, Tap] = {}
+        self._notable: dict[str, tuple[Tap, float]] = {}
+        self._slow_s = math.inf
         self._tap: Tap | None = None
         self._sum_limits()
 
@@ -177,12 +184,41 @@ class Dispatcher:
         self.draining.shut = closed
         self.compose()
 
-    def record(self, tap: Tap | None) -> None:
-        """Have ``tap`` told of every call that arrives from now on, once it has ended; ``None``: of none any more.
+    def watch(self, name: str, tap: Tap | None, *, every: bool = True, slow_s: float = math.inf) -> None:
+        """Have ``tap`` told of calls that arrive from now on, each once it has ended (in the place of who was called
+        ``name``); ``None``: of none any more.
 
-        What says so to a call is its route, which is looked up anew."""
-        self._tap = tap
+        Unless it is to hear of ``every`` call: of those whose trace is sampled, that did not end well, or that took
+        ``slow_s`` seconds and more. What is to be told in any case is noted from its arrival on, which a call's route
+        says; it is looked up anew. While nobody watches, no call is asked anything.
+        """
+        self._watchers.pop(name, None)
+        self._notable.pop(name, None)
+        if tap is not None and every:
+            self._watchers[name] = tap
+        elif tap is not None:
+            self._notable[name] = (tap, slow_s)
+        self._slow_s = min((each for _, each in self._notable.values()), default=math.inf)
+        self._tap = self._tell if self._watchers else None
         self._routes.clear()
+
+    def _tell(self, call: Arrival, took_s: float) -> None:
+        for name, tap in self._watchers.items():
+            self._hand(name, tap, call, took_s)
+
+    def _tell_notable(self, call: Arrival, took_s: float) -> None:
+        """``call`` has ended, and somebody wants to hear of such calls."""
+        if call.status is _OK and took_s < self._slow_s and not h.is_sampled(call.headers, alone=call.plain):
+            return
+        for name, (tap, _) in self._notable.items():
+            self._hand(name, tap, call, took_s)
+
+    def _hand(self, name: str, tap: Tap, call: Arrival, took_s: float) -> None:
+        try:
+            tap(call, took_s)
+        # Whoever observes must not change what a caller gets, whatever is wrong with it.
+        except Exception:
+            log.exception("a call could not be told to %s", name)
 
     def compose(self) -> None:
         """Look again at which gates may refuse anybody now."""
@@ -215,6 +251,25 @@ class Dispatcher:
     def in_flight(self) -> int:
         """How many calls run now, or wait to."""
         return len(self._pool) + len(self._postponed)
+
+    def loads(self) -> dict[str, EndpointLoad]:
+        """How busy each endpoint is: its slots, those taken, and the calls that wait for their turn or for a delay."""
+        waiting = Counter(call.kind.endpoint.name for call in [*self._pool.unstarted(), *self._postponed])
+        return {
+            name: EndpointLoad(
+                limit=served.concurrency.limit, in_flight=served.concurrency.in_flight, queue=waiting[name]
+            )
+            for name, served in self.served.items()
+        }
+
+    def limited(self) -> dict[tuple[str, str], int]:
+        """How many calls its slots have refused, by endpoint and by the policy that says how many there are."""
+        found: dict[tuple[str, str], int] = {}
+        for name, served in list(self.served.items()):
+            slots = served.concurrency
+            for policy, count in list(slots.refused_by.items()):
+                found[name, policy] = count
+        return found
 
     def _load(self) -> str:
         return f"{self._pool.others + len(self._postponed)}/{self.limit}"
@@ -326,9 +381,12 @@ class Dispatcher:
         if call.ended:
             status, text, maybe = _ENDED[call.ended]
             call.series.refuse(status)
+            self._flag(call, status, flags_of_ended(call.ended, call.injected))
             self.replier.fail(call, status, text, maybe=maybe)
             if call.noted and self._tap is not None:
                 self._tap(call, self._now() - call.received)
+            if self._notable:
+                self._tell_notable(call, self._now() - call.received)
             return None
         call.started = self._now()
         for entered, enter in enumerate(served.enter):
@@ -355,6 +413,8 @@ class Dispatcher:
                 call.headers,
                 call.plain,
             )
+            if call.noted and self._tap is not None:
+                context.own_calls = []
             _set_context(context)
             if not call.plain and served.keyed is not None and h.IDEMPOTENCY_KEY in call.headers:
                 coroutine: Any = served.keyed.run(call, partial(self._start, served, call, value, context))
@@ -530,8 +590,11 @@ class Dispatcher:
             retry_after_s=refusal.retry_after_s,
         )
         call.series.refuse(refusal.status)
+        self._flag(call, refusal.status, flags_of_refusal(refusal.refused, call.injected))
         if call.noted and self._tap is not None:
             self._tap(call, self._now() - call.received)
+        if self._notable:
+            self._tell_notable(call, self._now() - call.received)
 
     def _refuse_unknown(self, reply: str, route: _Route) -> None:
         call = Arrival(route.caller, route.series, reply, b"", b"", self._now())
@@ -568,8 +631,17 @@ class Dispatcher:
             self.replier.fail(call, status, text, maybe=maybe)
         else:
             call.series.record(took, status)
+        if call.ended or call.injected:
+            self._flag(call, status, flags_of_ended(call.ended, call.injected))
         if call.noted and self._tap is not None:
             self._tap(call, took)
+        if self._notable:
+            self._tell_notable(call, took)
+
+    def _flag(self, call: Arrival, status: Status, flags: str) -> None:
+        """Say why the mesh itself ended a call that is counted under ``status``, where it did."""
+        if flags:
+            call.series.flag(status, flags)
 
     def _blocked(self, served: Served, seconds: float) -> None:
         """A handler that never waited took so long that everything else of this process stood still."""

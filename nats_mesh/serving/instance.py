@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import random
 from collections.abc import Callable
 from types import TracebackType
@@ -12,21 +10,26 @@ from typing import Any, Self
 
 from nats_mesh import plugins
 from nats_mesh.calling.client import Client
+from nats_mesh.calling.condition import display_name
 from nats_mesh.calling.verdicts import StepAside
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.config.follower import ConfigFollower
 from nats_mesh.config.live import Configuration
-from nats_mesh.core.presence import State
+from nats_mesh.core.presence import Standing, State
 from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.errors import ConfigError
 from nats_mesh.following import Follower
 from nats_mesh.policy import PolicySet
+from nats_mesh.policy.rules import DEFAULT
 from nats_mesh.service import Service
+from nats_mesh.serving import exposing
+from nats_mesh.serving.call_log import InstanceLog
 from nats_mesh.serving.dispatch import Dispatcher
 from nats_mesh.serving.leaving import CLOSE_S, DRAIN_S, Leaving, Parts
 from nats_mesh.serving.lifespan import Lifespan
 from nats_mesh.serving.operating import Operating
 from nats_mesh.serving.telling import Telling
+from nats_mesh.serving.tracing import InstanceTracing
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.events import Events
 from nats_mesh.telemetry.kinds import EventKind
@@ -43,14 +46,6 @@ log = logging.getLogger("nats_mesh.instance")
 _ID_CHECK_S = 0.5
 #: Who drains where no operator says so.
 _ITSELF = "itself"
-
-
-def display_name() -> str:
-    """``host-pid``: what people read in place of an instance id."""
-    host = (
-        "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in platform.node()) or "host"
-    )
-    return f"{host[:100]}-{os.getpid()}"
 
 
 class Instance:
@@ -183,6 +178,25 @@ class Instance:
             dispatcher.state = await parts.lifespan.start()
         self._telling.begin(client, transport, self._room_changed)
         self._telling.listen(transport, dispatcher)
+        parts.tracing = InstanceTracing(
+            client,
+            dispatcher,
+            version=service.version,
+            clock=self._clock,
+            rng=self._rng,
+            wants=parts.wants,
+            policies=self._follower.current,
+            otlp=self.settings.otlp,
+        )
+        assert parts.wants is not None, "it has begun"
+        parts.written = InstanceLog(
+            dispatcher,
+            client,
+            version=service.version,
+            clock=self._clock,
+            wants=parts.wants,
+            destination=self.settings.access_log or "stdout",
+        )
         assert parts.peers is not None, "it has begun"
         self._step_aside = StepAside(
             service=service.name,
@@ -207,6 +221,7 @@ class Instance:
         transport.add_listener(self)
         await transport.fence()
         self._check_lifespan()
+        exposing.join(self, self.settings.metrics)
         log.info("%s %s is ready as %s (%s)", service.name, service.version, self.id, self.name)
 
     async def _configure(self, client: Client, dispatcher: Dispatcher) -> None:
@@ -262,7 +277,17 @@ class Instance:
             self._parts.seats.belong(
                 [each.name for each in found if each.selects(self.service.version, labels)]
             )
+        if self._parts.tracing is not None:
+            self._parts.tracing.apply(policies)
+        if self._parts.written is not None:
+            self._parts.written.apply(policies)
+        if self._parts.taps is not None:
+            self._parts.taps.follow(lambda endpoint: policies.telemetry(service, endpoint).tap)
         self.apply_limits(lambda endpoint: policies.inbound(service, endpoint).concurrency)
+        if self._parts.dispatcher is not None:
+            for name, served in self._parts.dispatcher.served.items():
+                said = policies.inbound(service, name).sources.get("concurrency.limit", DEFAULT)
+                served.concurrency.policy = "" if said == DEFAULT else said.partition(" ")[0]
 
     def apply_limits(self, find: Callable[[str], ConcurrencyRules | None]) -> None:
         """Limit the endpoints as ``find`` says of their names, from the next call on; ``None``: as they declare.
@@ -318,6 +343,11 @@ class Instance:
         """Whether calls reach it: its lifespan is up, its subscriptions stand, it is connected and does not drain."""
         transport = self._parts.transport
         return self.state is State.READY and transport is not None and transport.connected
+
+    @property
+    def standing(self) -> Standing:
+        """Where it stands with the policies it follows."""
+        return self._follower.standing
 
     @property
     def peers(self) -> int:
@@ -393,7 +423,10 @@ class Instance:
             if self._step_aside is not None:
                 await self._step_aside.close()
         finally:
-            await self._leaving.close(timeout_s)
+            try:
+                await self._leaving.close(timeout_s)
+            finally:
+                exposing.leave(self, self._parts.client)
 
     def _lifespan_failed(self) -> None:
         """Without its lifespan every call would fail: others shall serve them."""

@@ -7,12 +7,14 @@ import logging
 import anyio
 
 from nats_mesh.calling.client import Client
+from nats_mesh.calling.tracing import MemberTracing
 from nats_mesh.config.follower import ConfigFollower
 from nats_mesh.core.presence import State
 from nats_mesh.discovery.announcer import Announcer
 from nats_mesh.discovery.peers import Peers
 from nats_mesh.discovery.responder import Responder
 from nats_mesh.errors import CallError
+from nats_mesh.serving.call_log import InstanceLog
 from nats_mesh.serving.crediting import Crediting
 from nats_mesh.serving.dispatch import Dispatcher
 from nats_mesh.serving.lifespan import Lifespan
@@ -55,6 +57,8 @@ class Parts:
         self.publisher: StatsPublisher | None = None
         self.events: Events | None = None
         self.taps: Taps | None = None
+        self.tracing: MemberTracing | None = None
+        self.written: InstanceLog | None = None
         #: Who listens to the connection.
         self.listener: Listener | None = None
 
@@ -63,7 +67,8 @@ class Parts:
         if self.announcer is not None:
             self.announcer.stop()
         for part in (
-            self.operating, self.publisher, self.taps, self.events, self.wants, self.responder, self.peers,
+            self.operating, self.publisher, self.taps, self.tracing, self.written, self.events, self.wants,
+            self.responder, self.peers,
         ):  # fmt: skip
             if part is not None:
                 part.close()

@@ -33,6 +33,7 @@ from nats_mesh.discovery.commands import (
 from nats_mesh.errors import CallError, CodecError, ConfigError, Status
 from nats_mesh.model import is_name
 from nats_mesh.serving.dispatch import Dispatcher
+from nats_mesh.serving.log_levels import LogLevels
 from nats_mesh.serving.seats import Seats
 from nats_mesh.telemetry.events import Events
 from nats_mesh.telemetry.kinds import EventKind
@@ -88,6 +89,7 @@ class Operating:
         self._drained_by: set[str] = set()
         self._pool = TaskPool(_report)
         self._timer: Timer | None = None
+        self._levels = LogLevels(self._level_ended)
         self._subscription = transport.subscribe(subjects.command_of(service), self._on_command)
 
     # -- hearing ------------------------------------------------------------------------------------
@@ -293,16 +295,22 @@ class Operating:
     # -- logging ------------------------------------------------------------------------------------
 
     def _log_level(self, command: LogLevel, operator: str) -> str:
-        logger = logging.getLogger("nats_mesh")
-        before = logging.getLevelName(logger.getEffectiveLevel())
-        logger.setLevel(command.level)
-        text = f"the process logs {command.level} and above now, before it was {before}"
+        if command.level == "RESET":
+            text = self._levels.reset(command.logger)
+        else:
+            for_s = None if command.for_ms is None else command.for_ms / 1000.0
+            text = self._levels.set(command.logger, command.level, for_s)
         self._events.emit(EventKind.LOG_LEVEL, self._instance, f"by {operator}: {text}")
         return text
+
+    def _level_ended(self, name: str, level: str) -> None:
+        text = f"the time is over: {name} logs {level} and above again"
+        self._events.emit(EventKind.LOG_LEVEL, self._instance, text)
 
     def close(self) -> None:
         """Obey no more."""
         self._pool.cancel_all()
+        self._levels.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

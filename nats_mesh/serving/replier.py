@@ -82,13 +82,13 @@ class Replier:
             return
         call.status = _OK
         if call.noted:
-            call.sent = len(body)
+            call.sent, call.answered = len(body), body
             if call.keep is not None:
                 call.keep(_OK, self._heads[codec.name] + _lines(extra) + h.END, body)
 
     def again(self, call: Arrival, kept: Kept) -> None:
         """Answer with a reply that was given before, as this instance."""
-        call.status, call.sent = kept.status, len(kept.body)
+        call.status, call.sent, call.answered = kept.status, len(kept.body), kept.body
         if not call.reply:
             return
         block = (
@@ -117,7 +117,7 @@ class Replier:
 
         ``maybe``: nobody knows whether the handler ran.
         """
-        call.status, call.refused = status, refused
+        call.status, call.refused, call.problem = status, refused, message
         if not call.reply and call.keep is None:
             return
         reply, keep = call.reply, call.keep
@@ -146,7 +146,7 @@ class Replier:
         except CallError:  # away, or an inbox so long that nothing can be written to it
             self.lost += 1
         else:
-            call.sent = len(body) if reply else 0
+            call.sent, call.answered = (len(body), body) if reply else (0, b"")
         if keep is not None:
             keep(status, block, body)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from msgspec import UNSET, UnsetType
+
 from nats_mesh import plugins
 from nats_mesh.audit import signs
 from nats_mesh.audit.signs import SignKeeper
 from nats_mesh.calling.client import Client
+from nats_mesh.calling.condition import condition_of
 from nats_mesh.clock import Clock
 from nats_mesh.core.presence import EndpointInfo, Load, Standing, State
 from nats_mesh.discovery.announcer import Announcer
@@ -18,15 +21,17 @@ from nats_mesh.discovery.services_api import EndpointCounters, EndpointDoc, mesh
 from nats_mesh.endpoint import Endpoint
 from nats_mesh.layers.tap import CallTap
 from nats_mesh.service import Service
+from nats_mesh.serving import exposing
 from nats_mesh.serving.crediting import Crediting
 from nats_mesh.serving.dispatch import Dispatcher
 from nats_mesh.serving.leaving import Parts
 from nats_mesh.serving.operating import Operating
 from nats_mesh.serving.seats import Seats
+from nats_mesh.serving.tapping import Witness
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.events import Events
 from nats_mesh.telemetry.publisher import StatsPublisher
-from nats_mesh.telemetry.stats import Stats, encode_stats
+from nats_mesh.telemetry.stats import Condition, Stats, encode_stats
 from nats_mesh.telemetry.taps import Taps
 from nats_mesh.telemetry.wants import Wants
 from nats_mesh.wire.subjects import Subjects
@@ -189,7 +194,7 @@ class Telling:
         assert parts.client is not None, "it has begun"
 
         def record(wanted: bool) -> None:
-            dispatcher.record(CallTap(taps, self._clock) if wanted else None)
+            dispatcher.watch("tap", CallTap(taps, self._clock) if wanted else None)
 
         parts.taps = taps = Taps(
             service=self._service.name,
@@ -202,6 +207,15 @@ class Telling:
             clock=self._clock,
             concurrency={name: each.concurrency for name, each in self._service.endpoints.items()},
             record=record,
+            witness=Witness(
+                service=self._service.name,
+                instance=self._instance,
+                subjects=self._subjects,
+                transport=transport,
+                mux=parts.client.mux,
+                clock=self._clock,
+                events=self._events,
+            ),
         )
 
     def limits_changed(self, *, announce: bool) -> None:
@@ -249,7 +263,9 @@ class Telling:
         plugged = {f"mesh.plugins.{side}": names for side, names in self._plugged.items() if names}
         config = self._parts.config
         configured = {} if config is None else {**config.metadata(), "mesh.config.schema": config.schema}
-        return {**({} if operating is None else operating.metadata()), **plugged, **configured}
+        port = exposing.exposed_port()
+        exposed = {"mesh.metrics.port": str(port)} if port else {}
+        return {**({} if operating is None else operating.metadata()), **plugged, **configured, **exposed}
 
     def _counters(self) -> dict[str, EndpointCounters]:
         return {
@@ -272,9 +288,21 @@ class Telling:
             full=crediting is not None and crediting.full,
         )
 
-    def _snapshot(self) -> list[bytes]:
+    def _snapshot(self, whole: bool) -> list[bytes]:
+        client, dispatcher = self._parts.client, self._parts.dispatcher
+        condition: Condition | UnsetType = UNSET
+        if client is not None:
+            condition = condition_of(
+                client,
+                kind="instance",
+                name=self._name,
+                standing=self._standing(),
+                endpoints={} if dispatcher is None else dispatcher.loads(),
+            )
         return encode_stats(
             self._stats.snapshot(
+                condition=condition,
+                whole=whole,
                 instance=self._instance,
                 service=self._service.name,
                 version=self._service.version,

@@ -7,12 +7,14 @@ between two messages of one series, over the time that its sender measured.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
 
+from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.errors import ConfigError
 from nats_mesh.telemetry.stats import FAILURES, OTHER, SeriesSnapshot, Side, StatsMessage
 from nats_mesh.telemetry.tracks import Slot, Sum, Track
@@ -22,11 +24,13 @@ __all__ = ["Aggregate", "Figures", "Row"]
 #: Silent for so long (seconds), an instance may be folded into the totals of the departed.
 _SILENT_S: Final = 60.0
 _REMEMBERED: Final = 10
+_UPPER: Final = (*BOUNDS, math.inf)
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Calls counted over some time. ``errors`` are the service's faults; ratio and quantiles (seconds)
-    are ``None`` where there was no call."""
+    are ``None`` where there was no call. ``buckets`` are the durations: an upper bound in seconds, and how many fell
+    under it and above the one before; those without any are left out, and refused calls have no duration."""
 
     requests: int
     errors: int
@@ -35,6 +39,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     p50_s: float | None
     p90_s: float | None
     p99_s: float | None
+    p95_s: float | None = None
+    buckets: tuple[tuple[float, int], ...] = ()
+    sum_s: float = 0.0
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +204,12 @@ class Aggregate:
                 everything.merge(numbers)
         return _figures(everything)
 
+    def answered(self, service: str, instance: str) -> int:
+        """How many calls an instance has answered, as far as it has told."""
+        source = self._sources.get((service, instance))
+        tracks = [] if source is None else source.tracks.values()
+        return sum(track.latest.requests for track in tracks if track.slot.side == "in")
+
     def __len__(self) -> int:
         return len(self._sources)
 
@@ -277,4 +290,9 @@ def _figures(numbers: Sum) -> Figures:
         p50_s=quantile(0.5),
         p90_s=quantile(0.9),
         p99_s=quantile(0.99),
+        p95_s=quantile(0.95),
+        buckets=tuple(
+            (bound, count) for bound, count in zip(_UPPER, numbers.histogram.counts, strict=True) if count
+        ),
+        sum_s=numbers.histogram.sum_s,
     )

@@ -8,94 +8,47 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
 from threading import Lock
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from nats_mesh.core.histogram import BOUNDS, Histogram
+from nats_mesh.core.breaker import BreakerState
+from nats_mesh.core.histogram import Histogram
 from nats_mesh.core.presence import State
 from nats_mesh.errors import ConfigError, Status
-from nats_mesh.telemetry.stats import OTHER, SeriesSnapshot, Stats, snapshot_of
+from nats_mesh.telemetry.metrics import (
+    BUCKETS_S,
+    METRICS,
+    Exemplars,
+    Labels,
+    Tables,
+    empty,
+    families,
+    family,
+    lasting,
+    merge,
+)
+from nats_mesh.telemetry.series import Series
+from nats_mesh.telemetry.stats import OTHER, Stats, retries_of
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.transport import Transport
 
-__all__ = ["BUCKETS_S", "MAX_SERIES", "MeshCollector", "Source"]
+__all__ = ["BUCKETS_S", "BUILD", "BUILD_HELP", "MAX_SERIES", "MeshCollector", "Source", "own_version"]
 
 log = logging.getLogger("nats_mesh.telemetry")
 
 #: Label sets that each metric may have before what is new is counted under ``_OTHER``.
 MAX_SERIES: Final = 2000
 
-_Labels: TypeAlias = tuple[str, ...]
-
-_FIRST: Final = BOUNDS.index(0.00025)
-_STEP: Final = 4
-#: Upper bounds of the exported buckets in seconds, inclusive: 0.25 ms, doubling, to 131 s. Each is a bound
-#: of the histograms that calls are counted in, so no count is interpolated.
-BUCKETS_S: Final = BOUNDS[_FIRST::_STEP]
-_LE: Final = (*map(repr, BUCKETS_S), "+Inf")
-
-_EDGE: Final = ("reporter", "source_service", "destination_service", "endpoint")
-#: Every metric by the name of its family: labels, and what it says.
-_METRICS: Final[Mapping[str, tuple[Callable[..., Metric], _Labels, str]]] = {
-    "mesh_requests": (
-        CounterMetricFamily,
-        (*_EDGE[:3], "destination_version", "endpoint", "status", "flags"),
-        "Calls that ended, refused ones too; flags as in Envoy, by the status.",
-    ),
-    "mesh_request_duration_seconds": (
-        HistogramMetricFamily,
-        _EDGE,
-        "Time from the start of a call to its end, as its reporter saw it; refused calls have none.",
-    ),
-    "mesh_requests_in_flight": (GaugeMetricFamily, _EDGE, "Calls that have begun and not ended."),
-    "mesh_concurrency_limit": (
-        GaugeMetricFamily,
-        ("destination_service", "endpoint"),
-        "Calls that the instances in this process run at a time before they refuse.",
-    ),
-    "mesh_bus_reconnects": (
-        CounterMetricFamily,
-        ("service",),
-        "Times that a connection to the bus was lost and came back.",
-    ),
-    "mesh_bus_messages": (
-        CounterMetricFamily,
-        ("service", "direction"),
-        "Messages that came from the bus (in) and went there (out), of every kind.",
-    ),
-    "mesh_bus_dropped": (
-        CounterMetricFamily,
-        ("service", "reason"),
-        "Messages that came and were not used, or should have gone and did not, by the reason.",
-    ),
-}
-_BUILD: Final = "mesh_build"
-_BUILD_HELP: Final = "The version of nats-mesh in this process, and of its Python."
+BUILD: Final = "mesh_build"
+BUILD_HELP: Final = "The version of nats-mesh in this process, and of its Python."
 #: What a label set that finds no room keeps: these say nothing about who called whom.
-_KEPT: Final = frozenset({"reporter", "status", "flags"})
+_KEPT: Final = frozenset({"reporter", "status", "flags", "outcome", "state", "reason", "direction"})
 
-#: Envoy's flag for what the mesh itself ends calls with, by the status it uses for that.
-_FLAGS: Final[Mapping[tuple[str, str], str]] = {
-    ("source", Status.UNAVAILABLE): "UH",
-    ("source", Status.RESOURCE_EXHAUSTED): "UO",
-    ("destination", Status.RESOURCE_EXHAUSTED): "UO",
-    ("source", Status.DEADLINE_EXCEEDED): "UT",
-    ("destination", Status.DEADLINE_EXCEEDED): "UT",
-    ("source", Status.CANCELLED): "DC",
-    ("destination", Status.CANCELLED): "DC",
-}
 #: A table may grow under a reader in another thread; it is bounded, so that soon one reading comes through.
 _TRIES: Final = 1000
 
@@ -150,9 +103,11 @@ class MeshCollector(Collector):
     the requests). ``reporter="source"`` are calls made, whose destination's version is not known and empty;
     ``reporter="destination"`` are calls answered.
 
-    ``flags`` is what the mesh itself ends calls with under that status (UH, UO, UT, DC), empty for all others.
-    The counters hold statuses, not reasons: UH is every UNAVAILABLE of a caller, also of a bus that is away,
-    and an application error with one of these statuses bears the flag as well.
+    ``flags`` say why the mesh itself ended a call (:mod:`nats_mesh.telemetry.flags`), and are empty for all others: an
+    application error bears none, whatever its status.
+
+    What left (:meth:`remove`) goes on counting under what it counted: a counter never goes back while the process
+    lives.
 
     Bounded: beyond ``max_series`` label sets of one metric the new ones are counted with ``_OTHER`` for
     every name (at most one such set for each reporter and status more), which the log says once per metric.
@@ -166,10 +121,14 @@ class MeshCollector(Collector):
         self._max_series = max_series
         self._sources: list[Source] = []
         # What once stood under its own name stays there: a counter that changed its name would seem to jump.
-        self._admitted: dict[str, set[_Labels]] = {}
+        self._admitted: dict[str, set[Labels]] = {}
         self._full: set[str] = set()
         self._lock = Lock()
-        self._build = {"version": _own_version(), "python_version": platform.python_version()}
+        #: What sources counted that have left.
+        self._left: Tables = empty()
+        #: Traces of calls that took as long as a bucket says, where somebody looks for some.
+        self.exemplars: Exemplars = {}
+        self._build = {"version": own_version(), "python_version": platform.python_version()}
         for source in sources:
             self.add(source)
 
@@ -184,56 +143,116 @@ class MeshCollector(Collector):
             if not any(known is source for known in self._sources):
                 self._sources.append(source)
 
+    def remove(self, source: Source, client: _Connected | None = None) -> None:
+        """A mesh or instance has been left: what it counted stays, what it was does not. ``client`` is what it called
+        by, where it no longer says so itself."""
+        with self._lock:
+            if any(known is source for known in self._sources):
+                self._sources = [known for known in self._sources if known is not source]
+                tables = empty()
+                self._read_source(tables, source, client)
+                merge(self._left, lasting(tables))
+
+    def tables(self) -> Tables:
+        """All numbers there are now."""
+        with self._lock:
+            return self._read()
+
     def describe(self) -> Iterable[Metric]:
         """Every metric there may be, without values: what a registry checks for clashes."""
-        return [*(_family(name, {}) for name in _METRICS), InfoMetricFamily(_BUILD, _BUILD_HELP)]
+        return [*(family(name, {}) for name in METRICS), InfoMetricFamily(BUILD, BUILD_HELP)]
 
     def collect(self) -> Iterator[Metric]:
         """Every metric that has a value now."""
-        with self._lock:
-            tables = self._read()
-        yield from (_family(name, values) for name, values in tables.items() if values)
-        yield InfoMetricFamily(_BUILD, _BUILD_HELP, value=self._build)
+        yield from families(self.tables(), self.exemplars)
+        yield InfoMetricFamily(BUILD, BUILD_HELP, value=self._build)
 
-    def _read(self) -> dict[str, dict[_Labels, Any]]:
-        tables: dict[str, dict[_Labels, Any]] = {name: {} for name in _METRICS}
+    def _read(self) -> Tables:
+        tables = empty()
+        merge(tables, self._left)
         for source in self._sources:
-            name, its_version = _identity(source)
-            for series in _consistent(source.stats):
-                self._read_series(tables, series, _edge(name, series), its_version)
-            for endpoint, limit in _limits(source).items():
-                self._add(tables, "mesh_concurrency_limit", (name, endpoint), limit)
-            try:
-                bus = source.client.transport.stats
-            except ConfigError:  # not open: it has no connection to speak of
-                continue
-            self._add(tables, "mesh_bus_reconnects", (name,), bus.reconnects)
-            self._add(tables, "mesh_bus_messages", (name, "in"), bus.in_messages)
-            self._add(tables, "mesh_bus_messages", (name, "out"), bus.out_messages)
-            for reason, count in _dropped(source).items():
-                self._add(tables, "mesh_bus_dropped", (name, reason), count)
+            self._read_source(tables, source)
         return tables
 
-    def _read_series(
-        self, tables: dict[str, dict[_Labels, Any]], series: SeriesSnapshot, edge: _Labels, its_version: str
-    ) -> None:
+    def _read_source(self, tables: Tables, source: Source, client: _Connected | None = None) -> None:
+        name, its_version = _identity(source)
+        #: The endpoints that are called and do exist.
+        real: set[tuple[str, str]] = set()
+        for series in _consistent(source.stats):
+            self._read_series(tables, series, name, its_version)
+            if series.side == "out" and not series.by_status.keys() <= {Status.UNIMPLEMENTED}:
+                real.add((series.service, series.endpoint))
+        self._read_instance(tables, source, name)
+        standing = getattr(source, "standing", None)
+        if standing is not None and standing.source != "off":
+            self._add(tables, "mesh_policy_rejected", (name,), standing.rejected)
+        try:
+            client = source.client if client is None else client
+        except ConfigError:  # not open: it has no connection to speak of
+            return
+        bus = client.transport.stats
+        if standing is not None and standing.source in ("bus", "cache"):
+            self._add(tables, "mesh_policy_revision", (name,), standing.revision[1])
+        self._add(tables, "mesh_bus_reconnects", (name,), bus.reconnects)
+        self._add(tables, "mesh_bus_messages", (name, "in"), bus.in_messages)
+        self._add(tables, "mesh_bus_messages", (name, "out"), bus.out_messages)
+        if bus.rtt_s is not None:
+            self._add(tables, "mesh_bus_rtt_seconds", (name,), bus.rtt_s)
+        for reason, count in _dropped(source, client).items():
+            self._add(tables, "mesh_bus_dropped", (name, reason), count)
+        outbound = getattr(client, "outbound", None)
+        if outbound is not None:
+            self._read_outbound(tables, outbound, name, real)
+
+    def _read_series(self, tables: Tables, series: Series, name: str, its_version: str) -> None:
+        # In this order: whatever is flagged has been counted before.
+        flagged, statuses = series.flagged, series.by_status
+        edge = _edge(name, series, statuses)
         reporter, *_, endpoint = edge
-        destination_version = its_version if reporter == "destination" else ""
-        for status, count in series.statuses.items():
-            flags = _FLAGS.get((reporter, status), "")
-            labels = (*edge[:3], destination_version, endpoint, status, flags)
-            self._add(tables, "mesh_requests", labels, count)
-        if series.histogram.buckets:
+        begins = (*edge[:3], its_version if reporter == "destination" else "", endpoint)
+        for (status, flags), count in flagged.items():
+            statuses[status] = statuses.get(status, 0) - count
+            self._add(tables, "mesh_requests", (*begins, status, flags), count)
+        for status, count in statuses.items():
+            if count > 0:
+                self._add(tables, "mesh_requests", (*begins, status, ""), count)
+        histogram = series.histogram
+        if histogram.count:
             key = self._room("mesh_request_duration_seconds", edge)
-            tables["mesh_request_duration_seconds"].setdefault(key, Histogram()).add(series.histogram)
-        if series.statuses or series.in_flight:
-            self._add(tables, "mesh_requests_in_flight", edge, series.in_flight)
+            tables["mesh_request_duration_seconds"].setdefault(key, Histogram()).merge(histogram)
+        if statuses or flagged or series.in_flight:
+            self._add(tables, "mesh_requests_in_flight", edge, max(0, series.in_flight))
+        if series.retried_ok or series.retried_failed or series.retries_denied:
+            for outcome, count in retries_of(series).items():
+                self._add(tables, "mesh_retries", (*edge[1:], outcome), count)
 
-    def _add(self, tables: dict[str, dict[_Labels, Any]], metric: str, labels: _Labels, count: int) -> None:
-        table, key = tables[metric], self._room(metric, labels)
-        table[key] = table.get(key, 0) + count
+    def _read_instance(self, tables: Tables, source: Source, name: str) -> None:
+        """What an instance says of its slots; who drains offers none."""
+        dispatcher = _dispatcher(source)
+        if dispatcher is None:
+            return
+        ready = getattr(source, "state", None) is State.READY
+        for endpoint, load in _calm(dispatcher.loads).items():
+            if ready:
+                self._add(tables, "mesh_concurrency_limit", (name, endpoint), load.limit)
+            self._add(tables, "mesh_queue_depth", (name, endpoint), load.queue)
+        for (endpoint, policy), count in _calm(dispatcher.limited).items():
+            self._add(tables, "mesh_limited", (name, endpoint, policy, "concurrency"), count)
 
-    def _room(self, metric: str, labels: _Labels) -> _Labels:
+    def _read_outbound(self, tables: Tables, outbound: Any, name: str, real: set[tuple[str, str]]) -> None:
+        """The circuits of a caller (those to subsets together with the endpoint's own), and whom it ejected."""
+        for service, endpoint, _, now in outbound.circuits():
+            for state in BreakerState:
+                shown = endpoint if (service, endpoint) in real else OTHER
+                labels = (name, service, shown, state.value)
+                self._add(tables, "mesh_circuit_breaker_state", labels, int(state is now))
+        for service, count in list(outbound.ejections.items()):
+            self._add(tables, "mesh_ejections", (name, service), count)
+
+    def _add(self, tables: Tables, metric: str, labels: Labels, count: float) -> None:
+        merge(tables, {metric: {self._room(metric, labels): count}})
+
+    def _room(self, metric: str, labels: Labels) -> Labels:
         """``labels``, or where the metric is full those of everything that found no room."""
         admitted = self._admitted.setdefault(metric, set())
         if labels in admitted:
@@ -247,7 +266,7 @@ class MeshCollector(Collector):
                 "metrics: %s has %d label sets, as many as max_series allows; what is new counts as %s",
                 metric, self._max_series, OTHER,
             )  # fmt: skip
-        names = _METRICS[metric][1]
+        names = METRICS[metric][1]
         return tuple(value if name in _KEPT else OTHER for name, value in zip(names, labels, strict=True))
 
     def __repr__(self) -> str:
@@ -260,35 +279,33 @@ def _identity(source: Any) -> tuple[str, str]:
     return (source.name, "") if service is None else (service.name, service.version)
 
 
-def _consistent(stats: Stats) -> list[SeriesSnapshot]:
+def _consistent(stats: Stats) -> list[Series]:
     """All series, also while the event loop adds some in another thread."""
+    found: list[Series] = _calm(lambda: list(stats))
+    return found
+
+
+def _calm(read: Callable[[], Any]) -> Any:
+    """What ``read`` returns, once nothing changes under it."""
     for _ in range(_TRIES):
         try:
-            return [snapshot_of(series, series.since) for series in list(stats)]
+            return read()
         except RuntimeError:  # "changed size during iteration"
             continue
-    raise RuntimeError(f"metrics: the table of calls changed during each of {_TRIES} readings")
+    raise RuntimeError(f"metrics: a table changed during each of {_TRIES} readings")
 
 
-def _edge(name: str, series: SeriesSnapshot) -> _Labels:
+def _edge(name: str, series: Series, statuses: dict[str, int]) -> Labels:
     """The labels of who called whom. One's own name is known even where the table of calls was full."""
     if series.side == "in":
         return ("destination", series.peer, name, series.endpoint)
-    unknown = bool(series.statuses) and series.statuses.keys() <= {Status.UNIMPLEMENTED}
+    unknown = bool(statuses) and statuses.keys() <= {Status.UNIMPLEMENTED}
     return ("source", name, series.service, OTHER if unknown else series.endpoint)
 
 
-def _limits(source: Any) -> dict[str, int]:
-    """How many calls of each endpoint may run at a time; nothing where none is taken."""
-    if getattr(source, "state", None) is not State.READY:
-        return {}
-    return {name: served.concurrency.limit for name, served in source.dispatcher.served.items()}
-
-
-def _dropped(source: Source) -> dict[str, int]:
+def _dropped(source: Source, client: _Connected) -> dict[str, int]:
     """What did not serve, by the reason. ``forged``: it does not name its publisher's inbox; ``late-reply``: nobody
     waits for it any more; ``unsent-reply``: there was no connection; ``unknown-verdict``: on what is not followed."""
-    client = source.client
     bus, breakers = client.transport.stats, client.opinions.breakers
     found = {
         "not-text": bus.dropped_not_text,
@@ -312,20 +329,8 @@ def _dispatcher(source: Any) -> Any:
         return None
 
 
-def _family(name: str, values: Mapping[_Labels, Any]) -> Metric:
-    make, labels, text = _METRICS[name]
-    family: Any = make(name, text, labels=labels)
-    for key, value in values.items():
-        if isinstance(value, Histogram):
-            reached = list(accumulate(value.counts))
-            counts = (*reached[_FIRST : _FIRST + _STEP * len(BUCKETS_S) : _STEP], reached[-1])
-            family.add_metric(key, list(zip(_LE, counts, strict=True)), value.sum_s)
-        else:
-            family.add_metric(key, value)
-    return family  # type: ignore[no-any-return]  # prometheus_client has no types for what it makes
-
-
-def _own_version() -> str:
+def own_version() -> str:
+    """The version of nats-mesh in this process."""
     try:
         return version("nats-mesh")
     except PackageNotFoundError:  # run from a checkout that was never installed

@@ -34,6 +34,9 @@ class EventKind(enum.StrEnum):
     POLICY_REJECTED = "policy.rejected"
     CONFIG_APPLIED = "config.applied"
     CONFIG_REJECTED = "config.rejected"
+    #: A promise burns its budget too fast, and does so no more; told by one of those who watch.
+    ALERT_FIRING = "alert.firing"
+    ALERT_RESOLVED = "alert.resolved"
     #: Of an instance: what operators do to it, and what it does by itself.
     FAULT_CLEARED = "fault.cleared"
     FAULT_ENDED = "fault.ended"
@@ -44,11 +47,14 @@ class EventKind(enum.StrEnum):
     LOG_LEVEL = "log.level"
     QUEUE_BACK = "queue.back"
     QUEUE_LEFT = "queue.left"
+    TAP_PAYLOADS = "tap.payloads"
     VERDICT_ASIDE = "verdict.aside"
     VERDICT_BACK = "verdict.back"
     VERDICT_STAYS = "verdict.stays"
-    #: Told by nobody: observers see it by presence.
+    #: Told by nobody: observers see it by presence, or read it in the audit.
+    CONFIG_CHANGED = "config.changed"
     INSTANCE_ALIVE = "instance.alive"
     INSTANCE_GONE = "instance.gone"
     INSTANCE_JOINED = "instance.joined"
     INSTANCE_SUSPECT = "instance.suspect"
+    POLICY_CHANGED = "policy.changed"

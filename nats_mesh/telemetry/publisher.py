@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from nats_mesh.errors import CallError
+from nats_mesh.telemetry.stats import WHOLE_EVERY
 from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
@@ -16,10 +18,16 @@ __all__ = ["LEASE_S", "PERIOD_S", "StatsPublisher"]
 #: How often statistics are sent while they are wanted (seconds).
 PERIOD_S = 1.0
 _KIND = "stats"
+#: How many observers are told apart; one beyond that may wait for the next whole message.
+_MAX_OBSERVERS: Final = 64
 
 
 class StatsPublisher:
-    """Publishes ``snapshot()`` for one member. Any number of observers costs one message a second."""
+    """Publishes ``snapshot(whole)`` for one member. Any number of observers costs one message a second.
+
+    Whole is the first message, the first after a new observer came, and every :data:`WHOLE_EVERY`-th; the others leave
+    out series in which nothing has happened.
+    """
 
     def __init__(
         self,
@@ -30,7 +38,7 @@ class StatsPublisher:
         transport: Transport,
         mux: ReplyMux,
         wants: Wants,
-        snapshot: Callable[[], list[bytes]],
+        snapshot: Callable[[bool], list[bytes]],
     ) -> None:
         self._subject = subjects.telemetry(_KIND, member, instance)
         self._transport = transport
@@ -38,6 +46,10 @@ class StatsPublisher:
         self._wants = wants
         self._snapshot = snapshot
         self._timer: Timer | None = None
+        self._observers: dict[str, int] = {}
+        self._sent = 0
+        #: In how many messages the next whole one comes.
+        self._whole_in = 0
         wants.on(_KIND, self._on_want)
 
     @property
@@ -46,15 +58,26 @@ class StatsPublisher:
         return self._wants.wanted(_KIND)
 
     def _on_want(self, reply: str) -> None:
+        observer = reply[: reply.rfind(".")]
+        if observer not in self._observers:
+            self._whole_in = 0
+        self._observers[observer] = self._sent
+        if len(self._observers) > _MAX_OBSERVERS:
+            del self._observers[min(self._observers, key=self._observers.__getitem__)]
         if self._timer is None:
+            self._whole_in = 0
             self._publish()
 
     def _publish(self) -> None:
         self._timer = None
         if not self.wanted:
+            self._observers.clear()
             return
+        whole = self._whole_in <= 0
+        self._whole_in = WHOLE_EVERY - 1 if whole else self._whole_in - 1
+        self._sent += 1
         try:
-            for body in self._snapshot():
+            for body in self._snapshot(whole):
                 self._transport.publish(self._subject, body, self._mux.one_way("telemetry"))
         except CallError:
             pass  # away or too large for this server: totals are cumulative, the next message holds them too

@@ -35,6 +35,7 @@ class Series:
 
     __slots__ = (
         "_by_status",
+        "_flagged",
         "_histogram",
         "last_error_text",
         "_lock",
@@ -42,9 +43,13 @@ class Series:
         "_took",
         "endpoint",
         "error_order",
+        "extra",
         "in_flight",
         "ok",
         "peer",
+        "retried_failed",
+        "retried_ok",
+        "retries_denied",
         "service",
         "side",
         "since",
@@ -57,6 +62,14 @@ class Series:
         #: Calls that succeeded; every other status has its place in a table.
         self.ok = 0
         self._by_status: dict[str, int] = {}
+        #: Calls that ended for a reason of the mesh's own, by status and flags; they are in the statuses, too.
+        self._flagged: dict[tuple[str, str], int] = {}
+        #: Attempts beyond one a call: retries and hedges; calls that ended before anything was sent count against them.
+        self.extra = 0
+        #: Retries by what came of them; denied are those that the budget had no room for.
+        self.retried_ok = 0
+        self.retried_failed = 0
+        self.retries_denied = 0
         self._histogram = Histogram()
         #: Durations that are not in the histogram yet; what puts them there may run in another thread.
         self._took: list[float] = []
@@ -79,6 +92,8 @@ class Series:
             self._fold()
 
     def _fold(self) -> None:
+        if not self._took:
+            return
         with self._lock:
             took = self._took[:]
             del self._took[: len(took)]  # what the loop's thread appends meanwhile stays
@@ -95,6 +110,27 @@ class Series:
         status = str(status_name) if status_name in _KNOWN else str(Status.UNKNOWN)
         self._by_status[status] = self._by_status.get(status, 0) + 1
 
+    def flag(self, status_name: str, flags: str) -> None:
+        """Say of a call that is counted under this status why it ended so (``UT``; several: ``UT,URX``)."""
+        status = str(status_name) if status_name in _KNOWN else str(Status.UNKNOWN)
+        key = status, flags
+        self._flagged[key] = self._flagged.get(key, 0) + 1
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether there is anything in :attr:`flagged`."""
+        return bool(self._flagged)
+
+    @property
+    def flagged(self) -> dict[tuple[str, str], int]:
+        """How many calls ended with each status for each reason of the mesh's own; a copy."""
+        return dict(self._flagged)
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts the calls that ended took; of an instance, as many as it answered."""
+        return max(0, self.requests + self.extra)
+
     @property
     def by_status(self) -> dict[str, int]:
         """How many calls ended with each status; a copy, without those that none did."""
@@ -103,6 +139,12 @@ class Series:
         counts = {str(Status.OK): self.ok, **self._by_status}
         counts[str(Status.OK)] = self.ok + self._by_status.get(str(Status.OK), 0)
         return counts
+
+    @property
+    def mark(self) -> tuple[int, int, int, int]:
+        """Differs from what it was before whenever something has happened here."""
+        refused = sum(self._by_status.values()) if self._by_status else 0
+        return self.ok, refused, self.in_flight, self.extra + self.retries_denied
 
     @property
     def requests(self) -> int:

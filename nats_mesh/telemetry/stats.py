@@ -23,8 +23,14 @@ from nats_mesh.wire.codecs import JSON
 __all__ = [
     "FAILURES",
     "MAX_BYTES",
+    "MAX_LISTED",
     "OTHER",
+    "WHOLE_EVERY",
+    "Condition",
+    "Ejected",
+    "EndpointLoad",
     "EndpointTotals",
+    "OpenBreaker",
     "Series",
     "SeriesSnapshot",
     "Side",
@@ -32,21 +38,31 @@ __all__ = [
     "StatsMessage",
     "decode_stats",
     "encode_stats",
+    "retries_of",
     "snapshot_of",
 ]
 
 #: The largest body of one message; a snapshot that is larger travels in several.
 MAX_BYTES: Final = 512 * 1024
+#: The most breakers, and the most ejected instances, that one message names; those beyond are not told.
+MAX_LISTED: Final = 256
+#: Every so many messages one has all series.
+WHOLE_EVERY: Final = 4
 _MAX_AGE_S: Final = 1e10
 
 _Age = Annotated[float, msgspec.Meta(ge=0.0, le=_MAX_AGE_S)]
 _StatusName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z_]{1,40}\Z")]
+_Word = Annotated[str, msgspec.Meta(pattern=r"\A[a-z_]{1,20}\Z")]
+_Flags = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{1,8}(,[A-Z]{1,8}){0,3}\Z")]
 
 
 class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A series as it travels; every number counts from the series' first call, ``age_s`` ago.
 
     ``subset`` is there where a route sent the calls to one: those of one endpoint then stand in several series.
+    ``attempts`` is there where they are not as many as the calls, ``retries`` where there were some, by what came
+    of them (``success``, ``failure``; ``denied`` for want of budget), ``flags`` where the mesh itself ended calls, by
+    why.
     """
 
     side: Side
@@ -61,34 +77,109 @@ class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=MAX_ERROR)
     ] = ""
     subset: Name | UnsetType = UNSET
+    attempts: Count | UnsetType = UNSET
+    retries: Annotated[dict[_Word, Count], msgspec.Meta(max_length=8)] | UnsetType = UNSET
+    flags: Annotated[dict[_Flags, Count], msgspec.Meta(max_length=64)] | UnsetType = UNSET
 
     @property
     def requests(self) -> int:
         """How many calls finished."""
         return sum(self.statuses.values())
 
+    @property
+    def tried(self) -> int:
+        """How many attempts they took; as many as there were calls where nobody says."""
+        return self.requests if self.attempts is UNSET else self.attempts
+
 
 def snapshot_of(series: Series, now: float) -> SeriesSnapshot:
     """What observers get of a series at ``now``, an instant of the clock its ``since`` is of."""
+    statuses = series.by_status
+    retried = series.retried_ok or series.retried_failed or series.retries_denied
     return SeriesSnapshot(
         side=series.side,
         service=series.service,
         endpoint=series.endpoint,
         peer=series.peer,
         age_s=max(0.0, now - series.since),
-        statuses=series.by_status,
+        statuses=statuses,
         histogram=series.histogram.snapshot(),
         in_flight=max(0, series.in_flight),
         last_error=series.last_error,
         subset=series.subset or UNSET,
+        attempts=max(0, sum(statuses.values()) + series.extra) if series.extra else UNSET,
+        retries=retries_of(series) if retried else UNSET,
+        flags=_by_flags(series) if series.is_flagged else UNSET,
     )
+
+
+def retries_of(series: Series) -> dict[str, int]:
+    """The retries of a series by what came of them."""
+    return {
+        "success": series.retried_ok,
+        "failure": series.retried_failed,
+        "denied": series.retries_denied,
+    }
+
+
+def _by_flags(series: Series) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for (_, flags), count in series.flagged.items():
+        counts[flags] = counts.get(flags, 0) + count
+    return counts
+
+
+class EndpointLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How busy one endpoint of an instance is: how many calls it runs at a time at most and now, and how many wait to
+    begin."""
+
+    limit: Count = 0
+    in_flight: Count = 0
+    queue: Count = 0
+
+
+class OpenBreaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The circuit of a destination that is not CLOSED at this member."""
+
+    service: Name
+    endpoint: Name
+    subset: Name | UnsetType = UNSET
+    state: Literal["OPEN", "HALF_OPEN"]
+
+
+class Ejected(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance of a service that gets no calls from this member for now."""
+
+    service: Name
+    instance: Name
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a member is, beside its calls: what views show and nobody adds up.
+
+    ``kind``: whether it serves (``instance``) or only calls (``client``). ``source``, ``revision`` and ``rejected`` are
+    where it stands with its policies, ``rtt_s`` is its way to the server and back.
+    """
+
+    kind: Literal["instance", "client"] = "instance"
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{0,160}\Z")] = ""
+    source: _Word | Literal[""] = ""
+    revision: tuple[Count, Count] = (0, 0)
+    rejected: Count = 0
+    rtt_s: Annotated[float, msgspec.Meta(ge=0.0, le=3600.0)] | None = None
+    reconnects: Count = 0
+    endpoints: Annotated[dict[Name, EndpointLoad], msgspec.Meta(max_length=1024)] = {}
+    breakers: Annotated[tuple[OpenBreaker, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
+    ejected: Annotated[tuple[Ejected, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
 
 
 class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What an instance publishes while somebody wants its statistics.
 
     ``seq`` grows with every snapshot; a large one travels as several messages of one ``seq``, each with
-    other series. ``since_s`` is the age of the counters in seconds, ``layout`` names the histogram's bounds.
+    other series, of which the first has the ``condition``. ``since_s`` is the age of the counters in seconds,
+    ``layout`` names the histogram's bounds. Series in which nothing has happened since the last message may be left out
+    of every message but each :data:`WHOLE_EVERY`-th.
     """
 
     instance: Name
@@ -100,6 +191,7 @@ class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
     state: State = State.READY
     in_flight: Count = 0
     series: Annotated[tuple[SeriesSnapshot, ...], msgspec.Meta(max_length=4096)] = ()
+    condition: Condition | UnsetType = UNSET
     layout: Literal[1] = LAYOUT
     wire: Literal[1] = 1
 
@@ -121,7 +213,17 @@ class Stats:
     ``overflowed`` counts how often that was asked for.
     """
 
-    __slots__ = ("_clock", "_max_series", "_order", "_others", "_seq", "_series", "_started", "overflowed")
+    __slots__ = (
+        "_clock",
+        "_max_series",
+        "_order",
+        "_others",
+        "_seq",
+        "_series",
+        "_started",
+        "_told",
+        "overflowed",
+    )
 
     def __init__(self, *, max_series: int = 1000, clock: Clock = SYSTEM_CLOCK) -> None:
         if max_series < 1:
@@ -133,6 +235,8 @@ class Stats:
         self._others: dict[Side, Series] = {}
         self._order = [0]
         self._seq = 0
+        #: How every series (which lives as long as this) was when it was told last.
+        self._told: dict[int, tuple[int, int, int, int]] = {}
         self.overflowed = 0
 
     def series(self, side: Side, service: str, endpoint: str, peer: str, subset: str = "") -> Series:
@@ -189,11 +293,27 @@ class Stats:
         }
 
     def snapshot(
-        self, *, instance: str, service: str, version: str, namespace: str, state: State = State.READY
+        self,
+        *,
+        instance: str,
+        service: str,
+        version: str,
+        namespace: str,
+        state: State = State.READY,
+        condition: Condition | UnsetType = UNSET,
+        whole: bool = True,
     ) -> StatsMessage:
-        """Everything counted so far, under the next number."""
+        """Everything counted so far, under the next number; where not ``whole``, without the series in which nothing
+        has happened since the snapshot before."""
         now = self._clock.monotonic()
         self._seq += 1
+        told, self._told = self._told, {}
+        series = []
+        for each in self:
+            mark = each.mark
+            self._told[id(each)] = mark
+            if whole or told.get(id(each)) != mark:
+                series.append(snapshot_of(each, now))
         return StatsMessage(
             instance=instance,
             service=service,
@@ -203,7 +323,8 @@ class Stats:
             since_s=max(0.0, now - self._started),
             state=state,
             in_flight=max(0, self.in_flight),
-            series=tuple(snapshot_of(series, now) for series in self),
+            series=tuple(series),
+            condition=condition,
         )
 
 
@@ -213,11 +334,9 @@ def encode_stats(message: StatsMessage) -> list[bytes]:
     if len(body) <= MAX_BYTES or len(message.series) <= 1:
         return [body]
     half = len(message.series) // 2
-    return [
-        part
-        for series in (message.series[:half], message.series[half:])
-        for part in encode_stats(msgspec.structs.replace(message, series=series))
-    ]
+    first = msgspec.structs.replace(message, series=message.series[:half])
+    second = msgspec.structs.replace(message, series=message.series[half:], condition=UNSET)
+    return [*encode_stats(first), *encode_stats(second)]
 
 
 _decode = JSON.decoder(StatsMessage)

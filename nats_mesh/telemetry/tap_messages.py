@@ -1,4 +1,8 @@
-"""Taps on the bus: what an observer asks for, and the calls that instances tell of. Pure: bytes to structs and back."""
+"""Taps on the bus: what an observer asks for, and the calls that instances tell of. Pure: bytes to structs and back.
+
+Everything that was added after the first members knew taps may be left out on either side: who does not know a filter
+sends more than was asked for, says nothing of having filtered, and the observer filters.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,19 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from nats_mesh.core.envelope import Envelope, HeaderNames, RecordedCall, Share
+from nats_mesh.core.envelope import MAX_NAMES, Envelope, HeaderNames, RecordedCall, Share
 from nats_mesh.core.presence import MAX_ENDPOINTS, Count, Name, Version
+from nats_mesh.core.tap_filter import Filter
 from nats_mesh.errors import CodecError
 from nats_mesh.wire.codecs import JSON
 
 __all__ = [
+    "MAX_BODY",
     "MAX_BYTES",
     "MAX_CALLS",
     "MAX_RATE",
+    "Body",
+    "TapCall",
     "TapMessage",
     "Wish",
     "calls_of",
@@ -30,20 +38,52 @@ MAX_BYTES: Final = 512 * 1024
 MAX_CALLS: Final = 256
 #: How many calls a second an instance tells of at most, whoever asks for how many.
 MAX_RATE: Final = 2000.0
+#: How much of what is sent and answered is told at most, each (characters).
+MAX_BODY: Final = 8192
 _MAX_WISH: Final = 16 * 1024
+_MAX_WHY: Final = 400
+_TEXT: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What an observer wants to hear, the body of its lease; an empty body is the default.
 
     ``sample``: so many of the traces. ``headers``: these of the application's, ``None`` is all of them.
-    ``rate``: each instance tells of at most so many calls a second.
+    ``rate``: each instance tells of at most so many calls a second. ``only``: of which calls. ``body``: so many
+    characters of what was sent and answered, each, where a policy allows it; for this ``why`` must say why, which is
+    written down.
     """
 
     sample: Share = 1.0
     headers: HeaderNames = ()
     rate: Annotated[float, msgspec.Meta(gt=0.0, le=MAX_RATE)] = 100.0
+    only: Filter = Filter()
+    body: Annotated[int, msgspec.Meta(ge=0, le=MAX_BODY)] = 0
+    why: Annotated[str, msgspec.Meta(pattern=_TEXT, max_length=_MAX_WHY)] = ""
     wire: Literal[1] = 1
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was sent or answered, as far as it may be shown: on one line, with what must not be seen hidden.
+
+    ``form``: how to read ``text``: ``json`` (of MessagePack, too), plain ``text``, or ``base64`` of the bytes. ``cut``:
+    there is more. ``hidden`` values were replaced. ``withheld`` says why nothing is shown at all, where nothing is.
+    """
+
+    text: Annotated[str, msgspec.Meta(pattern=_TEXT, max_length=MAX_BODY)] = ""
+    form: Literal["json", "text", "base64"] = "json"
+    cut: bool = False
+    hidden: Count = 0
+    withheld: Annotated[str, msgspec.Meta(pattern=r"\A[a-z-]{0,40}\Z")] = ""
+
+
+class TapCall(Envelope, frozen=True, kw_only=True, omit_defaults=True):
+    """A call as an instance tells of it; ``sent`` and ``answered`` where they were asked for and a policy allows it.
+    ``silent``: they were asked for, and none does. No recording has them."""
+
+    sent: Body | None = None
+    answered: Body | None = None
+    silent: bool = False
 
 
 class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +92,8 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
     ``seq`` counts the messages, so that who misses one knows. ``seen`` calls ended since the message before, of which
     ``dropped`` belonged to the sample and found no room. ``sample`` and ``headers`` are what all observers together
     have asked for: who asked for less takes less. ``concurrency`` has how many calls of each endpoint the instance
-    declares to take at a time.
+    declares to take at a time. ``filtered``: the instance knows filters, and has told of no others than those that
+    somebody asked for. ``withheld`` calls somebody asked for, and a policy says that nobody may see them.
     """
 
     instance: Name
@@ -67,20 +108,27 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: Annotated[
         dict[Name, Annotated[int, msgspec.Meta(ge=1, le=2**31)]], msgspec.Meta(max_length=MAX_ENDPOINTS)
     ] = {}
-    calls: Annotated[tuple[Envelope, ...], msgspec.Meta(max_length=MAX_CALLS)] = ()
+    calls: Annotated[tuple[TapCall, ...], msgspec.Meta(max_length=MAX_CALLS)] = ()
+    filtered: bool = False
+    withheld: Count = 0
     wire: Literal[1] = 1
 
 
 def together(wishes: list[Wish]) -> Wish:
-    """One wish that holds every one of ``wishes``, of which there is one at least."""
+    """One wish that holds every one of ``wishes``, of which there is one at least; but no bodies, which are told to
+    those alone whose own wish was written down."""
     names: set[str] = set()
     for wish in wishes:
         names |= set(wish.headers or ())
     every = any(wish.headers is None for wish in wishes)
     # More names than one observer may ask for: then all of them; each observer takes its own.
-    headers = None if every or len(names) > 32 else tuple(sorted(names))
+    headers = None if every or len(names) > MAX_NAMES else tuple(sorted(names))
+    only = {wish.only for wish in wishes}
     return Wish(
-        sample=max(wish.sample for wish in wishes), headers=headers, rate=max(wish.rate for wish in wishes)
+        sample=max(wish.sample for wish in wishes),
+        headers=headers,
+        rate=max(wish.rate for wish in wishes),
+        only=only.pop() if len(only) == 1 else Filter(),
     )
 
 
@@ -92,7 +140,7 @@ def encode_tap(message: TapMessage, max_bytes: int) -> list[bytes]:
         return [body]
     half = len(message.calls) // 2
     first = msgspec.structs.replace(message, calls=message.calls[:half])
-    second = msgspec.structs.replace(message, calls=message.calls[half:], seen=0, dropped=0)
+    second = msgspec.structs.replace(message, calls=message.calls[half:], seen=0, dropped=0, withheld=0)
     return encode_tap(first, max_bytes) + encode_tap(second, max_bytes)
 
 
@@ -128,7 +176,7 @@ def decode_tap(
 
 
 def calls_of(message: TapMessage) -> list[RecordedCall]:
-    """The calls of a message, each with whose it is."""
+    """The calls of a message as they are recorded, each with whose it is; what was said in them is left out."""
     return [
         RecordedCall(
             service=message.service,

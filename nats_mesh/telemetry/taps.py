@@ -1,6 +1,6 @@
 """Calls on the bus: told in batches while an observer's lease on ``tap`` runs, nothing otherwise.
 
-While nobody records, no call is asked anything. While somebody does, what is told is bounded in rate and in number, and
+While nobody listens, no call is asked anything. While somebody does, what is told is bounded in rate and in number, and
 what found no room is counted, and the count told. A caller never waits for an observer.
 """
 
@@ -10,12 +10,18 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from nats_mesh.clock import Clock
-from nats_mesh.core.envelope import Envelope, sampled
+from nats_mesh.core.envelope import sampled
+from nats_mesh.core.tap_filter import Ended
+from nats_mesh.core.telemetry_rules import TapRules
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.tap_messages import (
     MAX_BYTES,
     MAX_CALLS,
+    MAX_RATE,
+    TapCall,
     TapMessage,
     Wish,
     decode_wish,
@@ -28,7 +34,7 @@ from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 
-__all__ = ["BATCH_S", "MAX_OBSERVERS", "Taps"]
+__all__ = ["BATCH_S", "MAX_OBSERVERS", "Shown", "Taps"]
 
 log = logging.getLogger("nats_mesh.instance")
 
@@ -36,19 +42,67 @@ log = logging.getLogger("nats_mesh.instance")
 BATCH_S: Final = 0.1
 #: How many observers' wishes are kept one by one; those of whoever comes beyond that are put together as they come.
 #: To turn them away would let anybody who can ask shut out everybody else, and one alone may ask for as much.
-MAX_OBSERVERS: Final = 16
+MAX_OBSERVERS: Final = 32
 #: A burst may be this long at the full rate (seconds).
 _BURST_S: Final = 0.5
+#: What is collected is sent before its time where the bodies in it are more than this (characters).
+_MAX_BODIES: Final = 512 * 1024
 _KIND: Final = "tap"
 #: Whose wish all those beyond the table are; no observer is called so.
 _OTHERS: Final = ""
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What to tell of a call: so many characters of its bodies; ``silent``: somebody asked for them, and no policy
+    allows it. ``rules`` say what is hidden."""
+
+    rules: TapRules
+    body: int = 0
+    silent: bool = False
+
+
+class _Held:
+    """An observer's wish, for as long as its lease runs."""
+
+    __slots__ = ("_left", "_filled", "name", "until", "wish", "written")
+
+    def __init__(self, name: str, wish: Wish, until: float, now: float) -> None:
+        self.name = name
+        self.wish = wish
+        self.until = until
+        #: Whether it is written down that this observer sees bodies.
+        self.written = False
+        self._left = max(1.0, wish.rate * _BURST_S)
+        self._filled = now
+
+    def renew(self, wish: Wish, until: float) -> None:
+        """The lease goes on, maybe with another wish."""
+        if wish != self.wish:
+            self.written = False
+            self.wish = wish
+        self.until = until
+
+    def wants(self, call: Ended, trace: str) -> bool:
+        """Whether the observer has asked for this call."""
+        return sampled(trace, self.wish.sample) and self.wish.only.admits(call)
+
+    def take(self, now: float) -> bool:
+        """Whether there is room for one more call in what it asked for a second."""
+        rate = self.wish.rate
+        self._left = min(max(1.0, rate * _BURST_S), self._left + max(0.0, now - self._filled) * rate)
+        self._filled = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
 class Taps:
     """Tells of the calls of one instance. ``record`` is called with true once somebody wants to hear of them, and with
     false once nobody does. Every method belongs to the event loop's thread.
 
-    ``failed`` counts calls that could not be told of for a defect in what tells of them.
+    ``witness`` is told before an observer sees the bodies of calls, with its name and its wish; where it returns false
+    none are shown. ``failed`` counts calls that could not be told of for a defect in what tells of them.
     """
 
     def __init__(
@@ -64,10 +118,15 @@ class Taps:
         clock: Clock,
         concurrency: Mapping[str, int],
         record: Callable[[bool], None],
+        witness: Callable[[str, Wish], bool],
     ) -> None:
         self.failed = 0
-        #: What all observers together ask for.
+        #: What all observers together ask for; whether any of them asks for a part of the traces alone.
         self.wish = Wish()
+        self.sampling = False
+        #: What no observer asks for, whoever it is: calls that took less (seconds), and those that went well.
+        self.least_s = 0.0
+        self.only_failed = False
         self._service = service
         self._instance = instance
         self._version = version
@@ -79,46 +138,95 @@ class Taps:
         self._now = clock.monotonic
         self._concurrency = dict(concurrency)
         self._record = record
+        self._witness = witness
+        self._find: Callable[[str], TapRules | None] = _default_rules
+        self._rules: dict[str, TapRules | None] = {}
         self._recording = False
-        self._wishes: dict[str, tuple[float, Wish]] = {}
-        self._calls: list[Envelope] = []
+        self._wishes: dict[str, _Held] = {}
+        self._calls: list[TapCall] = []
+        self._bodies = 0
         self._seq = 0
         self._seen = 0
         self._dropped = 0
-        self._left = 0.0
+        self._withheld = 0
+        #: Of the instance's own bound: how many seconds of its rate are left.
+        self._left_s = _BURST_S
         self._filled = 0.0
         self._batch: Timer | None = None
         self._end: Timer | None = None
         wants.on(_KIND, self._on_want, wish=self._on_wish)
 
-    def see(self, trace: str) -> bool:
-        """A call of ``trace`` has ended; whether to tell of it, with :meth:`tell`."""
+    def follow(self, find: Callable[[str], TapRules | None]) -> None:
+        """Show of an endpoint's calls what ``find`` says of its name; ``None``: nothing."""
+        self._find = find
+        self._rules.clear()
+
+    def rules(self, endpoint: str) -> TapRules | None:
+        """What may be seen of the calls of an endpoint."""
+        if endpoint not in self._rules:
+            self._rules[endpoint] = self._find(endpoint)
+        return self._rules[endpoint]
+
+    def pass_by(self) -> None:
+        """A call has ended that nobody asks for."""
         self._seen += 1
         if self._batch is None:
             self._batch = call_later(BATCH_S, self._send)
-        wish = self.wish
-        if not sampled(trace, wish.sample):
-            return False
-        now = self._now()
-        most = max(1.0, wish.rate * _BURST_S)
-        self._left = min(most, self._left + max(0.0, now - self._filled) * wish.rate)
-        self._filled = now
-        if self._left < 1.0 or len(self._calls) >= MAX_CALLS:
-            self._dropped += 1
-            return False
-        self._left -= 1.0
-        return True
 
-    def tell(self, call: Envelope) -> None:
+    def see(self, call: Ended, trace: str) -> Shown | None:
+        """A call of ``trace`` has ended: what to tell of it, with :meth:`tell`; ``None``: nothing."""
+        self.pass_by()
+        wanted = [held for held in self._wishes.values() if held.wants(call, trace)]
+        if not wanted:
+            return None
+        rules = self.rules(call.endpoint)
+        if rules is None:
+            self._withheld += 1
+            return None
+        now = self._now()
+        if len(self._calls) >= MAX_CALLS or not self._room(rules, now):
+            self._dropped += 1
+            return None
+        taken = [held for held in wanted if held.take(now)]
+        if not taken:
+            self._dropped += 1
+            return None
+        self._left_s -= _cost_s(rules)
+        curious = [held for held in taken if held.wish.body]
+        if not curious:
+            return Shown(rules)
+        if not rules.payloads:
+            return Shown(rules, silent=True)
+        told = [held.wish.body for held in curious if self._write_down(held)]
+        return Shown(rules, body=max(told, default=0), silent=not told)
+
+    def _room(self, rules: TapRules, now: float) -> bool:
+        """Whether the instance itself may tell of one more call: one costs more of its time the lower its rate is."""
+        cost_s = _cost_s(rules)
+        self._left_s = min(max(_BURST_S, cost_s), self._left_s + max(0.0, now - self._filled))
+        self._filled = now
+        return self._left_s >= cost_s
+
+    def _write_down(self, held: _Held) -> bool:
+        if not held.written:
+            held.written = self._witness(held.name, held.wish)
+        return held.written
+
+    def tell(self, call: TapCall) -> None:
         """One more call for the next message."""
         self._calls.append(call)
+        for body in (call.sent, call.answered):
+            if body is not None:
+                self._bodies += len(body.text)
+        if self._bodies >= _MAX_BODIES:
+            self._send()
 
     def fail(self) -> None:
         """A call could not be described; it counts as dropped."""
         self.failed += 1
         self._dropped += 1
         if self.failed == 1:
-            log.warning("%s: a call could not be recorded", self._service, exc_info=True)
+            log.warning("%s: a call could not be told of", self._service, exc_info=True)
 
     def _on_wish(self, observer: str, body: bytes) -> bool:
         """An observer's lease says what it wants; whether that can be."""
@@ -128,19 +236,24 @@ class Taps:
             wish = decode_wish(body)
         except CodecError:
             return False
+        if wish.body and not wish.why.strip():
+            wish = msgspec.structs.replace(wish, body=0)  # nobody sees bodies without saying why
         if observer not in self._wishes and len(self._wishes) >= MAX_OBSERVERS:
             observer = _OTHERS
-            if _OTHERS in self._wishes:
-                wish = together([self._wishes[_OTHERS][1], wish])
-        self._wishes[observer] = now + LEASE_S, wish
+            before = self._wishes.get(_OTHERS)
+            wish = together([wish] if before is None else [before.wish, wish])
+        held = self._wishes.get(observer)
+        if held is None:
+            self._wishes[observer] = _Held(observer.partition(".")[0], wish, now + LEASE_S, now)
+        else:
+            held.renew(wish, now + LEASE_S)
         self._settle()
         return True
 
     def _on_want(self, reply: str) -> None:
         if not self._recording:
             self._recording = True
-            self._left = max(1.0, self.wish.rate * _BURST_S)
-            self._filled = self._now()
+            self._left_s, self._filled = _BURST_S, self._now()
             self._record(True)
         if self._end is None:
             self._end = call_later(LEASE_S, self._look)
@@ -152,16 +265,20 @@ class Taps:
         self._forget(now)
         if self._wishes and self._wants.wanted(_KIND):
             self._settle()
-            last = max(until for until, _ in self._wishes.values())
+            last = max(held.until for held in self._wishes.values())
             self._end = call_later(max(0.01, last - now), self._look)
         else:
             self._stop()
 
     def _forget(self, now: float) -> None:
-        self._wishes = {name: held for name, held in self._wishes.items() if held[0] > now}
+        self._wishes = {name: held for name, held in self._wishes.items() if held.until > now}
 
     def _settle(self) -> None:
-        self.wish = together([wish for _, wish in self._wishes.values()])
+        wishes = [held.wish for held in self._wishes.values()]
+        self.wish = together(wishes)
+        self.sampling = any(wish.sample < 1.0 for wish in wishes)
+        self.least_s = min(wish.only.slow_s for wish in wishes)
+        self.only_failed = all(wish.only.failed for wish in wishes)
 
     def _stop(self) -> None:
         if self._recording:
@@ -177,8 +294,8 @@ class Taps:
         if not self._seen and not self._calls:
             return
         calls, self._calls = tuple(self._calls), []
-        seen, dropped = self._seen, self._dropped
-        self._seen = self._dropped = 0
+        seen, dropped, withheld = self._seen, self._dropped, self._withheld
+        self._seen = self._dropped = self._withheld = self._bodies = 0
         self._seq += 1
         try:
             message = TapMessage(
@@ -197,11 +314,14 @@ class Taps:
                     if name in self._concurrency
                 },
                 calls=calls,
+                filtered=True,
+                withheld=withheld,
             )
             for body in encode_tap(message, min(MAX_BYTES, self._transport.max_payload)):
                 self._transport.publish(self._subject, body, self._mux.one_way("telemetry"))
         except CallError:
             self._seen += seen
+            self._withheld += withheld
             self._dropped += dropped + len(calls)
 
     def close(self) -> None:
@@ -214,3 +334,12 @@ class Taps:
         if self._batch is not None:
             self._batch.cancel()
             self._batch = None
+
+
+def _default_rules(endpoint: str) -> TapRules:
+    return TapRules()
+
+
+def _cost_s(rules: TapRules) -> float:
+    rate = rules.rate_per_s
+    return 1.0 / (MAX_RATE if rate is None else min(rate, MAX_RATE))

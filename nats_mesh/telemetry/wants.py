@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nats_mesh.clock import Clock
-from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
+from nats_mesh.wire.subjects import ALL, Subjects, parse_inbox, reply_allowed
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["LEASE_S", "Wants"]
@@ -39,12 +39,17 @@ class Wants:
         self._subscription = transport.subscribe(subjects.want_of, self._on_want)
 
     def on(
-        self, kind: str, listener: Callable[[str], None], *, wish: Callable[[str, bytes], bool] | None = None
+        self,
+        kind: str,
+        listener: Callable[[str], None],
+        *,
+        wish: Callable[[str, bytes], bool] | None = None,
     ) -> None:
         """Have ``listener`` called with the reply subject of each lease on ``kind``, once the lease counts.
 
         ``wish`` gets the observer and what its lease says before that; where it returns false, the lease is ignored.
-        Without one, whatever a lease says means nothing.
+        Without one, whatever a lease says means nothing. The observer is its name, and behind a point the id of its
+        connection, where its reply subject tells it: several may look under one name.
         """
         self._listeners[kind] = listener
         if wish is not None:
@@ -63,7 +68,7 @@ class Wants:
             self.ignored += 1
             return
         wish = self._wishes.get(parts[4])
-        if wish is not None and not wish(parts[6], payload):
+        if wish is not None and not wish(_who(parts[6], reply), payload):
             self.ignored += 1
             return
         self._until[parts[4]] = self._now() + LEASE_S
@@ -73,3 +78,8 @@ class Wants:
         """Stop listening; nothing is wanted any more."""
         self._until.clear()
         self._transport.unsubscribe(self._subscription)
+
+
+def _who(observer: str, reply: str) -> str:
+    inbox = parse_inbox(reply)
+    return observer if inbox is None else f"{observer}.{inbox.connection}"

@@ -14,6 +14,7 @@ class TransportStats:
         "in_messages",
         "out_messages",
         "reconnects",
+        "rtt_s",
         "stall_s",
     )
 
@@ -21,6 +22,8 @@ class TransportStats:
         self.in_messages = 0
         self.out_messages = 0
         self.reconnects = 0
+        #: How long the last ping to the server took until its answer was read (seconds); ``None`` before the first.
+        self.rtt_s: float | None = None
         self.dropped_handler_errors = 0
         #: Messages whose subject or reply is not UTF-8.
         self.dropped_not_text = 0

@@ -33,6 +33,8 @@ class NatsTransport(Connection):
         self._outbox = self._client.outbox
         super().__init__(options, self._client, rng)
         self._stall_pong: asyncio.Future[Any] | None = None
+        #: A ping whose answer is waited for, and when it was written.
+        self._timed: tuple[asyncio.Future[Any], float] | None = None
         # Subscriptions that were left: since the last ping, and before each ping that is not answered yet.
         self._leaving: list[int] = []
         self._left: dict[asyncio.Future[Any], list[int]] = {}
@@ -145,7 +147,7 @@ class NatsTransport(Connection):
     # -- what the client reports --------------------------------------------------------------------
 
     def lost(self, reason: str) -> None:
-        self._stall_pong = None
+        self._stall_pong = self._timed = None
         for sids in (self._leaving, *self._left.values()):
             self._forget(sids)
         self._leaving, self._left = [], {}
@@ -164,12 +166,17 @@ class NatsTransport(Connection):
 
     def asked(self, pong: asyncio.Future[Any]) -> None:
         """A PING is about to be written, behind every UNSUB so far."""
+        if self._timed is None:
+            self._timed = pong, time.monotonic()
         if self._leaving:
             self._left[pong], self._leaving = self._leaving, []
 
     def answered(self, pong: asyncio.Future[Any]) -> None:
         """A PONG came: nothing more comes for what was left before its PING; the ping of a stall ends the stall."""
         self._forget(self._left.pop(pong, []))
+        if self._timed is not None and self._timed[0] is pong:
+            self.stats.rtt_s = time.monotonic() - self._timed[1]
+            self._timed = None
         if pong is self._stall_pong:
             self._stall_pong = None
             self.stats.stall_s = 0.0

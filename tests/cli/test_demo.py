@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.tools import require_tool
+from tests.terminals import Terminal, eventually
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -102,14 +101,6 @@ class Family:
         """Nothing is left: no process, and nothing in the folder for temporary files."""
         eventually(lambda: not self.alive(), self.alive)
         eventually(lambda: not list(self.folder.iterdir()), lambda: list(self.folder.iterdir()))
-
-
-def eventually(condition: Callable[[], object], explain: Callable[[], object]) -> None:
-    """Wait for what other processes bring about."""
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up, f"it never came true: {explain()}"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -262,48 +253,6 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(
 
 
 # -- on a terminal ------------------------------------------------------------------------------------------
-
-
-class Terminal:
-    """A terminal of a given size, by tmux, in which one command runs."""
-
-    def __init__(self, socket: Path, width: int, height: int, command: str, environ: dict[str, str]) -> None:
-        self._tmux = [require_tool("tmux"), "-S", str(socket), "-f", os.devnull]
-        size = ["-x", str(width), "-y", str(height)]
-        self._do("new-session", "-d", *size, command, environ=environ)
-
-    def _do(self, *arguments: str, environ: dict[str, str] | None = None) -> str:
-        done = subprocess.run(
-            [*self._tmux, *arguments], env=environ, capture_output=True, text=True, timeout=30, check=True
-        )
-        return done.stdout
-
-    def screen(self, *, colors: bool = False) -> str:
-        """What there is to see; ``colors`` keeps the escape codes."""
-        return self._do("capture-pane", "-p", *(["-e"] if colors else []))
-
-    def press(self, key: str) -> None:
-        """Press a key."""
-        self._do("send-keys", key)
-
-    def ask(self, variable: str) -> str:
-        """One of tmux's facts about the terminal."""
-        return self._do("display-message", "-p", f"#{{{variable}}}").strip()
-
-    def wait_for(self, pattern: str) -> str:
-        """Wait until the screen shows something; the screen that did."""
-        shown: list[str] = [""]
-
-        def look() -> bool:
-            shown[0] = self.screen()
-            return re.search(pattern, shown[0]) is not None
-
-        eventually(look, lambda: shown[0])
-        return shown[0]
-
-    def close(self) -> None:
-        """End the terminal and what runs in it."""
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=30, check=False)
 
 
 @pytest.fixture

@@ -97,7 +97,6 @@ def test_what_has_no_meaning_is_told_and_refused_under_strict(desk: Desk) -> Non
         (text_of("AuthorizationPolicy", DENY), "AuthorizationPolicy/x comes to Access/x, which nothing applies: "),
         (text_of("RequestAuthentication", TOKENS), "RequestAuthentication/x comes to Authentication/x, "),
         (text_of("Gateway", DOOR) + "---\n" + text_of("VirtualService", BEHIND, name="b"), "comes to Gateway/x, "),
-        (text_of("Telemetry", "tracing: [{randomSamplingPercentage: 5}]"), "Telemetry/x comes to Telemetry/x, "),
     ],
 )  # fmt: skip
 def test_what_nothing_applies_is_refused_in_plain_words(desk: Desk, document: str, says: str) -> None:
@@ -107,6 +106,18 @@ def test_what_nothing_applies_is_refused_in_plain_words(desk: Desk, document: st
     assert says in refused.err
     assert "not in this version yet; policy convert shows it" in refused.err
     assert "no policy store" in missing.err
+
+
+def test_what_is_told_of_calls_is_stored(desk: Desk) -> None:
+    """Istio's Telemetry comes to one of the mesh, which holds like any other."""
+    document = "tracing: [{randomSamplingPercentage: 5}]\naccessLogging: [{filter: {expression: response.code >= 400}}]"
+    done, stored = desk.run(
+        ["policy", "apply", desk.write(text_of("Telemetry", document))],
+        ["policy", "get", "Telemetry/x", "-o", "json"],
+    )
+    assert (done.code, done.out) == (0, "Telemetry/x created\n"), done.err
+    spec = stored.json["spec"]
+    assert (spec["tracing"], spec["accessLog"]) == ({"sampling": "5%"}, {"mode": "errors"})
 
 
 def test_a_mistake_is_told_with_its_line(desk: Desk) -> None:

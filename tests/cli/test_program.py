@@ -38,7 +38,7 @@ def test_both_names_are_installed() -> None:
 def test_help_is_grouped_and_has_examples() -> None:
     """No arguments mean help; each command has a help text with one example; nothing goes to stderr."""
     commands = ["up", "run", "call", "bench", "get", "describe", "check"]
-    commands += ["drain", "undrain", "fault", "log-level", "events", "record"]
+    commands += ["drain", "undrain", "fault", "log-level", "events", "record", "slow"]
     root, *others = run_many([[], *([name, "--help"] for name in commands)], {})
     assert root.code == 0
     assert {"Serve:", "Call:", "Look:", "Operate:", "Global options, before or behind the command:"} <= set(

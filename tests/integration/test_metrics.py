@@ -140,7 +140,10 @@ async def test_a_hundred_mixed_calls_are_a_hundred(bus: Bus) -> None:
         ("narrow", "OK", ""): 1,
     }
     refused = ("narrow", "RESOURCE_EXHAUSTED", "UO")
-    assert scrapes.outcomes("source") == {**common, refused: 11, ("place", "DEADLINE_EXCEEDED", "UT"): 10}
+    made = scrapes.outcomes("source")
+    exhausted = made.pop(("narrow", "RESOURCE_EXHAUSTED", "UO,URX"), 0)
+    assert made.pop(refused, 0) == 11 - exhausted
+    assert made == {**common, ("place", "DEADLINE_EXCEEDED", "UT"): 10}
     answered = scrapes.outcomes("destination")
     # Whose clock ends a call is open: the handler's own deadline, or the word of the caller that it waits no more.
     late = [
@@ -148,6 +151,9 @@ async def test_a_hundred_mixed_calls_are_a_hundred(bus: Bus) -> None:
     ]
     again = answered.pop(refused) - 11  # who is refused is tried once more, as far as the retry budget goes
     assert 1 <= again <= 11
+    assert again == exhausted == scrapes.total("mesh_retries_total", outcome="failure")
+    assert scrapes.total("mesh_retries_total", outcome="denied") == 11 - exhausted
+    assert scrapes.total("mesh_limited_total", policy="", reason="concurrency") == 11 + again
     assert (sum(late), answered) == (10, common)
 
     sides: tuple[tuple[str, Stats, Side, int, float], ...] = (
@@ -184,7 +190,7 @@ async def test_calls_in_flight_are_seen_while_they_run(bus: Bus) -> None:
 
 
 async def test_nobody_there_and_nobody_waiting(bus: Bus) -> None:
-    """No instance is UH at the caller; a caller that gives up is DC on both sides."""
+    """No instance is UH at the caller, who has asked twice; a caller that gives up is DC on both sides."""
     shop = Shop()
     scrapes = Scrapes(bus.mesh, await bus.serve(shop.service))
     with pytest.raises(NoInstancesError):
@@ -195,7 +201,7 @@ async def test_nobody_there_and_nobody_waiting(bus: Bus) -> None:
         tasks.cancel_scope.cancel()
     await bus.at_rest()
     assert scrapes.outcomes("source") == {
-        ("home", "UNAVAILABLE", "UH"): 1,
+        ("home", "UNAVAILABLE", "UH,URX"): 1,
         ("narrow", "CANCELLED", "DC"): 1,
     }
     assert scrapes.outcomes("destination") == {("narrow", "CANCELLED", "DC"): 1}

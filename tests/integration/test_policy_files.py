@@ -57,6 +57,7 @@ def test_a_ready_policy_loads(path: Path) -> None:
         sources = {
             **policies.outbound(service, endpoints[0], "web", subset=subset).sources,
             **policies.inbound(service, endpoints[0]).sources,
+            **policies.telemetry(service, endpoints[0]).sources,
         }
         said = any(source.startswith(f"{each.name} ({path}:") for source in sources.values())
         # Where calls go, and which selections of instances there are, is no value of a single call.

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from nats_mesh import Context, Mesh, RemoteError, Service
-from nats_mesh.core.envelope import HIDDEN, Envelope, RecordedCall
+from nats_mesh.core.envelope import HIDDEN, RecordedCall
 from nats_mesh.errors import CodecError
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.policy.whatif.recording import Header, Recording
 from nats_mesh.policy.whatif.replay import Candidate, replay
 from nats_mesh.serving.dispatch import Dispatcher
-from nats_mesh.telemetry.tap_messages import TapMessage, Wish, calls_of, decode_tap, encode_tap
+from nats_mesh.telemetry.tap_messages import TapCall, TapMessage, Wish, calls_of, decode_tap, encode_tap
 from nats_mesh.telemetry.taps import MAX_OBSERVERS
 from nats_mesh.wire.codecs import JSON
 from nats_mesh_cli.taken import Taken
@@ -80,7 +80,7 @@ class Listener:
 
 def listened(dispatcher: Dispatcher) -> bool:
     """Whether calls are asked anything."""
-    return dispatcher._tap is not None
+    return "tap" in dispatcher._watchers
 
 
 async def test_calls_are_told_of_while_somebody_wants_them(bus: Bus) -> None:
@@ -155,7 +155,9 @@ async def test_nothing_stays_once_nobody_listens(bus: Bus) -> None:
     assert not dispatcher._routes
     await eventually(lambda: len(listener.calls) == 1)
     await bus.mesh.call("shop.buy", "tea", returns=str)
-    assert not any(route.noted for route in dispatcher._routes.values())
+    await instance.client.transport.fence()
+    await bus.callers[-1].client.transport.fence()
+    assert (len(listener.calls), taps._seen, taps._batch) == (1, 0, None)
 
 
 async def test_more_than_was_asked_for_is_counted(bus: Bus) -> None:
@@ -197,7 +199,7 @@ async def test_observers_are_bounded_and_hostile_leases_ignored(bus: Bus, raw: R
     for body in (b"{", b'{"sample":7}', b"\xff" * 100):
         raw.publish(f"{subject}raw", body, "_INBOX.raw.x.0")
     await eventually(lambda: wants.ignored == 3)
-    assert instance.dispatcher._tap is None
+    assert not listened(instance.dispatcher)
     taps = instance._parts.taps
     assert taps is not None
     wishes = [b'{"sample":0.1}'] * MAX_OBSERVERS + [b'{"sample":0.5,"headers":["a"]}'] * 50
@@ -208,7 +210,7 @@ async def test_observers_are_bounded_and_hostile_leases_ignored(bus: Bus, raw: R
     assert (taps.wish.sample, taps.wish.headers) == (0.5, ("a", "b"))
     assert len(taps._wishes) == MAX_OBSERVERS + 1
     assert wants.ignored == 3
-    assert instance.dispatcher._tap is not None
+    assert listened(instance.dispatcher)
 
 
 async def test_a_forged_envelope_is_dropped_and_counted(bus: Bus, raw: RawNats) -> None:
@@ -219,7 +221,7 @@ async def test_a_forged_envelope_is_dropped_and_counted(bus: Bus, raw: RawNats) 
     transport = bus.mesh.client.transport
     transport.subscribe(bus.mesh.client.subjects.telemetry_of("tap"), taken.on_message)
     await transport.fence()
-    call = Envelope(
+    call = TapCall(
         at="2026-01-01T00:00:00Z", endpoint="buy", caller="web", route="all", status="OK", duration_s=0.1
     )
     message = TapMessage(

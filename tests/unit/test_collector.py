@@ -21,12 +21,14 @@ from prometheus_client.parser import text_string_to_metric_families as parse_cla
 from prometheus_client.registry import Collector
 
 from nats_mesh import Mesh, Service
+from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.histogram import BOUNDS
-from nats_mesh.core.presence import State
-from nats_mesh.errors import ConfigError, Status
+from nats_mesh.core.presence import Standing, State
+from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.telemetry.collector import BUCKETS_S, MeshCollector
+from nats_mesh.telemetry.metrics import decode_tables, empty, encode_tables, merge
 from nats_mesh.telemetry.series import OTHER, Series
-from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats import EndpointLoad, Stats
 from nats_mesh.wire.transport import TransportStats
 
 #: These two bear no types.
@@ -41,6 +43,14 @@ LABELS = {
     "mesh_request_duration_seconds_sum": EDGE,
     "mesh_requests_in_flight": EDGE,
     "mesh_concurrency_limit": {"destination_service", "endpoint"},
+    "mesh_queue_depth": {"destination_service", "endpoint"},
+    "mesh_retries_total": EDGE - {"reporter"} | {"outcome"},
+    "mesh_circuit_breaker_state": EDGE - {"reporter"} | {"state"},
+    "mesh_ejections_total": {"source_service", "destination_service"},
+    "mesh_limited_total": {"destination_service", "endpoint", "policy", "reason"},
+    "mesh_policy_revision": {"service"},
+    "mesh_policy_rejected_total": {"service"},
+    "mesh_bus_rtt_seconds": {"service"},
     "mesh_bus_reconnects_total": {"service"},
     "mesh_bus_messages_total": {"service", "direction"},
     "mesh_bus_dropped_total": {"service", "reason"},
@@ -62,12 +72,14 @@ def caller(name: str = "web", **options: Any) -> Any:
 
 def instance(name: str = "orders", version: str = "1.0.0", limit: int = 64, **options: Any) -> Any:
     """A ready instance with counters and one endpoint, ``place``."""
-    served = {"place": SimpleNamespace(concurrency=SimpleNamespace(limit=limit))}
     made = caller(name, **options)
     made.service = SimpleNamespace(name=name, version=version)
     made.state = State.READY
     made.dispatcher = SimpleNamespace(
-        served=served, dropped=Counter({"forged": 7}), replier=SimpleNamespace(lost=8)
+        loads=lambda: {"place": EndpointLoad(limit=limit, queue=3)},
+        limited=lambda: {("place", ""): 1, ("place", "Limit.tight"): 4},
+        dropped=Counter({"forged": 7}),
+        replier=SimpleNamespace(lost=8),
     )
     return made
 
@@ -109,8 +121,13 @@ def total(collector: Collector, name: str, **labels: str) -> float:
 def test_names_and_labels_are_those_of_the_contract() -> None:
     """Dashboards and alerts are written against these names; nothing else is exported."""
     web, orders = caller(), instance()
-    web.stats.series("out", "orders", "place", "web").record(0.01, "OK")
+    series = web.stats.series("out", "orders", "place", "web")
+    series.record(0.01, "OK")
+    series.retried_ok = 1
     orders.stats.series("in", "orders", "place", "web").record(0.01, "OK")
+    web.standing = Standing(source="bus", revision=(1, 42))
+    web.client.transport.stats.rtt_s = 0.001
+    web.client.outbound = outbound(("orders", "place", "", BreakerState.CLOSED), orders=1)
     found: dict[str, set[str]] = {}
     for family in families(MeshCollector(web, orders)).values():
         for sample in family.samples:
@@ -144,24 +161,144 @@ def test_each_side_reports_its_own_calls() -> None:
     }
 
 
-@pytest.mark.parametrize("status", Status)
-def test_flags_stand_where_the_mesh_itself_ends_calls(status: Status) -> None:
-    """Every status that the mesh ends calls with has its flag at the side that knows, all others have none."""
+def test_flags_say_why_the_mesh_ended_a_call() -> None:
+    """A call is counted once, under the flags that it ended with; what the application answered has none."""
     web, orders = caller(), instance()
-    web.stats.series("out", "orders", "place", "web").record(0.01, status)
-    web.stats.series("out", "orders", "place", "web").record(0.01, "OK")
-    orders.stats.series("in", "orders", "place", "web").record(0.01, status)
-    both = {"DEADLINE_EXCEEDED": "UT", "RESOURCE_EXHAUSTED": "UO", "CANCELLED": "DC"}
-    source = {**both, "UNAVAILABLE": "UH"}
+    made = web.stats.series("out", "orders", "place", "web")
+    for status, flags in (
+        ("UNAVAILABLE", "UH"),
+        ("UNAVAILABLE", "UO"),
+        ("DEADLINE_EXCEEDED", "UT,URX"),
+        ("OK", "DI"),
+    ):
+        made.record(0.01, status)
+        made.flag(status, flags)
+    made.record(0.01, "OK")
+    made.record(0.01, "UNAVAILABLE")
+    orders.stats.series("in", "orders", "place", "web").record(0.01, "RESOURCE_EXHAUSTED")
     collector = MeshCollector(web, orders)
-    here = {"status": status.value, "endpoint": "place"}
-    assert (
-        total(collector, "mesh_requests_total", reporter="source", flags=source.get(status, ""), **here) > 0
-    )
-    assert (
-        total(collector, "mesh_requests_total", reporter="destination", flags=both.get(status, ""), **here)
-        == 1
-    )
+    found = {
+        (key[6], key[3]): value
+        for key, value in samples(collector, "mesh_requests_total").items()
+        if key[4] == "source"
+    }
+    assert found == {
+        ("UNAVAILABLE", "UH"): 1, ("UNAVAILABLE", "UO"): 1, ("DEADLINE_EXCEEDED", "UT,URX"): 1, ("OK", "DI"): 1,
+        ("OK", ""): 1, ("UNAVAILABLE", ""): 1,
+    }  # fmt: skip
+    assert total(collector, "mesh_requests_total", reporter="destination", flags="") == 1
+
+
+def test_retries_are_told_by_what_came_of_them() -> None:
+    """Attempts beyond the first, and those that the budget had no room for; nothing where there were none."""
+    web = caller()
+    series = web.stats.series("out", "orders", "place", "web")
+    series.record(0.01, "OK")
+    assert "mesh_retries" not in families(MeshCollector(web))
+    series.retried_ok, series.retried_failed, series.retries_denied = 3, 2, 1
+    assert samples(MeshCollector(web), "mesh_retries_total") == {
+        # destination_service, endpoint, outcome, source_service
+        ("orders", "place", "denied", "web"): 1,
+        ("orders", "place", "failure", "web"): 2,
+        ("orders", "place", "success", "web"): 3,
+    }
+
+
+def outbound(*circuits: tuple[str, str, str, BreakerState], **ejections: int) -> Any:
+    """The layers of a caller, as far as they are counted."""
+    return SimpleNamespace(circuits=lambda: list(circuits), ejections=ejections)
+
+
+def test_circuits_are_one_hot_and_add_up() -> None:
+    """Of each circuit one state is 1; of two callers in one process the sum says how many are in each."""
+    first, second = caller(), caller()
+    for mesh in (first, second):
+        mesh.stats.series("out", "orders", "place", "web").record(0.01, "OK")
+    first.client.outbound = outbound(("orders", "place", "", BreakerState.OPEN), orders=2)
+    second.client.outbound = outbound(("orders", "place", "v2", BreakerState.CLOSED))
+    collector = MeshCollector(first, second)
+    assert {key[3]: v for key, v in samples(collector, "mesh_circuit_breaker_state").items()} == {
+        "OPEN": 1,
+        "HALF_OPEN": 0,
+        "CLOSED": 1,
+    }
+    assert samples(collector, "mesh_ejections_total") == {("orders", "web"): 2}
+
+
+def test_where_members_stand_with_policies() -> None:
+    """The revision in effect, of members that follow the bus, and what was rejected; of two the lower revision."""
+    web, orders, files = caller(), instance(), caller("batch")
+    web.standing = Standing(source="bus", revision=(1, 42), rejected=2)
+    orders.standing = Standing(source="bus", revision=(1, 40))
+    files.standing = Standing(source="files", rejected=1)
+    other = caller()
+    other.standing = Standing(source="bus", revision=(1, 41))
+    collector = MeshCollector(web, orders, files, other)
+    assert samples(collector, "mesh_policy_revision") == {("orders",): 40, ("web",): 41}
+    assert samples(collector, "mesh_policy_rejected_total") == {("batch",): 1, ("orders",): 0, ("web",): 2}
+
+
+def test_limits_say_which_policy_refused() -> None:
+    """A refusal counts for the policy that set the limit, or for none where the endpoint declared it."""
+    collector = MeshCollector(instance())
+    assert samples(collector, "mesh_limited_total") == {
+        # destination_service, endpoint, policy, reason
+        ("orders", "place", "", "concurrency"): 1,
+        ("orders", "place", "Limit.tight", "concurrency"): 4,
+    }
+    assert samples(collector, "mesh_queue_depth") == {("orders", "place"): 3}
+
+
+def test_what_left_goes_on_counting() -> None:
+    """A source that is removed takes its gauges along and nothing that counts; a second life adds to it."""
+    web = caller()
+    series = web.stats.series("out", "orders", "place", "web")
+    series.record(0.01, "OK")
+    series.in_flight = 1
+    collector = MeshCollector(web)
+    collector.remove(web, web.client)
+    assert total(collector, "mesh_requests_total") == 1
+    assert total(collector, "mesh_bus_reconnects_total") == 3
+    assert "mesh_requests_in_flight" not in families(collector)
+    again = caller()
+    again.stats.series("out", "orders", "place", "web").record(0.02, "OK")
+    collector.add(again)
+    assert total(collector, "mesh_requests_total") == 2
+    assert total(collector, "mesh_request_duration_seconds_count") == 2
+
+
+def test_an_example_stands_at_its_bucket() -> None:
+    """OpenMetrics carries the trace of a call in the bucket that its duration falls in, and in no other."""
+    orders = instance()
+    orders.stats.series("in", "orders", "place", "web").record(0.0015, "OK")
+    collector = MeshCollector(orders)
+    at = next(n for n, bound in enumerate(BUCKETS_S) if bound >= 0.0015)
+    collector.exemplars = {("destination", "web", "orders", "place"): {at: ("ab" * 16, 0.0015, 1e9)}}
+    found = {
+        float(sample.labels["le"]): sample.exemplar
+        for sample in families(collector)["mesh_request_duration_seconds"].samples
+        if sample.name.endswith("_bucket") and sample.exemplar is not None
+    }
+    assert list(found) == [BUCKETS_S[at]]
+    assert found[BUCKETS_S[at]].labels == {"trace_id": "ab" * 16}
+    assert found[BUCKETS_S[at]].value == 0.0015
+
+
+def test_tables_travel_and_add_up() -> None:
+    """What workers send is what they have, and the sum of two is exact, histograms included."""
+    orders = instance()
+    series = orders.stats.series("in", "orders", "place", "web")
+    for n in range(1000):
+        series.record(0.0001 * n, "OK")
+    tables = MeshCollector(orders).tables()
+    assert decode_tables(encode_tables(tables)) == tables
+    both = empty()
+    merge(both, tables)
+    merge(both, decode_tables(encode_tables(tables)))
+    (value,) = both["mesh_request_duration_seconds"].values()
+    assert (value.count, value.sum_ns) == (2000, 2 * series.histogram.sum_ns)
+    with pytest.raises(CodecError):
+        decode_tables(b"\xc1")
 
 
 def test_buckets_are_exact() -> None:
@@ -186,7 +323,9 @@ def test_buckets_are_exact() -> None:
 def test_a_refused_call_counts_without_a_duration() -> None:
     """A refusal takes no time and would flatter the quantiles."""
     orders = instance()
-    orders.stats.series("in", "orders", "place", "web").refuse("RESOURCE_EXHAUSTED")
+    series = orders.stats.series("in", "orders", "place", "web")
+    series.refuse("RESOURCE_EXHAUSTED")
+    series.flag("RESOURCE_EXHAUSTED", "UO")
     collector = MeshCollector(orders)
     assert total(collector, "mesh_requests_total", flags="UO") == 1
     assert "mesh_request_duration_seconds" not in families(collector)

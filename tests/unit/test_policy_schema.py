@@ -141,7 +141,8 @@ def test_what_cannot_be_explained_is_said(name: str, message: str) -> None:
     [
         ("Limit.rate", True), ("Limit.rate.keys", True), ("Limit.concurrency.adaptive.min", True),
         ("Limit.concurrency", False), ("Destination.throttle", True), ("Destination.timeout", False),
-        ("Route.rules.sticky.claim", True), ("Route.rules.sticky", False), ("Telemetry.slow", True),
+        ("Route.rules.sticky.claim", True), ("Route.rules.sticky", False), ("Telemetry.slow", False),
+        ("Access.default", True),
     ],
 )  # fmt: skip
 def test_what_nothing_applies_is_explained_as_such(name: str, later: bool) -> None:

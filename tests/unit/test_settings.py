@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,15 @@ def test_nothing_set_means_this_machine(tmp_path: Path) -> None:
     """Without any source the server is the local one, the namespace default, the mode open."""
     settings = Settings.resolve(env={"XDG_CONFIG_HOME": str(tmp_path)})
     assert (settings.servers, settings.namespace, settings.mode) == ((DEFAULT_SERVER,), "default", "open")
+
+
+@pytest.mark.parametrize("said", ["", "stdout", "STDERR", "logger"])
+def test_the_access_log_goes_where_it_is_said(tmp_path: Path, said: str) -> None:
+    """A stream or the logger by its name, or a file; what is said of nothing is left to whoever writes."""
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "MESH_ACCESS_LOG": said}
+    assert Settings.resolve(env=env).access_log == said.lower()
+    file = str(tmp_path / "access.log")
+    assert Settings.resolve(env={**env, "MESH_ACCESS_LOG": file}).access_log == file
 
 
 def test_the_selected_context_is_the_last_source(home: dict[str, str]) -> None:
@@ -64,6 +72,8 @@ def test_an_unnamed_context_lends_no_credentials(home: dict[str, str]) -> None:
         ({"context": "../x"}, {}, "not valid"),
         ({}, {"MESH_MODE": "strict"}, "open, enforced"),
         ({}, {"MESH_LOG": "loud"}, "MESH_LOG"),
+        ({}, {"MESH_ACCESS_LOG": "/nowhere/at/all.log"}, "stdout, stderr, logger"),
+        ({}, {"MESH_ACCESS_LOG": "/tmp"}, "MESH_ACCESS_LOG"),
         ({}, {"NATS_CA": "/nowhere/ca.pem"}, "does not exist"),
     ],
 )
@@ -86,21 +96,24 @@ def test_several_servers_and_bare_hosts() -> None:
     assert Settings.resolve(servers=["a:1"], env={}).servers == ("nats://a:1",)
 
 
-def test_what_has_no_effect_yet_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """A setting of the contract that this version does not use is not ignored in silence."""
-    with caplog.at_level(logging.WARNING):
-        Settings.resolve(servers="a:1", env={"MESH_METRICS_PORT": "9100"})
-    assert "MESH_METRICS_PORT" in caplog.text
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("", None),
+        ("off", None),
+        ("9464", ("0.0.0.0", 9464)),
+        ("0", ("0.0.0.0", 0)),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_where_metrics_are(said: str, found: tuple[str, int] | None) -> None:
+    """A port alone is one of every address; host and port are taken as they are."""
+    assert Settings.resolve(servers="a:1", env={"MESH_METRICS_PORT": said}).metrics == found
 
 
-def test_where_policies_are_kept_and_whether_they_are_followed() -> None:
-    """The user's cache folder unless said otherwise; `off` turns either off; a folder of files is followed instead."""
-    usual = Settings.resolve(servers="a:1", env={"XDG_CACHE_HOME": "/c", "HOME": "/h", "LOCALAPPDATA": "/c"})
-    assert usual.follow
-    assert usual.policies is None
-    assert usual.cache_dir.endswith("nats-mesh")
-    assert Settings.resolve(servers="a:1", env={}).cache_dir == ""
-    assert Settings.resolve(servers="a:1", env={"MESH_CACHE_DIR": "off", "HOME": "/h"}).cache_dir == ""
-    assert Path(Settings.resolve(servers="a:1", env={"MESH_CACHE_DIR": "here"}).cache_dir).is_absolute()
-    off = Settings.resolve(servers="a:1", env={"MESH_POLICIES": "off"})
-    assert (off.follow, off.policies) == (False, None)
+@pytest.mark.parametrize("said", ["metrics", "70000", "-1", "a b:1", "1:2:x"])
+def test_a_metrics_port_that_is_none_is_said(said: str) -> None:
+    """What cannot be a port is a ConfigError that names the variable."""
+    with pytest.raises(ConfigError, match="MESH_METRICS_PORT"):
+        Settings.resolve(servers="a:1", env={"MESH_METRICS_PORT": said})

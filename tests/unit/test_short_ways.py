@@ -38,7 +38,8 @@ class Point(msgspec.Struct):
 
 def block_of(request: Request, codec: Codec, remaining_s: float, now: float) -> bytes:
     """The header block that the careful way makes."""
-    return request_block(request, None, codec, remaining_s=remaining_s, now=now, rng=random.Random(1))
+    ids = PlainHeads(random.Random(2)).ids()
+    return request_block(request, None, codec, ids=ids, sampled=False, remaining_s=remaining_s, now=now)
 
 
 @given(
@@ -53,7 +54,8 @@ def test_a_plain_head_is_the_command_that_publish_would_write(
 ) -> None:
     """Line and sizes are right to the byte, and the block holds the same fields in the same order."""
     line = "HPUB mesh.d.rpc.a.all.b.web _INBOX.web.c.s."
-    head = PlainHeads(random.Random(1)).head(line, number, size, codec, None, remaining_s, now)
+    heads = PlainHeads(random.Random(1))
+    head = heads.head(line, number, size, codec, heads.ids(), False, remaining_s, now)
     first, _, block = head.partition("\r\n")
     verb, subject, inbox, length, total = first.split(" ")
     assert (verb, subject, inbox) == ("HPUB", "mesh.d.rpc.a.all.b.web", f"_INBOX.web.c.s.{number}")

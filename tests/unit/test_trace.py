@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from nats_mesh.core.trace import (
     TraceContext,
+    checked_tracestate,
     format_baggage,
     format_traceparent,
     parse_baggage,
     parse_traceparent,
 )
+from nats_mesh.wire.headers import trace_parent, trace_state
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 hexes = "0123456789abcdef"
@@ -134,3 +136,99 @@ def test_baggage_has_the_limits_of_the_recommendation() -> None:
     with pytest.raises(ValueError, match="8193 bytes"):
         format_baggage({"k": "v" * 8191})
     assert len(parse_baggage(",".join(f"k{n}=v" for n in range(100)))) == 64
+
+
+# -- tracestate: https://www.w3.org/TR/trace-context/#tracestate-header ----------------------------------
+
+LONG_KEY, LONG_VALUE = "k" * 256, "v" * 256
+
+
+@pytest.mark.parametrize(
+    ("values", "state"),
+    [
+        ([], ""),
+        ([""], ""),
+        (["rojo=00f067aa0ba902b7"], "rojo=00f067aa0ba902b7"),
+        (["rojo=1,congo=2"], "rojo=1,congo=2"),
+        (["rojo=1", "congo=2"], "rojo=1,congo=2"),  # several headers are one list, in their order
+        ([" rojo=1 ,\tcongo=2\t"], "rojo=1,congo=2"),  # blanks around members
+        (["rojo=1,,congo=2,"], "rojo=1,congo=2"),  # empty members
+        (["rojo=a b"], "rojo=a b"),  # a blank within a value
+        (["rojo= 1"], "rojo= 1"),  # or before it: it belongs to the value
+        (["a_b-c*d/e=!#$%&'()*+-./:;<>?@[]^_`{|}~"], "a_b-c*d/e=!#$%&'()*+-./:;<>?@[]^_`{|}~"),
+        (["fw529a3039@dt=1"], "fw529a3039@dt=1"),  # a tenant and a system
+        (["0tenant@sys=1"], "0tenant@sys=1"),  # a tenant may begin with a digit
+        ([f"{'t' * 241}@{'s' * 14}=1"], f"{'t' * 241}@{'s' * 14}=1"),
+        ([f"{LONG_KEY}=1"], f"{LONG_KEY}=1"),
+        ([f"k={LONG_VALUE}"], f"k={LONG_VALUE}"),
+        ([",".join(f"k{n}=1" for n in range(32))], ",".join(f"k{n}=1" for n in range(32))),
+    ],
+)
+def test_a_tracestate_is_handed_on(values: list[str], state: str) -> None:
+    """What keeps to the rules, as one list."""
+    assert checked_tracestate(values) == state
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "rojo", "=1", "rojo=", "Rojo=1", "0rojo=1", "rojo=1=2", "ro jo=1", "rojo =1", "rojo=\x7f", "rojo=1\n,congo=2",
+        "rojo=é", "rojo=1,rojo=2", f"{LONG_KEY}k=1", f"k={LONG_VALUE}v", f"{'t' * 242}@s=1", f"t@{'s' * 15}=1",
+        "t@0s=1", "@s=1", "t@=1", "t@s@x=1", "rojo=1;congo=2\t=", ",".join(f"k{n}=1" for n in range(33)),
+    ],
+)  # fmt: skip
+def test_a_tracestate_that_breaks_the_rules_is_dropped_whole(value: str) -> None:
+    """Half a list would say something that nobody meant. The trace itself goes on."""
+    assert checked_tracestate([value]) == ""
+    assert checked_tracestate(["good=1", value]) == ""
+
+
+def test_a_long_tracestate_loses_long_members_first_and_then_the_oldest() -> None:
+    """More than 512 characters need not be handed on; members of more than 128 go first, then those at the end."""
+    small = [f"k{n:02}={'v' * 36}" for n in range(12)]  # 12 × 40 and 11 commas: 491
+    assert checked_tracestate([",".join(small)]) == ",".join(small)
+    large = f"big={'v' * 200}"
+    assert checked_tracestate([",".join([large, *small])]) == ",".join(small)
+    more = [f"k{n:02}={'v' * 36}" for n in range(20)]
+    assert checked_tracestate([",".join(more)]) == ",".join(more[:12])
+
+
+@given(st.lists(st.text(max_size=300), max_size=5))
+def test_no_text_makes_a_tracestate_that_breaks_a_header(values: list[str]) -> None:
+    """One line, within the limit, and read again as itself."""
+    state = checked_tracestate(values)
+    assert state.isascii()
+    assert state.isprintable()
+    assert len(state) <= 512
+    assert checked_tracestate([state]) == state
+
+
+PARENT = f"00-{TRACE}-{SPAN}-01"
+
+
+@pytest.mark.parametrize(
+    ("lines", "known"),
+    [
+        ([f"traceparent: {PARENT}"], True),
+        ([f"traceparent:{PARENT}"], True),
+        ([f"x: 1\r\ntraceparent: {PARENT}\r\ny: 2"], True),
+        ([f"traceparent: {PARENT}", f"traceparent: {PARENT}"], False),  # said twice is not said
+        ([f"traceparent: {PARENT}", "traceparent: "], False),
+        ([f"Traceparent: {PARENT}"], False),  # names are lower case on this wire
+        ([f"xtraceparent: {PARENT}"], False),
+        (["traceparent: \xff"], False),
+        ([], False),
+    ],
+)
+def test_a_request_has_one_parent_or_none(lines: list[str], known: bool) -> None:
+    """Two headers may contradict each other: then the trace begins anew."""
+    block = "\r\n".join(["NATS/1.0", *lines, "", ""]).encode("latin-1")
+    assert trace_parent(block) == (TraceContext(TRACE, SPAN, True) if known else None)
+
+
+def test_the_states_of_a_request_are_one_list() -> None:
+    """All headers of that name, in order; what they say is checked."""
+    block = b"NATS/1.0\r\ntracestate: a=1\r\nx: y\r\ntracestate: b=2\r\n\r\n"
+    assert trace_state(block) == "a=1,b=2"
+    assert trace_state(block.replace(b"b=2", b"a=2")) == ""
+    assert trace_state(b"NATS/1.0\r\n\r\n") == ""

@@ -26,7 +26,7 @@ def _audit(
     ] = "-1h",
     kind: Annotated[
         str | None,
-        typer.Option("--kind", metavar="KIND", help="policy, config, presence or rollout alone."),
+        typer.Option("--kind", metavar="KIND", help="policy, config, presence, rollout or tap alone."),
     ] = None,
     signs: Annotated[
         bool, typer.Option("--signs", help="The instances' regular signs of life, too.")

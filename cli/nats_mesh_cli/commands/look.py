@@ -73,7 +73,10 @@ def _describe(
 
 def _why(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="SERVICE.ENDPOINT.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="SERVICE.ENDPOINT; with --trace: its calls alone."),
+    ] = None,
     caller: Annotated[
         str | None, typer.Option("--from", metavar="CALLER", help="Who calls; nats-mesh without it.")
     ] = None,
@@ -89,13 +92,26 @@ def _why(
     count: Annotated[
         int | None, typer.Option("--count", min=1, help="Of so many calls, how many go each way.")
     ] = None,
+    trace: Annotated[
+        str | None, typer.Option("--trace", metavar="ID", help="The calls of a trace, as they were made.")
+    ] = None,
     policies: PoliciesOption = None,
 ) -> None:
-    """Explain a call that nobody makes, layer by layer on both sides: what happens, by which policy, and where it goes.
+    """Explain a call that nobody makes, or with --trace one that was made, layer by layer on both sides: what happens,
+    by which policy, and where it goes.
 
     --timeout is what the call itself says. Exit code 1 where the call would surely fail.
     """
     from nats_mesh_cli.bus import run_async
+
+    if trace is not None:
+        from nats_mesh_cli.why_trace import why_trace
+
+        if caller is not None or header or keyed or count is not None or idempotent is not None:
+            raise typer.BadParameter("--trace tells of calls as they were made: leave the other options out")
+        raise typer.Exit(run_async(why_trace(options_of(ctx, policies), out_of(ctx), trace, target)))
+    if target is None:
+        raise typer.BadParameter("say which call: SERVICE.ENDPOINT, or --trace ID")
     from nats_mesh_cli.why import why
 
     code = run_async(

@@ -13,6 +13,8 @@ from nats_mesh_cli.options import duration_with_unit, options_of, out_of
 __all__ = ["register"]
 
 PANEL = "Operate"
+#: How long a level lasts where nobody says how long (seconds).
+_LEVEL_S = 900.0
 
 Instance = Annotated[
     str, typer.Argument(metavar="INSTANCE", help="An instance's id or host-pid, or how it begins.")
@@ -88,15 +90,45 @@ def _fault(
 
 def _log_level(
     ctx: typer.Context,
-    instance: Instance,
-    level: Annotated[str, typer.Argument(metavar="LEVEL", help="debug, info, warning, error or critical.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="INSTANCE",
+            help="An instance's id or host-pid, or how it begins; or a service: all of its instances.",
+        ),
+    ],
+    level: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEVEL", help="debug, info, warning, error or critical; reset: as it was at first."
+        ),
+    ],
+    logger: Annotated[
+        str,
+        typer.Option(
+            "--logger", metavar="NAME", help="A logger of Python's; root: all that set no level themselves."
+        ),
+    ] = "nats_mesh",
+    lasting: Annotated[
+        float | None,
+        typer.Option(
+            "--for",
+            parser=duration_with_unit,
+            metavar="TIME",
+            help="When it goes back by itself; 15m without it.",
+        ),
+    ] = None,
+    stay: Annotated[bool, typer.Option("--stay", help="Never go back by itself.")] = False,
     name: As = None,
 ) -> None:
-    """Have the process of an instance log more, or less, from now on."""
+    """Have the process of an instance, or of all instances of a service, log more or less, for a while."""
     from nats_mesh_cli.bus import run_async
-    from nats_mesh_cli.operate import log_level
+    from nats_mesh_cli.operate import level_command, log_level
 
-    raise typer.Exit(run_async(log_level(options_of(ctx), out_of(ctx), instance, level, name=name)))
+    if stay and lasting is not None:
+        raise CliError("log-level: --stay and --for contradict each other", hint="give one of them")
+    command = level_command(level, logger=logger, for_s=None if stay else lasting or _LEVEL_S)
+    raise typer.Exit(run_async(log_level(options_of(ctx), out_of(ctx), target, command, name=name)))
 
 
 def _events(
@@ -109,12 +141,24 @@ def _events(
         str | None,
         typer.Option("--service", metavar="NAME", help="The same, as an option."),
     ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on, and show who comes and goes, too.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and show what comes, too.")] = False,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", metavar="KIND", help="breaker.open, or breaker for all of it; may be repeated."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="From then on: a TIME as it is shown, or -10m."),
+    ] = None,
     name: As = None,
 ) -> None:
-    """Show what happened lately: breakers, ejections, drains, faults, limits, policies."""
+    """Show what happened lately: breakers, ejections, drains, faults, limits, policies, rollouts, who came and went.
+
+    Members remember what happened to them; of who has gone since, and of what was changed, the audit tells, where the
+    namespace keeps one.
+    """
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.events import events
 
@@ -122,7 +166,17 @@ def _events(
         raise CliError(
             f"events: {about} and --service {service} contradict each other", hint="give one of them"
         )
-    run_async(events(options_of(ctx), out_of(ctx), service=about or service, follow=follow, name=name))
+    run_async(
+        events(
+            options_of(ctx),
+            out_of(ctx),
+            service=about or service,
+            follow=follow,
+            name=name,
+            kinds=kinds or [],
+            since=since,
+        )
+    )
 
 
 def register(app: typer.Typer) -> None:
@@ -143,7 +197,7 @@ def register(app: typer.Typer) -> None:
         "log-level",
         cls=Command,
         rich_help_panel=PANEL,
-        epilog="Example: nats-mesh log-level web-1-4711 debug",
+        epilog="Example: nats-mesh log-level orders debug --logger nats_mesh.client --for 5m",
     )(_log_level)
     app.command("events", cls=Command, rich_help_panel=PANEL, epilog="Example: nats-mesh events -f -o jsonl")(
         _events

@@ -66,8 +66,8 @@ def _record(
     """Record calls as their instances see them, without payloads and secrets, for policy diff --replay."""
     if payloads:
         raise CliError(
-            "--payloads: payloads are never recorded: a policy would have to allow it, and none can yet",
-            hint="leave it out: replays need none",
+            "--payloads: payloads are never recorded",
+            hint="leave it out: replays need none. 'nats-mesh tap --payload' shows them where a policy allows it",
         )
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.record import RATE_PER_S, Plan, headers_of, record

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import anyio
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from nats_mesh_cli.bus import run_async
 from nats_mesh_cli.demo.events import Events
@@ -16,7 +16,7 @@ from nats_mesh_cli.demo.session import Options, Session
 from nats_mesh_cli.demo.state import Size, ViewState
 from nats_mesh_cli.demo.view import render
 
-__all__ = ["SIZE", "draw", "take"]
+__all__ = ["SIZE", "draw", "svg", "take"]
 
 #: The window that the picture shows.
 SIZE = Size(120, 36)
@@ -46,6 +46,13 @@ _TEMPLATE = """\
 
 def draw(state: ViewState, size: Size = SIZE) -> str:
     """The view as an SVG document."""
+    text = render(state, size)
+    text.end = "\n"
+    return svg(text, size, title=_TITLE, name="demo")
+
+
+def svg(what: RenderableType, size: Size, *, title: str, name: str) -> str:
+    """Whatever fills a window of this size as an SVG document; ``name`` tells its styles from those of others."""
     console = Console(
         file=io.StringIO(),
         record=True,
@@ -56,10 +63,8 @@ def draw(state: ViewState, size: Size = SIZE) -> str:
         color_system="truecolor",
         highlight=False,
     )
-    text = render(state, size)
-    text.end = "\n"
-    console.print(text)
-    return console.export_svg(title=_TITLE, code_format=_TEMPLATE, unique_id="demo")
+    console.print(what)
+    return console.export_svg(title=title, code_format=_TEMPLATE, unique_id=name)
 
 
 async def take(duration_s: float) -> ViewState:

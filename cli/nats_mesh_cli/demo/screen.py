@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import sys
@@ -24,9 +25,10 @@ _MAX_SIZE = Size(500, 300)
 class Screen:
     """The alternate screen of a terminal: :meth:`show` draws, :attr:`size` is asked anew for each frame."""
 
-    def __init__(self, console: Console, live: Live) -> None:
+    def __init__(self, console: Console, live: Live, keys: _Keys) -> None:
         self._console = console
         self._live = live
+        self._keys = keys
 
     @property
     def size(self) -> Size:
@@ -37,6 +39,17 @@ class Screen:
     def show(self, what: RenderableType) -> None:
         """Draw one frame."""
         self._live.update(what, refresh=True)
+
+    @contextlib.contextmanager
+    def given_back(self) -> Iterator[None]:
+        """Leave the terminal to others for a while; afterwards it is taken again, and the next frame draws all."""
+        self._live.stop()
+        self._keys.give_back()
+        try:
+            yield
+        finally:
+            self._keys.take()
+            self._live.start()
 
 
 @contextlib.contextmanager
@@ -53,44 +66,67 @@ def screen(on_key: Callable[[str], None], *, colorless: bool) -> Iterator[Screen
         redirect_stderr=False,
         transient=True,
     )
-    with _keys(on_key), live:
-        yield Screen(console, live)
+    keys = _Keys(on_key)
+    try:
+        keys.take()
+        with live:
+            yield Screen(console, live, keys)
+    finally:
+        keys.close()
 
 
-@contextlib.contextmanager
-def _keys(on_key: Callable[[str], None]) -> Iterator[None]:
-    """Read keys while there is a terminal to read from that is ours; Ctrl-C stays a signal, Ctrl-Z does nothing."""
-    fd = _open_terminal()
-    if fd is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
+class _Keys:
+    """Reads keys while there is a terminal to read from that is ours; Ctrl-C stays a signal, Ctrl-Z comes as a key."""
 
-    def read() -> None:
+    def __init__(self, on_key: Callable[[str], None]) -> None:
+        self._on_key = on_key
+        self._loop = asyncio.get_running_loop()
+        self._fd = _open_terminal()
+        self._before: list[Any] | None = None
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def take(self) -> None:
+        """Set the terminal up for keys, and read them."""
+        fd = self._fd
+        if fd is None:
+            return
+        self._before = termios.tcgetattr(fd)
+        ours: list[Any] = termios.tcgetattr(fd)
+        ours[tty.LFLAG] &= ~(termios.ICANON | termios.ECHO)
+        ours[tty.CC][termios.VMIN], ours[tty.CC][termios.VTIME] = 1, 0
+        # Stopped in the middle, a program would leave the shell with the alternate screen and without a cursor.
+        ours[tty.CC][termios.VSUSP] = b"\x00"
+        termios.tcsetattr(fd, termios.TCSADRAIN, ours)
+        self._loop.add_reader(fd, self._read)
+
+    def give_back(self) -> None:
+        """The terminal as it was."""
+        if self._fd is None or self._before is None:
+            return
+        self._loop.remove_reader(self._fd)
+        with contextlib.suppress(termios.error):  # the terminal may have been closed under us
+            termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
+        self._before = None
+
+    def close(self) -> None:
+        """Give back what there is to give back, for good."""
+        self.give_back()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _read(self) -> None:
+        fd = self._fd
+        if fd is None:
+            return
         try:
             data = os.read(fd, 64)
         except BlockingIOError:
             return
         if not data:  # the terminal is gone
-            loop.remove_reader(fd)
-        for key in data.decode("utf-8", "replace"):
-            on_key(key)
-
-    before = termios.tcgetattr(fd)
-    ours: list[Any] = termios.tcgetattr(fd)
-    ours[tty.LFLAG] &= ~(termios.ICANON | termios.ECHO)
-    ours[tty.CC][termios.VMIN], ours[tty.CC][termios.VTIME] = 1, 0
-    # A stopped program would leave the shell with the alternate screen and without a cursor.
-    ours[tty.CC][termios.VSUSP] = b"\x00"
-    try:
-        termios.tcsetattr(fd, termios.TCSADRAIN, ours)
-        loop.add_reader(fd, read)
-        yield
-    finally:
-        loop.remove_reader(fd)
-        with contextlib.suppress(termios.error):  # the terminal may have been closed under us
-            termios.tcsetattr(fd, termios.TCSAFLUSH, before)
-        os.close(fd)
+            self._loop.remove_reader(fd)
+        for key in self._decode(data):
+            self._on_key(key)
 
 
 def _open_terminal() -> int | None:

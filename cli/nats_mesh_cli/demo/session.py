@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -13,7 +14,9 @@ import msgspec
 from nats_mesh import Mesh, MeshError
 from nats_mesh.core.presence import State
 from nats_mesh.settings import Settings
+from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.testing import NatsServer
+from nats_mesh.wire.kv import KvError
 from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
 from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
@@ -82,6 +85,7 @@ class Session:
             async with Mesh(CALLER, settings=settings) as mesh:
                 watch = self._watch = BusWatch(mesh, self._events.presence)
                 await mesh.client.transport.fence()
+                await _keep_spans(mesh)
                 async with Fleet(bookinfo, DEFAULT, environ, self._on_exit) as fleet:
                     self._fleet = fleet
                     load = self._load = Load(
@@ -250,6 +254,13 @@ class Session:
             edges=edge_lines(watch.aggregate.edges(now), EXPECTED),
             instances=instance_lines(watch.registry.instances(), watch.heard, EXPECTED, fleet.is_running),
         )
+
+
+async def _keep_spans(mesh: Mesh) -> None:
+    """Have spans kept for minutes, so that `nats-mesh trace` beside the demo knows what was."""
+    client = mesh.client
+    with contextlib.suppress(KvError):  # everything else works without it
+        await SpanStore(client.subjects, transport=client.transport, mux=client.mux).make()
 
 
 async def _unless(stop: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:

@@ -13,7 +13,7 @@ from nats_mesh.core.registry import Change, Registry
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.telemetry.aggregate import Aggregate
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.stats import StatsMessage, decode_stats
+from nats_mesh.telemetry.stats import decode_stats
 from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
 
 __all__ = ["BusWatch", "Heard"]
@@ -113,13 +113,6 @@ class BusWatch:
             self.ignored += 1
             return
         self.aggregate.apply(message, self._now())
-        self.heard[key] = self._heard(key, message)
+        calls = self.aggregate.answered(*key)
+        self.heard[key] = Heard(message.seq, str(message.state), message.in_flight, calls)
         self.wake()
-
-    def _heard(self, key: tuple[str, str], message: StatsMessage) -> Heard:
-        """One snapshot may travel in several messages: their calls add up."""
-        calls = sum(series.requests for series in message.series if series.side == "in")
-        before = self.heard.get(key)
-        if before is not None and before.seq == message.seq:
-            calls += before.calls
-        return Heard(message.seq, str(message.state), message.in_flight, calls)

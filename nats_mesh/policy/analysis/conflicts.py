@@ -15,6 +15,7 @@ from nats_mesh.policy.limit_parts import Rate
 from nats_mesh.policy.rollout_parts import Rollout
 from nats_mesh.policy.schema import Destination, DestinationSpec, Limit, Route
 from nats_mesh.policy.scopes import Scope, around, scopes_of, subset_of
+from nats_mesh.policy.telemetry_parts import Telemetry
 
 __all__: list[str] = []
 
@@ -29,8 +30,8 @@ def _about(scope: Scope, subset: str = "") -> str:
     "Put them into one; `apply` refuses the set as it is.",
 )  # fmt: skip
 def same_scope(view: View) -> Iterable[Hit]:
-    """Two destinations, routes or rollouts about one target."""
-    for kind in (Destination, Route, Rollout):
+    """Two destinations, routes, rollouts or telemetries about one target."""
+    for kind in (Destination, Route, Rollout, Telemetry):
         holders: dict[tuple[str, str, str], Policy] = {}
         for policy, _ in view.of(kind):
             for scope in scopes_of(policy):

@@ -12,6 +12,8 @@ from nats_mesh.policy.analysis.findings import Hit, check
 from nats_mesh.policy.analysis.view import Situation, View
 from nats_mesh.policy.kinds import DURATION
 from nats_mesh.policy.layering import Leaf
+from nats_mesh.policy.scopes import scopes_of
+from nats_mesh.policy.telemetry_parts import Telemetry
 
 __all__: list[str] = []
 
@@ -164,3 +166,31 @@ def slow_too_late(view: View) -> Iterable[Hit]:
         ):
             text = f"no call is ever that slow: the timeout is {DURATION.write(timeout.value)} ({timeout.policy.name})"
             yield _hit(leaf, "breaker.slowCall", text)
+
+
+@check(
+    "NM0708", "warning", "A call ends before it is told as slow",
+    "Let `slow` be well below the timeout: calls that reach that are stopped, and told as failures.",
+)  # fmt: skip
+def slow_never_told(view: View) -> Iterable[Hit]:
+    """A threshold for slow calls that no call of its target lives to reach."""
+    for policy, spec in view.of(Telemetry):
+        slow, scopes = spec.slow, scopes_of(policy)
+        if slow is UNSET or slow == "off" or slow.threshold is UNSET or not scopes[0][0]:
+            continue
+        service = scopes[0][0]
+        names = [name for _, name in scopes if name] or sorted(view.endpoints(service))
+        found = [_bound(view, service, name) for name in names]
+        known = [each for each in found if each is not None]
+        if known and len(known) == len(found) and max(known)[0] <= slow.threshold:
+            text = f"no call that brings no time of its own is ever that slow: {max(known)[1]} ends it"
+            yield Hit(policy, "spec.slow", text)
+
+
+def _bound(view: View, service: str, endpoint: str) -> tuple[float, str] | None:
+    """How long a call of an endpoint has, and who says so; ``None`` where nobody does."""
+    situation = Situation(service, endpoint, "", (), view.layers(service, endpoint, "", ()))
+    declared = view.endpoint(service, endpoint)
+    if situation.leaf("timeout") is None and (declared is None or declared.timeout_s is None):
+        return None
+    return _timeout(view, situation)

@@ -1,0 +1,176 @@
+"""``alerts``: how what is promised stands, as those who watch know it; and watching it."""
+
+from __future__ import annotations
+
+import datetime
+import signal
+from typing import Any, Final
+
+import anyio
+import msgspec
+
+from nats_mesh import CodecError
+from nats_mesh.core.shares import share_text
+from nats_mesh.model import check_name
+from nats_mesh.telemetry.alert_messages import (
+    Alert,
+    Burn,
+    Standing,
+    brief,
+    burn_text,
+    decode_standing,
+    span_text,
+)
+from nats_mesh.telemetry.alerts import Turn
+from nats_mesh.telemetry.duty import Duty
+from nats_mesh.telemetry.slo import promises
+from nats_mesh.wire.kv import KvAbsentError
+from nats_mesh_cli.alert_watch import DUTY, Watcher
+from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.errors import FAILED, OK, CliError
+from nats_mesh_cli.instants import shown_time
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Column, Out, Record, age, dump, paint
+from nats_mesh_cli.store_errors import store_errors
+
+__all__ = ["alerts", "record_of", "watch"]
+
+#: What was written longer ago (seconds of wall time) is what nobody renews.
+_STALE_S: Final = 30.0
+_NOBODY: Final = "'nats-mesh alerts --watch' watches, here or on any machine, and as many of them as you like"
+_STYLES: Final = {"page": "bad", "ticket": "warn", "ok": "ok"}
+
+
+def record_of(alert: Alert) -> Record:
+    """An alert as ``-o json`` shows it."""
+    found: Record = msgspec.to_builtins(alert)
+    return found
+
+
+def _burn(record: Record, window_s: float) -> str:
+    """How fast one window burns, and how much of it was seen where that is not all."""
+    for each in record["burns"]:
+        burn = msgspec.convert(each, Burn)
+        if burn.window_s == window_s:
+            part = "" if burn.seen_s >= window_s else f" (seen {span_text(burn.seen_s)})"
+            return f"{burn_text(burn.burn)}{part}"
+    return "-"
+
+
+def _window(window_s: float, *, wide: bool = False) -> Column:
+    return Column(f"BURN {span_text(window_s).upper()}", lambda r: _burn(r, window_s), wide=wide)
+
+
+def _promised(record: Record) -> str:
+    within = "" if record["threshold_s"] is None else f" within {record['threshold_s'] * 1000.0:g}ms"
+    return f"{share_text(record['share'], 9)}{within} over {span_text(record['window_s'])}"
+
+
+_COLUMNS: Final = (
+    Column("LEVEL", lambda r: str(r["level"]), style=lambda r: _STYLES[str(r["level"])]),
+    Column("SERVICE", lambda r: str(r["service"]), style=lambda r: "name"),
+    Column("OBJECTIVE", lambda r: str(r["objective"])),
+    Column("PROMISED", _promised),
+    Column("FOR", lambda r: age(r["for_s"])),
+    _window(300.0),
+    _window(1800.0, wide=True),
+    _window(3600.0),
+    _window(7200.0, wide=True),
+    _window(21_600.0),
+    _window(86_400.0, wide=True),
+    _window(259_200.0),
+    Column("ENDPOINTS", lambda r: ",".join(r["endpoints"]) or "all", wide=True),
+    Column("POLICY", lambda r: str(r["policy"]), wide=True),
+)
+
+
+async def alerts(options: Options, out: Out, *, service: str | None, name: str | None) -> int:
+    """Show what whoever watches knows; exit code 1 where something fires, and where nobody knows."""
+    if service is not None:
+        check_name("service", service)
+    async with connected(options, name or CALLER, calls=True) as mesh:
+        client = mesh.client
+        duty = Duty(DUTY, mesh.namespace, transport=client.transport, mux=client.mux)
+        with store_errors(
+            mesh.namespace, "store in which watchers agree", "nats-mesh alerts --watch", make=False
+        ):
+            try:
+                found = await duty.read()
+            except KvAbsentError:
+                found = None
+        promised = promises(client.outbound.policies)
+    standing = None if found is None else _read(found.value)
+    if standing is None:
+        records: list[Record] = []
+    else:
+        mine = [each for each in standing.alerts if service in (None, each.service)]
+        records = [record_of(each) for each in mine]
+    nothing = "" if promised else "nothing is promised: a Telemetry policy with objectives does that"
+    out.rows(
+        records, _COLUMNS, options.format, name=lambda r: f"{r['service']}/{r['objective']}", nothing=nothing
+    )
+    if not promised and not records:
+        return OK
+    if standing is None:
+        out.note(f"nobody watches what is promised: {_NOBODY}", "warn")
+        return FAILED
+    if standing.left_out:
+        out.note(f"note: {standing.left_out} more found no room; none of them is more urgent", "warn")
+    old_s = _age_s(standing.at)
+    if old_s > _STALE_S:
+        out.note(f"nobody has watched since {shown_time(standing.at)}: {_NOBODY}", "warn")
+        return FAILED
+    out.note(f"as {standing.holder} knew it at {shown_time(standing.at)}", "dim")
+    return FAILED if any(record["level"] != "ok" for record in records) else OK
+
+
+def _read(value: bytes) -> Standing:
+    try:
+        return decode_standing(value)
+    except CodecError as error:
+        raise CliError(f"what is known of alerts cannot be read: {error}", code=FAILED) from None
+
+
+def _age_s(at: str) -> float:
+    """How long ago by this machine's wall clock; what is in the future is new."""
+    try:
+        moment = datetime.datetime.fromisoformat(at.replace("Z", "+00:00"))
+    except ValueError:
+        return 0.0
+    return (datetime.datetime.now(datetime.UTC) - moment).total_seconds()
+
+
+async def watch(options: Options, out: Out, *, name: str | None) -> int:
+    """Watch until Ctrl-C or SIGTERM, and show every change."""
+    if options.format not in (Format.TABLE, Format.WIDE, Format.JSONL):
+        raise CliError(f"--watch goes on for ever, which -o {options.format} cannot", hint="use -o jsonl")
+
+    def show(turn: Turn, at: str) -> None:
+        if options.format is Format.JSONL:
+            out.data(dump(_turn_record(turn, at), Format.JSONL))
+            return
+        level = paint(f"{turn.alert.level.upper():6}", _STYLES[turn.alert.level], out.color)
+        out.data(f"{shown_time(at)}  {level}  {turn.detail}")
+
+    async with connected(options, name or CALLER, calls=True) as mesh:
+        watcher = Watcher(mesh, show, lambda text: out.note(text, "warn"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watcher.run)
+            count = len(promises(mesh.client.outbound.policies))
+            promised = f"{count} promises" if count != 1 else "one promise"
+            out.note(f"watches {promised} in namespace {mesh.namespace}", "ok" if count else "warn")
+            with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+                async for _ in signals:
+                    tasks.cancel_scope.cancel()
+    return OK
+
+
+def _turn_record(turn: Turn, at: str) -> dict[str, Any]:
+    return {
+        "at": at,
+        "kind": turn.kind.value,
+        "before": turn.before,
+        "detail": turn.detail,
+        "promise": brief(turn.alert),
+        **record_of(turn.alert),
+    }

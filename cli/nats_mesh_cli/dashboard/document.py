@@ -1,0 +1,342 @@
+"""What the page is told: a snapshot of the mesh as plain keyed records. Pure.
+
+Sections are tables by key, so that a second's difference is small (:mod:`nats_mesh_cli.dashboard.hub`). Numbers are
+rounded to what a person can see: a service that does the same as a second before is then no news. Texts travel as
+they are; the page shows them as text and never as markup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from nats_mesh.core.histogram import BOUNDS
+from nats_mesh.discovery.messages import rfc3339
+from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.watching import Capacity, Edge, Endpoint, Member, Red, Service, Snapshot
+from nats_mesh_cli.dashboard.board import Board
+from nats_mesh_cli.dashboard.layout import Place, arrange
+from nats_mesh_cli.output import Record
+
+__all__ = ["MAX_EVENTS", "Picture", "document", "service_document", "state_of", "trends"]
+
+#: The newest events that the page has.
+MAX_EVENTS: Final = 200
+#: Below these shares of success a service is failing, or not quite well.
+_FAILING, _DEGRADED = 0.95, 0.995
+_OPEN, _HALF = "OPEN", "HALF_OPEN"
+#: How many bars a histogram has at most.
+_BARS: Final = 16
+
+
+class Picture:
+    """The places of the services, made anew only when a service or an edge comes or goes."""
+
+    def __init__(self) -> None:
+        self._nodes: frozenset[str] = frozenset()
+        self._links: frozenset[tuple[str, str]] = frozenset()
+        self._places: Mapping[str, Place] = {}
+
+    def places(self, nodes: Iterable[str], links: Iterable[tuple[str, str]]) -> Mapping[str, Place]:
+        """Where everybody stands."""
+        wanted = frozenset(nodes), frozenset(links)
+        if wanted != (self._nodes, self._links):
+            self._nodes, self._links = wanted
+            self._places = arrange(*wanted)
+        return self._places
+
+
+def document(
+    snapshot: Snapshot, picture: Picture, board: Board, *, tls: bool
+) -> dict[str, dict[str, Record]]:
+    """Everything the page shows at once, by section and key; ``tls``: the server takes nothing unencrypted."""
+    services = {service.name: service for service in snapshot.services}
+    links = [(edge.source, edge.service) for edge in snapshot.edges]
+    places = picture.places({*services, *(name for link in links for name in link)}, links)
+    clients = sorted(places.keys() - services.keys())
+    return {
+        "mesh": {"": _mesh(snapshot, board, tls=tls)},
+        "services": {
+            **{name: _service(each, places[name]) for name, each in services.items()},
+            **{name: _client(name, places[name]) for name in clients},
+        },
+        "edges": {f"{edge.source}>{edge.service}": _edge(edge, board, tls=tls) for edge in snapshot.edges},
+        "policies": {each["policy"]: each for each in board.policies},
+        "members": {f"{each.service}/{each.id}": _sync(each, snapshot) for each in snapshot.members},
+        "events": {_event_key(each): _event(each) for each in snapshot.events[-MAX_EVENTS:]},
+    }
+
+
+def trends(snapshot: Snapshot) -> dict[str, list[float]]:
+    """Calls a second over the last minute, by service; the key of all together is empty."""
+    found = {service.name: _rates(service.trend.rates) for service in snapshot.services}
+    return {"": _rates(snapshot.trend.rates), **found}
+
+
+def state_of(service: Service) -> str:
+    """One word for how a service does: ``down``, ``failing``, ``degraded``, ``ok`` or ``idle``."""
+    success = service.red.success
+    if not service.ready:
+        return "down"
+    if service.breakers.get(_OPEN) or (success is not None and success < _FAILING):
+        return "failing"
+    if (
+        service.ready < service.instances
+        or service.breakers
+        or service.ejected
+        or (success is not None and success < _DEGRADED)
+    ):
+        return "degraded"
+    return "idle" if success is None else "ok"
+
+
+def _mesh(snapshot: Snapshot, board: Board, *, tls: bool) -> Record:
+    sync = snapshot.policies
+    return {
+        "at": rfc3339(snapshot.wall_s),
+        "namespace": snapshot.namespace,
+        "server": snapshot.server,
+        "connected": snapshot.connected,
+        "away_s": round(snapshot.away_s),
+        "rtt_ms": _ms(snapshot.rtt_s),
+        "window_s": snapshot.window_s,
+        "tls": tls,
+        "services": len(snapshot.services),
+        "instances": sum(service.instances for service in snapshot.services),
+        "breakers_open": sum(each.state.value == _OPEN for each in snapshot.breakers),
+        "ejected": len({(each.service, each.ejected) for each in snapshot.ejections}),
+        "ignored": snapshot.ignored,
+        "overflowed": snapshot.overflowed,
+        "policies_known": board.known,
+        "policies_problem": board.problem,
+        "head": max(board.head, sync.head)[1],
+        "synced": sync.synced,
+        "stale": sync.stale,
+        "rejecting": sync.rejecting,
+        "others": sync.others,
+        **_red(snapshot.red),
+    }
+
+
+def _service(service: Service, place: Place) -> Record:
+    return {
+        "name": service.name,
+        "kind": "service",
+        "state": state_of(service),
+        "x": place.column,
+        "y": place.row,
+        "versions": dict(service.versions),
+        "instances": service.instances,
+        "ready": service.ready,
+        "suspect": service.suspect,
+        "draining": service.draining,
+        "breakers": dict(service.breakers),
+        "ejected": service.ejected,
+        "capacity": _capacity(service.capacity),
+        **_red(service.red),
+    }
+
+
+def _client(name: str, place: Place) -> Record:
+    """Somebody who calls and is no service."""
+    return {"name": name, "kind": "client", "state": "client", "x": place.column, "y": place.row}
+
+
+def _edge(edge: Edge, board: Board, *, tls: bool) -> Record:
+    locks = [word for word, on in (("TLS", tls), ("access policy", board.guards(edge.service))) if on]
+    breakers = edge.breakers
+    return {
+        "source": edge.source,
+        "service": edge.service,
+        "reporter": edge.reporter,
+        "breaker": _OPEN if breakers.get(_OPEN) else _HALF if breakers.get(_HALF) else "",
+        "locks": locks,
+        **_red(edge.red),
+    }
+
+
+def _red(red: Red) -> Record:
+    return {
+        "rate_per_s": round(red.rate_per_s, 1 if red.rate_per_s >= 10 else 2),
+        "attempts_per_s": round(red.attempts_per_s, 1 if red.attempts_per_s >= 10 else 2),
+        "errors_per_s": round(red.errors_per_s, 2),
+        "success": None if red.success is None else round(red.success, 5),
+        "p50_ms": _ms(red.p50_s),
+        "p90_ms": _ms(red.p90_s),
+        "p99_ms": _ms(red.p99_s),
+        "in_flight": red.in_flight,
+        "retry_share": round(red.retry_share, 3),
+        "last_error": red.last_error,
+    }
+
+
+def _capacity(capacity: Capacity) -> Record:
+    used = capacity.utilisation
+    return {
+        "limit": capacity.limit,
+        "in_flight": capacity.in_flight,
+        "queue": capacity.queue,
+        "utilisation": None if used is None else round(used, 3),
+        "headroom_per_s": None if capacity.headroom_per_s is None else round(capacity.headroom_per_s),
+    }
+
+
+def _sync(member: Member, snapshot: Snapshot) -> Record:
+    """Where a member stands with the policies, in the words of ``policy status``."""
+    head = snapshot.policies.head
+    state, reason = "SYNCED", ""
+    if member.policy_source not in ("bus", "cache"):
+        state = "ELSEWHERE"
+        reason = (
+            f"its policies come from {member.policy_source}" if member.policy_source else "it does not say"
+        )
+    elif member.rejected or member.rejections:
+        more = f" (and {member.rejected - 1} more)" if member.rejected > 1 else ""
+        first = member.rejections[0] if member.rejections else None
+        state = "REJECTED"
+        reason = f"{first.policy}: {first.reason}{more}" if first else f"{member.rejected} policies"
+    elif member.revision != head:
+        state, reason = "STALE", f"others are at {head[1]}"
+    elif member.policy_source == "cache":
+        state, reason = "STALE", "it reads from its cache: the store has not answered it"
+    return {
+        "service": member.service,
+        "id": member.id,
+        "name": member.name,
+        "kind": member.kind,
+        "version": member.version,
+        "health": member.state,
+        "sync": state,
+        "revision": member.revision[1],
+        "reason": reason,
+    }
+
+
+def _event_key(event: Event) -> str:
+    """Events of presence have no number of their own: what they say tells them apart."""
+    words = f"{event.service}/{event.instance}/{event.seq}/{event.at}/{event.kind}/{event.target}"
+    return hashlib.blake2s(words.encode("utf-8", "replace"), digest_size=9).hexdigest()
+
+
+def _event(event: Event) -> Record:
+    return {
+        "at": event.at,
+        "kind": event.kind,
+        "service": event.service,
+        "instance": event.instance,
+        "target": event.target,
+        "detail": event.detail,
+        "missed": event.missed,
+    }
+
+
+# -- one service, as its own page shows it ------------------------------------------------------------
+
+
+def service_document(snapshot: Snapshot, name: str) -> Record | None:
+    """Everything known of one service; ``None`` where nothing is: no service, and nobody who calls."""
+    service = next((each for each in snapshot.services if each.name == name), None)
+    edges = [edge for edge in snapshot.edges if name in (edge.source, edge.service)]
+    if service is None and not edges:
+        return None
+    return {
+        "name": name,
+        "statuses": {} if service is None else service.red.recent.statuses,
+        "flags": {} if service is None else service.red.flags,
+        "total": _total(None if service is None else service.red),
+        "histogram": [] if service is None else _histogram(service.red.recent.buckets),
+        "endpoints": [_endpoint(each) for each in snapshot.endpoints if each.service == name],
+        "versions": [
+            {"version": each.version, "instances": each.instances, **_red(each.red)}
+            for each in snapshot.versions
+            if each.service == name
+        ],
+        "instances": [_instance(each) for each in snapshot.members if each.service == name],
+        "calls": [
+            {"source": edge.source, "service": edge.service, "endpoint": endpoint, **_red(red)}
+            for edge in edges
+            for endpoint, red in sorted(edge.endpoints.items())
+        ],
+        "breakers": [
+            {
+                "caller": each.caller,
+                "instance": each.instance,
+                "endpoint": each.endpoint,
+                "subset": each.subset,
+                "state": each.state.value,
+            }
+            for each in snapshot.breakers
+            if each.service == name
+        ],
+        "ejections": [
+            {"caller": each.caller, "instance": each.instance, "ejected": each.ejected}
+            for each in snapshot.ejections
+            if each.service == name
+        ],
+    }
+
+
+def _total(red: Red | None) -> Record:
+    return {
+        "requests": 0 if red is None else red.total.requests,
+        "errors": 0 if red is None else red.total.errors,
+    }
+
+
+def _histogram(buckets: Sequence[tuple[float, int]]) -> list[Record]:
+    """Bars from the shortest to the longest call, those that nobody fell in too: a gap is something to see.
+
+    ``le_ms`` is a bar's upper bound, ``None`` for what is beyond the last one.
+    """
+    filled = dict(buckets)
+    beyond = sum(count for bound, count in filled.items() if bound > BOUNDS[-1])
+    inside = [at for at, bound in enumerate(BOUNDS) if filled.get(bound)]
+    if not inside:
+        return [{"le_ms": None, "count": beyond}] if beyond else []
+    first, last = inside[0], inside[-1]
+    width = 1
+    while (last - first) // width >= _BARS:
+        width *= 2
+    bars = [
+        {
+            "le_ms": _ms(BOUNDS[min(at + width - 1, len(BOUNDS) - 1)]),
+            "count": sum(filled.get(bound, 0) for bound in BOUNDS[at : at + width]),
+        }
+        for at in range(first, last + 1, width)
+    ]
+    return [*bars, {"le_ms": None, "count": beyond}] if beyond else bars
+
+
+def _endpoint(endpoint: Endpoint) -> Record:
+    return {
+        "name": endpoint.name,
+        "instances": endpoint.instances,
+        "breakers": dict(endpoint.breakers),
+        "capacity": _capacity(endpoint.capacity),
+        **_red(endpoint.red),
+    }
+
+
+def _instance(member: Member) -> Record:
+    return {
+        "id": member.id,
+        "name": member.name,
+        "version": member.version,
+        "state": member.state,
+        "labels": dict(member.labels),
+        "started": member.started,
+        "heard_s": round(member.heard_s, 1),
+        "reports": member.reports,
+        "rtt_ms": _ms(member.rtt_s),
+        "capacity": _capacity(member.capacity),
+        **_red(member.red),
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 1 if seconds >= 0.01 else 2)
+
+
+def _rates(values: Sequence[float]) -> list[float]:
+    return [round(value, 2) for value in values]

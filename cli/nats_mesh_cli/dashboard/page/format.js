@@ -1,0 +1,56 @@
+// Numbers and states as people read them. Every state has a word and a sign besides its colour.
+"use strict";
+
+const NOTHING = "–";
+
+function rate(value) {
+  if (value === undefined || value === null) return NOTHING;
+  if (value >= 10000) return `${(value / 1000).toFixed(0)}k`;
+  if (value >= 1000) return `${(value / 1000).toFixed(1)}k`;
+  return value >= 100 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1);
+}
+
+function time(ms) {
+  if (ms === undefined || ms === null) return NOTHING;
+  if (ms >= 10000) return `${(ms / 1000).toFixed(0)} s`;
+  if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
+  return ms >= 10 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(ms < 1 ? 2 : 1)} ms`;
+}
+
+// Cut and not rounded: 99.996 % is not all.
+function percent(share) {
+  if (share === undefined || share === null) return NOTHING;
+  return share >= 1 ? "100 %" : `${(Math.floor(share * 10000) / 100).toFixed(2)} %`;
+}
+
+function clock(instant) {
+  const moment = new Date(instant);
+  return Number.isNaN(moment.getTime()) ? String(instant) : moment.toLocaleTimeString([], { hour12: false });
+}
+
+const STATES = {
+  down: ["✕", "down", "bad", 0],
+  failing: ["✕", "failing", "bad", 1],
+  degraded: ["▲", "degraded", "warn", 2],
+  ok: ["●", "ok", "ok", 3],
+  idle: ["○", "idle", "idle", 4],
+  client: ["◇", "client", "idle", 5],
+};
+const stateOf = (word) => STATES[word] || ["?", String(word), "idle", 6];
+
+const SYNC = { SYNCED: ["●", "ok"], STALE: ["▲", "warn"], REJECTED: ["✕", "bad"], ELSEWHERE: ["○", "idle"] };
+
+const BAD_EVENTS = /^(breaker\.open|ejection\.(began|panic)|instance\.(gone|suspect)|fault\.set|(policy|config)\.rejected|rollout\.(failing|returning)|alert\.firing)$/;
+
+function versions(counts) {
+  const all = Object.entries(counts || {});
+  return all.length > 1 ? all.map(([name, count]) => `${name} ×${count}`).join(", ") : all.map(([name]) => name).join("");
+}
+
+function breakers(counts) {
+  return Object.entries(counts || {}).map(([state, count]) => (count > 1 ? `${state} ×${count}` : state)).join(" ");
+}
+
+function errorShare(row) {
+  return row.success === null || row.success === undefined ? 0 : 1 - row.success;
+}

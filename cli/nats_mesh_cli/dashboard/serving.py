@@ -1,0 +1,174 @@
+"""``dashboard``: one connection to the bus that watches, one port that shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+
+from nats_mesh import Mesh
+from nats_mesh.telemetry.watching import MeshView
+from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.dashboard.app import application
+from nats_mesh_cli.dashboard.board import Board, Reader
+from nats_mesh_cli.dashboard.document import Picture, document, service_document, trends
+from nats_mesh_cli.dashboard.hub import Hub
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, Record, dump
+
+__all__ = ["dashboard", "listening"]
+
+_EVERY_S: Final = 1.0
+_POLICIES_EVERY_S: Final = 5.0
+#: Connections at a time, those of streams and of everything else; what is beyond gets 503.
+_CONNECTIONS: Final = 256
+_BACKLOG: Final = 64
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: this program has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens on ``host``; :class:`CliError` where that cannot be had."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise CliError(f"--host {host}: {error.strerror or error}") from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise CliError(
+            f"{host} port {port}: {error.strerror or error}",
+            hint="--port N names another, --port 0 takes a free one",
+        ) from None
+    bound.setblocking(False)
+    return bound
+
+
+async def dashboard(options: Options, out: Out, *, host: str, port: int, allowed: Sequence[str]) -> None:
+    """Serve the web view until SIGINT or SIGTERM."""
+    fmt = options.format
+    bound = listening(host, port)
+    try:
+        async with connected(options, CALLER) as mesh, MeshView(mesh) as view:
+            await _serve(
+                mesh,
+                view,
+                bound,
+                [host, "localhost", *allowed],
+                lambda: _announce(out, fmt, mesh, host, bound),
+            )
+    finally:
+        bound.close()
+    out.note("stopped")
+
+
+def _url(host: str, bound: socket.socket) -> str:
+    port = bound.getsockname()[1]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _announce(out: Out, fmt: Format, mesh: Mesh, host: str, bound: socket.socket) -> None:
+    url = _url(host, bound)
+    out.data(url if fmt in (Format.TABLE, Format.WIDE, Format.NAME) else dump({"url": url}, fmt))
+    out.note(f"the web view of namespace {mesh.namespace}, read-only; Ctrl-C ends it")
+    if not ipaddress.ip_address(bound.getsockname()[0]).is_loopback:
+        out.note(
+            "without a log-in and without TLS: whoever reaches this port sees the whole namespace", "warn"
+        )
+
+
+async def _serve(
+    mesh: Mesh, view: MeshView, bound: socket.socket, names: Sequence[str], announce: Callable[[], None]
+) -> None:
+    hub, board = Hub(secrets.token_hex(4)), Board()
+
+    def service(name: str) -> Record | None:
+        return service_document(view.snapshot(), name)
+
+    _quiet_logging()
+    server = _Server(
+        uvicorn.Config(
+            application(hub, service, names=names),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_end_on_signal, hub, server)
+        tasks.start_soon(_pump, mesh, view, hub, board)
+        tasks.start_soon(_read_policies, mesh, hub, board)
+        announce()
+        await server.serve(sockets=[bound])
+        tasks.cancel_scope.cancel()
+
+
+async def _end_on_signal(hub: Hub, server: uvicorn.Server, *, task_status: TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            hub.close()
+            server.should_exit = True
+
+
+async def _pump(mesh: Mesh, view: MeshView, hub: Hub, board: Board) -> None:
+    """A document a second, while some browser looks on."""
+    picture = Picture()
+    while True:
+        if not hub.browsers:
+            hub.rest()
+            await hub.wanted()
+        snapshot = view.snapshot()
+        hub.put(document(snapshot, picture, board, tls=_encrypted(mesh)), trends(snapshot))
+        await anyio.sleep(_EVERY_S)
+
+
+async def _read_policies(mesh: Mesh, hub: Hub, board: Board) -> None:
+    reader = Reader(mesh, board)
+    while True:
+        await hub.wanted()
+        await reader.read()
+        await anyio.sleep(_POLICIES_EVERY_S)
+
+
+def _encrypted(mesh: Mesh) -> bool:
+    """Whether the server takes no connection without TLS: then every call travels encrypted."""
+    return bool(getattr(mesh.client.transport, "server_info", {}).get("tls_required"))
+
+
+def _quiet_logging() -> None:
+    """uvicorn's log goes where the library's goes: to stderr where MESH_LOG asks for it."""
+    if not os.environ.get("MESH_LOG"):
+        for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
+            logging.getLogger(name).addHandler(logging.NullHandler())
+            logging.getLogger(name).propagate = False

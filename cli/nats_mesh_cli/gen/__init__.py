@@ -1,0 +1,1 @@
+"""``gen``: files that other tools read, made from plain data."""

@@ -1,0 +1,254 @@
+"""``tap``: calls as they end, a line each, while somebody looks."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Final
+
+import anyio
+
+from nats_mesh import Mesh
+from nats_mesh.discovery.services_api import InfoReply
+from nats_mesh.telemetry.tap_feed import MAX_TARGETS, SeenCall, TapFeed
+from nats_mesh.telemetry.taps import BATCH_S
+from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.catalog import visible
+from nats_mesh_cli.errors import DENIED, FAILED, OK, CliError
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.hints import missing_endpoint, missing_service, namespace_text
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.printing import Printer
+from nats_mesh_cli.tap_given import Plan, check
+from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, left_out_text, record_of
+
+__all__ = ["BODY", "tap"]
+
+#: How much of a body is asked for (characters).
+BODY: Final = 4096
+#: How often what was left out is said: on a terminal, and elsewhere (seconds).
+_OFTEN_S, _SELDOM_S = 1.0, 10.0
+#: What stands in the subject of a lease; servers tell of subjects in lower case.
+_LEASE: Final = ".telemetry.want.tap."
+
+
+async def tap(options: Options, out: Out, plan: Plan, *, name: str | None) -> int:
+    """Show calls until there were enough, the time is over, or SIGINT or SIGTERM; says what was left out."""
+    check(options, plan)
+    async with connected(options, name or CALLER) as mesh:
+        everything = await fetch(mesh, options, out)
+        nobody = _absent(plan, everything, mesh, out)
+        tapper = _Tapper(mesh, plan, options.format, out)
+        heard = await tapper.run()
+    if nobody and not heard:
+        raise CliError(
+            f"nobody answered to the name {nobody} in {namespace_text(mesh.namespace)}: no call was seen",
+            hint=missing_service(nobody, everything, mesh.namespace),
+            code=FAILED,
+        )
+    return OK
+
+
+def _absent(plan: Plan, everything: list[InfoReply], mesh: Mesh, out: Out) -> str:
+    """Say what is asked for and not there; the service's name where none of those that were named is."""
+    infos = visible(everything, mesh.namespace)
+    served = {info.name for info in infos}
+    for service, endpoints in plan.targets.items():
+        if service not in served:  # it may still come
+            hint = missing_service(service, everything, mesh.namespace)
+            out.note(f"note: nobody serves {service} now; {hint}", "warn")
+            continue
+        for endpoint in endpoints:
+            hint = missing_endpoint(service, endpoint, infos)
+            if hint:
+                out.note(f"note: {service} has no endpoint {endpoint} now; {hint}", "warn")
+    absent = [service for service in plan.targets if service not in served]
+    return absent[0] if absent and len(absent) == len(plan.targets) else ""
+
+
+class _Tapper:
+    def __init__(self, mesh: Mesh, plan: Plan, fmt: Format, out: Out) -> None:
+        self._mesh = mesh
+        self._plan = plan
+        self._out = out
+        self._printer = Printer(out)
+        self._rows = _Rows(self._printer, fmt, out)
+        self._told = 0
+        self._silent: set[str] = set()
+        self._said = time.monotonic()
+        self._said_left = 0
+        self._over = False
+        self._denied = ""
+        everything = fmt.structured or fmt is Format.WIDE
+        self._feed = TapFeed(
+            mesh,
+            targets=plan.targets,
+            only=plan.only,
+            headers=None if everything else (),
+            rate_per_s=plan.rate_per_s,
+            body=0 if plan.why is None else BODY,
+            why=plan.why or "",
+        )
+
+    async def run(self) -> bool:
+        """Show calls to the end; whether any instance was heard."""
+        transport = self._mesh.client.transport
+        transport.add_listener(self)
+        try:
+            async with self._feed:
+                self._say_start()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._until_signal)
+                    with anyio.move_on_after(self._plan.for_s):
+                        await self._show()
+                    tasks.cancel_scope.cancel()
+                if not self._done():
+                    await anyio.sleep(BATCH_S)  # what ended within the time is on its way
+                    self._take()
+        finally:
+            transport.remove_listener(self)
+            self._rows.close()
+            self._printer.finish()
+            self._say_end()
+        if self._denied:
+            raise CliError(
+                f"the server's permissions do not let {self._mesh.name} ask for calls ({self._denied})",
+                hint="operators may: use their credentials, --creds FILE",
+                code=DENIED,
+            )
+        return self._feed.instances > 0
+
+    async def _until_signal(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                self._over = True
+                self._feed.rouse()
+
+    def _done(self) -> bool:
+        """Whether there were enough calls, or somebody ends it."""
+        return self._over or (self._plan.most is not None and self._told >= self._plan.most)
+
+    async def _show(self) -> None:
+        while not self._done():
+            self._take()
+            self._say_left_out()
+            if not self._done():
+                with anyio.move_on_after(_OFTEN_S):
+                    await self._feed.news()
+
+    def _take(self) -> None:
+        for call in self._feed.taken():
+            if self._done():
+                return
+            self._told += self._rows.show(call)
+            if call.silent:
+                self._say_silent(call)
+
+    # -- telling ------------------------------------------------------------------------------------
+
+    def _say_start(self) -> None:
+        what = " and ".join(self._plan.targets) or "every service"
+        until = "Ctrl-C"
+        if self._plan.for_s is not None:
+            until = f"{self._plan.for_s:g} s are over"
+        if self._plan.most is not None:
+            until = f"{self._plan.most} were shown, or {until}"
+        self._out.note(f"calls of {what}, as they end, until {until}", "dim")
+
+    def _say_silent(self, call: SeenCall) -> None:
+        target = f"{call.service}.{call.endpoint}"
+        if target not in self._silent and len(self._silent) < MAX_TARGETS:
+            self._silent.add(target)
+            self._out.note(
+                f"note: no payloads of {target}: no Telemetry policy allows them (tap.payloads), or who sees them "
+                "cannot be written down",
+                "warn",
+            )
+
+    def _say_left_out(self) -> None:
+        left = self._feed.counts.left_out + self._printer.dropped
+        now = time.monotonic()
+        pause_s = _OFTEN_S if self._out.stderr.isatty() else _SELDOM_S
+        if left > self._said_left and now - self._said >= pause_s:
+            self._said, more = now, left - self._said_left
+            self._said_left = left
+            why = left_out_text(self._feed.counts, self._printer.dropped)
+            self._out.note(f"{more} more calls are not shown; so far {why}", "warn")
+
+    def _say_end(self) -> None:
+        feed, counts, out = self._feed, self._feed.counts, self._out
+        out.note(
+            f"{self._told} calls shown of {counts.ended} that ended, at {feed.instances} instances", "ok"
+        )
+        left = left_out_text(counts, self._printer.dropped)
+        if left:
+            out.note(f"note: not shown, though asked for: {left}", "warn")
+        for count, text in (
+            (counts.lost, "messages of instances never came; their calls are missing"),
+            (counts.ignored, "messages were no calls, or not their publisher's, and are left out"),
+        ):
+            if count:
+                out.note(f"note: {count} {text}", "warn")
+        if feed.older and not self._plan.only.is_empty:
+            out.note(
+                f"note: {len(feed.older)} instances are older and send every call: they were filtered here, and the "
+                "rate was theirs",
+                "warn",
+            )
+
+    def on_disconnect(self, reason: str) -> None:
+        """Calls go on without the observer."""
+        self._out.note(f"the connection is lost ({reason}); calls will be missing", "warn")
+
+    def on_reconnect(self) -> None:
+        """The next lease asks again."""
+        self._out.note("connected again", "ok")
+
+    def on_denied(self, operation: str, subject: str) -> None:
+        """Where it is the lease, nothing will come."""
+        if operation == "publish" and _LEASE in subject.lower():
+            self._denied, self._over = subject, True
+            self._feed.rouse()
+        else:
+            self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
+
+
+class _Rows:
+    """Calls one by one: lines of JSON, the items of one list, or a table that grows."""
+
+    def __init__(self, printer: Printer, fmt: Format, out: Out) -> None:
+        self._printer, self._format, self._color = printer, fmt, out.color
+        self._columns = tuple(each for each in COLUMNS if fmt is Format.WIDE or not each.wide)
+        self._widths = [size for size, each in zip(WIDTHS, COLUMNS, strict=True) if each in self._columns]
+        self._begun = False
+
+    def show(self, call: SeenCall) -> bool:
+        """Show a call; false where there was no room for it."""
+        record = record_of(call)
+        if self._format is Format.JSONL:
+            return self._printer.put(dump(record, Format.JSONL))
+        if self._format is Format.YAML:
+            shown = self._printer.put(dump([record], Format.YAML).rstrip("\n"))
+        elif self._format is Format.JSON:
+            shown = self._printer.put(f"{',' if self._begun else '['}{dump(record, Format.JSON)}")
+        else:
+            return self._row(record)
+        self._begun = self._begun or shown
+        return shown
+
+    def _row(self, record: Record) -> bool:
+        if not self._begun:
+            self._begun = True
+            found = column_widths([record], self._columns)
+            self._widths = [max(pair) for pair in zip(found, self._widths, strict=True)]
+            self._printer.put(table([], self._columns, wide=True, sizes=self._widths, color=self._color))
+        line = row(record, self._columns, self._widths, color=self._color)
+        return self._printer.put("\n".join([line, *body_lines(record, color=self._color)]))
+
+    def close(self) -> None:
+        """The end of a list."""
+        if self._format is Format.JSON:
+            self._printer.put("]" if self._begun else "[]")
+        elif self._format is Format.YAML and not self._begun:
+            self._printer.put("[]")

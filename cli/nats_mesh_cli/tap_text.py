@@ -1,0 +1,120 @@
+"""Live calls as text: a line of a table, an object of JSON. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nats_mesh.telemetry.tap_feed import SeenCall, TapCounts
+from nats_mesh.telemetry.tap_messages import Body
+from nats_mesh_cli.errors import one_line
+from nats_mesh_cli.instants import shown_time
+from nats_mesh_cli.output import Column, Record, millis, paint
+
+__all__ = ["COLUMNS", "WIDTHS", "body_lines", "left_out_text", "record_of"]
+
+_SHORT: Final = 8
+_WHY_NOT: Final = {
+    "too-large": "too large to be looked at",
+    "unreadable": "cannot be decoded, and fields of it must not be shown",
+}
+
+COLUMNS: Final = (
+    Column("TIME", lambda r: shown_time(str(r["at"]))[11:]),
+    Column("CALLER", lambda r: str(r["caller"])),
+    Column("TARGET", lambda r: f"{r['service']}.{r['endpoint']}", style=lambda r: "name"),
+    Column("STATUS", lambda r: str(r["status"]), style=lambda r: "ok" if r["status"] == "OK" else "bad"),
+    Column("TOOK", lambda r: millis(r["duration_s"]), right=True),
+    Column("ROUTE", lambda r: str(r["route"])),
+    Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
+    Column("VERSION", lambda r: str(r["version"]), wide=True),
+    Column("QUEUED", lambda r: millis(r["queue_s"]), right=True, wide=True),
+    Column("IN", lambda r: str(r["bytes_in"]), right=True, wide=True),
+    Column("OUT", lambda r: str(r["bytes_out"]), right=True, wide=True),
+    Column("TRACE", lambda r: str(r["trace"]), wide=True),
+    Column("HEADERS", lambda r: " ".join(f"{name}={value}" for name, value in r["headers"]), wide=True),
+    Column("NOTE", lambda r: _note(r), style=lambda r: "warn"),
+)
+#: What a column takes at least: rows come one by one.
+WIDTHS: Final = (13, 12, 22, 17, 8, 6, _SHORT, 7, 8, 6, 6, 32, 12, 4)
+
+
+def record_of(call: SeenCall) -> Record:
+    """A call as ``-o json`` shows it: every field, whether it says something or not."""
+    record: Record = {
+        "at": call.at,
+        "service": call.service,
+        "endpoint": call.endpoint,
+        "caller": call.caller,
+        "instance": call.instance,
+        "version": call.version,
+        "route": call.route,
+        "status": call.status,
+        "duration_s": call.duration_s,
+        "queue_s": call.queue_s,
+        "attempt": call.attempt,
+        "mirror": call.mirror,
+        "refused": call.refused,
+        "injected": call.injected,
+        "bytes_in": call.bytes_in,
+        "bytes_out": call.bytes_out,
+        "trace": call.trace,
+        "key": call.key,
+        "headers": [list(pair) for pair in call.headers],
+        "headers_cut": call.cut,
+    }
+    for name, body in (("sent", call.sent), ("answered", call.answered)):
+        record[name] = None if body is None else _body(body)
+    return record
+
+
+def _body(body: Body) -> Record:
+    return {
+        "text": body.text,
+        "form": body.form,
+        "cut": body.cut,
+        "hidden": body.hidden,
+        "withheld": body.withheld,
+    }
+
+
+def _note(record: Record) -> str:
+    notes = [str(record["refused"])] if record["refused"] else []
+    if record["injected"]:
+        notes.append(f"injected {record['injected']}")
+    if record["attempt"] > 1:
+        notes.append(f"attempt {record['attempt']}")
+    if record["mirror"]:
+        notes.append("mirror")
+    return ", ".join(notes)
+
+
+def body_lines(record: Record, *, color: bool = False) -> list[str]:
+    """What was sent and answered, each on a line of its own under the call; nothing where it was not told."""
+    return [
+        f"  {paint(arrow, 'dim', color)} {_shown(record[name])}"
+        for name, arrow in (("sent", "→"), ("answered", "←"))
+        if record[name] is not None
+    ]
+
+
+def _shown(body: Record) -> str:
+    if body["withheld"]:
+        return f"(not shown: {_WHY_NOT.get(body['withheld'], body['withheld'])})"
+    text = one_line(body["text"]) or "(empty)"
+    form = "" if body["form"] != "base64" else "base64: "
+    return f"{form}{text}{'…' if body['cut'] else ''}"
+
+
+def left_out_text(counts: TapCounts, dropped: int) -> str:
+    """What is not shown although it was asked for, and why; empty where nothing is missing."""
+    parts = [
+        f"{count} {text}"
+        for count, text in (
+            (counts.capped, "above the rate at the instances"),
+            (counts.over, "above the rate here"),
+            (counts.slow + dropped, "because the output was too slow"),
+            (counts.withheld, "because a policy shows them to nobody (Telemetry, tap: off)"),
+        )
+        if count
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,181 @@
+"""What ``top`` asks beside what the mesh tells anyway: the policies as they stand in the store, and live calls."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+import msgspec
+
+from nats_mesh import Mesh
+from nats_mesh.clock import SYSTEM_CLOCK
+from nats_mesh.core.envelope import RecordedCall
+from nats_mesh.errors import MeshError
+from nats_mesh.policy.bus.revisions import Revision
+from nats_mesh.policy.bus.store import PolicyStore
+from nats_mesh.telemetry.leasing import hold_lease
+from nats_mesh.telemetry.series import FAILURES
+from nats_mesh.telemetry.tap_messages import Wish
+from nats_mesh.wire.kv import KvAbsentError
+from nats_mesh.wire.subjects import ALL
+from nats_mesh_cli.errors import one_line
+from nats_mesh_cli.options import Format
+from nats_mesh_cli.output import dump
+from nats_mesh_cli.policy_history import policy_record
+from nats_mesh_cli.taken import Taken
+from nats_mesh_cli.top.model import CallLine, PolicyLine
+from nats_mesh_cli.top.words import duration_text
+
+__all__ = ["MAX_CALLS", "Store", "Tap", "call_line", "policy_lines"]
+
+#: How many policies and how many calls are kept to be shown.
+MAX_POLICIES: Final = 2000
+MAX_CALLS: Final = 500
+#: How many calls a second are taken in, from each instance and from all together: more nobody can read.
+_RATE_PER_S: Final = 200.0
+_STORE_S: Final = 2.0
+_NO_STORE: Final = (
+    "no policy store in this namespace: members follow files, or nothing ('nats-mesh policy apply' makes one)"
+)
+_MAX_DOCUMENT: Final = 64 * 1024
+
+
+class Store:
+    """The policies as they were read last. ``problem`` says why they could not be, where they could not."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        client = mesh.client
+        self.head: tuple[int, int] | None = None
+        self.lines: tuple[PolicyLine, ...] = ()
+        self.problem = ""
+        self._store = PolicyStore(
+            mesh.namespace, transport=client.transport, mux=client.mux, timeout_s=_STORE_S
+        )
+        self._open = False
+
+    async def read(self) -> None:
+        """Look once; what goes wrong becomes the ``problem``, as everything else can be seen without policies."""
+        try:
+            if not self._open:
+                await self._store.open(make=False)
+                self._open = True
+            found = await self._store.snapshot()
+        except KvAbsentError:
+            self._open, self.head, self.lines, self.problem = False, None, (), _NO_STORE
+        except MeshError as error:
+            self._open, self.problem = False, one_line(f"the policy store cannot be read: {error}")
+        else:
+            self.head, self.problem = (found.epoch, found.sequence), ""
+            self.lines = policy_lines(list(found.policies.values()))
+
+
+def policy_lines(revisions: Sequence[Revision]) -> tuple[PolicyLine, ...]:
+    """Policies for the view, by name."""
+    chosen = sorted(revisions, key=lambda each: each.key)[:MAX_POLICIES]
+    return tuple([_policy_line(each) for each in chosen])
+
+
+def _policy_line(revision: Revision) -> PolicyLine:
+    record = policy_record(revision)
+    return PolicyLine(
+        name=str(record["policy"]),
+        target=str(record["target"]),
+        revision=revision.sequence,
+        at=revision.time,
+        operator=revision.operator,
+        message=revision.message,
+        document=_document(revision.value or b""),
+    )
+
+
+def _document(value: bytes) -> str:
+    """As YAML, where it is one that YAML can show."""
+    if len(value) > _MAX_DOCUMENT:
+        return f"{len(value)} bytes: 'nats-mesh policy get -o yaml' shows them"
+    try:
+        return dump(msgspec.json.decode(value), Format.YAML)
+    except (msgspec.DecodeError, RecursionError):
+        return value.decode("utf-8", "replace")
+
+
+class Tap:
+    """Live calls, while :meth:`run` runs; the newest last."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        client = mesh.client
+        self.calls: deque[CallLine] = deque(maxlen=MAX_CALLS)
+        self._mesh = mesh
+        self._count = 0
+        self._subjects = client.subjects
+        self._taken = Taken(
+            namespace=mesh.namespace,
+            enforced=mesh.settings.enforced,
+            sample=1.0,
+            headers=(),
+            rate_per_s=_RATE_PER_S,
+            now=SYSTEM_CLOCK.monotonic,
+        )
+
+    @property
+    def told(self) -> str:
+        """What was seen, and what was left out."""
+        taken = self._taken
+        parts = [f"{taken.seen} calls at {taken.instances} instances"]
+        if taken.dropped:
+            parts.append(f"{taken.dropped} too many to be shown")
+        if taken.lost:
+            parts.append(f"{taken.lost} messages lost")
+        return ", ".join(parts)
+
+    def take(self) -> tuple[CallLine, ...]:
+        """The last calls, with those that came since."""
+        for call in sorted(self._taken.taken(), key=lambda each: each.at):
+            self._count += 1
+            self.calls.append(call_line(call, self._count))
+        return tuple(self.calls)
+
+    async def run(self) -> None:
+        """Hold the lease on live calls until cancelled."""
+        client = self._mesh.client
+        subscription = client.transport.subscribe(self._subjects.telemetry_of("tap"), self._taken.on_message)
+        wish = msgspec.json.encode(Wish(rate=_RATE_PER_S))
+        try:
+            want = self._subjects.want("tap", ALL, self._mesh.name)
+            await hold_lease(want, wish, transport=client.transport, mux=client.mux)
+        finally:
+            client.transport.unsubscribe(subscription)
+
+    async def news(self) -> None:
+        """Return when there is a call to take, not more often than a person could follow."""
+        await self._taken.news()
+        await anyio.sleep(0.2)
+
+
+def call_line(call: RecordedCall, number: int) -> CallLine:
+    """A call for the view; ``number`` tells it from all others."""
+    facts = {
+        "route": call.route,
+        "attempt": str(call.attempt) if call.attempt > 1 else "",
+        "refused": call.refused,
+        "injected": call.injected,
+        "mirror": "yes" if call.mirror else "",
+        "queued": duration_text(call.queue_s) if call.queue_s >= 0.001 else "",
+        "in": f"{call.bytes_in}B",
+        "out": f"{call.bytes_out}B",
+        "version": call.version,
+        "trace": call.trace,
+        "key": call.key,
+    }
+    return CallLine(
+        key=str(number),
+        at=call.at,
+        caller=call.caller,
+        target=f"{call.service}.{call.endpoint}",
+        status=call.status,
+        duration_s=call.duration_s,
+        instance=call.instance,
+        failed=call.status in FAILURES,
+        facts=tuple([(name, value) for name, value in facts.items() if value]),
+    )

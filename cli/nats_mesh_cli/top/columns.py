@@ -1,0 +1,85 @@
+"""What the tables of all views are made of: columns, orders, cells. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nats_mesh.telemetry.snapshots import Red
+from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.top import words
+from nats_mesh_cli.top.following import Facts
+from nats_mesh_cli.top.grid import Field
+from nats_mesh_cli.top.model import Data
+
+__all__ = ["ERROR", "RED", "SHORT", "Order", "Sheet", "high", "red_cells", "share"]
+
+#: How much of an id is shown in a column.
+SHORT: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A way to sort: its word, the column that shows it (empty: none), and what to sort by (``None``: as it comes)."""
+
+    word: str
+    column: str
+    by: Callable[[Any], Any] | None
+
+    @property
+    def first(self) -> bool:
+        """Whether the word says all: not a column's name but what comes first."""
+        return self.word.endswith(" first") or not self.column
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table: its ``items`` out of the data, what tells each from all others, what a filter looks at, its cells.
+
+    ``nothing`` is what stands where there are no rows at all.
+    """
+
+    fields: tuple[Field, ...]
+    orders: tuple[Order, ...]
+    items: Callable[[Data], Sequence[Any]]
+    key: Callable[[Any], str]
+    text: Callable[[Any], str]
+    cells: Callable[[Any, Facts], dict[str, Cell]]
+    nothing: str
+
+
+def high(value: float | None) -> float:
+    """For sorting, the highest first; nothing is the lowest."""
+    return 0.0 if value is None else -value
+
+
+def share(value: float | None) -> float:
+    """For sorting, the lowest first; nothing is the highest."""
+    return 1.0 if value is None else value
+
+
+def red_cells(red: Red) -> dict[str, Cell]:
+    """The columns that everything has that is called."""
+    return {
+        "success": words.success_cell(red.success),
+        "rate": Cell(words.rate_text(red.rate_per_s)),
+        "tries": Cell(words.rate_text(red.attempts_per_s)),
+        "p50": Cell(words.duration_text(red.p50_s)),
+        "p95": Cell(words.duration_text(red.p95_s)),
+        "p99": Cell(words.duration_text(red.p99_s)),
+        "retry": words.retry_cell(red.retry_share),
+    }
+
+
+RED: Final = (
+    Field(key="success", head="SUCCESS", width=8),
+    Field(key="rate", head="RPS", width=5),
+    Field(key="p50", head="P50", width=5, drop=7),
+    Field(key="p95", head="P95", width=5, drop=6),
+    Field(key="p99", head="P99", width=5),
+    Field(key="trend", head="TREND", width=6, most=30, right=False, tail=True, drop=8),
+    Field(key="breaker", head="BREAKER", width=7, right=False, drop=4),
+    Field(key="retry", head="RETRY%", width=6, drop=9),
+)
+ERROR: Final = Field(key="error", head="LAST ERROR", width=16, most=80, right=False, drop=14)

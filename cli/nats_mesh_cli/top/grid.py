@@ -1,0 +1,140 @@
+"""Tables of an exact width: columns that give way to one another, rows that are cut and never wrapped. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from rich.cells import cell_len
+
+from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.top.words import clean
+
+__all__ = ["Cell", "Field", "clip", "fitted", "pieces", "wrap"]
+
+_ELLIPSIS = "…"
+#: What stands before the last column of a line: its indentation, and words that several blanks follow.
+_HEAD = re.compile(r" *(?:\S.*? {2,}(?!.* {2}))?")
+_WORD = re.compile(r"( *)([^ ]+)")
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """One column: at least ``width`` cells, up to ``most`` where there is room. When it goes: the highest ``drop``
+    first, 0 never. It pushes others out until it has ``need`` cells, where what stands in it wants as many. ``tail``:
+    what is too long loses its beginning, as what came last matters."""
+
+    key: str
+    head: str
+    width: int
+    most: int = 0
+    right: bool = True
+    drop: int = 0
+    need: int = 0
+    tail: bool = False
+
+
+def fitted(
+    fields: Sequence[Field], width: int, wanted: Mapping[str, int] | None = None
+) -> list[tuple[Field, int]]:
+    """Those columns that fit into ``width``, with their widths: what is left over goes to those that can use it, first
+    come first served, up to what they want."""
+    wishes = wanted or {}
+    least = {each.key: max(each.width, min(each.need, wishes.get(each.key, 0))) for each in fields}
+    shown = list(fields)
+    while len(shown) > 1 and sum(least[each.key] + 1 for each in shown) - 1 > width:
+        going = max(shown, key=lambda each: each.drop)
+        if going.drop == 0:
+            break
+        shown.remove(going)
+    left = width - (sum(least[each.key] + 1 for each in shown) - 1)
+    sizes = []
+    for each in shown:
+        most = max(each.most, each.width)
+        if wanted is not None and each.most:
+            most = min(most, wishes.get(each.key, 0))
+        grown = max(0, min(left, most - least[each.key]))
+        left -= grown
+        sizes.append((each, least[each.key] + grown))
+    if left < 0:  # even what must stay does not fit: the last ones give way
+        for at in range(len(sizes) - 1, -1, -1):
+            field, size = sizes[at]
+            taken = min(size, -left)
+            sizes[at] = (field, size - taken)
+            left += taken
+            if left == 0:
+                break
+    return sizes
+
+
+def clip(text: str, width: int) -> str:
+    """``text`` in at most ``width`` cells; an ellipsis says that it was longer."""
+    if text.isascii():
+        if len(text) <= width:
+            return text
+        return text[: width - 1] + _ELLIPSIS if width > 0 else ""
+    if len(text) <= 2 * width and cell_len(text) <= width:
+        return text
+    if width <= 0:
+        return ""
+    used, kept = 0, []
+    for character in text:
+        used += cell_len(character)
+        if used > width - 1:
+            break
+        kept.append(character)
+    return "".join(kept) + _ELLIPSIS
+
+
+def pieces(sizes: Sequence[tuple[Field, int]], cells: Mapping[str, Cell]) -> list[Cell]:
+    """One row as cells in order, blanks and all; one that is missing stays empty."""
+    made: list[Cell] = []
+    for at, (field, size) in enumerate(sizes):
+        if at:
+            made.append(Cell(" "))
+        cell = cells.get(field.key)
+        if cell is None:
+            made.append(Cell(" " * size))
+            continue
+        text = clean(cell.text)
+        content = text[-size:] if field.tail and size else clip(text, size)
+        blanks = " " * (size - (len(content) if content.isascii() else cell_len(content)))
+        if field.right:
+            if blanks:
+                made.append(Cell(blanks))
+            made.append(Cell(content, cell.style))
+        else:
+            made.append(Cell(content, cell.style))
+            if blanks:
+                made.append(Cell(blanks))
+    return made
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` cells. What goes on stands under the last column of what began, as far as
+    that leaves room; a word that is too long is broken."""
+    if width < 1:
+        return []
+    if cell_len(text) <= width:
+        return [text]
+    match = _HEAD.match(text)
+    head = match[0] if match is not None and cell_len(match[0]) <= width // 2 else ""
+    indent = " " * cell_len(head)
+    room = width - len(indent)
+    lines: list[str] = []
+    line = ""
+    for blanks, word in _WORD.findall(text[len(head) :]):
+        while cell_len(word) > room:
+            if line:
+                lines.append(line)
+                line = ""
+            part = clip(word, room + 1).removesuffix(_ELLIPSIS)[:room] or word[:1]
+            lines.append(part)
+            word = word[len(part) :]
+        joined = f"{line}{blanks}{word}" if line else word
+        if cell_len(joined) > room:
+            lines.append(line)
+            joined = word
+        line = joined
+    lines += [line] if line else []
+    return [f"{head if at == 0 else indent}{part}" for at, part in enumerate(lines)]

@@ -1,0 +1,97 @@
+"""The two lines above the views: where one is, and how everything together does; or that the bus is away. Pure."""
+
+from __future__ import annotations
+
+from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.top import words
+from nats_mesh_cli.top.following import Facts, head_of
+from nats_mesh_cli.top.frame import Line, joined, width_of
+from nats_mesh_cli.top.grid import clip
+from nats_mesh_cli.top.state import State
+
+__all__ = ["banner", "numbers", "title"]
+
+#: How wide the small curves are, and from which width on there are any (cells).
+_TREND = 8
+_TREND_FROM = 70
+_DENIALS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+
+
+def title(state: State, facts: Facts, width: int) -> Line:
+    """``mesh ▸ default  nats://… ● 0.8ms  policies rev 42  SYNCED 31/31``."""
+    mesh = state.data.mesh
+    name = Cell(clip(f"mesh ▸ {words.clean(mesh.namespace)}", width), words.NAME)
+    if mesh.connected:
+        bus = Cell(
+            f"● {words.duration_text(mesh.rtt_s)}" if mesh.rtt_s is not None else "● connected", words.GOOD
+        )
+    else:
+        bus = Cell("✗ away", words.BAD)
+    sync = facts.counts
+    following = sync["SYNCED"] + sync["STALE"] + sync["REJECTED"] if facts.head != (0, 0) else 0
+    synced = f"SYNCED {sync['SYNCED']}/{following}"
+    if sync["REJECTED"]:
+        synced_cell = Cell(f"✗ {sync['REJECTED']} REJECTED {synced}", words.BAD)
+    elif sync["STALE"]:
+        synced_cell = Cell(f"▲ {synced}", words.WARN)
+    else:
+        synced_cell = Cell(f"✓ {synced}", words.GOOD)
+    policies = (
+        [Cell(f"policies rev {head_of(state.data)[1]}"), synced_cell]
+        if following
+        else [Cell("no policies", words.DIM)]
+    )
+    right = [Cell("▮▮ PAUSED", "bold yellow")] if state.paused else [Cell("⟳1s", words.DIM)]
+    server = Cell(clip(words.clean(mesh.server), max(8, width // 3)))
+    left = joined([name, bus, *policies], width - width_of(right) - 2)
+    if width_of(left) + width_of([server]) + width_of(right) + 4 <= width:
+        left = joined([name, server, bus, *policies], width - width_of(right) - 2)
+    blank = max(0, width - width_of(left) - width_of(right))
+    return [*left, Cell(" " * blank), *right]
+
+
+def banner(state: State, width: int) -> Line | None:
+    """What is wrong with the view itself, where something is."""
+    mesh = state.data.mesh
+    if not mesh.connected:
+        why = f" ({words.clean(state.data.away)})" if state.data.away else ""
+        text = (
+            f"✗ THE BUS IS AWAY since {words.duration_text(mesh.away_s)}: figures are old, trying again{why}"
+        )
+        return [Cell(clip(text, width), "bold red")]
+    if mesh.overflowed:
+        text = f"▲ more instances or series than can be kept: {mesh.overflowed} words were left out"
+        return [Cell(clip(text, width), words.WARN)]
+    return None
+
+
+def numbers(state: State, width: int) -> Line:
+    """``RPS 1.2k ▂▃▅▇▆  OK 99.82%  p99 41ms  OPEN 1  DENIED 3/s``."""
+    mesh = state.data.mesh
+    red, trend = mesh.red, mesh.trend
+    denied = sum(red.recent.statuses.get(status, 0) for status in _DENIALS)
+    open_circuits = sum(1 for each in mesh.breakers if str(each.state) == "OPEN")
+    drawn = _TREND if width >= _TREND_FROM and red.recent.requests else 0
+    bars = words.trend_cells(trend.rates, drawn)
+    late = words.trend_cells(tuple([each or 0.0 for each in trend.p99_s]), drawn)
+    success = words.success_cell(red.success)
+    bad = [each for each in mesh.services if not each.ready]
+    cells = [
+        Cell(f"RPS {words.rate_text(red.rate_per_s)} {bars}".rstrip(), words.HEAD),
+        Cell(f"OK {success.text}", success.style),
+        Cell(f"p99 {words.duration_text(red.p99_s)} {late}".rstrip()),
+        Cell(f"✗ OPEN {open_circuits}", words.BAD) if open_circuits else Cell("OPEN 0", words.DIM),
+        *(
+            [Cell(f"▲ EJECTED {len({each.ejected for each in mesh.ejections})}", words.WARN)]
+            if mesh.ejections
+            else []
+        ),
+        Cell(f"▲ DENIED {words.rate_text(denied / mesh.window_s)}/s", words.WARN)
+        if denied
+        else Cell("DENIED 0", words.DIM),
+        *([Cell(f"✗ {len(bad)} NOT READY", words.BAD)] if bad else []),
+        Cell(f"{len(mesh.services)} services"),
+        Cell(f"{red.in_flight} in flight"),
+        Cell(f"tries {words.rate_text(red.attempts_per_s)}/s"),
+    ]
+    return joined(cells, width)

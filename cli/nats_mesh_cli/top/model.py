@@ -1,0 +1,66 @@
+"""What ``top`` shows at one moment: plain data, so that keys and drawing are pure functions of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nats_mesh.telemetry.snapshots import Snapshot
+
+__all__ = ["BAD_SUCCESS", "CallLine", "Data", "Follower", "PolicyLine"]
+
+#: Below this share of calls without fault something is bad, not merely imperfect.
+BAD_SUCCESS = 0.99
+
+
+class Follower(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one member follows the policies: ``state`` is ``SYNCED``, ``STALE``, ``REJECTED`` or ``ELSEWHERE``."""
+
+    service: str
+    id: str
+    name: str
+    state: str
+    revision: int | None = None
+    reason: str = ""
+
+
+class PolicyLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy as it stands in the store; ``name`` is ``Kind/name``, ``document`` its text."""
+
+    name: str
+    target: str = ""
+    revision: int = 0
+    at: str = ""
+    operator: str = ""
+    message: str = ""
+    document: str = ""
+
+
+class CallLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One call that was tapped; ``facts`` is what else is known of it."""
+
+    key: str
+    at: str
+    caller: str
+    target: str
+    status: str
+    duration_s: float
+    instance: str = ""
+    failed: bool = False
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is known: what the bus told, and what was asked beside it. The newest of ``calls`` is the last.
+
+    ``away`` says why the bus is away, where it is. ``head`` is the revision of the policy store; where there is none
+    ``store`` says why, and the highest that any member applied stands for it. ``tapped`` tells of the tap: what was
+    seen, and what was left out.
+    """
+
+    mesh: Snapshot
+    away: str = ""
+    head: tuple[int, int] | None = None
+    store: str = ""
+    policies: tuple[PolicyLine, ...] = ()
+    calls: tuple[CallLine, ...] = ()
+    tapped: str = ""

@@ -1,0 +1,126 @@
+"""Everything that ``top`` knows, kept up to date: what the mesh tells, the policies, live calls while they show."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+import anyio.abc
+from msgspec.structs import replace
+
+from nats_mesh import CallError, Mesh
+from nats_mesh.clock import rfc3339
+from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh.telemetry.watching import MeshView
+from nats_mesh_cli.top.asking import Store, Tap
+from nats_mesh_cli.top.comings import Comings
+from nats_mesh_cli.top.model import Data
+
+__all__ = ["Source"]
+
+#: How often the policies are read (seconds); where members tell of a newer revision, at once.
+_READ_S: Final = 10.0
+_SOON_S: Final = 0.5
+#: After so long it is known who is there (seconds).
+_KNOWN_S: Final = 3.0
+
+
+class Source:
+    """What there is to see of an open ``mesh``, as long as ``view`` is."""
+
+    def __init__(self, mesh: Mesh, view: MeshView) -> None:
+        self.away = ""
+        self.tap = Tap(mesh)
+        self._mesh = mesh
+        self._view = view
+        self._store = Store(mesh)
+        self._tapping: anyio.CancelScope | None = None
+        self._stale = anyio.Event()
+        self._comings = Comings(mesh.namespace)
+        self._began: float | None = None
+        self._looked = -1.0
+        self._applied = (0, 0)
+        mesh.client.transport.add_listener(self)
+
+    def data(self) -> Data:
+        """Everything as it is now."""
+        mesh = self._told(self._view.snapshot())
+        store = self._store
+        head = store.head
+        if mesh.policies.head != self._applied:  # somebody follows what was not read yet
+            self._applied = mesh.policies.head
+            self._stale.set()
+        if head is not None and mesh.policies.head[0] == head[0]:
+            head = max(head, mesh.policies.head)
+        return Data(
+            mesh=mesh,
+            away=self.away,
+            head=head,
+            store=store.problem,
+            policies=store.lines,
+            calls=self.tap.take(),
+            tapped=self.tap.told,
+        )
+
+    def _told(self, mesh: Snapshot) -> Snapshot:
+        """The same without this observer itself, and with the events that nobody tells of."""
+        own = self._mesh.client.transport.connection
+        mesh = replace(mesh, members=tuple([each for each in mesh.members if each.id != own]))
+        if mesh.at != self._looked:
+            self._began = mesh.at if self._began is None else self._began
+            self._looked = mesh.at
+            # Whoever was there from the beginning is found out within the first seconds.
+            self._comings.take(mesh.members, rfc3339(mesh.wall_s), sure=mesh.at - self._began > _KNOWN_S)
+        if not self._comings.events:
+            return mesh
+        events = sorted([*mesh.events, *self._comings.events], key=lambda each: each.at)
+        return replace(mesh, events=tuple(events))
+
+    async def ready(self) -> None:
+        """Read the policies for the first time."""
+        await self._store.read()
+
+    async def follow(self) -> None:
+        """Read the policies again now and then, until cancelled."""
+        while True:
+            with anyio.move_on_after(_READ_S):
+                await self._stale.wait()
+                await anyio.sleep(_SOON_S)
+            self._stale = anyio.Event()
+            if self._mesh.client.transport.connected:
+                await self._store.read()
+
+    async def watch_calls(self) -> None:
+        """Have instances tell of their calls until cancelled."""
+        with anyio.CancelScope() as scope:
+            self._tapping = scope
+            try:
+                await self.tap.run()
+            except CallError:
+                pass  # the bus is away: with the next look it is tried again
+            finally:
+                self._tapping = None
+
+    @property
+    def tapping(self) -> bool:
+        """Whether instances tell of their calls now."""
+        return self._tapping is not None
+
+    def leave_calls(self) -> None:
+        """Hear of no more calls; what was heard stays."""
+        if self._tapping is not None:
+            self._tapping.cancel()
+
+    # -- the connection ---------------------------------------------------------------------------------
+
+    def on_disconnect(self, reason: str) -> None:
+        """The bus is away: the banner says why."""
+        self.away = reason
+
+    def on_reconnect(self) -> None:
+        """The bus is back; what was missed is asked for."""
+        self.away = ""
+        self._stale.set()
+
+    def on_denied(self, operation: str, subject: str) -> None:
+        """What may not be seen stays empty; tapping says so by showing nothing."""

@@ -1,0 +1,146 @@
+"""Traces as ``-o json`` shows them, and the words for what a span is. Pure."""
+
+from __future__ import annotations
+
+from nats_mesh.clock import rfc3339
+from nats_mesh.core.sampling import failed
+from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.telemetry.spans import Placed, Skew, Summary, Trace, summary_of
+from nats_mesh_cli.output import Record, millis
+
+__all__ = ["document_of", "notes_of", "record_of", "where_of"]
+
+_SHORT = 8
+
+
+def record_of(summary: Summary) -> Record:
+    """A trace of a list."""
+    return {
+        "trace": summary.trace,
+        "at": rfc3339(summary.start_us / 1e6),
+        "caller": summary.caller,
+        "service": summary.service,
+        "endpoint": summary.endpoint,
+        "duration_ms": summary.took_us / 1e3,
+        "status": summary.status,
+        "spans": summary.spans,
+        "services": list(summary.services),
+        "errors": summary.errors,
+        "retries": summary.retries,
+        "slow": summary.slow,
+        "sampled": summary.sampled,
+        "lost": summary.lost,
+    }
+
+
+def document_of(trace: Trace) -> Record:
+    """One trace, with its spans in the order in which they are read."""
+    return {
+        **record_of(summary_of(trace)),
+        "cut": trace.cut,
+        "clocks": [_clock(each) for each in trace.skews],
+        "where": where_of(trace),
+        "tree": [_span(each) for each in trace.placed],
+    }
+
+
+def _clock(skew: Skew) -> Record:
+    return {
+        "member": skew.member,
+        "instance": skew.instance,
+        "moved_ms": skew.moved_us / 1e3,
+        "sure": skew.sure,
+    }
+
+
+def _span(placed: Placed) -> Record:
+    span = placed.span
+    return {
+        "span": span.id,
+        "parent": span.parent or None,
+        "depth": placed.depth,
+        "kind": span.kind,
+        "service": span.service,
+        "endpoint": span.endpoint,
+        "caller": span.caller,
+        "member": span.member,
+        "member_instance": span.member_instance,
+        "version": span.version,
+        "instance": span.instance or None,
+        "offset_ms": placed.offset_us / 1e3,
+        "duration_ms": span.took_us / 1e3,
+        "queue_ms": span.queue_us / 1e3,
+        "status": span.status,
+        "failed": failed(span.status),
+        "flags": span.flags,
+        "attempt": span.attempt,
+        "route": span.route,
+        "rules": list(span.rules),
+        "refused": span.refused,
+        "injected": span.injected,
+        "error": span.error,
+        "why": span.why,
+        "lost": placed.lost,
+    }
+
+
+def where_of(trace: Trace) -> list[Record]:
+    """Where the time went: of each service, how long its instances worked while they waited for nobody, the longest
+    first."""
+    own: dict[str, int] = {}
+    above: list[tuple[int, RecordedSpan, list[tuple[int, int]]]] = []
+
+    def close(depth: int) -> None:
+        while above and above[-1][0] >= depth:
+            _, span, waited = above.pop()
+            if span.kind == "server":
+                own[span.service] = own.get(span.service, 0) + max(0, span.took_us - _covered(waited))
+
+    for placed in trace.placed:
+        close(placed.depth)
+        if above and placed.span.kind == "client":
+            above[-1][2].append((placed.offset_us, placed.offset_us + placed.span.took_us))
+        above.append((placed.depth, placed.span, []))
+    close(0)
+    return [
+        {"service": service, "own_ms": us / 1e3} for service, us in sorted(own.items(), key=lambda e: -e[1])
+    ]
+
+
+def _covered(intervals: list[tuple[int, int]]) -> int:
+    """How much of the time intervals cover together."""
+    total, reached = 0, -(2**63)
+    for start, end in sorted(intervals):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def notes_of(trace: Trace) -> list[str]:
+    """What a person must know to read it rightly."""
+    notes = []
+    for skew in trace.skews:
+        who = f"{skew.member} {skew.instance[:_SHORT]}"
+        if not skew.sure:
+            notes.append(
+                f"the clock of {who} contradicts itself within this trace: its spans are moved by "
+                f"{_moved(skew.moved_us)}, and may stand wrong"
+            )
+        else:
+            way = "behind" if skew.moved_us > 0 else "ahead"
+            notes.append(
+                f"the clock of {who} is about {millis(abs(skew.moved_us) / 1e6)} {way} of its caller's: its spans are "
+                "moved by that"
+            )
+    if trace.lost:
+        spans = "a span (…) was" if trace.lost == 1 else f"{trace.lost} spans (…) were"
+        notes.append(
+            f"{spans} called from one that is not there: it was not kept, has not come yet, or is not of this mesh"
+        )
+    if trace.cut:
+        notes.append(f"{trace.cut} more spans are not shown")
+    return notes
+
+
+def _moved(us: int) -> str:
+    return f"{'-' if us < 0 else ''}{millis(abs(us) / 1e6)}"

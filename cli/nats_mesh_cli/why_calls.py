@@ -1,0 +1,148 @@
+"""The calls of a trace, and what became of each at both of its ends, step by step. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from nats_mesh.core.sampling import failed
+from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.telemetry.spans import Placed, Trace
+from nats_mesh_cli.output import Record, millis
+
+__all__ = ["MAX_CALLS", "calls_of", "steps_of"]
+
+#: Calls of one trace that are told of.
+MAX_CALLS: Final = 100
+_SHORT = 8
+_FLAGS: Final = {
+    "UH": "nobody serves it",
+    "UT": "its time was up",
+    "UO": "the breaker was open, or as many calls ran as may",
+    "URX": "no other attempt was allowed",
+    "RL": "its rate is limited",
+    "DC": "its caller went away",
+    "FI": "a failure was injected",
+    "DI": "a delay was injected",
+    "NR": "there is no such endpoint",
+}
+
+
+class _Call:
+    """One call: the caller's span, those of its attempts, and what instances did."""
+
+    def __init__(self, placed: Placed) -> None:
+        self.first = placed
+        self.attempts: list[Placed] = []
+        self.answered: list[Placed] = []
+
+
+def _calls(trace: Trace) -> Iterator[_Call]:
+    calls: dict[str, _Call] = {}
+    for placed in trace.placed:
+        span = placed.span
+        if span.kind == "client":
+            calls[span.id] = call = _Call(placed)
+        elif span.kind == "attempt":
+            above = calls.get(span.parent)
+            if above is None:
+                continue
+            above.attempts.append(placed)
+            calls[span.id] = above
+            continue
+        else:
+            above = calls.get(span.parent)
+            if above is not None:
+                above.answered.append(placed)
+                continue
+            call = _Call(placed)  # what its caller told of it is not there
+            call.answered.append(placed)
+        yield call
+
+
+def calls_of(trace: Trace) -> list[Record]:
+    """The calls in the order in which they were made, each with its steps on both sides."""
+    found = []
+    for call in list(_calls(trace))[:MAX_CALLS]:
+        span = call.first.span
+        found.append(
+            {
+                "caller": span.caller,
+                "service": span.service,
+                "endpoint": span.endpoint,
+                "status": span.status,
+                "failed": failed(span.status),
+                "offset_ms": call.first.offset_us / 1e3,
+                "duration_ms": span.took_us / 1e3,
+                "route": span.route,
+                "steps": list(steps_of(call)),
+            }
+        )
+    return found
+
+
+def steps_of(call: _Call) -> Iterator[Record]:
+    """What was decided about a call, in order, and by whom."""
+    span = call.first.span
+    if span.kind == "client":
+        yield from _at_caller(call, span)
+    for placed in call.answered:
+        yield from _at_instance(call, placed)
+    if span.kind == "client" and (span.flags or span.error):
+        reasons = [_FLAGS[flag] for flag in span.flags.split(",") if flag in _FLAGS]
+        text = f"its caller was told: {span.status}" + (f", {span.error}" if span.error else "")
+        yield _step("outbound", "outcome", "; ".join([text, *reasons]), ok=False)
+
+
+def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
+    if span.rules:
+        yield _step("outbound", "route", f"sent to {_aim(span)} by {', then '.join(span.rules)}")
+    elif span.route not in ("all", ""):
+        yield _step("outbound", "route", f"sent to {_aim(span)}")
+    if call.attempts:
+        sent = span.attempt - len(call.attempts)
+        hedged = f", and {sent} more beside them" if sent > 0 else ""
+        yield _step("outbound", "retry", f"{len(call.attempts)} attempts{hedged}")
+        for placed in call.attempts:
+            each = placed.span
+            after = millis((placed.offset_us - call.first.offset_us) / 1e6)
+            text = f"attempt {each.attempt}, after {after}: {each.status} in {millis(each.took_us / 1e6)}"
+            text += f" from {each.instance[:_SHORT]}" if each.instance else ""
+            yield _step("outbound", "attempt", text, ok=not failed(each.status))
+    elif not call.answered and not span.instance and span.status != "OK":
+        yield _step(
+            "outbound", "attempt", "no instance told of it: it was not sent, or none took it", ok=False
+        )
+
+
+def _aim(span: RecordedSpan) -> str:
+    return f"{span.service}.{span.endpoint}" + (
+        f", subset {span.route}" if span.route not in ("all", "direct", "plain", "") else ""
+    )
+
+
+def _at_instance(call: _Call, placed: Placed) -> Iterator[Record]:
+    span = placed.span
+    who = f"{span.service} {span.member_instance[:_SHORT]} ({span.version})"
+    sent = next((each for each in call.attempts if each.span.id == span.parent), call.first)
+    way = placed.offset_us - sent.offset_us
+    came = f"came to {who}"
+    if sent.span.kind != "server":
+        came += f" {millis(max(0, way) / 1e6)} after it was sent"
+    if span.route not in ("all", ""):
+        came += f", by {span.route}"
+    yield _step("inbound", "arrival", came)
+    if span.refused:
+        yield _step("inbound", span.refused, f"not let in: {span.error or span.refused}", ok=False)
+        return
+    if span.injected:
+        yield _step("inbound", "fault", f"an operator's fault: {span.injected}", ok=span.injected != "abort")
+    ran = max(0, span.took_us - span.queue_us)
+    text = f"waited {millis(span.queue_us / 1e6)}, then ran for {millis(ran / 1e6)}: {span.status}"
+    if failed(span.status) and span.error:
+        text += f", {span.error}"
+    yield _step("inbound", "handler", text, ok=not failed(span.status))
+
+
+def _step(side: str, layer: str, happened: str, *, ok: bool = True) -> Record:
+    return {"side": side, "layer": layer, "happened": happened, "ok": ok}

@@ -1,0 +1,118 @@
+"""``why --trace``: calls that were made, through both sides' layers: what each did with them, as their spans have it,
+and what the policies of now say of such calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from nats_mesh import ConfigError
+from nats_mesh.explaining.calls import Question, explain_call
+from nats_mesh.telemetry.series import OTHER
+from nats_mesh.telemetry.spans import Trace, assemble
+from nats_mesh_cli.bus import connected
+from nats_mesh_cli.catalog import visible
+from nats_mesh_cli.errors import FAILED, OK, CliError
+from nats_mesh_cli.hints import nearest
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, Record, dump, millis, paint
+from nats_mesh_cli.trace import Query, look, one_of
+from nats_mesh_cli.trace_document import notes_of
+from nats_mesh_cli.values import parse_target
+from nats_mesh_cli.why import Seen, look_around
+from nats_mesh_cli.why_calls import calls_of
+from nats_mesh_cli.why_document import document_of
+from nats_mesh_cli.why_text import render
+
+__all__ = ["why_trace"]
+
+#: Of how many kinds of calls it is said what policies say.
+_MAX_EXPLAINED = 20
+_LAYER = 12
+
+
+async def why_trace(options: Options, out: Out, which: str, target: str | None) -> int:
+    """Explain the calls of a trace, or those to ``target`` alone; 1 where there are none."""
+    if options.format is Format.NAME:
+        raise CliError("why: -o name has nothing to show", hint="use -o json, yaml, or leave -o out")
+    async with connected(options) as mesh:
+        found = await look(mesh, Query(keep=False), timeout_s=options.timeout_s or 5.0)
+    trace = assemble(one_of(found, which).values())
+    calls = calls_of(trace)
+    if target is not None:
+        service, endpoint = parse_target(target)
+        chosen = [each for each in calls if (each["service"], each["endpoint"]) == (service, endpoint)]
+        if not chosen:
+            names = {f"{each['service']}.{each['endpoint']}" for each in calls}
+            raise CliError(
+                f"no call to {target} in trace {trace.trace}", hint=nearest(target, names), code=FAILED
+            )
+        calls = chosen
+    seen = await look_around(replace(options, timeout_s=None), out)
+    explained = _explained(calls, seen)
+    for call in calls:
+        call["why"] = explained.get((call["caller"], call["service"], call["endpoint"]))
+    if options.format.structured:
+        document = {"trace": trace.trace, "notes": notes_of(trace), "calls": calls}
+        out.data(dump(document, options.format, pretty=out.tty))
+        return OK
+    full = target is not None or options.format is Format.WIDE
+    out.data(_text(trace, calls, explained, color=out.color, full=full, wide=options.format is Format.WIDE))
+    return OK
+
+
+def _explained(calls: Sequence[Record], seen: Seen) -> dict[tuple[str, str, str], Record]:
+    """What ``why`` says of such calls now; nothing of those that policies cannot be about."""
+    found: dict[tuple[str, str, str], Record] = {}
+    for call in calls:
+        key = (call["caller"], call["service"], call["endpoint"])
+        if key in found or len(found) >= _MAX_EXPLAINED or OTHER in key or call["service"] == "_PLAIN":
+            continue
+        question = Question(service=key[1], endpoint=key[2], caller=key[0])
+        try:
+            explained = explain_call(question, seen.policies, seen.infos)
+        except ConfigError:
+            continue  # a service outside the mesh by now, or a name that none may have
+        found[key] = document_of(
+            explained,
+            seen.policies,
+            infos=None if seen.infos is None else visible(seen.infos, seen.policies.namespace),
+            everything=seen.infos or (),
+            clients=seen.clients,
+            reason=seen.reason,
+            source=seen.source,
+            count=None,
+            named=True,
+            now_s=time.time(),
+        )
+    return found
+
+
+def _text(
+    trace: Trace,
+    calls: Sequence[Record],
+    explained: Mapping[tuple[str, str, str], Record],
+    *,
+    color: bool,
+    full: bool,
+    wide: bool,
+) -> str:
+    lines = [f"trace {paint(trace.trace, 'name', color)}, {millis(trace.took_us / 1e6)}"]
+    for call in calls:
+        status = paint(call["status"], "bad" if call["failed"] else "ok", color)
+        name = paint(f"{call['service']}.{call['endpoint']}", "name", color)
+        took = f"{millis(call['offset_ms'] / 1e3)} in, {millis(call['duration_ms'] / 1e3)}"
+        lines += ["", f"{call['caller']} called {name}: {status} ({took})"]
+        for step in call["steps"]:
+            mark = paint("✓", "ok", color) if step["ok"] else paint("✗", "bad", color)
+            lines.append(f"  {mark} {step['layer'].ljust(_LAYER)}{step['happened']}")
+        why = call["why"]
+        if why is not None and not full:
+            lines.append(f"  {paint('now', 'dim', color)} such a call {why['summary']}")
+    if full:
+        for document in explained.values():
+            lines += ["", paint("Such a call now, with the policies and instances of now", "bold", color), ""]
+            lines.append(render(document, color=color, wide=wide))
+    lines += [f"note: {each}" for each in notes_of(trace)]
+    return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""From a call that has ended at its caller to its spans: one over all attempts, and one for each where there were
+several. Noted on the call's path, read off later."""
+
+from __future__ import annotations
+
+import math
+import random
+from copy import copy
+from typing import Any, Final, TypeAlias
+
+from nats_mesh.calling.exchange import Target
+from nats_mesh.calling.watching import CallEnd
+from nats_mesh.context import Context
+from nats_mesh.core.sampling import reason
+from nats_mesh.core.trace import TraceContext, parse_traceparent
+from nats_mesh.errors import CallError, Status
+from nats_mesh.model import NO_HEADERS, Headers
+from nats_mesh.policy import PolicySet
+from nats_mesh.telemetry.series import OTHER
+from nats_mesh.telemetry.span_messages import MAX_ERROR, Span
+from nats_mesh.telemetry.tracing import Tracing
+from nats_mesh.wire.headers import one_line, text
+from nats_mesh.wire.subjects import ALL
+
+__all__ = ["ClientSpans"]
+
+#: An attribute of an enumeration costs a call each time it is looked up.
+_OK: Final = Status.OK
+_PLAIN: Final = "_PLAIN"
+_MAX_TARGETS: Final = 4096
+_MAX_RULES: Final = 8
+#: Attempts of one call that are told one by one.
+_MAX_ATTEMPTS: Final = 32
+
+#: Of calls with larger bodies (bytes) no more is kept than their spans need.
+_LARGE: Final = 4096
+
+#: Whether it may be left out easily, its trace, the call, and of one that failed what its caller was told.
+_Note: TypeAlias = tuple[bool, str, CallEnd, str]
+
+
+class ClientSpans:
+    """Notes the calls of one client that leave spans; it is told of those that are sampled, failed, or took longer than
+    the lowest limit (:meth:`nats_mesh.calling.client.Client.watch`)."""
+
+    def __init__(self, tracing: Tracing, name: str, rng: random.Random, policies: PolicySet) -> None:
+        self._name = name
+        self._rng = rng
+        self._slow: dict[Any, float] = {}
+        self._policies = policies
+        self._rules: dict[Any, str] | None = None
+        self._notes = tracing.side(self._read)
+
+    def settle(self, policies: PolicySet) -> None:
+        """Follow ``policies`` from the next call on."""
+        self._policies = policies
+        self._slow, self._rules = {}, None
+
+    def __call__(self, call: CallEnd) -> None:
+        """``call`` has ended."""
+        status = call.status
+        slow = self._policies.telling and call.end - call.start >= self._limit_of(call.known)
+        if status is _OK and not call.sampled and not slow:
+            return
+        attempts, error, problem = call.attempts, call.error, ""
+        calm, trace, notes = status is _OK and not slow, attempts[0].ids[:16] if attempts else "", self._notes
+        if calm and notes.below and trace >= notes.below:
+            notes.dropped += 1
+            return
+        if error is not None:
+            # Its frames would be kept with it.
+            problem = error.message if isinstance(error, CallError) else str(error)
+            call = call._replace(error=None)
+        if call.bytes_out > _LARGE:
+            request = copy(call.request)
+            request.value = None
+            call = call._replace(request=request)
+        notes.add((calm, trace, call, problem))
+
+    def _limit_of(self, known: Target) -> float:
+        """From how many seconds on a call there is slow."""
+        known_s = self._slow.get(known)
+        if known_s is not None:
+            return known_s
+        rules = self._policies.telemetry(known.service, known.endpoint).slow if known.mesh else None
+        limit_s = math.inf if rules is None or rules.threshold_s is None else rules.threshold_s
+        if len(self._slow) >= _MAX_TARGETS:
+            self._slow.clear()
+        self._slow[known] = limit_s
+        return limit_s
+
+    def _read(self, note: _Note, wall: float) -> list[Span]:
+        _, _, call, problem = note
+        known, parent, request, attempts = call.known, call.parent, call.request, call.attempts
+        start, end, status, sent, route = call.start, call.end, call.status, call.sent, request.route
+        why = reason(status, end - start, self._slow.get(known, math.inf), sampled=call.sampled)
+        if why is None:
+            return []
+        above = _above(parent, NO_HEADERS if request.plain else request.headers)
+        trace = attempts[0].ids[:32] if attempts else self._rng.randbytes(16).hex()
+        if above is not None:
+            trace = above.trace_id
+        several = len(attempts) > 1 or sent > 1
+        own = attempts[0].ids[33:] if attempts and not several else self._rng.randbytes(8).hex()
+        service, endpoint = (known.service, known.endpoint) if known.mesh else (_PLAIN, OTHER)
+        rules = self._rules_of(known)
+        spans = [
+            Span(
+                trace=trace,
+                id=own,
+                parent="" if above is None else above.span_id,
+                kind="client",
+                service=service,
+                endpoint=endpoint,
+                caller=self._name,
+                start_us=max(0, round((start + wall) * 1e6)),
+                took_us=max(0, round((end - start) * 1e6)),
+                status=str(status),
+                why=why,
+                instance=attempts[-1].instance if attempts else "",
+                attempt=max(1, sent, len(attempts)),
+                route=route or ALL,
+                flags=call.flags,
+                rules=rules,
+                error=one_line(problem, MAX_ERROR) if problem else "",
+            )
+        ]
+        if several:
+            spans += [
+                Span(
+                    trace=trace,
+                    id=each.ids[33:],
+                    parent=own,
+                    kind="attempt",
+                    service=service,
+                    endpoint=endpoint,
+                    caller=self._name,
+                    start_us=max(0, round((each.start + wall) * 1e6)),
+                    took_us=max(0, round((each.end - each.start) * 1e6)),
+                    status=str(each.status),
+                    why=why,
+                    instance=each.instance,
+                    attempt=number,
+                    route=route or ALL,
+                )
+                for number, each in enumerate(attempts[:_MAX_ATTEMPTS], 1)
+            ]
+        return spans
+
+    def _rules_of(self, known: Target) -> tuple[str, ...]:
+        """The rules of routes that sent a call there."""
+        if not known.via:
+            return ()
+        if self._rules is None:
+            policies = self._policies
+            self._rules = {
+                (rule.scope, rule.index): policies.rule_name(rule) for rule in policies.all_rules()
+            }
+        names = [self._rules.get(each, "") for each in known.via[:_MAX_RULES]]
+        return tuple([name[:MAX_ERROR] for name in names if name])
+
+
+def _above(parent: Context | None, headers: Headers) -> TraceContext | None:
+    """The span that a call is made from: of a header the user gave, or of the call that is being answered."""
+    for name, value in headers.pairs():
+        if name.lower() == "traceparent" and (known := parse_traceparent(text(value.encode()))) is not None:
+            return known
+    if parent is None:
+        return None
+    return TraceContext(parent.trace_id, parent.span_id, parent.trace.sampled)

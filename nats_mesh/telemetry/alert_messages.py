@@ -1,0 +1,126 @@
+"""Alerts as they are shown, told and kept: what is promised, how it stands, and in which words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+
+from nats_mesh.core.presence import Instant, Name
+from nats_mesh.core.shares import share_text
+from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.slo import Indicator
+from nats_mesh.wire.codecs import JSON
+
+__all__ = [
+    "MAX_ALERTS",
+    "MAX_BYTES",
+    "Alert",
+    "AlertKey",
+    "Burn",
+    "LevelName",
+    "Standing",
+    "brief",
+    "burn_text",
+    "decode_standing",
+    "encode_standing",
+    "span_text",
+]
+
+#: Alerts that one standing has at most.
+MAX_ALERTS: Final = 1000
+#: The largest standing that is read or written (bytes).
+MAX_BYTES: Final = 128 * 1024
+
+
+LevelName: TypeAlias = Literal["ok", "ticket", "page"]
+#: The policy, the objective, which number it is about, and the service.
+AlertKey: TypeAlias = tuple[str, str, str, str]
+
+_Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e10)]
+_Text = Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class Burn(msgspec.Struct, frozen=True, kw_only=True):
+    """One window: how many times faster than allowed the budget was used in what was seen of it (``seen_s``)."""
+
+    window_s: _Seconds
+    seen_s: _Seconds
+    calls: Annotated[int, msgspec.Meta(ge=0)]
+    bad: Annotated[int, msgspec.Meta(ge=0)]
+    burn: _Seconds
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """A promise about one service, and how it stands: ``level`` for ``for_s`` seconds."""
+
+    objective: _Text
+    policy: _Text
+    indicator: Indicator
+    service: Name
+    endpoints: tuple[Name, ...] = ()
+    share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+    window_s: _Seconds
+    threshold_s: _Seconds | None = None
+    level: LevelName
+    for_s: _Seconds
+    burns: Annotated[tuple[Burn, ...], msgspec.Meta(max_length=16)] = ()
+
+    @property
+    def key(self) -> AlertKey:
+        """What tells it from others."""
+        return self.policy, self.objective, self.indicator.value, self.service
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What whoever tells of alerts knew last. ``at`` is his wall time, ``left_out`` alerts (none of them firing where
+    others are not) found no room."""
+
+    holder: Annotated[str, msgspec.Meta(max_length=200)]
+    at: Instant
+    alerts: Annotated[tuple[Alert, ...], msgspec.Meta(max_length=MAX_ALERTS)] = ()
+    left_out: Annotated[int, msgspec.Meta(ge=0)] = 0
+    wire: Literal[1] = 1
+
+
+def brief(alert: Alert) -> str:
+    """What is promised, in a few words: `available 99.9% of orders`, `fast 99% within 300ms of orders.place`."""
+    within = "" if alert.threshold_s is None else f" within {alert.threshold_s * 1000.0:g}ms"
+    some = f".{{{','.join(alert.endpoints)}}}" if len(alert.endpoints) > 1 else ""
+    one = f".{alert.endpoints[0]}" if len(alert.endpoints) == 1 else some
+    return f"{alert.objective} {share_text(alert.share, 9)}{within} of {alert.service}{one}"
+
+
+def burn_text(burn: float) -> str:
+    """Three digits, and never an exponent: `0.25`, `14.4`, `1000`."""
+    return f"{burn:.0f}" if burn >= 100.0 else f"{burn:.3g}" if burn >= 0.001 or not burn else "<0.001"
+
+
+def span_text(seconds: float) -> str:
+    """`6h`, `12m`, `3d`, `45s`; rounded down, so that nobody is said to have seen more than he has."""
+    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("m", 60.0)):
+        if seconds >= size:
+            return f"{int(seconds / size * 10) / 10:g}{unit}"
+    return f"{int(seconds)}s"
+
+
+def encode_standing(standing: Standing) -> bytes:
+    """What is kept; where it is too large, without the alerts at its end, which are the least urgent."""
+    while True:
+        body = JSON.encode(standing)
+        if len(body) <= MAX_BYTES or not standing.alerts:
+            return body
+        kept = standing.alerts[: len(standing.alerts) * 3 // 4]
+        left_out = standing.left_out + len(standing.alerts) - len(kept)
+        standing = msgspec.structs.replace(standing, alerts=kept, left_out=left_out)
+
+
+_decode = JSON.decoder(Standing)
+
+
+def decode_standing(data: bytes) -> Standing:
+    """Read it, or raise :class:`CodecError`."""
+    if len(data) > MAX_BYTES:
+        raise CodecError(f"alerts: {len(data)} bytes, at most {MAX_BYTES} are read")
+    found: Standing = _decode(data)
+    return found

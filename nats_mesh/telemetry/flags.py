@@ -1,0 +1,92 @@
+"""Why the mesh itself ended a call, in the words that Envoy's access log has for it.
+
+``UH`` no instances, ``UT`` out of time, ``UO`` breaker or concurrency, ``URX`` retries exhausted, ``RL`` rate limited,
+``DC`` caller gone, ``FI``/``DI`` injected fault/delay, ``NR`` no such endpoint. Several stand with a comma
+between, as there. What the application answered has none, whatever its status. Nothing of this is asked of a call
+that went well.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nats_mesh.errors import CallError, CircuitOpenError, Executed, NoInstancesError, Refused, Status
+from nats_mesh.telemetry.series import Series
+
+__all__ = ["FLAGS", "flags_of_ended", "flags_of_error", "flags_of_refusal", "note_end"]
+
+FLAGS: Final = ("UH", "UT", "UO", "URX", "RL", "DC", "FI", "DI", "NR")
+
+_REFUSED: Final = {
+    Refused.CONCURRENCY: "UO",
+    Refused.RATE: "RL",
+    Refused.QUOTA: "RL",
+    Refused.DEADLINE: "UT",
+    Refused.UNIMPLEMENTED: "NR",
+}
+#: By why the instance stopped the handler.
+_ENDED: Final = {"deadline": "UT", "cancelled": "DC"}
+_INJECTED: Final = {"abort": "FI", "delay": "DI"}
+
+
+def flags_of_error(error: CallError) -> str:
+    """Why a caller's call failed; empty where that was the application's affair, or the bus was away."""
+    if error.fault:
+        return _INJECTED.get(error.fault, "")
+    if error.refused is not None:
+        return _REFUSED.get(error.refused, "")
+    if isinstance(error, CircuitOpenError):
+        return "UO"
+    if isinstance(error, NoInstancesError):
+        return "UH"
+    if error.status is Status.DEADLINE_EXCEEDED:
+        return "UT"
+    return "NR" if error.status is Status.UNIMPLEMENTED and error.executed is Executed.NO else ""
+
+
+def flags_of_refusal(refused: Refused | None, injected: str) -> str:
+    """Why an instance did not let a call in."""
+    if refused is not None:
+        return _REFUSED.get(refused, "")
+    return _INJECTED.get(injected, "")
+
+
+def flags_of_ended(why: str, injected: str) -> str:
+    """Why an instance stopped a call that it had let in, and that it delayed it on purpose before."""
+    return ",".join(found for found in (_ENDED.get(why, ""), _INJECTED.get(injected, "")) if found)
+
+
+def note_end(
+    series: Series,
+    status: Status,
+    problem: BaseException | None,
+    tried: int,
+    retried: int,
+    exhausted: bool,
+    *,
+    delayed: bool,
+) -> str:
+    """Count what was not usual about a call that its caller has counted: attempts beyond the first, and flags, which
+    are returned.
+
+    ``tried`` is how many attempts were written, ``retried`` how many of these came after one had failed, ``exhausted``
+    whether no other was allowed, ``delayed`` whether a route held it back on purpose.
+    """
+    series.extra += tried - 1
+    failed = problem is not None
+    if retried > 0:
+        series.retried_failed += retried if failed else retried - 1
+        series.retried_ok += 0 if failed else 1
+    flags = []
+    if isinstance(problem, CallError):
+        flags.append(flags_of_error(problem))
+        if retried > 0 and exhausted:
+            flags.append("URX")
+    elif status is Status.CANCELLED:
+        flags.append("DC")
+    if delayed and "DI" not in flags:
+        flags.append("DI")
+    text = ",".join(filter(None, flags))
+    if text:
+        series.flag(status, text)
+    return text

@@ -1,0 +1,145 @@
+"""``/metrics``, ``/healthz`` and ``/readyz`` over HTTP, beside the event loop and not on it.
+
+The text is made by prometheus-client's own WSGI application (OpenMetrics with exemplars, the older text, or gzip, as
+the ``Accept`` headers ask), the protocol is spoken by the standard library's server: this is for a scraper every few
+seconds. Its threads share the interpreter with the loop, and nothing else. However many connect, :data:`MAX_REQUESTS`
+are served at a time and the others are closed; whoever says nothing for :data:`_PATIENCE_S` seconds is closed, too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import make_wsgi_app
+from prometheus_client.registry import Collector
+
+from nats_mesh.errors import ConfigError
+
+__all__ = ["MAX_REQUESTS", "MetricsServer"]
+
+log = logging.getLogger("nats_mesh.telemetry")
+
+MAX_REQUESTS: Final = 16
+_PATIENCE_S: Final = 10.0
+
+#: Whether it is so, and what there is to say of it.
+Check = Callable[[], tuple[bool, dict[str, Any]]]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _PATIENCE_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """A scrape every few seconds is no news."""
+
+    def address_string(self) -> str:
+        """The address itself: no name is looked up."""
+        return str(self.client_address[0])
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 32
+
+    def __init__(self, family: socket.AddressFamily, address: tuple[str, int]) -> None:
+        self.address_family = family
+        self._room = threading.BoundedSemaphore(MAX_REQUESTS)
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # As the class above does it, but without asking a name server who we are.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be made
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("a request to the metrics port ended early", exc_info=True)
+
+
+class MetricsServer:
+    """Serves ``collector`` on ``host`` and ``port`` (0: any that is free) until :meth:`close`.
+
+    ``healthy`` and ``ready`` are asked in the server's threads. :class:`ConfigError` where the address cannot be had.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        host: str,
+        port: int,
+        *,
+        healthy: Check,
+        ready: Check,
+    ) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(collector)
+        self._metrics: Any = make_wsgi_app(registry)
+        self._checks = {"/healthz": healthy, "/readyz": ready}
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._server = _Server(family, (host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"metrics: {host}:{port} cannot be had: {error.strerror or error}; name another port, or 0 for any "
+                "that is free (MESH_METRICS_PORT)"
+            ) from None
+        self._server.set_app(self._answer)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True, name="mesh-metrics"
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stop listening; what is being answered goes on by itself."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(2.0)
+
+    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start)
+            return answer
+        check = self._checks.get(path)
+        if check is None:
+            return _say(start, "404 Not Found", {"paths": ["/metrics", *self._checks]})
+        if environ.get("REQUEST_METHOD") != "GET":
+            return _say(start, "405 Method Not Allowed", {"allow": ["GET"]})
+        fine, document = check()
+        return _say(start, "200 OK" if fine else "503 Service Unavailable", {"ok": fine, **document})
+
+
+def _say(start: Callable[..., Any], status: str, document: dict[str, Any]) -> list[bytes]:
+    body = json.dumps(document).encode() + b"\n"
+    start(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]

@@ -1,0 +1,71 @@
+"""Bodies as an observer may see them: decoded, with what must not be seen hidden, on one line, cut to a size.
+
+What cannot be decoded cannot be searched for what must be hidden: where a policy names fields it is not shown at all.
+Nor is what is so large that to look at it would hold up the calls that come after.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from nats_mesh.core.envelope import HIDDEN, hidden_text
+from nats_mesh.core.redact import Path, Redactor, parse_path
+from nats_mesh.telemetry.tap_messages import MAX_BODY, Body
+from nats_mesh.wire.codecs import Codec
+
+__all__ = ["MAX_LOOK", "Bodies", "shown_body"]
+
+#: What is larger (bytes) is not looked at, and so not shown.
+MAX_LOOK: Final = 64 * 1024
+_LARGE, _UNREADABLE = "too-large", "unreadable"
+#: What JSON may hold in a text as it is, and a line must not.
+_UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_from_json: Final[Callable[[bytes], Any]] = msgspec.json.Decoder().decode
+_from_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
+_to_json: Final = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class Bodies:
+    """Shows bodies under the fields that a policy has hidden, which are the same for many calls."""
+
+    def __init__(self, fields: tuple[str, ...] = ()) -> None:
+        self._paths: tuple[Path, ...] = tuple([parse_path(field) for field in fields])
+
+    def show(self, data: bytes, codec: Codec | None, limit: int) -> Body:
+        """``data`` in at most ``limit`` characters; ``codec`` is what it should be written in."""
+        return shown_body(data, codec, limit, self._paths)
+
+
+def shown_body(data: bytes, codec: Codec | None, limit: int, paths: tuple[Path, ...] = ()) -> Body:
+    """A body of a call as it may be shown. Never raises for what is in it."""
+    limit = min(limit, MAX_BODY)
+    if not data:
+        return Body(form="text")
+    if len(data) > MAX_LOOK:
+        return Body(withheld=_LARGE)
+    decode = _from_msgpack if codec is not None and codec.name == "msgpack" else _from_json
+    redactor = Redactor(paths)
+    try:
+        text = _to_json(redactor.shown(decode(data))).decode()
+    # Whoever sends bytes decides what is in them: no codec may end a call for it, however deep it is nested.
+    except Exception:  # noqa: BLE001
+        return Body(withheld=_UNREADABLE) if paths else _raw(data, limit)
+    text = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return Body(text=text[:limit], cut=len(text) > limit, hidden=redactor.hidden)
+
+
+def _raw(data: bytes, limit: int) -> Body:
+    try:
+        text = _CONTROL.sub(" ", data.decode("utf-8"))
+    except UnicodeDecodeError:
+        held = limit // 4 * 3
+        text = base64.b64encode(data[:held]).decode()
+        return Body(text=text, form="base64", cut=len(data) > held)
+    shown = hidden_text(text)
+    return Body(text=shown[:limit], form="text", cut=len(shown) > limit, hidden=int(shown == HIDDEN != text))

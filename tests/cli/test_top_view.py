@@ -1,0 +1,352 @@
+"""What `top` draws is a pure function: it follows from what it is given, at any size, whatever names there are."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from nats_mesh.telemetry.snapshots import Edge
+from nats_mesh_cli.demo.state import Size
+from nats_mesh_cli.top.buckets import bounds_for, classes
+from nats_mesh_cli.top.frame import Frame
+from nats_mesh_cli.top.graph import branches
+from nats_mesh_cli.top.grid import Cell, Field, clip, fitted, pieces, wrap
+from nats_mesh_cli.top.model import Data
+from nats_mesh_cli.top.reducing import fed, reduce
+from nats_mesh_cli.top.state import State, start
+from nats_mesh_cli.top.view import MIN_SIZE, render
+from nats_mesh_cli.top.words import duration_text, rate_text, success_cell, trend_cells
+from tests.cli.top_data import DATA, EMPTY, MESH, hostile, numbers
+from tests.snapshots import snapshot
+
+SCREENS = Path(__file__).parent / "screens"
+SIZES = [Size(80, 24), Size(120, 40), Size(40, 10), Size(200, 60)]
+#: What is pressed before the picture is taken.
+VIEWS = {
+    "services": "",
+    "edges": "2",
+    "graph": "2g",
+    "instances": "3",
+    "policies": "4",
+    "tap": "5",
+    "events": "6",
+    "help": "?",
+    "filtered": "/cart",
+}
+ENTERED = {"drill": "", "edge": "2", "policy": "4", "call": "5", "event": "6"}
+
+
+def state_of(data: Data, size: Size, keys: str = "", *further: str) -> State:
+    """The state after these keys."""
+    state = start(data, size)
+    for key in (*keys, *further):
+        state = reduce(state, key)
+    return state
+
+
+def drawn(data: Data, size: Size, keys: str = "", *further: str) -> Frame:
+    """The screen after these keys."""
+    return render(state_of(data, size, keys, *further), size)
+
+
+def check(name: str, size: Size, frame: Frame) -> None:
+    """Hold a screen against the one that was approved."""
+    approved = SCREENS / f"{name}-{size.width}x{size.height}.txt"
+    assert frame.plain + "\n" == approved.read_text(encoding="utf-8"), approved.name
+
+
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+@pytest.mark.parametrize("name", VIEWS)
+def test_each_view_is_as_it_was_approved(name: str, size: Size) -> None:
+    """Trouble of every kind, at the sizes that people use."""
+    check(name, size, drawn(DATA, size, VIEWS[name]))
+
+
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+@pytest.mark.parametrize("name", ENTERED)
+def test_what_is_looked_into_is_as_it_was_approved(name: str, size: Size) -> None:
+    """A service, the calls of one caller, a policy, a call, an event."""
+    check(name, size, drawn(DATA, size, ENTERED[name], "enter"))
+
+
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+def test_an_empty_mesh_says_so(size: Size) -> None:
+    """Without services there is a sentence and no table out of nothing."""
+    check("empty", size, drawn(EMPTY, size))
+
+
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+def test_a_bus_that_is_away_is_a_banner(size: Size) -> None:
+    """Since when, why, and that what is shown is old; the rest of the screen stays, and it goes with the next news."""
+    away = msgspec.structs.replace(
+        DATA, mesh=msgspec.structs.replace(MESH, connected=False, away_s=12.0), away="stale connection"
+    )
+    state = fed(state_of(DATA, size), away)
+    check("away", size, render(state, size))
+    assert "AWAY" not in render(fed(state, DATA), size).plain
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("keys", VIEWS.values())
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_no_number_of_services_breaks_a_screen(count: int, keys: str, size: Size) -> None:
+    """None and five hundred: exactly so many lines, each exactly so wide."""
+    exact(drawn(mesh_of(count), size, keys), size)
+
+
+@functools.cache
+def mesh_of(count: int) -> Data:
+    """A mesh of so many services."""
+    return Data(mesh=snapshot(count))
+
+
+def exact(frame: Frame, size: Size) -> None:
+    """A frame fills its screen: no line is too long, none is missing."""
+    assert len(frame.lines) == size.height
+    for line in frame.lines:
+        assert sum(cell_len(cell.text) for cell in line) == size.width
+
+
+HOSTILE = {
+    "long": "n" * 300,
+    "words": "many small words " * 30,
+    "wide": "日本語のサービス名" * 10,
+    "marks": "e\u0301a\u0308" * 60,
+    "control": "a\x1b[2J\x07\r\nb\x9b31m",
+    "direction": "abc\u202edcba\u2066x\u200b",
+    "empty": "",
+    "markup": "[bold red]x[/] :smile:",
+    "emoji": "👩‍👩‍👧🏽🚀" * 20,
+}
+
+
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_texts(name: str, size: Size) -> None:
+    """Whatever a name, a version or an error is made of: it moves no cursor, turns no line, and fits its cells."""
+    data = hostile(HOSTILE[name])
+    for keys in VIEWS.values():
+        frame = drawn(data, size, keys)
+        exact(frame, size)
+        assert all(line.isprintable() for line in frame.plain.split("\n"))
+        entered = drawn(data, size, keys.replace("?", ""), "enter")
+        exact(entered, size)
+        assert all(line.isprintable() for line in entered.plain.split("\n"))
+        if name == "markup":
+            assert "[bold" in frame.plain or keys in ("?", "/cart")
+
+
+@given(st.integers(1, 230), st.integers(1, 70), st.sampled_from([*VIEWS.values()]), st.booleans())
+def test_every_size_is_filled(width: int, height: int, keys: str, enter: bool) -> None:
+    """However the window is dragged, nothing wraps and nothing is missing."""
+    size = Size(width, height)
+    exact(drawn(DATA, size, keys, *(["enter"] if enter else [])), size)
+
+
+def test_a_window_that_is_too_small_says_so() -> None:
+    """In words that fit it."""
+    text = " ".join(drawn(DATA, Size(30, 7)).plain.split())
+    assert text == f"This window is 30×7; make it {MIN_SIZE.width}×{MIN_SIZE.height} or more. q quits."
+
+
+def test_colours_say_nothing_that_text_does_not() -> None:
+    """Without colour every state and every verdict can still be read: each has a glyph, or a word of its own."""
+    size = Size(120, 40)
+    plain = "\n".join(drawn(DATA, size, keys).plain for keys in VIEWS.values())
+    for text in (
+        *(
+            "✓ 100%",
+            "▲ 99.99%",
+            "✗ 97.10%",
+            "✗ OPEN",
+            "▲ HALF",
+            "▲2/3",
+            "✗0/0",
+            "● ready",
+            "▲ suspect",
+            "○ draining",
+        ),
+        *(
+            "✗ REJECTED",
+            "▲ STALE",
+            "✓ SYNCED",
+            "✗ 1 refuse",
+            "✗ UNAVAILABLE",
+            "✓ OK",
+            "✗ breaker.open",
+            "▶cart",
+        ),
+    ):
+        assert text in plain
+
+
+def test_colour_can_be_switched_off() -> None:
+    """On a terminal with NO_COLOR there is no colour in what is written; without it there is."""
+
+    def written(*, no_color: bool) -> str:
+        out = io.StringIO()
+        console = Console(
+            file=out, force_terminal=True, color_system="truecolor", no_color=no_color, width=120
+        )
+        console.print(drawn(DATA, Size(120, 40)))
+        return out.getvalue()
+
+    assert "\x1b[31m" in written(no_color=False)
+    assert not any(f"{code}m" in written(no_color=True) for code in ("[31", "[32", "[33", ";36"))
+
+
+def test_what_rich_prints_is_the_frame() -> None:
+    """Line by line, without a blank line at the end that would scroll the screen."""
+    size = Size(80, 24)
+    out = io.StringIO()
+    Console(file=out, width=80, color_system=None).print(drawn(DATA, size), end="")
+    assert [line.rstrip() for line in out.getvalue().split("\n")] == drawn(DATA, size).plain.split("\n")
+
+
+# -- the graph ----------------------------------------------------------------------------------------------
+
+_names = st.sampled_from("abcdefgh")
+
+
+@given(st.sets(st.tuples(_names, _names), max_size=30))
+def test_every_edge_is_in_the_graph_once(pairs: set[tuple[str, str]]) -> None:
+    """Circles, diamonds and services that call themselves: each edge is one line, each line is another one's key."""
+    edges = [
+        Edge(source=source, service=service, reporter="out", red=numbers())
+        for source, service in sorted(pairs)
+    ]
+    lines = branches(edges)
+    keys = [line.key for line in lines if line.edge is not None]
+    assert sorted(keys) == sorted(f"{source}→{service}" for source, service in pairs)
+    assert len({line.key for line in lines}) == len(lines)
+
+
+def test_a_circle_of_calls_ends_where_it_closes() -> None:
+    """And what is called from two sides is drawn in full once."""
+    pairs = [("a", "b"), ("b", "c"), ("c", "a"), ("w", "b")]
+    edges = [Edge(source=source, service=service, reporter="out", red=numbers()) for source, service in pairs]
+    assert [f"{line.rails}{line.name} {line.note}".rstrip() for line in branches(edges)] == [
+        "w",
+        "└─▶ b",
+        "    └─▶ c",
+        "        └─▶ a",
+        "            └─▶ b (calls back)",
+    ]
+
+
+# -- words and cells ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (math.nan, "-"),
+        (0.0, "0µs"),
+        (0.00042, "420µs"),
+        (0.0009996, "1.0ms"),
+        (0.00123, "1.2ms"),
+        (0.00996, "10ms"),
+        (0.0412, "41ms"),
+        (0.9996, "1.0s"),
+        (1.25, "1.2s"),
+        (9.96, "10s"),
+        (99.6, "2m"),
+        (131.0, "2m"),
+        (7200.0, "2h"),
+    ],
+)
+def test_durations_are_short(seconds: float | None, text: str) -> None:
+    """Never more than five cells, never a number that the rounding made too long."""
+    assert duration_text(seconds) == text
+
+
+@given(st.floats(0.0, 1e9))
+def test_numbers_fit_their_columns(value: float) -> None:
+    """Five cells for rates and durations, eight for shares."""
+    assert len(rate_text(value)) <= 5
+    assert len(duration_text(min(value, 3e5))) <= 5
+    assert len(success_cell(value / 1e9).text) <= 8
+
+
+def test_hundred_percent_means_all() -> None:
+    """A share is rounded down: one failure in a hundred thousand does not look like none."""
+    assert success_cell(0.99999).text == "▲ 99.99%"
+    assert success_cell(1.0).text == "✓ 100%"
+    assert success_cell(0.98999).text == "✗ 98.99%"
+
+
+def test_bars_show_proportions() -> None:
+    """A steady rate is a steady line at two thirds; nothing at all is no line."""
+    assert trend_cells((5.0,) * 3, 8) == "▆▆▆"
+    assert trend_cells((0.0, 0.0), 8) == ""
+    assert trend_cells((1.0, 2.0, 4.0, 8.0), 3) == "▂▃▆"
+    assert trend_cells((1.0,), 0) == ""
+
+
+@given(st.text(), st.integers(0, 40))
+def test_what_is_clipped_fits(text: str, width: int) -> None:
+    """At most so many cells, and an ellipsis where anything is missing."""
+    short = clip(text, width)
+    assert cell_len(short) <= width
+    assert short == text or short.endswith("…") or width == 0
+
+
+@given(
+    st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=200),
+    st.integers(1, 60),
+)
+def test_what_is_wrapped_fits_and_nothing_is_lost(text: str, width: int) -> None:
+    """Every line fits, and all that is no blank is there in order (a character too wide for the line excepted)."""
+    lines = wrap(text, width)
+    if width > 1:
+        assert all(cell_len(line) <= width for line in lines)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+
+
+def test_columns_give_way_in_their_order() -> None:
+    """The one with the highest number goes first, one with 0 never; what is left over goes to who wants it."""
+    fields = [
+        Field(key="a", head="A", width=5, most=20, right=False),
+        Field(key="b", head="B", width=5, drop=2),
+        Field(key="c", head="C", width=5, drop=1),
+    ]
+    assert [[(f.key, size) for f, size in fitted(fields, width)] for width in (25, 17, 16, 11, 10, 4)] == [
+        [("a", 13), ("b", 5), ("c", 5)],
+        [("a", 5), ("b", 5), ("c", 5)],
+        [("a", 10), ("c", 5)],
+        [("a", 5), ("c", 5)],
+        [("a", 10)],
+        [("a", 4)],
+    ]
+    assert fitted(fields, 25, {"a": 7})[0][1] == 7
+
+
+def test_cells_fill_their_columns() -> None:
+    """Numbers end and names begin where their head does; wide characters take two cells; of a curve the end stays."""
+    fields = [
+        (Field(key="name", head="", width=6, right=False), 6),
+        (Field(key="n", head="", width=4), 4),
+        (Field(key="t", head="", width=3, right=False, tail=True), 3),
+    ]
+    cells = {"name": Cell("日本"), "n": Cell("7"), "t": Cell("▁▂▃▄▅")}
+    assert "".join(cell.text for cell in pieces(fields, cells)) == "日本      7 ▃▄▅"
+
+
+def test_classes_of_durations_hold_every_call() -> None:
+    """What a bound cuts through counts where most of it lies; what is above all bounds has a class of its own."""
+    buckets = ((0.0009, 3), (0.00105, 2), (0.0063, 4), (math.inf, 1))
+    bars = classes(buckets, (0.001, 0.005))
+    assert [(bar.label, bar.count) for bar in bars] == [("≤1ms", 5), ("≤5ms", 0), (">5ms", 5)]
+    assert sum(bar.share for bar in bars) == pytest.approx(1.0)
+    assert classes((), (0.001,)) == ()
+    assert [len(bounds_for(lines)) for lines in (3, 5, 9, 12, 60)] == [4, 4, 8, 11, 11]

@@ -1,0 +1,268 @@
+"""``trace`` and ``why --trace``: what there was lately, and one of them drawn."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.telemetry.spans import assemble, summary_of
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.trace import Found, Query, one_of
+from nats_mesh_cli.trace_document import document_of, notes_of
+from nats_mesh_cli.trace_text import waterfall
+from nats_mesh_cli.why_calls import calls_of
+from tests.cli.conftest import Shop
+from tests.unit.test_traces import TRACE, span, three_hops
+
+# -- drawn ------------------------------------------------------------------------------------------
+
+
+def changed(spans: list[RecordedSpan], name: str, **fields: Any) -> list[RecordedSpan]:
+    """These spans with one of them changed."""
+    return [msgspec.structs.replace(each, **fields) if each.id.startswith(name) else each for each in spans]
+
+
+PICTURE = """\
+trace 4bf92f3577b34da6a3ce929d0e0e4736
+a.get called by web at 2027-01-15T08:00:00.000000Z
+10.0 ms · 9 spans · 3 services · 1 retry · 1 failure · OK
+SPAN                               TIME 0                  10.0 ms
+web → a.get                     10.0 ms ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒
+  a.get @a                      9.60 ms █████████████████████████
+    a → b.get 2 attempts        9.00 ms  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒
+      attempt 1 ✗ UNAVAILABLE   2.00 ms  ░░░░░
+        b.get @b1 ✗ UNAVAILABLE 1.50 ms  █████
+      attempt 2                 6.40 ms        ░░░░░░░░░░░░░░░░░
+        b.get @b2 attempt 2     6.00 ms         ████████████████
+          b → c.get             5.00 ms          ▒▒▒▒▒▒▒▒▒▒▒▒▒
+            c.get @c            4.50 ms          ████████████
+own time: c 4.50 ms, b 2.50 ms, a 0.60 ms"""
+
+
+def test_a_waterfall_shows_who_waited_for_whom() -> None:
+    """Each span below the one it was called from, at its time; attempts by themselves; what failed says so in words."""
+    assert waterfall(assemble(three_hops()), 80) == PICTURE
+
+
+@pytest.mark.parametrize("width", [10, 60, 80, 200])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_waterfall_keeps_to_its_width(width: int, wide: bool) -> None:
+    """Deep traces, long names and long errors, too; only a terminal gets escape codes."""
+    spans = [
+        span(
+            f"{n:x}", f"{n - 1:x}" if n > 1 else "", n * 10, 2_000 - n * 10, service="s" * 63, caller="c" * 63
+        )
+        for n in range(1, 16)
+    ]
+    spans = changed(
+        spans, "f", status="INTERNAL", error="it did not go well, " * 9, flags="URX,UT", rules=("r" * 90,)
+    )
+    spans = changed(spans, "e", took_us=0, queue_us=0, refused="concurrency", route="v2", injected="delay")
+    text = waterfall(assemble(spans), width, wide=wide)
+    assert max(map(len, text.splitlines())) <= max(60, width)
+    assert "\x1b" not in text
+    assert "\x1b" in waterfall(assemble(spans), width, color=True)
+
+
+def test_what_must_be_known_to_read_it_is_said() -> None:
+    """A clock that was moved and by how much, and what was called from nowhere."""
+    behind = [
+        msgspec.structs.replace(each, start_us=each.start_us - 2_000_000) if each.member == "c" else each
+        for each in three_hops()
+    ]
+    (note,) = notes_of(assemble(behind))
+    assert note.startswith("the clock of c c is about 2.00 s behind of its caller's")
+    (note,) = notes_of(assemble(three_hops()[1:]))
+    assert note.startswith("a span (…) was called from one that is not there")
+    text = waterfall(assemble(behind[1:]), 100)
+    assert "… a.get @a" in text
+    assert text.count("note: ") == 2
+
+
+def test_the_document_has_the_same_in_numbers() -> None:
+    """Raw numbers with units in their names, spans in the order in which they are read, where the time went."""
+    document = document_of(assemble(three_hops()))
+    assert document["trace"] == TRACE
+    assert (document["duration_ms"], document["retries"], document["status"]) == (10.0, 1, "OK")
+    assert [each["span"][0] for each in document["tree"]] == list("123465789"[:3] + "465789")
+    assert document["where"] == [
+        {"service": "c", "own_ms": 4.5},
+        {"service": "b", "own_ms": 2.5},
+        {"service": "a", "own_ms": 0.6},
+    ]
+    json.dumps(document)
+
+
+def test_time_that_calls_share_is_taken_off_once() -> None:
+    """A handler that waits for two at the same time waits once."""
+    spans = [
+        span("1", "", 0, 1_000, service="a"),
+        span("2", "1", 100, 500, kind="client", caller="a"),
+        span("3", "1", 200, 600, kind="client", caller="a"),
+    ]
+    assert document_of(assemble(spans))["where"] == [{"service": "a", "own_ms": 0.3}]
+
+
+def test_what_was_decided_about_a_call_is_told_in_order() -> None:
+    """The caller's side, each instance's, and what the caller was told in the end."""
+    spans = changed(three_hops(), "3", status="UNAVAILABLE", flags="URX", error="busy", route="v2",
+                    rules=("Route/b rules[0]",))  # fmt: skip
+    spans = changed(spans, "6", refused="concurrency", error="32 calls run already")
+    (call,) = [each for each in calls_of(assemble(spans)) if each["service"] == "b"]
+    told = [(step["layer"], step["happened"]) for step in call["steps"]]
+    assert told[0] == ("route", "sent to b.get, subset v2 by Route/b rules[0]")
+    assert told[1] == ("retry", "2 attempts")
+    assert told[2][1].startswith("attempt 1, after 0.00 ms: UNAVAILABLE in 2.00 ms")
+    assert ("concurrency", "not let in: 32 calls run already") in told
+    assert told[-1] == (
+        "outcome", "its caller was told: UNAVAILABLE, busy; no other attempt was allowed",
+    )  # fmt: skip
+
+
+# -- found ------------------------------------------------------------------------------------------
+
+
+def found(*names: str) -> Found:
+    """Traces with these ids."""
+    return Found(traces={name: {} for name in names})
+
+
+@pytest.mark.parametrize(
+    ("which", "problem"),
+    [
+        ("", "is no id"), ("xyz", "is no id"), ("a" * 33, "is no id"), ("ab", "2 traces begin with 'ab'"),
+        ("12", "no trace '12' is known"),
+    ],
+)  # fmt: skip
+def test_an_id_is_asked_for_in_few_digits(which: str, problem: str) -> None:
+    """As many as tell it from the others; else it is said what is wrong."""
+    some = found("abc".ljust(32, "0"), "abd".ljust(32, "0"))
+    assert one_of(some, "ABC") is some.traces["abc".ljust(32, "0")]
+    with pytest.raises(CliError, match=problem):
+        one_of(some, which)
+
+
+def test_a_query_takes_what_it_is_about() -> None:
+    """By service on either side, by length, by failures."""
+    summary = summary_of(assemble(three_hops()))
+    assert Query().takes(summary)
+    assert Query(service="c").takes(summary)
+    assert Query(service="web").takes(summary)
+    assert not Query(service="d").takes(summary)
+    assert Query(slow_s=0.01).takes(summary)
+    assert not Query(slow_s=0.011).takes(summary)
+    assert Query(error=True).takes(summary)
+    assert not Query(error=True).takes(summary_of(assemble(three_hops()[6:])))
+
+
+# -- as typed ---------------------------------------------------------------------------------------
+
+GOOD, BAD = "a1".ljust(32, "1"), "b2".ljust(32, "2")
+
+
+@pytest.fixture(scope="module")
+def traced(shop: Shop) -> Shop:
+    """A shop with the stream made, and two traces in it: one went well, one did not."""
+    assert shop("trace").code == 0
+    for trace, arguments in ((GOOD, ("orders.place", '{"sku": "b"}')), (BAD, ("orders.boom",))):
+        shop("call", *arguments, "-H", f"traceparent=00-{trace}-{'3' * 16}-01")
+    deadline = time.monotonic() + 20.0
+    while len(shop("trace", "-o", "name").out.split()) < 2:
+        assert time.monotonic() < deadline, shop("trace").out
+    return shop
+
+
+def test_traces_are_listed_and_narrowed(traced: Shop) -> None:
+    """The oldest first, in every form; by failure, by service, by length, by number."""
+    listed = traced("trace")
+    assert listed.code == 0
+    head, *rows = listed.out.splitlines()
+    assert head.split() == [
+        "TIME",
+        "TRACE",
+        "CALL",
+        "FROM",
+        "DURATION",
+        "SPANS",
+        "ERRORS",
+        "RETRIES",
+        "STATUS",
+    ]
+    assert [row.split()[1:3] for row in rows] == [[GOOD[:12], "orders.place"], [BAD[:12], "orders.boom"]]
+    many = traced.many(
+        ["trace", "-o", "json"], ["trace", "--error", "-o", "name"], ["trace", "--limit", "1", "-o", "jsonl"],
+        ["trace", "--service", "stock"], ["trace", "--service", "stock", "-o", "json"],
+        ["trace", "--slow", "1h", "-o", "json"],
+    )  # fmt: skip
+    every, error, one, none, empty, slow = many
+    records = every.json
+    assert [each["trace"] for each in records] == [GOOD, BAD]
+    assert (records[1]["status"], records[1]["errors"] > 0) == ("INTERNAL", True)
+    assert error.out.split() == [BAD]
+    assert [json.loads(line)["trace"] for line in one.out.splitlines()] == [BAD]
+    assert (none.out, none.code) == ("", 0)
+    assert "none of 2 traces" in none.err
+    assert empty.json == slow.json == []
+
+
+def test_one_is_drawn_and_explained(traced: Shop) -> None:
+    """By the first digits of its id: as text and as a document; and layer by layer."""
+    drawn, document, why, full, wrong = traced.many(
+        ["trace", BAD[:4]], ["trace", BAD, "-o", "json"], ["why", "--trace", BAD[:4]],
+        ["why", "orders.boom", "--trace", BAD, "-o", "json"], ["why", "orders.bom", "--trace", BAD],
+    )  # fmt: skip
+    assert f"trace {BAD}" in drawn.out
+    assert "orders.boom" in drawn.out
+    assert "✗ INTERNAL" in drawn.out
+    assert document.json["tree"][-1]["kind"] == "server"
+    assert "nats-mesh called orders.boom: INTERNAL" in why.out
+    assert "✗ handler" in why.out
+    assert "now such a call would reach orders.boom" in why.out
+    (call,) = full.json["calls"]
+    assert call["why"]["target"] == "orders.boom"
+    assert (wrong.code, "did you mean" in wrong.err.lower()) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["trace", "deadbeef"], 1, "no trace 'deadbeef' is known"),
+        (["trace", "hello"], 2, "is no id of a trace"),
+        (["trace", "ab", "--watch"], 2, "--watch"),
+        (["trace", "--sample", "10%"], 2, "--watch"),
+        (["trace", "--watch", "-o", "json"], 2, "jsonl"),
+        (["trace", "--since", "yesterday"], 2, "is no instant"),
+        (["trace", "--service", "a.b"], 2, "service"),
+        (["why"], 2, "say which call"),
+        (["why", "--trace", "ab", "--from", "web"], 2, "leave the other options out"),
+        (["why", "--trace", "deadbeef"], 1, "no trace"),
+    ],
+)
+def test_mistakes_are_told(traced: Shop, arguments: list[str], code: int, text: str) -> None:
+    """What is wrong, and what to do."""
+    (done,) = traced.many(arguments)
+    assert (done.code, text in done.err) == (code, True), done.err
+
+
+def test_a_bus_without_jetstream_has_what_members_remember(traced: Shop) -> None:
+    """What cannot be kept is said, and what there is is shown."""
+    done = traced("trace", "--no-keep", "-o", "json")
+    assert done.code == 0
+    assert len(done.json) == 2
+
+
+def test_watching_shows_traces_as_they_end(traced: Shop) -> None:
+    """With everything sampled meanwhile, though no policy says so: one line each, once."""
+    with traced.background("trace", "--watch", "--sample", "100%", "-o", "jsonl") as watching:
+        deadline = time.monotonic() + 30.0
+        lines: list[str] = []
+        while not lines and time.monotonic() < deadline:
+            traced("call", "stock.count", "5")
+            lines = [line for line in watching.out if '"stock"' in line]
+        assert lines, watching.out
+        assert json.loads(lines[0])["endpoint"] == "count"

@@ -1,0 +1,118 @@
+"""The observer that all views stand on, on a real bus."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from nats_mesh import CallError, Service
+from nats_mesh.errors import ConfigError
+from nats_mesh.serving.instance import Instance
+from nats_mesh.telemetry.watching import MeshView, Snapshot
+from nats_mesh.telemetry.watching import Service as Shown
+from tests.harness import Bus, eventually
+
+pytestmark = pytest.mark.anyio
+
+
+def orders() -> Service:
+    """A service with one endpoint that may fail."""
+    service = Service("orders", version="1.2.0", labels={"zone": "eu-1"})
+
+    @service.endpoint(idempotent=True, concurrency=7)
+    async def place(number: int) -> int:
+        if number < 0:
+            raise ValueError("secret")
+        return number
+
+    return service
+
+
+def service_of(snapshot: Snapshot, name: str = "orders") -> Shown | None:
+    """One of the services that are shown, if it is."""
+    return next((each for each in snapshot.services if each.name == name), None)
+
+
+async def test_it_sees_what_is_there_and_what_is_called(bus: Bus) -> None:
+    """Services, instances, clients, edges, events, and the totals exactly once calls rest."""
+    instance = await bus.serve(orders())
+    watcher = await bus.caller("viewer")
+    async with MeshView(watcher) as view:
+        for number in range(-3, 30):
+            try:
+                await bus.mesh.call("orders.place", number)
+            except CallError:
+                pass
+        await eventually(lambda: instance.stats.totals("in")[0] == 33)
+        assert await view.settled(10.0)
+        await eventually(lambda: (found := service_of(view.snapshot())) is not None and found.ready == 1)
+        shown = view.snapshot()
+        row = service_of(shown)
+        assert row is not None
+        assert (row.red.total.requests, row.red.total.errors, row.capacity.limit) == (33, 3, 7)
+        assert row.red.last_error.startswith("ValueError")
+        (edge,) = [each for each in shown.edges if each.source == "web"]
+        assert (edge.reporter, edge.service, edge.red.total.requests) == ("out", "orders", 33)
+        kinds = {each.service: each.kind for each in shown.members}
+        assert kinds == {"orders": "instance", "web": "client", "viewer": "client"}
+        (member,) = [each for each in shown.members if each.kind == "instance"]
+        assert (member.id, member.labels, member.version) == (instance.id, {"zone": "eu-1"}, "1.2.0")
+        assert (shown.connected, shown.ignored, shown.overflowed, view.silent) == (True, 0, 0, [])
+
+        await instance.stand_aside("a test")
+        await eventually(lambda: [e.kind for e in view.snapshot().events] == ["instance.draining"])
+        await eventually(lambda: (found := service_of(view.snapshot())) is not None and found.draining == 1)
+        await instance.come_back("it is over")
+
+
+async def test_what_happened_before_is_known(bus: Bus) -> None:
+    """Members remember their events: a view that comes later shows them, once."""
+    instance = await bus.serve(orders())
+    await instance.stand_aside("before")
+    watcher = await bus.caller("viewer")
+    async with MeshView(watcher) as view:
+        await eventually(lambda: len(view.snapshot().events) == 1)
+        await instance.come_back("now")
+        await eventually(lambda: [e.seq for e in view.snapshot().events] == [1, 2])
+
+
+async def test_who_leaves_is_gone_and_stays_counted(bus: Bus) -> None:
+    """An instance that has left is no longer shown, and its calls are in the totals."""
+    watcher = await bus.caller("viewer")
+    async with (
+        Instance(orders(), settings=bus.settings, connector=bus.connector) as instance,
+        MeshView(watcher, services=["orders"]) as view,
+    ):
+        await bus.mesh.call("orders.place", 1)
+        await eventually(
+            lambda: (found := service_of(view.snapshot())) is not None and found.red.total.requests == 1
+        )
+        assert {each.service for each in view.snapshot().members} == {"orders"}, "others were not asked for"
+        await instance.drain()
+        await eventually(lambda: not view.snapshot().members)
+        row = service_of(view.snapshot())
+        assert row is not None
+        assert (row.instances, row.red.total.requests) == (0, 1)
+
+
+async def test_what_is_no_ones_word_is_counted_and_left_out(bus: Bus) -> None:
+    """Statistics that are none, or another's, change nothing that is shown."""
+    await bus.serve(orders())
+    watcher = await bus.caller("viewer")
+    async with MeshView(watcher) as view:
+        await eventually(lambda: service_of(view.snapshot()) is not None)
+        forged = {
+            "instance": "x",
+            "service": "orders",
+            "version": "1.0.0",
+            "namespace": "other",
+            "seq": 1,
+            "since_s": 1,
+        }
+        subject = bus.mesh.client.subjects.telemetry("stats", "orders", "x")
+        for body in (b"{", msgspec.json.encode(forged)):
+            bus.mesh.client.transport.publish(subject, body, bus.mesh.client.mux.one_way("telemetry"))
+        await eventually(lambda: view.snapshot().ignored == 2)
+        assert "x" not in {each.id for each in view.snapshot().members}
+        with pytest.raises(ConfigError):
+            await view.__aenter__()

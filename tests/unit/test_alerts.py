@@ -1,0 +1,311 @@
+"""What is promised held against what is seen: which calls count, what is said, and what is not invented."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_mesh.core.burn import CALM_S
+from nats_mesh.core.histogram import Histogram
+from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.alert_messages import (
+    MAX_BYTES,
+    Standing,
+    burn_text,
+    decode_standing,
+    encode_standing,
+    span_text,
+)
+from nats_mesh.telemetry.alerts import MAX_WATCHED, AlertBook, Turn
+from nats_mesh.telemetry.ended import MAX_TRACKS, SILENT_S, Ended, EndedCalls
+from nats_mesh.telemetry.kinds import EventKind
+from nats_mesh.telemetry.slo import Indicator, Promise
+from nats_mesh.telemetry.stats import SeriesSnapshot, Side, StatsMessage
+
+DAY = 86_400.0
+
+
+def promise(service: str = "orders", **more: Any) -> Promise:
+    """99.9% of the calls of a service do not fail."""
+    said: dict[str, Any] = {
+        "name": "up",
+        "policy": "Telemetry/p",
+        "indicator": Indicator.AVAILABILITY,
+        "share": 0.999,
+        "window_s": 30 * DAY,
+        "service": service,
+    }
+    return Promise(**{**said, **more})
+
+
+def ended(calls: int, failures: int = 0, took_s: float = 0.01) -> Ended:
+    """Calls that ended, all after the same time."""
+    found = Ended()
+    found.calls, found.failures = calls, failures
+    found.took.record_all([took_s] * calls)
+    return found
+
+
+def told(
+    service: str,
+    side: Side,
+    peer: str,
+    ok: int,
+    failed: int = 0,
+    *,
+    of: str = "orders",
+    age_s: float = 1000.0,
+    instance: str = "i",
+    seq: int = 1,
+) -> StatsMessage:
+    """A member's word of one kind of call, counted from its start."""
+    histogram = Histogram()
+    histogram.record_all([0.01] * (ok + failed))
+    series = SeriesSnapshot(
+        side=side,
+        service=of,
+        endpoint="place",
+        peer=peer,
+        age_s=age_s,
+        statuses={"OK": ok, "INTERNAL": failed} if failed else {"OK": ok},
+        histogram=histogram.snapshot(),
+    )
+    return StatsMessage(
+        instance=instance,
+        service=service,
+        version="1.0.0",
+        namespace="default",
+        seq=seq,
+        since_s=age_s,
+        series=(series,),
+    )
+
+
+PLACE = ("orders", "place")
+
+# -- which calls ended ---------------------------------------------------------------------------------
+
+
+def test_what_was_before_does_not_count() -> None:
+    """A series that is older than the look counts from its first message on, one that began since then as a whole."""
+    counts = EndedCalls(0.0)
+    counts.hear(told("orders", "in", "web", 100, 7, age_s=500.0), 10.0)
+    counts.hear(told("orders", "in", "app", 5, 1, age_s=3.0), 10.0)
+    found = counts.take(10.0)[PLACE]
+    assert (found.calls, found.failures, found.took.count) == (6, 1, 6)
+    counts.hear(told("orders", "in", "web", 110, 8, age_s=501.0, seq=2), 11.0)
+    found = counts.take(11.0)[PLACE]
+    assert (found.calls, found.failures, found.took.count) == (11, 1, 11)
+    assert counts.take(12.0) == {}
+
+
+def test_a_caller_speaks_for_his_own_calls() -> None:
+    """What a caller tells of counts once, as he counts it; a caller that tells nothing is counted by the instances."""
+    counts = EndedCalls(0.0)
+    counts.hear(told("web", "out", "web", 10, 4, age_s=5.0), 10.0)
+    counts.hear(told("orders", "in", "web", 12, 6, age_s=5.0), 10.0)
+    counts.hear(told("orders", "in", "quiet", 3, 1, age_s=5.0), 10.0)
+    found = counts.take(10.0)[PLACE]
+    assert (found.calls, found.failures) == (14 + 4, 4 + 1)
+
+
+def test_late_and_repeated_messages_change_nothing() -> None:
+    """Numbers that go back, or come again, count as nothing."""
+    counts = EndedCalls(0.0)
+    counts.hear(told("orders", "in", "web", 10, age_s=5.0), 10.0)
+    counts.take(10.0)
+    counts.hear(told("orders", "in", "web", 8, age_s=4.0), 11.0)
+    counts.hear(told("orders", "in", "web", 10, age_s=5.0), 11.0)
+    assert {key: each.calls for key, each in counts.take(11.0).items()} in ({}, {PLACE: 0})
+    assert counts.stale == 1
+
+
+def test_a_gap_is_not_counted() -> None:
+    """What ended while nobody listened is not taken for what ends now."""
+    counts = EndedCalls(0.0)
+    counts.hear(told("orders", "in", "web", 10, age_s=5.0), 10.0)
+    counts.hear(told("orders", "in", "web", 500, 400, age_s=95.0), 100.0)
+    counts.skip(100.0)
+    assert counts.take(100.0) == {}
+    counts.hear(told("orders", "in", "web", 501, 400, age_s=96.0), 101.0)
+    assert counts.take(101.0)[PLACE].calls == 1
+
+
+def test_the_table_is_bounded_and_forgets_the_silent() -> None:
+    """Beyond its bound new kinds of calls are left out and counted; silent ones make room."""
+    counts = EndedCalls(0.0)
+    for number in range(MAX_TRACKS + 10):
+        counts.hear(told("orders", "in", f"c{number}", 1, age_s=1.0), 1.0)
+    assert (len(counts), counts.overflowed) == (MAX_TRACKS, 10)
+    counts.take(1.0)
+    counts.take(2.0 + SILENT_S)
+    assert len(counts) == 0
+
+
+@given(parts=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans()), max_size=30))
+def test_every_call_counts_once_however_messages_are_lost(parts: list[tuple[int, int, bool]]) -> None:
+    """Numbers are cumulative: whatever messages are lost, the sum of what was taken is what the last one says."""
+    counts = EndedCalls(0.0)
+    ok = failed = heard_ok = heard_failed = 0
+    calls = failures = 0
+    for at, (more_ok, more_failed, lost) in enumerate(parts):
+        ok, failed = ok + more_ok, failed + more_failed
+        now = 1.0 + at
+        if not lost:
+            counts.hear(told("orders", "in", "web", ok, failed, age_s=now, seq=at + 1), now)
+            heard_ok, heard_failed = ok, failed
+        for each in counts.take(now).values():
+            calls, failures = calls + each.calls, failures + each.failures
+    assert (calls, failures) == (heard_ok + heard_failed, heard_failed)
+
+
+# -- alerts --------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """A book that is looked at once a second."""
+
+    def __init__(self, *promises: Promise) -> None:
+        self.book = AlertBook()
+        self.now = 0.0
+        self.turns: list[Turn] = list(self.book.follow(promises, 0.0))
+
+    def run(self, seconds: int, calls: dict[tuple[str, str], Ended], seen_s: float = 1.0) -> None:
+        for _ in range(seconds):
+            self.now += 1.0
+            self.turns += self.book.take(calls, self.now, seen_s)
+
+    def levels(self) -> dict[str, str]:
+        return {alert.service: alert.level for alert in self.book.alerts(self.now)}
+
+
+def test_outage_fires_and_is_resolved() -> None:
+    """Where all calls fail a page fires within a minute, says what it saw of its windows, and is over after it is."""
+    watched = Watched(promise())
+    watched.run(60, {PLACE: ended(10, 10)})
+    (turn,) = watched.turns
+    assert (turn.kind, turn.before, turn.alert.level) == (EventKind.ALERT_FIRING, "ok", "page")
+    assert "page: up 99.9% of orders burns its budget 1000 times over 1h (seen 52s of it)" in turn.detail
+    assert (turn.numbers["calls"], turn.numbers["bad"]) == (520.0, 520.0)
+    assert len(turn.numbers) <= 8
+    watched.run(3000, {PLACE: ended(10)})
+    assert [each.kind for each in watched.turns[-1:]] == [EventKind.ALERT_RESOLVED]
+    assert watched.levels() == {"orders": "ok"}
+
+
+def test_a_promise_for_everybody_is_one_for_each() -> None:
+    """Each service has an alarm of its own, known once it was called; one that is promised something by name is known
+    at once."""
+    watched = Watched(promise("", name="all"), promise("stock"))
+    assert watched.levels() == {"stock": "ok"}
+    watched.run(60, {PLACE: ended(10, 10), ("web", "page"): ended(10)})
+    assert watched.levels() == {"orders": "page", "web": "ok", "stock": "ok"}
+
+
+def test_latency_counts_those_that_came_in_time() -> None:
+    """A call that took longer than the bound below the threshold is bad, whether it failed or not."""
+    fast = promise(name="fast", indicator=Indicator.LATENCY, threshold_s=0.3, share=0.99)
+    watched = Watched(fast)
+    watched.run(10, {PLACE: ended(10, 10, took_s=0.2)})
+    assert watched.book.alerts(watched.now)[0].burns[0].bad == 0
+    watched.run(10, {PLACE: ended(10, took_s=0.4)})
+    found = watched.book.alerts(watched.now)[0].burns[0]
+    assert (found.calls, found.bad) == (200, 100)
+
+
+def test_only_its_endpoints_count() -> None:
+    """A promise about some endpoints does not hear of others."""
+    watched = Watched(promise(endpoints=("place",)))
+    watched.run(120, {("orders", "show"): ended(10, 10)})
+    assert watched.turns == []
+    assert watched.book.alerts(watched.now)[0].burns[0].calls == 0
+
+
+def test_what_is_not_promised_any_more_is_over() -> None:
+    """An alert on a promise that was taken back is resolved; one that stays keeps what was seen."""
+    stays = promise("stock")
+    watched = Watched(promise(), stays)
+    watched.run(60, {PLACE: ended(10, 10), ("stock", "count"): ended(5)})
+    (turn,) = watched.book.follow((stays,), watched.now)
+    assert (turn.kind, turn.before) == (EventKind.ALERT_RESOLVED, "page")
+    (left,) = watched.book.alerts(watched.now)
+    assert (left.service, left.burns[0].calls) == ("stock", 300)
+    assert watched.book.follow((stays,), watched.now) == []
+
+
+def test_who_takes_over_does_not_take_back_what_he_did_not_see() -> None:
+    """What fired before stays so for a new watcher until it has seen enough, also of a service it has not heard of."""
+    before = Watched(promise(""))
+    before.run(60, {PLACE: ended(10, 10)})
+    after = Watched(promise(""))
+    after.book.adopt(before.book.alerts(before.now), 0.0)
+    after.run(600, {PLACE: ended(10)})
+    assert after.levels() == {"orders": "page"}
+    after.run(1800 + int(CALM_S), {PLACE: ended(10)})
+    assert after.levels() == {"orders": "ok"}
+
+
+def test_what_nobody_promises_is_not_adopted() -> None:
+    """An alert of somebody who followed other policies is not taken over."""
+    before = Watched(promise())
+    before.run(60, {PLACE: ended(10, 10)})
+    after = Watched(promise(name="other"))
+    after.book.adopt(before.book.alerts(before.now), 0.0)
+    assert after.levels() == {"orders": "ok"}
+
+
+def test_unseen_time_is_said_and_not_invented() -> None:
+    """Twelve minutes of six hours are twelve minutes; a time in which nobody listened adds nothing."""
+    watched = Watched(promise())
+    watched.run(720, {PLACE: ended(1)})
+    watched.run(600, {}, seen_s=0.0)
+    seen = {burn.window_s: burn.seen_s for burn in watched.book.alerts(watched.now)[0].burns}
+    assert seen[6 * 3600.0] == 720.0
+    assert seen[300.0] < 10.0
+
+
+def test_alerts_are_bounded() -> None:
+    """However many services are called, so many promises are watched and the others counted."""
+    watched = Watched(promise(""))
+    watched.run(1, {(f"s{number}", "e"): ended(1) for number in range(MAX_WATCHED + 5)})
+    assert (len(watched.book), watched.book.overflowed) == (MAX_WATCHED, 5)
+    standing = Standing(holder="w/1", at="2026-01-31T12:00:00Z", alerts=watched.book.alerts(1.0))
+    body = encode_standing(standing)
+    found = decode_standing(body)
+    assert len(body) <= MAX_BYTES
+    assert found.left_out + len(found.alerts) == MAX_WATCHED
+    assert found.alerts == standing.alerts[: len(found.alerts)]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"x" * (MAX_BYTES + 1), b'{"holder": "a", "at": 5}'])
+def test_a_standing_that_is_none_is_refused(body: bytes) -> None:
+    """What stands in the store is read strictly."""
+    with pytest.raises(CodecError):
+        decode_standing(body)
+
+
+def test_words_for_burn_rates() -> None:
+    """Three digits, and never an exponent."""
+    assert [burn_text(each) for each in (0.0, 0.00001, 0.25, 14.44, 999.9, 99_999.0)] == [
+        "0",
+        "<0.001",
+        "0.25",
+        "14.4",
+        "1000",
+        "99999",
+    ]
+
+
+def test_words_for_spans() -> None:
+    """Rounded down: nobody has seen more than he has."""
+    assert [span_text(each) for each in (5.9, 60.0, 719.0, 3600.0, 5399.0, 259_200.0)] == [
+        "5s",
+        "1m",
+        "11.9m",
+        "1h",
+        "1.4h",
+        "3d",
+    ]

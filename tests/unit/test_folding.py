@@ -1,0 +1,368 @@
+"""What a view knows: words of members in, snapshots out, by a clock that the test holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from nats_mesh.core.breaker import BreakerState
+from nats_mesh.core.histogram import Histogram, quantile_of
+from nats_mesh.core.members import Health, Instance
+from nats_mesh.core.presence import Load, State
+from nats_mesh.errors import ConfigError
+from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.folding import SILENT_S, Bus, Fold, Gone, Word, replay
+from nats_mesh.telemetry.snapshots import Member, Service, Snapshot
+from nats_mesh.telemetry.stats import (
+    OTHER,
+    Condition,
+    Ejected,
+    EndpointLoad,
+    OpenBreaker,
+    Stats,
+    StatsMessage,
+    decode_stats,
+    encode_stats,
+)
+from tests.snapshots import snapshot as made_up
+
+
+class Clock:
+    """Time that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+class Teller:
+    """A member that counts and tells."""
+
+    def __init__(self, clock: Clock, service: str, instance: str, version: str = "1.0.0") -> None:
+        self.stats = Stats(clock=clock)
+        self.service, self.instance, self.version = service, instance, version
+
+    def word(self, condition: Condition | None = None, *, whole: bool = True) -> StatsMessage:
+        message = self.stats.snapshot(
+            instance=self.instance,
+            service=self.service,
+            version=self.version,
+            namespace="default",
+            condition=msgspec.UNSET if condition is None else condition,
+            whole=whole,
+        )
+        (body,) = encode_stats(message)
+        return decode_stats(body, service=self.service, instance=self.instance, namespace="default")
+
+    def answer(self, caller: str, count: int, took_s: float = 0.01, status: str = "OK") -> None:
+        series = self.stats.series("in", self.service, "place", caller)
+        for _ in range(count):
+            series.record(took_s, status)
+
+    def call(self, service: str, count: int, status: str = "OK", *, extra: int = 0, flags: str = "") -> None:
+        series = self.stats.series("out", service, "place", self.service)
+        series.extra += extra
+        for _ in range(count):
+            series.record(0.02, status)
+            if flags:
+                series.flag(status, flags)
+
+
+def instance(service: str = "orders", id: str = "i1", **changes: Any) -> Instance:
+    """An instance as presence knows it."""
+    made = Instance(
+        service=service, id=id, name="host-1", version="1.0.0", namespace="default", labels={}, state=State.READY,
+        health=Health.ALIVE, started="2026-01-01T00:00:00Z", interval_s=5.0, endpoints=(), described=True,
+        load=Load(), revision=(0, 0), rejections=(), seen=1000.0,
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **changes)
+
+
+def service_of(snapshot: Snapshot, name: str = "orders") -> Service:
+    """One of the services that are shown."""
+    return next(each for each in snapshot.services if each.name == name)
+
+
+def member_of(snapshot: Snapshot, id: str) -> Member:
+    """One of the members that are shown."""
+    return next(each for each in snapshot.members if each.id == id)
+
+
+def test_rates_are_those_of_the_window_and_totals_of_all() -> None:
+    """100 calls a second are 100/s, whatever was counted before the view was opened."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    orders.answer("web", 5000, 0.5)
+    clock.now += 100
+    for _ in range(8):
+        fold.apply(orders.word(), clock.now)
+        clock.now += 1
+        orders.answer("web", 100)
+    fold.apply(orders.word(), clock.now)
+    row = service_of(fold.snapshot(clock.now)).red
+    assert row.rate_per_s == pytest.approx(100)
+    assert row.attempts_per_s == pytest.approx(100)
+    assert (row.recent.requests, row.total.requests) == (800, 5800)
+    assert row.p99_s is not None
+    assert row.p99_s < 0.012, "what was slow was before the window"
+    clock.now += 30
+    fold.apply(orders.word(), clock.now)
+    row = service_of(fold.snapshot(clock.now)).red
+    assert (row.rate_per_s, row.recent.requests, row.total.requests) == (0, 0, 5800)
+
+
+def test_calls_and_attempts_stand_side_by_side() -> None:
+    """What callers made is the rate, what it took are the attempts; a caller that tells nothing counts as answered."""
+    clock, fold = Clock(), Fold()
+    orders, web = Teller(clock, "orders", "i1"), Teller(clock, "web", "c1")
+    for teller in (orders, web):
+        fold.apply(teller.word(), clock.now)
+    clock.now += 1
+    web.call("orders", 100, extra=20)
+    orders.answer("web", 120)
+    orders.answer("foreign", 30)
+    for teller in (orders, web):
+        fold.apply(teller.word(), clock.now)
+    shown = fold.snapshot(clock.now)
+    row = service_of(shown).red
+    assert row.rate_per_s == pytest.approx(130)
+    assert row.attempts_per_s == pytest.approx(150)
+    assert row.retry_share == pytest.approx(20 / 150)
+    told = {(each.source, each.reporter): each.red for each in shown.edges}
+    assert told["web", "out"].total.requests == 100
+    assert told["web", "out"].attempts == 120
+    assert told["foreign", "in"].total.requests == 30
+    assert shown.red.rate_per_s == pytest.approx(130)
+    assert shown.red.total.requests == 130
+
+
+def test_calls_that_reached_nobody_are_shown() -> None:
+    """A service that only exists in what its callers tell has their figures, and why they failed."""
+    clock, fold = Clock(), Fold()
+    web = Teller(clock, "web", "c1")
+    web.call("nobody", 5, "UNAVAILABLE", flags="UH")
+    fold.apply(web.word(), clock.now)
+    row = service_of(fold.snapshot(clock.now), "nobody")
+    assert (row.instances, row.red.success, row.red.flags) == (0, 0.0, {"UH": 5})
+
+
+def test_series_left_out_have_not_changed() -> None:
+    """A message without a series says that nothing happened there: the rate falls, the totals stay."""
+    clock, fold = Clock(), Fold(window_s=4.0)
+    orders = Teller(clock, "orders", "i1")
+    fold.apply(orders.word(), clock.now)
+    clock.now += 1
+    orders.answer("web", 40)
+    fold.apply(orders.word(whole=False), clock.now)
+    for _ in range(3):
+        clock.now += 1
+        word = orders.word(whole=False)
+        assert word.series == ()
+        fold.apply(word, clock.now)
+    row = service_of(fold.snapshot(clock.now)).red
+    assert row.rate_per_s == pytest.approx(10)
+    assert row.total.requests == 40
+
+
+def test_a_word_twice_or_out_of_order_changes_nothing() -> None:
+    """Messages are cumulative: repeats add nothing, an overtaken one takes nothing away."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    orders.answer("web", 10)
+    first = orders.word()
+    clock.now += 1
+    orders.answer("web", 10)
+    second = orders.word()
+    for word in (first, second, second, first):
+        fold.apply(word, clock.now)
+    assert service_of(fold.snapshot(clock.now)).red.total.requests == 20
+
+
+def test_who_left_counts_on_in_the_totals() -> None:
+    """An instance that is gone is no longer shown; what it counted is, also once it comes back."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    orders.answer("web", 10)
+    fold.apply(instance(), clock.now)
+    fold.apply(orders.word(), clock.now)
+    fold.apply(Gone("orders", "i1"), clock.now)
+    shown = fold.snapshot(clock.now)
+    assert shown.members == ()
+    assert service_of(shown).instances == 0
+    assert service_of(shown).red.total.requests == 10
+    orders.answer("web", 1)
+    clock.now += 1
+    fold.apply(orders.word(), clock.now)
+    assert service_of(fold.snapshot(clock.now)).red.total.requests == 11
+
+
+def test_a_silent_client_is_shown_no_longer() -> None:
+    """Who has no presence is there as long as its statistics come, unless it is the bus that is away."""
+    clock, fold = Clock(), Fold()
+    fold.apply(Teller(clock, "web", "c1").word(Condition(kind="client", name="host-2")), clock.now)
+    fold.apply(Bus(False), clock.now)
+    assert len(fold.snapshot(clock.now + SILENT_S).members) == 1
+    fold.apply(Bus(True, "nats://a:1", 0.001), clock.now + SILENT_S)
+    assert fold.snapshot(clock.now + SILENT_S).members == ()
+
+
+def test_conditions_become_rows() -> None:
+    """Limits and queues add up; open circuits, ejections and policies stand at whoever has them, and in sums."""
+    clock, fold = Clock(), Fold()
+    for number, revision in ((1, 42), (2, 41)):
+        orders = Teller(clock, "orders", f"i{number}")
+        loads = {"place": EndpointLoad(limit=64, in_flight=number, queue=1)}
+        said = Condition(source="bus", revision=(1, revision), endpoints=loads, rejected=number - 1)
+        fold.apply(instance(id=f"i{number}"), clock.now)
+        fold.apply(orders.word(said), clock.now)
+    web = Teller(clock, "web", "c1")
+    said = Condition(
+        kind="client",
+        source="files",
+        rtt_s=0.002,
+        breakers=(OpenBreaker(service="orders", endpoint="place", state="OPEN"),),
+        ejected=(Ejected(service="orders", instance="i2"),),
+    )
+    fold.apply(web.word(said), clock.now)
+    shown = fold.snapshot(clock.now)
+    row = service_of(shown)
+    assert (row.capacity.limit, row.capacity.in_flight, row.capacity.queue) == (128, 3, 2)
+    assert (row.breakers, row.ejected, row.instances) == ({"OPEN": 1}, 1, 2)
+    assert shown.policies.head == (1, 42)
+    assert (shown.policies.synced, shown.policies.stale) == (1, 1)
+    assert (shown.policies.rejecting, shown.policies.others) == (1, 1)
+    assert member_of(shown, "c1").rtt_s == 0.002
+    assert [each.state for each in member_of(shown, "c1").breakers] == [BreakerState.OPEN]
+    assert member_of(shown, "c1").kind == "client"
+    assert member_of(shown, "i1").kind == "instance"
+    clock.now += 6
+    assert fold.snapshot(clock.now).breakers == (), "what a silent member said of now is no longer so"
+
+
+def test_headroom_by_littles_law() -> None:
+    """50 calls a second of 20 ms each hold one slot of ten: 450 more a second fit."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    said = Condition(endpoints={"place": EndpointLoad(limit=10)})
+    fold.apply(orders.word(said), clock.now)
+    for _ in range(4):
+        clock.now += 1
+        orders.answer("web", 50, 0.02)
+        fold.apply(orders.word(said), clock.now)
+    capacity = service_of(fold.snapshot(clock.now)).capacity
+    assert capacity.busy == pytest.approx(1.0)
+    assert capacity.utilisation == pytest.approx(0.1)
+    assert capacity.headroom_per_s == pytest.approx(450)
+
+
+def test_a_trend_is_a_value_a_second() -> None:
+    """Oldest first, up to the last second that is over, with the quiet ones in between."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    fold.apply(orders.word(), clock.now)
+    for count in (5, 7, 0, 9):
+        clock.now += 1
+        orders.answer("web", count)
+        fold.apply(orders.word(), clock.now)
+    clock.now += 1
+    trend = service_of(fold.snapshot(clock.now)).trend
+    assert list(trend.rates) == [5, 7, 0, 9]
+    assert list(trend.success) == [1.0, 1.0, None, 1.0]
+    for _ in range(100):
+        clock.now += 1
+        orders.answer("web", 1)
+        fold.apply(orders.word(), clock.now)
+    assert len(service_of(fold.snapshot(clock.now)).trend.rates) <= 60
+
+
+def test_events_come_once_and_in_order() -> None:
+    """However often an event is told, and whenever it is heard."""
+    fold = Fold()
+
+    def event(seq: int, at: str, namespace: str = "default") -> Event:
+        return Event(
+            kind="breaker.open",
+            at=at,
+            service="web",
+            instance="c1",
+            namespace=namespace,
+            seq=seq,
+            target="orders",
+        )
+
+    late, early = event(2, "2026-01-01T00:00:02Z"), event(1, "2026-01-01T00:00:01Z")
+    assert [fold.apply(each, 0.0) for each in (late, early, late, event(3, "2026-01-01T00:00:00Z", "other"))] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert [each.seq for each in fold.snapshot(0.0).events] == [1, 2]
+
+
+def test_it_is_bounded() -> None:
+    """More members than there is room for are left out and counted; services beyond the bound are one."""
+    clock, fold = Clock(), Fold(max_members=3, max_services=2)
+    for number in range(5):
+        orders = Teller(clock, f"s{number}", f"i{number}")
+        orders.answer(f"s{number}", 1)
+        fold.apply(orders.word(), clock.now)
+    shown = fold.snapshot(clock.now)
+    assert len(shown.members) == 3
+    assert {each.name for each in shown.services} <= {"s0", "s1", "s2", OTHER}
+    assert OTHER in {each.name for each in shown.services}
+    assert shown.overflowed > 0
+    clock.now += SILENT_S
+    assert fold.apply(Teller(clock, "s0", "i9").word(), clock.now), "who is silent makes room"
+    with pytest.raises(ConfigError):
+        Fold(window_s=1.0)
+
+
+def test_members_of_before_are_understood() -> None:
+    """A word without attempts, flags and condition, as older members send it: as many attempts as calls."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    orders.answer("web", 3)
+    word = orders.word()
+    assert word.condition is msgspec.UNSET
+    assert word.series[0].attempts is msgspec.UNSET
+    fold.apply(word, clock.now)
+    row = service_of(fold.snapshot(clock.now))
+    assert (row.instances, row.red.attempts, row.capacity.limit) == (1, 3, 0)
+
+
+def test_a_replay_is_what_was_seen() -> None:
+    """The same words make the same snapshot, and a moment before the last word does not know it."""
+    clock = Clock()
+    orders = Teller(clock, "orders", "i1")
+    words: list[tuple[float, Word]] = []
+    fold = Fold()
+    for _ in range(5):
+        words.append((clock.now, orders.word()))
+        fold.apply(words[-1][1], clock.now)
+        clock.now += 1
+        orders.answer("web", 10)
+    assert replay(words, clock.now) == fold.snapshot(clock.now)
+    assert service_of(replay(words, 1002.5)).red.total.requests == 20
+
+
+def test_quantiles_of_filled_buckets_are_those_of_the_histogram() -> None:
+    """One way to ask for several quantiles at once, and the same answers."""
+    histogram = Histogram()
+    histogram.record_all([0.0001 * 1.7**n for n in range(30)] * 3)
+    pairs = list(histogram.snapshot().buckets)
+    shares = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
+    assert quantile_of(pairs, shares) == [histogram.quantile(share) for share in shares]
+    assert quantile_of([], (0.5,)) == [None]
+
+
+@pytest.mark.parametrize("services", [0, 1, 500])
+def test_made_up_meshes_are_of_any_size(services: int) -> None:
+    """What views are tested with is a snapshot like any other."""
+    shown = made_up(services)
+    assert len(shown.services) == services
+    assert msgspec.json.decode(msgspec.json.encode(shown), type=Snapshot) == shown

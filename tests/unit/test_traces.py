@@ -1,0 +1,295 @@
+"""Traces put together out of spans: order, gaps, clocks that are off, and whatever hostile members tell."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.span_messages import (
+    MAX_BYTES,
+    RecordedSpan,
+    Span,
+    SpanMessage,
+    SpanWish,
+    decode_span_wish,
+    decode_spans,
+    encode_spans,
+    spans_of,
+)
+from nats_mesh.telemetry.spans import MAX_TRACE, assemble, summary_of, traces_of
+from nats_mesh.wire.codecs import JSON
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+T0 = 1_800_000_000_000_000
+
+
+def span(
+    name: str,
+    parent: str,
+    start: int,
+    took: int,
+    *,
+    kind: str = "server",
+    member: str = "",
+    service: str = "b",
+    status: str = "OK",
+    attempt: int = 1,
+    caller: str = "a",
+) -> RecordedSpan:
+    """A span whose id begins with ``name``; instants in microseconds after the trace's beginning."""
+    own = service if kind == "server" else caller
+    return msgspec.convert(
+        {
+            "trace": TRACE,
+            "id": name.ljust(16, "0"),
+            "parent": parent.ljust(16, "0") if parent else "",
+            "kind": kind,
+            "service": service,
+            "endpoint": "get",
+            "caller": caller,
+            "start_us": T0 + start,
+            "took_us": took,
+            "status": status,
+            "attempt": attempt,
+            "why": "error" if status != "OK" else "sampled",
+            "member": own,
+            "member_instance": member or own,
+        },
+        RecordedSpan,
+    )
+
+
+def three_hops() -> list[RecordedSpan]:
+    """web calls a, a calls b in two attempts, of which the first failed, b calls c."""
+    return [
+        span("1", "", 0, 10_000, kind="client", caller="web", service="a"),
+        span("2", "1", 200, 9_600, service="a", caller="web"),
+        span("3", "2", 500, 9_000, kind="client", caller="a", attempt=2),
+        span("4", "3", 500, 2_000, kind="attempt", caller="a", status="UNAVAILABLE"),
+        span("5", "3", 3_000, 6_400, kind="attempt", caller="a", attempt=2),
+        span("6", "4", 700, 1_500, status="UNAVAILABLE", member="b1"),
+        span("7", "5", 3_200, 6_000, member="b2", attempt=2),
+        span("8", "7", 3_500, 5_000, kind="client", caller="b", service="c", member="b2"),
+        span("9", "8", 3_700, 4_500, service="c", caller="b"),
+    ]
+
+
+def test_a_trace_reads_from_the_first_call_downwards() -> None:
+    """Each span stands before what it called, those of one parent by time, however they came in."""
+    trace = assemble(reversed(three_hops()))
+    assert [(each.span.id[0], each.depth) for each in trace.placed] == [
+        ("1", 0), ("2", 1), ("3", 2), ("4", 3), ("6", 4), ("5", 3), ("7", 4), ("8", 5), ("9", 6),
+    ]  # fmt: skip
+    assert trace.took_us == 10_000
+    assert trace.skews == ()
+    summary = summary_of(trace)
+    assert (summary.caller, summary.service, summary.status) == ("web", "a", "OK")
+    assert (summary.spans, summary.retries, summary.errors, summary.lost) == (9, 1, 1, 0)
+    assert summary.services == ("a", "b", "c")
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_order_in_which_spans_come_changes_nothing(rng: object) -> None:
+    """They come from many members, late and twice."""
+    spans = three_hops() + three_hops()[2:5]
+    rng.shuffle(spans)  # type: ignore[attr-defined]
+    found = traces_of(spans)
+    assert list(found) == [TRACE]
+    assert assemble(found[TRACE].values()) == assemble(three_hops())
+
+
+@pytest.mark.parametrize("off", [-3_600_000_000, -50_000, 50_000, 86_400_000_000])
+def test_a_clock_that_is_off_is_moved_between_its_bounds(off: int) -> None:
+    """What an instance did lies within the attempt that asked for it; everything it tells moves by the same, and what
+    it called in turn moves along; the rest stays where it is, and the move is said."""
+    moved = [
+        msgspec.structs.replace(each, start_us=each.start_us + off)
+        if each.member_instance in ("b2", "c")
+        else each
+        for each in three_hops()
+    ]
+    trace = assemble(moved)
+    where = {each.span.id[0]: each.offset_us for each in trace.placed}
+    assert where["1"] == 0
+    assert where["7"] == 3_200  # the attempt's 6,400 µs leave 200 to either side of its 6,000
+    assert where["8"] - where["7"] == 300
+    assert where["8"] <= where["9"] <= where["8"] + 500
+    assert trace.took_us == 10_000
+    assert {skew.instance: skew.sure for skew in trace.skews} == {"b2": True, "c": True}
+    assert all(abs(skew.moved_us + off) <= 250 for skew in trace.skews)
+
+
+def test_clocks_that_fit_are_left_alone() -> None:
+    """A few milliseconds within the bounds are nobody's to correct."""
+    early = [
+        msgspec.structs.replace(each, start_us=each.start_us - 150) if each.id[0] == "9" else each
+        for each in three_hops()
+    ]
+    assert {each.span.id[0]: each.offset_us for each in assemble(early).placed}["9"] == 3_550
+
+
+def test_who_gave_up_says_nothing_of_when_the_instance_was_done() -> None:
+    """A handler may go on for a while after its caller went away: that is no wrong clock."""
+    spans = [
+        span("1", "", 0, 1_000, kind="client", status="DEADLINE_EXCEEDED"),
+        span("2", "1", 100, 5_000, status="CANCELLED"),
+    ]
+    trace = assemble(spans)
+    assert trace.skews == ()
+    assert [each.offset_us for each in trace.placed] == [0, 100]
+    assert trace.took_us == 5_100
+
+
+def test_a_clock_that_contradicts_itself_is_said_to() -> None:
+    """No move fits: the spans go between the bounds, and are not sure."""
+    spans = [
+        span("1", "", 0, 1_000, kind="client"),
+        span("2", "1", -100_000, 100_900),
+    ]
+    trace = assemble(spans)
+    assert [skew.sure for skew in trace.skews] == [False]
+
+
+def test_what_was_called_from_nowhere_stands_by_itself() -> None:
+    """Its parent was not kept, or belongs to another system."""
+    trace = assemble([each for each in three_hops() if each.id[0] != "7"])
+    lost = [each.span.id[0] for each in trace.placed if each.lost]
+    assert lost == ["8"]
+    assert trace.lost == 1
+
+
+ids = st.sampled_from("0123456789abcdef")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            ids, st.one_of(st.just(""), ids), st.integers(-T0, T0), st.integers(0, 10**13),
+            st.sampled_from(["client", "attempt", "server"]), st.sampled_from(["x", "y", "z"]),
+            st.sampled_from(["OK", "UNAVAILABLE", "DEADLINE_EXCEEDED"]),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)  # fmt: skip
+def test_nothing_that_members_tell_makes_it_fail(
+    told: list[tuple[str, str, int, int, str, str, str]],
+) -> None:
+    """Circles, spans that are their own parents, ids that stand twice, clocks from the last century: each span is there
+    once, none stands before its trace begins, and none is deeper than all of them."""
+    spans = [
+        span(name, parent, start, took, kind=kind, member=member, status=status)
+        for name, parent, start, took, kind, member, status in told
+    ]
+    trace = assemble(spans)
+    assert len(trace.placed) == len(spans)
+    assert all(each.offset_us >= 0 for each in trace.placed)
+    assert all(0 <= each.depth < len(spans) for each in trace.placed)
+    assert all(each.offset_us + each.span.took_us <= trace.took_us for each in trace.placed)
+    assert summary_of(trace).spans == len(spans)
+
+
+def test_a_trace_without_end_is_cut() -> None:
+    """As many spans as are looked at, in a chain as deep as that; the rest is counted."""
+    spans = [
+        msgspec.structs.replace(each, id=f"{n:016x}", parent=f"{n - 1:016x}" if n > 1 else "")
+        for n, each in enumerate([span("1", "", n, 5) for n in range(1, MAX_TRACE + 11)], 1)
+    ]
+    trace = assemble(spans)
+    assert (len(trace.placed), trace.cut) == (MAX_TRACE, 10)
+
+
+# -- messages -----------------------------------------------------------------------------------------
+
+
+def message(**said: object) -> SpanMessage:
+    """A message of service b."""
+    spans = [each for each in three_hops() if each.member == "b"]
+    plain = tuple(Span(**{name: getattr(each, name) for name in Span.__struct_fields__}) for each in spans)
+    return SpanMessage(
+        **{  # type: ignore[arg-type]
+            "instance": "b1", "service": "b", "version": "1.0.0", "namespace": "default", "seq": 1, "spans": plain,
+            **said,
+        }
+    )  # fmt: skip
+
+
+def test_spans_survive_the_wire() -> None:
+    """A message is read as it was written, and each span says who told it."""
+    sent = message(dropped=3)
+    (body,) = encode_spans(sent, MAX_BYTES)
+    read = decode_spans(body, service="b", instance="b1", namespace="default")
+    assert read == sent
+    assert {(each.member, each.member_instance, each.version) for each in spans_of(read)} == {
+        ("b", "b1", "1.0.0")
+    }
+
+
+def test_a_large_message_travels_in_parts() -> None:
+    """Each fits, together they hold everything once, and what was dropped is said once."""
+    sent = message(dropped=3, spans=message().spans * 40)
+    bodies = encode_spans(sent, 2_000)
+    parts = [decode_spans(body) for body in bodies]
+    assert all(len(body) <= 2_000 for body in bodies)
+    assert sum([part.spans for part in parts], ()) == sent.spans
+    assert sum(part.dropped for part in parts) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ({"service": "c"}, "its subject says"),
+        ({"instance": "b9"}, "its subject says"),
+        ({"namespace": "prod"}, "its subject says"),
+    ],
+)
+def test_who_speaks_for_another_is_not_believed(said: dict[str, str], problem: str) -> None:
+    """The subject says who publishes, and the server enforces it."""
+    body = JSON.encode(message(spans=(), **said))
+    with pytest.raises(CodecError, match=problem):
+        decode_spans(body, service="b", instance="b1", namespace="default")
+
+
+def test_nobody_tells_of_calls_that_are_not_his_own() -> None:
+    """An instance answers for its service, a caller for itself."""
+    foreign = msgspec.structs.replace(message().spans[0], service="c")
+    with pytest.raises(CodecError, match="tells of a call of 'c'"):
+        decode_spans(JSON.encode(message(spans=(foreign,))))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trace": TRACE.upper()}, {"trace": "1"}, {"id": ""}, {"parent": "zz"}, {"kind": "other"}, {"start_us": -1},
+        {"took_us": 10**14}, {"status": "ok\n"}, {"error": "a\x1b[2J"}, {"error": "x" * 201}, {"endpoint": "a b"},
+        {"attempt": 0}, {"rules": ["x"] * 9}, {"instance": "a.b"}, {"why": "because"},
+    ],
+)  # fmt: skip
+def test_spans_are_bounded_and_can_be_printed(change: dict[str, object]) -> None:
+    """Whatever passes fits a table and moves no cursor."""
+    document = msgspec.to_builtins(message())
+    document["spans"] = [{**document["spans"][0], **change}]
+    with pytest.raises(CodecError):
+        decode_spans(msgspec.json.encode(document))
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_make_the_readers_fail_otherwise(data: bytes) -> None:
+    """What cannot be read is a CodecError."""
+    for read in (decode_spans, decode_span_wish):
+        try:
+            read(data)
+        except CodecError:
+            pass
+
+
+def test_a_wish_is_a_share() -> None:
+    """Nothing said: as policies have it."""
+    assert decode_span_wish(b"") == SpanWish()
+    assert decode_span_wish(b'{"sampling":0.5}').sampling == 0.5
+    for body in (b'{"sampling":1.5}', b'{"sampling":-1}', b"x", b"[" * 2000):
+        with pytest.raises(CodecError):
+            decode_span_wish(body)
