@@ -43,6 +43,7 @@ _REPLACES = (
 PURE_ONLY: dict[str, str] = {
     "test_calls.py::test_request_equal_to_and_over_the_servers_limit": _REPLACES,
     "test_calls.py::test_reply_equal_to_and_over_the_servers_limit": _REPLACES,
+    "test_calls.py::test_a_handler_that_outlives_its_deadline_is_stopped": _REPLACES,
     "test_lifecycle.py::test_a_client_whose_closing_is_cut_short_closes_its_connection": _REPLACES,
     "test_discovery.py::test_an_instance_leaves_in_order": _REPLACES,
 }

@@ -184,11 +184,14 @@ def _read(argv: Sequence[str], program: str) -> tuple[Any, list[str]]:
     tree = narrowed(app, argv)
     try:
         command: Any = typer.main.get_command(tree)
-        return command, arrange(argv, level_of(command), program)
+        line = arrange(argv, level_of(command), program)
+        if tree is app or "--help" not in line:
+            return command, line
     except CliError:
         if tree is app:
             raise
-    command = typer.main.get_command(app)  # what is told of an error names what there is
+    # What is told of an error names what there is, and so does the help that a line without a command gets.
+    command = typer.main.get_command(app)
     return command, arrange(argv, level_of(command), program)
 
 

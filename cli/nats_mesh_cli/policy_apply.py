@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from nats_mesh import Mesh, PolicyError
-from nats_mesh.changing import ACK_S, Changed, Changing, Prepared, UnacknowledgedError, stored_documents
+from nats_mesh.changing import ACK_S, Changed, Changing, Prepared, UnacknowledgedError
 from nats_mesh.policy.bus.documents import read_document
 from nats_mesh.policy.bus.plan import Document
 from nats_mesh.policy.bus.revisions import Revision, Snapshot
 from nats_mesh.policy.bus.store import PolicyStore
-from nats_mesh.policy.policy_set import PolicySet
-from nats_mesh.policy.problems import Problems, place
+from nats_mesh.policy.problems import place
 from nats_mesh_cli.errors import FAILED, OK, CliError, problem_documents
 from nats_mesh_cli.naming import missing, revision_called, selected, shown_key
 from nats_mesh_cli.options import Format, Options
@@ -20,7 +19,7 @@ from nats_mesh_cli.output import Column, Out, Record
 from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_members import acks_of, tell_report, without_hint
 from nats_mesh_cli.policy_past import stood_at
-from nats_mesh_cli.policy_sources import read_given, with_others
+from nats_mesh_cli.policy_sources import read_given
 from nats_mesh_cli.undoing import last_change, told
 
 __all__ = ["Change", "apply", "delete", "undo"]
@@ -196,10 +195,7 @@ async def _make(
     wanted: Mapping[str, Document | None],
     change: Change,
 ) -> int:
-    try:
-        prepared = changing.check(snapshot, wanted)
-    except PolicyError as error:
-        raise with_others(error, _in_the_end(snapshot, wanted, options.settings().namespace)) from error
+    prepared = changing.check(snapshot, wanted)
     for warning in prepared.warnings:
         out.note(f"already wrong in the store: {warning}", "warn")
     _tell_findings(options, out, prepared, wanted)
@@ -232,20 +228,6 @@ async def _make(
             out.note(f"it is stored; {other}", "dim")
         return FAILED
     return OK
-
-
-def _in_the_end(
-    snapshot: Snapshot, wanted: Mapping[str, Document | None], namespace: str
-) -> list[PolicyError]:
-    """All that would be wrong after the change and is not wrong already: a step that is refused tells of itself."""
-    current = stored_documents(snapshot, namespace, Problems())
-    before, after = Problems(), Problems()
-    then = {**current, **wanted}
-    PolicySet.collect([each.policy for each in current.values()], before, namespace=namespace)
-    PolicySet.collect([each.policy for each in then.values() if each is not None], after, namespace=namespace)
-    known, found = before.error(), after.error()
-    old = set() if known is None else {str(each) for each in known.problems}
-    return [each for each in (() if found is None else found.problems) if str(each) not in old]
 
 
 def _tell_findings(

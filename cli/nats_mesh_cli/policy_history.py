@@ -77,10 +77,7 @@ async def get(
     if (revision is not None or at is not None) and any(number is not None for _, number in asked):
         raise CliError("KIND/NAME@N says the revision already: leave out --revision and --at")
     async with opened(options) as (mesh, store):
-        if revision is not None and not revision.isdigit():
-            log, now = await store.log(), await store.snapshot()
-            revision = str(revision_called(revision, log, epoch=now.epoch, last=now.sequence))
-        number = None if revision is None else int(revision)
+        number = await _numbered(store, revision, [each for _, each in asked if each is not None])
         snapshots = {
             each: await _snapshot(options, out, mesh, store, each if each is not None else number, at)
             for each in dict.fromkeys([at_revision for _, at_revision in asked] or [None])
@@ -115,6 +112,20 @@ async def get(
     if not records:
         out.note("there are no policies in the store")
     return OK
+
+
+async def _numbered(store: PolicyStore, revision: str | None, others: Sequence[int]) -> int | None:
+    """The number of the ``revision`` that is asked for; :class:`CliError` where there is none such, or one of the
+    ``others`` is none."""
+    if revision is None and not others:
+        return None
+    now = await store.snapshot()
+    for each in others:
+        revision_called(str(each), (), epoch=now.epoch, last=now.sequence)
+    if revision is None:
+        return None
+    log = () if revision.isascii() and revision.isdigit() else await store.log()
+    return revision_called(revision, log, epoch=now.epoch, last=now.sequence)
 
 
 async def _snapshot(

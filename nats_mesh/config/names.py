@@ -15,6 +15,9 @@ from msgspec import inspect
 __all__ = ["unknown_name"]
 
 _LISTS: Final = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)
+_OBJECTS: Final = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.DictType)
+#: What takes a value of any form.
+_ANYTHING: Final = (inspect.AnyType, inspect.RawType, inspect.CustomType)
 
 
 def unknown_name(value: object, kind: type[msgspec.Struct]) -> tuple[str, frozenset[str]] | None:
@@ -84,6 +87,8 @@ def _could_be(value: object, kind: inspect.Type) -> bool:
     if isinstance(kind, inspect.StructType) and kind.tag_field is not None and isinstance(value, dict):
         return bool(value.get(kind.tag_field) == kind.tag)
     if isinstance(value, dict):
-        objects = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.DictType)
-        return isinstance(kind, (*objects, inspect.AnyType, inspect.RawType, inspect.CustomType))
-    return isinstance(value, list)
+        return isinstance(kind, (*_OBJECTS, *_ANYTHING))
+    if isinstance(value, list):
+        listed = isinstance(kind, inspect.StructType) and kind.array_like
+        return listed or isinstance(kind, (*_LISTS, inspect.TupleType, *_ANYTHING))
+    return False

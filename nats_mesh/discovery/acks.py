@@ -294,9 +294,7 @@ class Acks:
         with anyio.move_on_after(timeout_s):
             while self._open(epoch, sequences, last):
                 self._changed = anyio.Event()
-                with anyio.move_on_after(
-                    _STILL_S
-                ):  # who does not answer may be dropped by presence meanwhile
+                with anyio.move_on_after(_STILL_S):  # presence may drop meanwhile who does not answer
                     await self._changed.wait()
                 await anyio.sleep(_LOOK_S * len(self.members))  # many come at once: one look for all of them
         return self.report(epoch, sequences)

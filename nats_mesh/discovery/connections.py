@@ -4,11 +4,14 @@ A process that ended is known to the servers at once, and one that hangs is stil
 from the other, where presence alone needs some missed beats. Each server answers for its own connections
 (``$SYS.REQ.ACCOUNT.PING.CONNZ``, which every account may ask about itself), so "no" takes the word of all of them; and
 where leaf nodes are part of the account, whose connections they do not know, there is no "no".
+
+How many servers there are nobody says: a connection hears of addresses, of which one server may have several, or none
+that it tells. So the whole time is waited for before a "no", and whoever answers in it are all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import anyio
@@ -26,6 +29,8 @@ __all__ = ["MAX_QUESTIONS", "Connections", "client_subject", "instance_subject"]
 MAX_QUESTIONS: Final = 64
 _CONNZ: Final = "$SYS.REQ.ACCOUNT.PING.CONNZ"
 _STATZ: Final = "$SYS.REQ.ACCOUNT.PING.STATZ"
+#: Without it a server on which the account has no connection does not answer, though it may have a leaf node.
+_ALL_OF_THEM: Final = b'{"include_unused": true}'
 #: How long all servers have to answer (seconds).
 _WAIT_S: Final = 0.5
 _MAX_ANSWER: Final = 64 << 10
@@ -44,12 +49,18 @@ class _Statz(msgspec.Struct):
     account_statz: list[_Account]
 
 
+class _Server(msgspec.Struct, frozen=True):
+    id: str = ""
+
+
 class _Counted(msgspec.Struct):
     data: _Connz
+    server: _Server = _Server()
 
 
 class _Stated(msgspec.Struct):
     data: _Statz
+    server: _Server = _Server()
 
 
 _decode_connz = msgspec.json.Decoder(_Counted).decode
@@ -75,56 +86,60 @@ class Connections:
 
     async def held(self, subjects: Iterable[str]) -> dict[str, bool | None]:
         """Whether any connection listens to each subject; ``None`` where that cannot be said: the servers do not
-        answer it, not all of them did, or the account has leaf nodes."""
+        answer it, one of them did not, or the account has leaf nodes. At once where all are held, else after
+        0.5 s."""
         asked = list(dict.fromkeys(each for each in subjects if each))[:MAX_QUESTIONS]
         if not asked:
             return {}
         leaves = _Sink(_STATZ)
         counts = {subject: _Sink(_CONNZ) for subject in asked}
         sinks = [leaves, *counts.values()]
-        bodies = [b"", *(msgspec.json.encode({"filter_subject": each, "limit": 1}) for each in asked)]
+        bodies = [
+            _ALL_OF_THEM,
+            *(msgspec.json.encode({"filter_subject": each, "limit": 1}) for each in asked),
+        ]
         replies = [self._mux.open(sink.subject, sink) for sink in sinks]
-        servers = max(1, self._transport.known_servers)
         try:
             for sink, body, reply in zip(sinks, bodies, replies, strict=True):
                 self._transport.publish(sink.subject, body, reply)
             with anyio.move_on_after(_WAIT_S):
-                for sink in sinks:
-                    await sink.until(servers)
+                for sink in counts.values():
+                    await sink.held()
         except CallError:
             return dict.fromkeys(asked)  # the connection is away
         finally:
             for reply in replies:
                 self._mux.close(reply)
-        whole = _no_leaves(leaves, servers)
-        return {subject: _held(sink, servers, whole) for subject, sink in counts.items()}
+        servers = _without_leaves(leaves)
+        return {subject: _held(sink, servers) for subject, sink in counts.items()}
 
 
-def _no_leaves(sink: _Sink, servers: int) -> bool:
-    """Whether all servers say that no leaf node is part of the account."""
-    said = 0
+def _without_leaves(sink: _Sink) -> frozenset[str]:
+    """The servers that say that no leaf node of theirs is part of the account; none where one says that one is."""
+    servers: set[str] = set()
     for payload in sink.answers:
         try:
-            accounts = _decode_statz(payload).data.account_statz
+            said = _decode_statz(payload)
         except UNREADABLE:
             continue
-        if any(each.leafnodes for each in accounts):
-            return False
-        said += 1
-    return said >= servers
+        if any(each.leafnodes for each in said.data.account_statz):
+            return frozenset()
+        servers.add(said.server.id)
+    return frozenset(servers)
 
 
-def _held(sink: _Sink, servers: int, whole: bool) -> bool | None:
-    said = 0
+def _held(sink: _Sink, servers: Collection[str]) -> bool | None:
+    """What the answers come to, where these ``servers`` are all."""
+    none: set[str] = set()
     for payload in sink.answers:
         try:
-            found = _decode_connz(payload).data.num_connections
+            said = _decode_connz(payload)
         except UNREADABLE:
             continue
-        if found > 0:
+        if said.data.num_connections > 0:
             return True
-        said += 1
-    return False if whole and said >= servers else None
+        none.add(said.server.id)
+    return False if none and none == servers else None
 
 
 class _Sink:
@@ -136,9 +151,9 @@ class _Sink:
         self._over = False
         self._event = anyio.Event()
 
-    async def until(self, count: int) -> None:
-        """Wait for so many answers, or until none can come."""
-        while not self._over and len(self.answers) < count:
+    async def held(self) -> None:
+        """Wait for an answer that says so, or until none can come."""
+        while not self._over and not _held(self, ()):
             event = self._event
             await event.wait()
 

@@ -17,8 +17,8 @@ from nats_mesh.audit.reading import AuditReader, seconds_of, sign_of, utc_of
 from nats_mesh.audit.records import MAX_WITHIN_S, PresenceRecord
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.presence import Announcement, Kind
-from nats_mesh.core.registry import BEAT_FACTOR, GONE_AFTER, HEARSAY_INTERVAL_S
-from nats_mesh.core.roster import Due, Roster
+from nats_mesh.core.registry import BEAT_FACTOR, GONE_AFTER, HEARSAY_INTERVAL_S, Registry
+from nats_mesh.core.roster import MAX_ENTRIES, Due, Roster
 from nats_mesh.discovery.messages import nominal_interval_s
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.errors import CallError, PermissionDeniedError
@@ -51,7 +51,7 @@ class Sighting(NamedTuple):
 
 class Expected:
     """Hears beats from :meth:`open` to :meth:`close`, and reads the audit on :meth:`recall`. ``problem`` says why
-    something of that could not be: then not everybody may be known."""
+    something of that could not be: then not everybody may be known. So it does beyond ``most`` instances."""
 
     def __init__(
         self,
@@ -61,8 +61,10 @@ class Expected:
         mux: ReplyMux,
         clock: Clock = SYSTEM_CLOCK,
         enforced: bool = False,
+        most: int = MAX_ENTRIES,
     ) -> None:
-        self.problem = ""
+        self._problem = ""
+        self._most = most
         self._subjects = subjects
         self._transport = transport
         self._mux = mux
@@ -75,6 +77,16 @@ class Expected:
         #: Who has ended, as somebody knows for certain, and when that was said.
         self._ended: dict[tuple[str, str], float] = {}
 
+    @property
+    def problem(self) -> str:
+        """Why not everybody may be known; empty where nothing is wrong."""
+        if not self._problem and self._observer is not None and self._observer.registry.overflowed:
+            return self._too_many()
+        return self._problem
+
+    def _too_many(self) -> str:
+        return f"there are more than {self._most:,} instances: not all of them are known"
+
     async def open(self) -> None:
         """Listen; returns when the server has confirmed it."""
         self._observer = observer = Observer(
@@ -83,11 +95,12 @@ class Expected:
             mux=self._mux,
             clock=self._clock,
             enforced=self._enforced,
+            registry=Registry(max_instances=self._most, max_per_service=self._most),
         )
         try:
             await self._transport.fence()
         except PermissionDeniedError as error:
-            self.problem = f"presence may not be heard: {error.message}"
+            self._problem = f"presence may not be heard: {error.message}"
             observer.close()
 
     async def recall(self) -> None:
@@ -98,9 +111,9 @@ class Expected:
             except KvAbsentError:
                 return  # nobody keeps records
             except (KvError, CallError) as error:
-                self.problem = f"the audit does not say who was there: {error}"
+                self._problem = f"the audit does not say who was there: {error}"
         if reading.cancelled_caught:
-            self.problem = (
+            self._problem = (
                 f"the audit could not be read in {_READ_S:g} s: not everybody who was there is known"
             )
 
@@ -110,7 +123,7 @@ class Expected:
         back_s = _BACK_S
         while True:
             now = seconds_of(info.now)
-            roster: Roster[PresenceRecord] = Roster()
+            roster: Roster[PresenceRecord] = Roster(self._most)
             since = max(now - back_s, seconds_of(info.since))
             async for entry in reader.entries(kind="presence", since=utc_of(since), upto=info.last):
                 record = entry.record
@@ -125,7 +138,7 @@ class Expected:
                 break
             back_s = longest_s
         if roster.more:
-            self.problem = f"more than {len(roster):,} instances: not all of them are known"
+            self._problem = self._too_many()
         for due in roster.due(now, patience):
             self._take(due, intervals[due.key[0]])
 

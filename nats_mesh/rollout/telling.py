@@ -79,9 +79,8 @@ class Teller:
     ) -> None:
         """This happened to the rollout that ``record`` is of, as it stands now."""
         mesh, client = self._mesh, self._mesh.client
-        detail = one_line(
-            detail, _MAX_DETAIL
-        )  # it quotes what operators wrote into the record, or others did
+        # It quotes what operators wrote into the record, or others did.
+        detail = one_line(detail, _MAX_DETAIL)
         subject = client.subjects.audit("rollout", mesh.name, client.transport.connection)
         told = Told(
             kind=str(kind),

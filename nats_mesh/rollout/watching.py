@@ -100,9 +100,8 @@ class SubsetWatch:
 
     async def lease(self) -> None:
         """Hold the lease on statistics until cancelled."""
-        await hold_lease(
-            self._want, transport=self._transport, mux=self._mux
-        )  # totals are cumulative: nothing is lost
+        # Totals are cumulative: nothing is lost while the bus is away.
+        await hold_lease(self._want, transport=self._transport, mux=self._mux)
 
     def select(self, old: SubsetRules, new: SubsetRules) -> None:
         """The subsets are these now."""

@@ -73,7 +73,9 @@ class Codec:
         except (
             Exception
         ) as error:  # an encoder meets arbitrary user types (their properties run): the cause is named
-            raise CodecError(f"cannot encode {type(value).__name__} as {self.name}: {error}") from error
+            failure = CodecError(f"cannot encode {type(value).__name__} as {self.name}: {error}")
+            failure.__cause__ = error  # compiled, `from` says nothing
+            raise failure from error
 
     def decoder(self, kind: Any) -> Callable[[bytes], Any]:
         """A function from bytes to ``kind`` (cached); it raises :class:`CodecError` on what does not fit."""

@@ -187,8 +187,9 @@ class Parser:
         """Take apart a line with headers, and keep what its like will have before and after the field that differs: the
         inbox of a request, the subject of a reply. :class:`ValueError` where it is none."""
         fields = line.split(" ")
-        if not 5 <= len(fields) <= 6:
-            raise ValueError  # a size would be read as the subscription, or one of them as the inbox
+        if not 5 <= len(fields) <= 6 or not fields[1]:
+            # A size would be read as the subscription, or one of them as the inbox; or the inbox as the subject.
+            raise ValueError
         part, total = int(fields[-2]), int(fields[-1])
         self._part, self._total, self._sid = part, total, fields[2]
         if len(fields) == 6:

@@ -266,8 +266,11 @@ def test_undo_goes_back_step_by_step(desk: Desk) -> None:
 def test_names_that_are_not_there_are_said(desk: Desk) -> None:
     """With the nearest one that is."""
     both = desk.write("reviews.yaml", DESTINATION, ROUTE)
-    _, kind, name, ahead, moment, elsewhere = desk.run(
+    _, *unknown, kind, name, ahead, moment, elsewhere = desk.run(
         ["policy", "apply", both],
+        ["policy", "get", "--revision", "99"],
+        ["policy", "get", "Route/reviews@99"],
+        ["policy", "get", "--revision", "²"],
         ["policy", "get", "Rout"],
         ["policy", "get", "Route/review"],
         ["policy", "undo", "--to-revision", "99"],
@@ -282,7 +285,9 @@ def test_names_that_are_not_there_are_said(desk: Desk) -> None:
     )
     assert "did you mean 'Route'?" in kind.err
     assert "did you mean 'Route/reviews'?" in name.err
-    assert (ahead.code, "there is no revision 99" in ahead.err) == (FAILED, True)
+    for each in (ahead, *unknown[:2]):
+        assert (each.code, "there is no revision 99" in each.err) == (FAILED, True)
+    assert (unknown[2].code, "is no revision and no change" in unknown[2].err) == (FAILED, True)
     assert (moment.code, "write 2026-01-31T12:00:00Z" in moment.err) == (USAGE, True)
     assert (elsewhere.code, "give -n one" in elsewhere.err) == (USAGE, True)
 

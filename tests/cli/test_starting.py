@@ -62,6 +62,17 @@ def test_errors_know_the_whole_tree() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "command"), [(("-n", "demo"), "describe"), (("policy", "-n", "apply"), "history")]
+)
+def test_help_that_nobody_asked_for_knows_the_whole_tree(
+    line: tuple[str, ...], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line without a command shows which there are, also where a value in it is called like one of them."""
+    assert run(line) == 0
+    assert f"\n  {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     "line",
     [("-o", "yaml", "nope"), ("nope", "-oyaml"), ("nope", "--output=yaml"), ("policy", "-o", "yaml", "x")],
 )

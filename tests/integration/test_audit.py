@@ -337,7 +337,7 @@ async def test_forged_records_are_not_believed(ops: Operator, nats_server: NatsS
         found = [entry async for entry in reader.entries(kind="presence")]
         assert [each.record for each in found] == [None] * 6
         assert dict(reader.untrusted) == {"forged": 1, "malformed": 5}
-        assert "another stream" in found[0].problem
+        assert any("another stream" in each.problem for each in found)
         assert {"its subject says 'other'" in each.problem for each in found} == {True, False}
         picture = await reader_of(ops).presence(await server_time(ops))
         assert (picture.found, picture.untrusted) == ([], 6)

@@ -25,6 +25,7 @@ from nats_mesh.telemetry.stats import StatsMessage, decode_stats
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.testing.proxy import TcpProxy
 from nats_mesh.testing.server import NatsServer
+from nats_mesh.wire.outbox import Outbox
 from tests.harness import Bus, eventually, open_bus
 from tests.rawnats import RawMessage, RawNats, raw_nats
 from tests.unit import services_api_schemas as schemas
@@ -522,27 +523,33 @@ async def test_an_instance_leaves_in_order(bus: Bus) -> None:
         await entered.wait()
         client = instance.transport._client  # type: ignore[attr-defined]  # the one over nats-py has it
         transport: Any = instance.transport
-        put, append, send, ping = client.put, client.append, transport.send, client._send_ping
+        outbox, ping = client.outbox, client._send_ping
         rpc = {sid: sub._subject for sid, sub in client._subs.items() if ".rpc." in sub._subject}
 
-        def record(command: bytes) -> None:
-            commands.append(command.split(b"\r\n")[0].decode())
-            put(command)
+        class Recording(Outbox):
+            """The connection's own outbox, which notes what is put into it."""
 
-        def record_parts(head: bytes, payload: bytes) -> None:
-            commands.append(head.split(b"\r\n")[0].decode())
-            append(head, payload)
+            def put(self, command: bytes) -> None:
+                commands.append(command.split(b"\r\n")[0].decode())
+                outbox.put(command)
 
-        def record_command(head: str, payload: bytes) -> None:
-            commands.append(head.split("\r\n")[0])
-            send(head, payload)
+            def put_message(self, head: bytes, payload: bytes) -> None:
+                commands.append(head.split(b"\r\n")[0].decode())
+                outbox.put_message(head, payload)
+
+            def cork(self) -> None:
+                outbox.cork()
+
+            def flush(self) -> None:
+                outbox.flush()
 
         async def record_ping(future: Any = None) -> None:
             commands.append("PING")
             await ping(future)
 
-        client.put, client.append, client._send_ping = record, record_parts, record_ping
-        transport.send = record_command
+        client._send_ping = record_ping
+        client.outbox = transport._outbox = recording = Recording(client._write_out)
+        recording.pending = outbox.pending
         tasks.start_soon(instance.drain)
         await eventually(lambda: instance.dispatcher.draining.shut)
         release.set()

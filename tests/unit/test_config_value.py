@@ -58,6 +58,8 @@ class All(msgspec.Struct, rename="camel"):
     one_pool: Pool = Pool()
     maybe: Pool | None = None
     pools: list[Pool] = []
+    spare: list[Pool] | None = None
+    either: dict[str, int] | list[Pool] | int = 0
     named: dict[str, Pool] = {}
     pair: tuple[int, Pool] = (1, Pool())
     pet: Cat | Dog | None = None
@@ -70,6 +72,7 @@ class All(msgspec.Struct, rename="camel"):
 GOOD: list[bytes] = [
     b"{}",
     b'{"onePool": {"size": 1}, "maybe": {"size": 2}, "pools": [{"size": 3}, {}], "named": {"x y": {"size": 4}}}',
+    b'{"spare": [{"size": 1}, {}], "either": [{"size": 2}]}',
     b'{"pair": [1, {"size": 1}], "pet": {"type": "dog", "bones": 3}, "plain": {"depth": 3}, "hint": {"width": 1}}',
     b'{"anything": {"whatever": [{"size": 1, "siez": 2}]}, "tree": {"below": [{"below": [], "name": "x"}]}}',
 ]
@@ -88,6 +91,8 @@ def test_what_fits_is_taken(value: bytes) -> None:
         (b'{"onePool": {"siez": 1}}', "onePool.siez: is no field here; did you mean size"),
         (b'{"maybe": {"siez": 1}}', "maybe.siez: is no field here"),
         (b'{"pools": [{}, {"siez": 1}]}', r"pools\[1\].siez: is no field here"),
+        (b'{"spare": [{}, {"siez": 1}]}', r"spare\[1\].siez: is no field here; did you mean size"),
+        (b'{"either": [{"siez": 1}]}', r"either\[0\].siez: is no field here"),
         (b'{"named": {"a": {"siez": 1}}}', "named.a.siez: is no field here"),
         (b'{"pair": [1, {"siez": 1}]}', r"pair\[1\].siez: is no field here"),
         (b'{"pet": {"type": "cat", "bones": 1}}', "pet.bones: is no field here; there are: lives"),

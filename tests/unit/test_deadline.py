@@ -68,6 +68,18 @@ def test_each_hop_sees_less_than_its_caller(spent: list[float], timeout: float) 
     assert seen[-1] / 1000.0 <= timeout - sum(spent) + 0.001
 
 
+def arrival(block: bytes, *, reply: str = INBOX + "1", received: float = 100.0) -> Arrival:
+    """One call."""
+    return Arrival(
+        caller="web",
+        reply=reply,
+        headers=block,
+        payload=b"",
+        received=received,
+        series=Stats().series("in", "orders", "place", "web"),
+    )
+
+
 def enter(
     block: bytes,
     *,
@@ -77,14 +89,7 @@ def enter(
     gauge: AgeGauge | None = None,
 ) -> tuple[Arrival, Refusal | None]:
     """One call at a gate whose default is 5 s."""
-    call = Arrival(
-        caller="web",
-        reply=reply,
-        headers=block,
-        payload=b"",
-        received=received,
-        series=Stats().series("in", "orders", "place", "web"),
-    )
+    call = arrival(block, reply=reply, received=received)
     call.stall_s = stall_s
     return call, DeadlineGate(5.0, AgeGauge() if gauge is None else gauge).enter(call)
 
@@ -92,6 +97,44 @@ def enter(
 def block(*lines: str) -> bytes:
     """A header block."""
     return "NATS/1.0\r\n{}\r\n".format("".join(f"{line}\r\n" for line in lines)).encode()
+
+
+_TRACE = "traceparent: 00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+_USUAL = ("Mesh-Timeout-Ms: 250", "Mesh-Sent-Ms: 90000")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        block(*_USUAL, _TRACE),
+        block(*_USUAL, _TRACE.replace("a", "c")),
+        block(*_USUAL, _TRACE, "content-type: application/msgpack"),
+        block(*_USUAL, _TRACE, "Mesh-Attempt: 3"),
+        block(*_USUAL, _TRACE[:-1]),
+        block(*_USUAL, _TRACE + "1"),
+        block(*_USUAL, "Mesh-Attempt: 3" + " " * (len(_TRACE) - 15)),
+        block(*_USUAL, "traceparent: " + "a" * 38, "Mesh-Attempt: 3"),
+        block(*_USUAL, "tracestate : " + "a" * 55),
+        block(*_USUAL, _TRACE)[:-2] + b"xx",
+        block(*_USUAL),
+        block("Mesh-Timeout-Ms: 251", "Mesh-Sent-Ms: 90000", _TRACE),
+        block("Mesh-Timeout-Ms: 250", "Mesh-Sent-Ms: 90001", _TRACE),
+        block(*reversed(_USUAL), _TRACE),
+        b"",
+    ],
+)
+def test_a_request_is_judged_as_if_it_were_the_first(headers: bytes) -> None:
+    """What begins like one that came before says what it says itself: deadline, attempt, codec, whether it is plain."""
+
+    def judged(*before: bytes) -> tuple[object, ...]:
+        gate = DeadlineGate(5.0, AgeGauge())
+        for each in (*before, headers):
+            call = arrival(each)
+            refusal = gate.enter(call)
+        return refusal, call.deadline, call.attempt, call.plain, call.content_type
+
+    usual = block(*_USUAL, _TRACE)
+    assert judged(usual) == judged(usual, usual, headers) == judged()
 
 
 def test_the_gate_counts_from_arrival() -> None:

@@ -115,6 +115,32 @@ def test_what_waits_is_counted(entry: str) -> None:
     assert (parser.pending, seen) == (0, [SAMPLE[3]])
 
 
+# -- lines of a kind --------------------------------------------------------------------------------
+
+
+def lines_alike(rng: random.Random) -> bytes:
+    """A message whose line is nearly that of others: few subjects, subscriptions, inboxes and sizes; a field of one is
+    the beginning or the end of one of another, or is missing."""
+    fields = [rng.choice((b"a", b"aa", b"a.1", b"1", b"")), rng.choice((b"1", b"11", b"12"))]
+    if rng.random() < 0.6:
+        fields.append(rng.choice((b"a", b"1", b"1.a", b"12", b"", b"\xc3\xa9")))
+    payload = b"x" * rng.choice((0, 1, 1, 12))
+    if rng.random() < 0.2:
+        return b" ".join([b"MSG", *fields, b"%d" % len(payload)]) + b"\r\n" + payload + b"\r\n"
+    block = b"NATS/1.0\r\n\r\n" if rng.random() < 0.7 else b"NATS/1.0\r\nX:1\r\n\r\n"
+    sizes = [b"%d" % len(block), b"%d" % len(block + payload)]
+    return b" ".join([b"HMSG", *fields, *sizes]) + b"\r\n" + block + payload + b"\r\n"
+
+
+def test_a_line_is_read_as_if_it_were_the_first(entry: str) -> None:
+    """Whatever lines came before it, and however much it is like one of them: as by a parser that saw none."""
+    rng = random.Random("alike")
+    for _ in range(scaled(300, 10_000)):
+        pieces = [lines_alike(rng) for _ in range(rng.randint(2, 12))]
+        alone = [fed([piece], entry) for piece in pieces]
+        assert fed([b"".join(pieces)], entry) == ([event for seen, _ in alone for event in seen], False)
+
+
 # -- what is no protocol ----------------------------------------------------------------------------
 
 
@@ -134,6 +160,15 @@ def test_a_vertical_tab_is_part_of_a_subject(entry: str) -> None:
     parser, seen = reader(entry)
     parser.feed(b"MSG a.b\x0bc 1 _INBOX.x\x0c.y 2\r\nok\r\nMSG a 1 1\r\nx\r\n")
     assert seen == [(b"1", b"a.b\x0bc", b"_INBOX.x\x0c.y", b"", b"ok"), (b"1", b"a", b"", b"", b"x")]
+
+
+def test_a_field_that_is_empty_is_empty(entry: str) -> None:
+    """No inbox becomes a subject, whichever of the two is missing."""
+    block = b"NATS/1.0\r\n\r\n"
+    for subject, inbox in ((b"", b"r"), (b"s", b""), (b"", b"")):
+        line = b"HMSG %b 1 %b 12 12\r\n" % (subject, inbox)
+        event: Event = (b"1", subject, inbox, block, b"")
+        assert fed([(line + block + b"\r\n") * 2], entry) == ([event, event], False)
 
 
 @pytest.mark.parametrize(

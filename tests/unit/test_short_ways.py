@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from nats_mesh.calling.exchange import (
     PlainHeads,
+    Target,
     UsualReplies,
     decode_value,
     encode_value,
@@ -23,6 +26,7 @@ from nats_mesh.calling.exchange import (
 )
 from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.model import NO_HEADERS, Headers, OwnHeaders, Request
+from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import CODECS, JSON, MSGPACK, RAW, Codec
 
@@ -67,6 +71,70 @@ def test_a_plain_head_is_the_command_that_publish_would_write(
     assert len(ids.findall(block)) == len(ids.findall(careful)) == 1
     assert ids.sub("", block) == ids.sub("", careful)
     assert h.usual_request(block.encode()) is not None
+
+
+def test_a_plain_head_owes_nothing_to_the_one_before() -> None:
+    """Whatever changed since, or nothing: each says what a first one would, and no two have an id in common."""
+    rng = random.Random("heads")
+    heads = PlainHeads(random.Random(1))
+    ids = re.compile(r"traceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-00")
+    seen: list[str] = []
+    for number in range(400):
+        line = rng.choice(("HPUB a _INBOX.a.", "HPUB b _INBOX.b."))
+        size, codec = rng.choice((0, 3, 12)), rng.choice((JSON, MSGPACK, RAW))
+        remaining_s, now = rng.choice((0.0001, 1.0, 1.0004, 2.0)), rng.choice((5.0, 5.0009, 5.001))
+        head = heads.head(line, number, size, codec, None, remaining_s, now)
+        first = PlainHeads(random.Random(2)).head(line, number, size, codec, None, remaining_s, now)
+        assert ids.sub("", head) == ids.sub("", first)
+        found = ids.search(head)
+        assert found is not None
+        seen += found.groups()
+    assert len(set(seen)) == len(seen) == 800
+
+
+def a_target() -> Target:
+    """A destination, new."""
+    series = Stats().series("out", "a", "b", "web")
+    return Target("a", "b", "mesh.d.rpc.a.all.b.web", "mesh.d.cancel.a.web", series, None, "_INBOX.web.c.s.")
+
+
+def outcome(encode: Callable[[], tuple[bytes, Codec]]) -> tuple[Any, ...]:
+    """What came of it, errors included."""
+    try:
+        body, codec = encode()
+    except (CodecError, ConfigError) as error:
+        return type(error), str(error)
+    return body, codec.name
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    None,
+                    1,
+                    "a",
+                    b"raw",
+                    bytearray(b"raw"),
+                    {"a": 1},
+                    {"a": object()},
+                    Point(1),
+                    Point(2),
+                    object(),
+                ]
+            ),
+            st.sampled_from([*sorted(CODECS), "nonsense"]),
+        ),
+        max_size=12,
+    )
+)
+def test_a_value_is_written_as_if_it_were_the_first(values: list[tuple[Any, str]]) -> None:
+    """Whatever types and codecs came before: the bytes, the codec, and what is wrong are those of the careful way."""
+    known = a_target()
+    for value, name in values:
+        short = outcome(partial(known.encoded, value, name))
+        assert short == outcome(partial(encode_value, "a.b", value, name))
 
 
 @pytest.mark.parametrize(

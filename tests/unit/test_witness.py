@@ -9,10 +9,12 @@ import anyio
 import pytest
 
 from nats_mesh.discovery.acks import Acks
+from nats_mesh.discovery.expected import Expected
 from nats_mesh.discovery.reports import Member
 from nats_mesh.discovery.services_api import ServiceDoc, ping_response, service_metadata
 from nats_mesh.discovery.witness import Witness
 from nats_mesh.testing.virtual import LoopClock, run_virtual
+from nats_mesh.wire.loop import call_later
 from nats_mesh.wire.memory import MemoryBus
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
@@ -73,18 +75,30 @@ async def answers_everybody(scene: Scene, instance: str, *, kind: str = "service
     return lambda: transport.unsubscribe(subscription)
 
 
-async def servers_know(scene: Scene, *, connections: int, leaf_nodes: int = 0) -> None:
-    """A server that has so many connections of whatever name, and leaf nodes."""
+async def servers_know(
+    scene: Scene,
+    *,
+    connections: int | None,
+    leaf_nodes: int | None = 0,
+    server: str = "one",
+    after_s: float = 0.0,
+) -> None:
+    """A ``server`` that has so many connections of whatever name, and leaf nodes (``None``: it does not say), and takes
+    its time to answer."""
     transport = await scene.bus.connect(ConnectOptions(name="server"))
 
     def answer(subject: str, data: object) -> None:
-        transport.subscribe(
-            f"$SYS.REQ.ACCOUNT.PING.{subject}",
-            lambda _, reply, headers, payload: transport.publish(reply, json.dumps({"data": data}).encode()),
-        )
+        said = json.dumps({"server": {"id": server}, "data": data}).encode()
 
-    answer("CONNZ", {"num_connections": connections})
-    answer("STATZ", {"account_statz": [{"acc": "$G", "leafnodes": leaf_nodes}]})
+        def on_question(_: str, reply: str, headers: bytes, payload: bytes) -> None:
+            call_later(after_s, transport.publish, reply, said)
+
+        transport.subscribe(f"$SYS.REQ.ACCOUNT.PING.{subject}", on_question)
+
+    if connections is not None:
+        answer("CONNZ", {"num_connections": connections})
+    if leaf_nodes is not None:
+        answer("STATZ", {"account_statz": [{"acc": "$G", "leafnodes": leaf_nodes}]})
 
 
 def test_an_instance_that_presence_shows_and_that_does_not_answer_is_waited_for_and_named() -> None:
@@ -203,6 +217,27 @@ def test_whether_a_silent_instance_has_ended_is_asked_of_the_servers(
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("connections", "leaf_nodes", "waited_for"),
+    [(0, 0, False), (1, 0, True), (0, 1, True), (None, 0, True), (0, None, True)],
+)
+def test_every_server_has_a_word_in_it(
+    connections: int | None, leaf_nodes: int | None, waited_for: bool
+) -> None:
+    """Also one of which the connection never heard, as where servers do not advertise themselves, and which answers
+    later than the others: it alone may have the connection."""
+
+    async def main(scene: Scene) -> None:
+        await servers_know(scene, connections=0)
+        await servers_know(scene, connections=connections, leaf_nodes=leaf_nodes, server="two", after_s=0.2)
+        scene.crowd.join("i1")
+        await anyio.sleep(0.1)
+        await scene.acks.attend()
+        assert [each.instance for each in scene.acks.absent()] == (["i1"] if waited_for else [])
+
+    run(main)
+
+
 @pytest.mark.parametrize(("connections", "waited_for"), [(0, False), (1, True), (None, False)])
 def test_a_client_that_answers_no_more_counts_while_the_servers_say_that_it_is_connected(
     connections: int | None, waited_for: bool
@@ -218,6 +253,26 @@ def test_a_client_that_answers_no_more_counts_while_the_servers_say_that_it_is_c
         await scene.acks.look_again(scene.acks.report(1, CHANGE).silent)
         silent = scene.acks.report(1, CHANGE).silent
         assert [each.why for each in silent] == (["does not answer any more"] if waited_for else [])
+
+    run(main)
+
+
+def test_instances_that_find_no_room_are_a_problem_that_is_said() -> None:
+    """Whoever is not known cannot be waited for: that is no silent success."""
+
+    async def main(scene: Scene) -> None:
+        transport = await scene.bus.connect(ConnectOptions(name="other"))
+        clock = LoopClock()
+        mux = ReplyMux(transport, clock.monotonic)
+        expected = Expected(subjects=Subjects("default"), transport=transport, mux=mux, clock=clock, most=2)
+        await expected.open()
+        scene.crowd.join("i1", "i2")
+        await anyio.sleep(0.1)
+        assert (len(expected.everybody()), expected.problem) == (2, "")
+        scene.crowd.join("i3")
+        await anyio.sleep(0.1)
+        assert "more than 2 instances" in expected.problem
+        expected.close()
 
     run(main)
 

@@ -65,9 +65,8 @@ class BusWatch:
 
     async def run(self) -> None:
         """Hold the lease on statistics until cancelled."""
-        await hold_lease(
-            self._want, transport=self._transport, mux=self._mux
-        )  # totals are cumulative: nothing is lost
+        # Totals are cumulative: nothing is lost while the bus is away.
+        await hold_lease(self._want, transport=self._transport, mux=self._mux)
 
     async def news(self) -> None:
         """Return when something was heard, or somebody called :meth:`wake`."""

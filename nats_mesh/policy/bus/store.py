@@ -11,6 +11,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import anyio
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.replica import EPOCH_KEY, OWN_PREFIX
@@ -36,7 +39,7 @@ from nats_mesh.policy.bus.revisions import (
     writes_of,
 )
 from nats_mesh.wire.ids import new_id
-from nats_mesh.wire.kv import KvConflictError, KvError
+from nats_mesh.wire.kv import KvAbsentError, KvConflictError, KvError
 from nats_mesh.wire.kv_log import MAX_BATCH, KvTooManyKeysError, Message, Page, Write
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
@@ -56,6 +59,9 @@ __all__ = [
 ]
 
 log = logging.getLogger("nats_mesh.policies")
+
+#: How soon to ask again a bucket of which not all servers know yet (seconds).
+_NOT_YET_S: Final = 0.05
 
 
 class PolicyStore:
@@ -101,7 +107,7 @@ class PolicyStore:
             replicas=replicas,
             description="policies of a mesh namespace",
         )
-        if make and await self._epoch() == 0:
+        if make and await self._first_epoch() == 0:
             with contextlib.suppress(ConflictError):  # somebody else opened it at the same moment
                 await self.renew()
         return self.bucket
@@ -208,6 +214,18 @@ class PolicyStore:
     async def _epoch(self) -> int:
         found = await self._log.after(1, key=EPOCH_KEY, timeout_s=self._timeout_s)
         return epoch_of(found.messages[-1]) if found.messages else 0
+
+    async def _first_epoch(self) -> int:
+        """As :meth:`_epoch`, of a bucket that may just have been made: in a cluster it takes a moment until each server
+        knows who answers for it."""
+        until = self._clock.monotonic() + self._timeout_s
+        while True:
+            try:
+                return await self._epoch()
+            except KvAbsentError:
+                if self._clock.monotonic() >= until:
+                    raise
+            await anyio.sleep(_NOT_YET_S)
 
     # -- changing -----------------------------------------------------------------------------------
 
