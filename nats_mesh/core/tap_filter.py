@@ -10,13 +10,14 @@ import msgspec
 from nats_mesh.core.envelope import MAX_VALUE, Envelope, is_secret, is_whole
 from nats_mesh.core.presence import Name
 
-__all__ = ["MAX_CHOICES", "OK", "Ended", "Filter"]
+__all__ = ["MAX_CHOICES", "MAX_SLOW_S", "OK", "Ended", "Filter"]
 
 #: How many of each may be named.
 MAX_CHOICES: Final = 32
 #: The status of what ended well.
 OK: Final = "OK"
-_LONGEST_S: Final = 1e6
+#: The longest that a call can be asked to have taken (seconds).
+MAX_SLOW_S: Final = 1e6
 
 _Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_CHOICES)]
 _Status = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z_]{1,40}\Z")]
@@ -48,7 +49,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     routes: _Names = ()
     statuses: Annotated[tuple[_Status, ...], msgspec.Meta(max_length=MAX_CHOICES)] = ()
     failed: bool = False
-    slow_s: Annotated[float, msgspec.Meta(ge=0.0, le=_LONGEST_S)] = 0.0
+    slow_s: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_SLOW_S)] = 0.0
     headers: Annotated[tuple[tuple[_HeaderName, _Value], ...], msgspec.Meta(max_length=8)] = ()
 
     @property

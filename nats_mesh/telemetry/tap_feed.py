@@ -18,7 +18,7 @@ import msgspec
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.envelope import sampled
 from nats_mesh.core.presence import Name, Version
-from nats_mesh.core.tap_filter import Filter
+from nats_mesh.core.tap_filter import MAX_SLOW_S, Filter
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.tap_messages import MAX_RATE, TapCall, TapMessage, Wish, decode_tap
 from nats_mesh.telemetry.wants import LEASE_S
@@ -36,6 +36,8 @@ _BURST_S: Final = 1.0
 _KIND: Final = "tap"
 _ALL: Final = Filter()
 _ANY: Final = Wish()
+#: What is wanted once nothing is wanted any more: calls that take longer than any does.
+_NOTHING: Final = Wish(only=Filter(slow_s=MAX_SLOW_S))
 
 
 class SeenCall(TapCall, frozen=True, kw_only=True, omit_defaults=True):
@@ -246,19 +248,23 @@ class TapFeed(TapSink):
 
     async def _hold(self) -> None:
         """Hold a lease for each service, which says what is wanted of it."""
-        client, wish = self._mesh.client, self._wish
-        leases: list[tuple[str, bytes]] = []
+        while True:
+            self._ask(self._wish)
+            await anyio.sleep(LEASE_S / 2)
+
+    def _ask(self, wish: Wish) -> None:
+        client = self._mesh.client
         for service, endpoints in (self._targets or {ALL: ()}).items():
             only = msgspec.structs.replace(wish.only, endpoints=endpoints) if endpoints else wish.only
             body = JSON.encode(msgspec.structs.replace(wish, only=only))
-            leases.append((client.subjects.want(_KIND, service, self._mesh.name), body))
-        while True:
-            for subject, body in leases:
-                try:
-                    client.transport.publish(subject, body, client.mux.one_way("telemetry"))
-                except CallError:
-                    pass  # the bus is away: the next one is in time, or its loss shows as a gap
-            await anyio.sleep(LEASE_S / 2)
+            try:
+                client.transport.publish(
+                    client.subjects.want(_KIND, service, self._mesh.name),
+                    body,
+                    client.mux.one_way("telemetry"),
+                )
+            except CallError:
+                return  # the bus is away: the next one is in time, or its loss shows as a gap
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -267,4 +273,5 @@ class TapFeed(TapSink):
         try:
             await self._tasks.__aexit__(None, None, None)
         finally:
+            self._ask(_NOTHING)  # until the lease is over, too
             self._mesh.client.transport.unsubscribe(self._subscription)

@@ -77,15 +77,17 @@ def test_a_plain_head_owes_nothing_to_the_one_before() -> None:
     """Whatever changed since, or nothing: each says what a first one would, and no two have an id in common."""
     rng = random.Random("heads")
     heads = PlainHeads(random.Random(1))
-    ids = re.compile(r"traceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-00")
+    ids = re.compile(r"traceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-0[01]")
     seen: list[str] = []
     for number in range(400):
         line = rng.choice(("HPUB a _INBOX.a.", "HPUB b _INBOX.b."))
         size, codec = rng.choice((0, 3, 12)), rng.choice((JSON, MSGPACK, RAW))
         remaining_s, now = rng.choice((0.0001, 1.0, 1.0004, 2.0)), rng.choice((5.0, 5.0009, 5.001))
-        head = heads.head(line, number, size, codec, None, remaining_s, now)
-        first = PlainHeads(random.Random(2)).head(line, number, size, codec, None, remaining_s, now)
+        sampled, other = rng.random() < 0.5, PlainHeads(random.Random(2))
+        head = heads.head(line, number, size, codec, heads.ids(), sampled, remaining_s, now)
+        first = other.head(line, number, size, codec, other.ids(), sampled, remaining_s, now)
         assert ids.sub("", head) == ids.sub("", first)
+        assert (f"-0{int(sampled)}\r\n" in head) and (f"-0{int(sampled)}\r\n" in first)
         found = ids.search(head)
         assert found is not None
         seen += found.groups()

@@ -127,6 +127,27 @@ def test_two_observers_of_one_name_get_what_each_asked_for() -> None:
     run(shop(), work)
 
 
+def test_who_leaves_wants_nothing_any_more() -> None:
+    """At once, though the lease runs on: no call is looked at for it, and no payload told."""
+
+    async def work(mesh: MemoryMesh) -> None:
+        (instance,) = mesh.instances
+        async with TapFeed(mesh.mesh, targets={"shop": ("buy",)}, body=100, why="ticket 7"):
+            await asyncio.sleep(0.1)
+            await mesh.call("shop.buy", ORDER)
+        mesh.bus.recorded = []
+        await mesh.mesh.client.transport.fence()
+        await mesh.call("shop.buy", ORDER)
+        await asyncio.sleep(0.5)
+        taps = instance._parts.taps
+        assert taps is not None
+        assert [held.wish.body for held in taps._wishes.values()] == [0]
+        told = [payload for subject, _, _, payload in mesh.bus.recorded if ".telemetry.tap." in subject]
+        assert b"".join(told).count(b'"endpoint"') == 0
+
+    run(shop(telemetry("{payloads: true}")), work)
+
+
 def test_payloads_are_shown_where_a_policy_and_the_observer_say_so() -> None:
     """With what must not be seen hidden; the observer is written down before, with its reason."""
 
