@@ -61,6 +61,7 @@ class MemberTracing:
             export=self._export,
         )
         self._spans = ClientSpans(self.tracing, client.name, rng, policies)
+        self.tracing.on_share = lambda share: client.sample(self._share)
         self._watch()
 
     def apply(self, policies: PolicySet) -> None:
@@ -90,7 +91,8 @@ class MemberTracing:
         return math.inf if rules is None or rules.threshold_s is None else rules.threshold_s
 
     def _share(self, service: str, endpoint: str) -> float:
-        return max(self._boost, self._policies.telemetry(service, endpoint).sampling)
+        wanted = max(self._boost, self._policies.telemetry(service, endpoint).sampling)
+        return min(wanted, self.tracing.share)
 
     def _boosted(self, sampling: float) -> None:
         self._boost = sampling

@@ -128,6 +128,9 @@ class Tracing:
         self._taken_until = 0.0
         self._try_at = 0.0
         self._seq = 0
+        #: The share of traces that it makes sense to sample at all: more would find no room. Told to ``on_share``.
+        self.share = 1.0
+        self.on_share: Callable[[float], None] | None = None
         self._wishes: dict[str, tuple[float, SpanWish]] = {}
         self._sampling = 0.0
         self._timer: Timer | None = None
@@ -169,10 +172,12 @@ class Tracing:
         noted = sum([len(side.notes) for side in self._sides])
         wall = self._clock.time() - self._now()
         made: list[Span] = []
+        most = 0
         for side in self._sides:
             notes, side.notes = side.notes, []
             chosen = kept(notes, room if noted <= room else room * len(notes) // noted)
             seen = len(notes) + side.dropped
+            most = max(most, seen)
             side.below = _below(RATE_PER_S * BATCH_S / seen) if seen > _FEW else ""
             self.dropped += seen - len(chosen)
             side.dropped = 0
@@ -186,7 +191,19 @@ class Tracing:
                     if self.failed == 1:
                         log.warning("%s: a call could not be told as a span", self._member, exc_info=True)
         self._refill.take(len(made))
+        self._adjust(most)
         return made
+
+    def _adjust(self, seen: int) -> None:
+        """After a batch of ``seen`` calls of one side: sample as many traces as there will be room for. What
+        is sampled and finds no room has cost all the same."""
+        share = min(1.0, self.share * min(2.0, RATE_PER_S * BATCH_S / max(1, seen)))
+        if share < self.share and seen <= _FEW:
+            return
+        if share != self.share:
+            self.share = max(_LEAST, share)
+            if self.on_share is not None:
+                self.on_share(self.share)
 
     # -- telling ------------------------------------------------------------------------------------
 
@@ -291,6 +308,8 @@ class Tracing:
 
 #: So many calls of a batch are never too many to be noted.
 _FEW: Final = int(RATE_PER_S * BATCH_S) * 2
+#: The least share of traces that is sampled, however many calls there are.
+_LEAST: Final = 0.001
 
 
 def _below(share: float) -> str:

@@ -135,6 +135,7 @@ def test_who_leaves_wants_nothing_any_more() -> None:
         async with TapFeed(mesh.mesh, targets={"shop": ("buy",)}, body=100, why="ticket 7"):
             await asyncio.sleep(0.1)
             await mesh.call("shop.buy", ORDER)
+            await asyncio.sleep(0.5)
         mesh.bus.recorded = []
         await mesh.mesh.client.transport.fence()
         await mesh.call("shop.buy", ORDER)

@@ -214,6 +214,26 @@ async def test_failures_push_out_what_went_well(rig: Rig) -> None:
 
 
 @pytest.mark.anyio
+async def test_no_more_traces_begin_than_there_is_room_for(rig: Rig) -> None:
+    """What is sampled and finds no room has cost all the same: under load fewer are, and when it is over all again."""
+    shares: list[float] = []
+    rig.tracing.on_share = shares.append
+    rig.stream()
+    for _ in range(3):
+        rig.call(1000)
+        await rig.settle()
+        rig.clock.advance(0.25)
+    assert shares == [pytest.approx(0.125), pytest.approx(0.125**2), 0.125**3]
+    assert rig.side.below == "1fffffff" or rig.side.below == "20000000"
+    for _ in range(12):
+        rig.call()
+        await rig.settle()
+        rig.clock.advance(0.25)
+    assert rig.tracing.share == 1.0
+    assert rig.side.below == ""
+
+
+@pytest.mark.anyio
 async def test_a_defect_in_telling_costs_one_span(rig: Rig) -> None:
     """It is counted, and nobody else notices."""
     rig.stream()
