@@ -87,7 +87,8 @@ def test_a_plain_head_owes_nothing_to_the_one_before() -> None:
         head = heads.head(line, number, size, codec, heads.ids(), sampled, remaining_s, now)
         first = other.head(line, number, size, codec, other.ids(), sampled, remaining_s, now)
         assert ids.sub("", head) == ids.sub("", first)
-        assert (f"-0{int(sampled)}\r\n" in head) and (f"-0{int(sampled)}\r\n" in first)
+        assert f"-0{int(sampled)}\r\n" in head
+        assert f"-0{int(sampled)}\r\n" in first
         found = ids.search(head)
         assert found is not None
         seen += found.groups()
