@@ -103,7 +103,7 @@ async def test_shares_go_by_the_label_weight(bus: Bus, tmp_path: Path, balancer:
     (heavy,) = await fleet.start(bus, 1, {"weight": "4"})
     caller = await bus.caller("cart", policies=policies(tmp_path, destination(balancer=balancer)))
     await ready(caller, 2)
-    calls = 500
+    calls = 1_000
     found = collections.Counter(
         [
             await caller.call("pool.who", returns=str, headers={"X-User": f"user {number}"})
