@@ -43,6 +43,7 @@ COMPILED = (
     "serving/dispatch",
     "serving/handling",
     "serving/replier",
+    "telemetry/notes",
     "telemetry/series",
     "wire/codecs",
     "wire/connection",

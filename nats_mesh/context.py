@@ -88,7 +88,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     own_reply_headers: Headers | None = None
     _baggage: dict[str, str] | None = None
     _log: logging.LoggerAdapter[logging.Logger] | None = None
-    _span_id: str = ""
+    own_span_id: str = ""
     #: The calls that its handler made, as (target, start, end, status), where somebody wants to know; the oldest ones.
     own_calls: list[tuple[str, float, float, str]] | None = None
 
@@ -189,9 +189,9 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def span_id(self) -> str:
         """The id of this call's own span at the instance (16 hexadecimal digits), the parent of those of the calls it
         makes. Drawn when it is first asked for."""
-        if not self._span_id:
-            self._span_id = self._home.rng.randbytes(8).hex()
-        return self._span_id
+        if not self.own_span_id:
+            self.own_span_id = self._home.rng.randbytes(8).hex()
+        return self.own_span_id
 
     def note_call(self, target: str, start: float, end: float, status: str) -> None:
         """Keep what became of a call that the handler made (instants: monotonic seconds)."""

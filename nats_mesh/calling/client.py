@@ -43,6 +43,7 @@ from nats_mesh.model import (
     check_name,
 )
 from nats_mesh.policy import PolicySet
+from nats_mesh.telemetry.notes import Notes
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.loop import TaskPool
@@ -208,11 +209,17 @@ class Client:
         return target
 
     def watch(
-        self, name: str, watcher: CallWatcher | None, *, every: bool = True, slow_s: float = math.inf
+        self,
+        name: str,
+        watcher: CallWatcher | None,
+        *,
+        every: bool = True,
+        slow_s: float = math.inf,
+        notes: Notes | None = None,
     ) -> None:
         """Have ``watcher`` told of calls from now on, each once it has ended (in the place of who was called ``name``);
         ``None``: nobody any more. See :meth:`~nats_mesh.calling.watching.Watching.set`."""
-        self._watching.set(name, watcher, every=every, slow_s=slow_s)
+        self._watching.set(name, watcher, every=every, slow_s=slow_s, notes=notes)
 
     def sample(self, share: Callable[[str, str], float]) -> None:
         """Have so many of the traces sampled that begin with a call, by what ``share`` says of its service and

@@ -48,6 +48,7 @@ from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.loop import CancelledError, Deadline, Future, Waiter, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import decode_error, failed_with, is_error
+from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Sender"]
@@ -313,8 +314,14 @@ class Sender:
             if parent is not None and parent.own_calls is not None:
                 parent.note_call(known.label, start, now, status)
             tell, notable = watching.tell, watching.notable
-            if notable is not None and not (sampled or problem is not None or now - start >= watching.slow_s):
-                notable = None
+            if notable is not None and problem is None and now - start < watching.slow_s:
+                notes = watching.notes
+                if not sampled:
+                    notable = None
+                elif notes is not None and tried == 1 and request.plain and not flags:
+                    notable = None
+                    above = "" if parent is None else parent.span_id
+                    notes.add_row(known, (ids, above, request.route or ALL, answered_by, start, start, now))
             if tell is not None or notable is not None:
                 if ids:  # the last attempt, which was answered or broken off
                     last = AttemptEnd(ids, sent, now, status, answered_by)

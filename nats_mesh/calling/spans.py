@@ -17,7 +17,7 @@ from nats_mesh.errors import CallError, Status
 from nats_mesh.model import NO_HEADERS, Headers
 from nats_mesh.policy import PolicySet
 from nats_mesh.telemetry.series import OTHER
-from nats_mesh.telemetry.span_messages import MAX_ERROR, Span
+from nats_mesh.telemetry.span_messages import MAX_ERROR, Span, encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire.headers import one_line, text
 from nats_mesh.wire.subjects import ALL
@@ -49,7 +49,7 @@ class ClientSpans:
         self._slow: dict[Any, float] = {}
         self._policies = policies
         self._rules: dict[Any, str] | None = None
-        self._notes = tracing.side(self._read)
+        self.notes = tracing.side(self._read, self._alike)
 
     def settle(self, policies: PolicySet) -> None:
         """Follow ``policies`` from the next call on."""
@@ -63,7 +63,7 @@ class ClientSpans:
         if status is _OK and not call.sampled and not slow:
             return
         attempts, error, problem = call.attempts, call.error, ""
-        calm, trace, notes = status is _OK and not slow, attempts[0].ids[:16] if attempts else "", self._notes
+        calm, trace, notes = status is _OK and not slow, attempts[0].ids[:16] if attempts else "", self.notes
         if calm and notes.below and trace >= notes.below:
             notes.dropped += 1
             return
@@ -88,6 +88,23 @@ class ClientSpans:
             self._slow.clear()
         self._slow[known] = limit_s
         return limit_s
+
+    def _alike(self, known: Target) -> str:
+        """What all calls of a target say."""
+        service, endpoint = (known.service, known.endpoint) if known.mesh else (_PLAIN, OTHER)
+        return encode_alike(
+            Span(
+                trace="0" * 32,
+                id="0" * 16,
+                kind="client",
+                service=service,
+                endpoint=endpoint,
+                caller=self._name,
+                start_us=0,
+                took_us=0,
+                rules=self._rules_of(known),
+            )
+        )
 
     def _read(self, note: _Note, wall: float) -> list[Span]:
         _, _, call, problem = note

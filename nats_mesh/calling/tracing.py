@@ -71,7 +71,8 @@ class MemberTracing:
         self._watch()
 
     def _watch(self) -> None:
-        self._client.watch(SPANS, self._spans, every=False, slow_s=self.lowest_s)
+        spans = self._spans
+        self._client.watch(SPANS, spans, every=False, slow_s=self.lowest_s, notes=spans.notes)
         self._client.sample(self._share)
 
     @property

@@ -43,15 +43,25 @@ def reason(status: str, took_s: float, slow_s: float, *, sampled: bool) -> Reaso
     return "sampled" if sampled else None
 
 
-def kept(notes: Sequence[N], room: int) -> list[N]:
-    """As many of ``notes`` as there is ``room`` for: those that are not easily left out first, then by their traces.
+def kept(notes: Sequence[N], traces: Sequence[str], room: int) -> tuple[list[N], list[int]]:
+    """As many of ``notes``, and of calls in the ``traces``, as there is ``room`` for: those that are not easily left
+    out first, then by their traces. Each of the ``traces`` may be left out; which are not is said by their places.
 
     Everybody prefers the same traces, those with the lowest digits: what is left of a trace in one member is left of it
     in the others. Trace ids are random; where somebody's are not, his are chosen unevenly, and nothing else happens.
     """
-    if len(notes) <= room:
-        return list(notes)
-    return sorted(notes, key=_order)[:room] if room > 0 else []
+    if len(notes) + len(traces) <= room:
+        return list(notes), list(range(len(traces)))
+    first = sorted(notes, key=_order)[: max(0, room)]
+    urgent = [note for note in first if not note[0]]
+    calm = first[len(urgent) :]
+    by_trace = [(note[1], 0, at) for at, note in enumerate(calm)]
+    by_trace += [(trace, 1, at) for at, trace in enumerate(traces)]
+    chosen = sorted(by_trace)[: max(0, room) - len(urgent)]
+    return (
+        urgent + [calm[at] for _, is_row, at in chosen if not is_row],
+        [at for _, is_row, at in chosen if is_row],
+    )
 
 
 class Refill:

@@ -6,14 +6,14 @@ import math
 import random
 from collections.abc import Callable
 from copy import copy
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from nats_mesh.core.sampling import reason
 from nats_mesh.errors import Status
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
 from nats_mesh.telemetry.series import OTHER
-from nats_mesh.telemetry.span_messages import MAX_ERROR, Span
+from nats_mesh.telemetry.span_messages import MAX_ERROR, Span, encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire import headers as h
 
@@ -27,7 +27,7 @@ _MAX_ATTEMPT: Final = 2**31
 _LARGE: Final = 4096
 
 #: Whether it may be left out easily, its trace, the call, and how long it took.
-_Note: TypeAlias = tuple[bool, bytes, Arrival, float]
+_Note: TypeAlias = tuple[bool, str, Arrival, float]
 
 
 class ServerSpans:
@@ -43,7 +43,7 @@ class ServerSpans:
         self._slow_s = slow_s
         self._slow: dict[str, float] = {}
         self._any_slow = False
-        self._notes = tracing.side(self._read)
+        self.notes = tracing.side(self._read, self._alike)
 
     def settle(self, endpoints: list[str]) -> None:
         """Look again at which calls are slow."""
@@ -60,13 +60,29 @@ class ServerSpans:
             elif calm and not h.is_sampled(block, alone=call.plain):
                 return
         at = block.find(h.TRACEPARENT)
-        trace, notes = block[at + 18 : at + 34], self._notes
-        if calm and notes.below and trace >= notes.below.encode():
+        trace, notes = block[at + 18 : at + 34].decode("ascii", "replace"), self.notes
+        if calm and notes.below and trace >= notes.below:
             notes.dropped += 1
             return
         if len(call.payload) > _LARGE or call.sent > _LARGE:
             call = _slim(call)
         notes.add((calm, trace, call, took_s))
+
+    def _alike(self, key: tuple[Any, str]) -> str:
+        """What all calls of an endpoint by one caller say."""
+        kind, caller = key
+        return encode_alike(
+            Span(
+                trace="0" * 32,
+                id="0" * 16,
+                kind="server",
+                service=self._service,
+                endpoint=kind.endpoint.name,
+                caller=caller,
+                start_us=0,
+                took_us=0,
+            )
+        )
 
     def _read(self, note: _Note, wall: float) -> list[Span]:
         _, _, call, took_s = note

@@ -37,6 +37,7 @@ from nats_mesh.model import Interceptor, Request
 from nats_mesh.serving.handling import Served, UndecodableError, decode_body
 from nats_mesh.serving.replier import Replier, merged
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
+from nats_mesh.telemetry.notes import Notes
 from nats_mesh.telemetry.series import OTHER, Series
 from nats_mesh.telemetry.stats import EndpointLoad, Stats
 from nats_mesh.wire import headers as h
@@ -80,6 +81,10 @@ class _Route(NamedTuple):
     series: Series
 
 
+#: What stands before the ids of a trace that is the last thing in a block.
+_IS_LAST: Final = b" 00-"
+#: Ids of spans that are drawn at a time.
+_DRAWN: Final = 32
 #: Looked up once: a name of another module costs more, each time.
 _OK: Final = Status.OK
 _JSON: Final = JSON
@@ -159,7 +164,11 @@ class Dispatcher:
         self._blocks = 0
         #: Who is told of calls that have ended, by name; and what tells all of them, where there is anybody.
         self._watchers: dict[str, Tap] = {}
-        self._notable: dict[str, tuple[Tap, float]] = {}
+        self._notable: dict[str, tuple[Tap, float, Notes | None]] = {}
+        self._notes: Notes | None = None
+        self._alone = False
+        self._drawn = ""
+        self._drawn_at = 0
         self._slow_s = math.inf
         self._tap: Tap | None = None
         self._sum_limits()
@@ -184,21 +193,33 @@ class Dispatcher:
         self.draining.shut = closed
         self.compose()
 
-    def watch(self, name: str, tap: Tap | None, *, every: bool = True, slow_s: float = math.inf) -> None:
+    def watch(
+        self,
+        name: str,
+        tap: Tap | None,
+        *,
+        every: bool = True,
+        slow_s: float = math.inf,
+        notes: Notes | None = None,
+    ) -> None:
         """Have ``tap`` told of calls that arrive from now on, each once it has ended (in the place of who was called
         ``name``); ``None``: of none any more.
 
         Unless it is to hear of ``every`` call: of those whose trace is sampled, that did not end well, or that took
         ``slow_s`` seconds and more. What is to be told in any case is noted from its arrival on, which a call's route
-        says; it is looked up anew. While nobody watches, no call is asked anything.
+        says; it is looked up anew. While nobody watches, no call is asked anything. Who gives ``notes`` finds the
+        spans of sampled calls there of which there is nothing else to say, and is not told of them.
         """
         self._watchers.pop(name, None)
         self._notable.pop(name, None)
         if tap is not None and every:
             self._watchers[name] = tap
         elif tap is not None:
-            self._notable[name] = (tap, slow_s)
-        self._slow_s = min((each for _, each in self._notable.values()), default=math.inf)
+            self._notable[name] = (tap, slow_s, notes)
+        self._slow_s = min((each for _, each, _ in self._notable.values()), default=math.inf)
+        takers = [each for _, _, each in self._notable.values() if each is not None]
+        self._notes = takers[0] if len(takers) == 1 else None
+        self._alone = len(self._notable) == 1
         self._tap = self._tell if self._watchers else None
         self._routes.clear()
 
@@ -208,10 +229,45 @@ class Dispatcher:
 
     def _tell_notable(self, call: Arrival, took_s: float) -> None:
         """``call`` has ended, and somebody wants to hear of such calls."""
-        if call.status is _OK and took_s < self._slow_s and not h.is_sampled(call.headers, alone=call.plain):
-            return
-        for name, (tap, _) in self._notable.items():
-            self._hand(name, tap, call, took_s)
+        notes = self._notes
+        noted = False
+        if call.status is _OK and took_s < self._slow_s:
+            block, context = call.headers, call.context
+            if not h.is_sampled(block, alone=call.plain):
+                return
+            if (
+                call.plain
+                and notes is not None
+                and context is not None
+                and not call.injected
+                and not call.ended
+            ):
+                noted = True
+                # Behind the trace of most requests stands nothing, not even a codec.
+                at = len(block) - 56 if block[-60:-56] == _IS_LAST else block.find(h.TRACEPARENT) + 18
+                own = context.own_span_id or self._span_id(context)
+                received = call.received
+                notes.add_row(
+                    (call.kind, call.caller),
+                    (
+                        block[at : at + 49].decode("latin-1"), own, call.route, "",
+                        received, call.started, received + took_s,
+                    ),
+                )  # fmt: skip
+                if self._alone:
+                    return
+        for name, (tap, _, own_notes) in self._notable.items():
+            if not noted or own_notes is not notes:
+                self._hand(name, tap, call, took_s)
+
+    def _span_id(self, context: Context) -> str:
+        """Draw the span id of a call that made none of its own; many at a time cost as much as one."""
+        at = self._drawn_at
+        if at >= len(self._drawn):
+            self._drawn, at = self._rng.randbytes(8 * _DRAWN).hex(), 0
+        self._drawn_at = end = at + 16
+        context.own_span_id = drawn = self._drawn[at:end]
+        return drawn
 
     def _hand(self, name: str, tap: Tap, call: Arrival, took_s: float) -> None:
         try:

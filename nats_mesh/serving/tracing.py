@@ -42,13 +42,17 @@ class InstanceTracing(MemberTracing):
         )
         self._dispatcher = dispatcher
         self._answered = ServerSpans(self.tracing, dispatcher.service, rng, self.slow_s)
-        dispatcher.watch(SPANS, self._answered, every=False, slow_s=self.lowest_s)
+        self._watch_answered()
 
     def apply(self, policies: PolicySet) -> None:
         """Follow ``policies`` from the next call on."""
         super().apply(policies)
         self._answered.settle(list(self._dispatcher.served))
-        self._dispatcher.watch(SPANS, self._answered, every=False, slow_s=self.lowest_s)
+        self._watch_answered()
+
+    def _watch_answered(self) -> None:
+        spans = self._answered
+        self._dispatcher.watch(SPANS, spans, every=False, slow_s=self.lowest_s, notes=spans.notes)
 
     def close(self) -> None:
         """Tell what there is, where somebody takes it, and nothing any more."""

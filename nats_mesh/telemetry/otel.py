@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from nats_mesh.core.sampling import failed
-from nats_mesh.telemetry.span_messages import Span
+from nats_mesh.telemetry.span_messages import Chunk, Span, read_rows
 
 __all__ = ["MAX_WAITING", "OtelExport", "start_export"]
 
@@ -36,6 +38,8 @@ _MISSING: Final = (
     "%s: OTEL_EXPORTER_OTLP_ENDPOINT is set, and what sends spans there is not installed: "
     "pip install 'nats-mesh[otel]'"
 )
+
+_decode: Final = msgspec.json.Decoder(list[Span]).decode
 
 #: Who may still have something to send when the process ends.
 _open: weakref.WeakSet[OtelExport] = weakref.WeakSet()
@@ -60,7 +64,10 @@ class OtelExport:
         self._exporter = exporter
         self._make = make
         self._whose = whose
-        self._waiting: deque[Span] = deque()
+        self._waiting: deque[tuple[Chunk, float]] = deque()
+        #: How many spans wait.
+        self._count = 0
+        self._counting = threading.Lock()
         self._wake = threading.Event()
         self._ending = False
         self._over = False
@@ -69,13 +76,18 @@ class OtelExport:
         self._thread.start()
         _open.add(self)
 
-    def __call__(self, spans: Sequence[Span]) -> None:
+    def __call__(self, chunks: Sequence[Chunk], clock_s: float) -> None:
         """Some more."""
-        room = MAX_WAITING - len(self._waiting)
-        if room < len(spans):
-            self.dropped += len(spans) - max(0, room)
-        self._waiting.extend(spans[: max(0, room)])
-        if len(self._waiting) >= _BATCH:
+        for chunk in chunks:
+            with self._counting:
+                room = self._count + chunk.size <= MAX_WAITING
+                if room:
+                    self._count += chunk.size
+            if room:
+                self._waiting.append((chunk, clock_s))
+            else:
+                self.dropped += chunk.size
+        if self._count >= _BATCH:
             self._wake.set()
 
     def _run(self) -> None:
@@ -98,10 +110,17 @@ class OtelExport:
     def _send_all(self) -> None:
         while self._waiting:
             if self._over:
-                self.dropped += len(self._waiting)
-                self._waiting.clear()
+                with self._counting:
+                    self.dropped += self._count
+                    self._waiting.clear()
+                    self._count = 0
                 return
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            batch: list[Span] = []
+            while self._waiting and len(batch) < _BATCH:
+                chunk, clock_s = self._waiting.popleft()
+                batch += read_rows(chunk.text, clock_s) if chunk.rows else _decode(f"[{chunk.text}]")
+                with self._counting:
+                    self._count -= chunk.size
             try:
                 result = self._exporter.export([self._make(span) for span in batch])
                 taken = getattr(result, "name", "") == "SUCCESS"

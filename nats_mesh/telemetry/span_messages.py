@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
 from nats_mesh.core.presence import Count, Name, Version
 from nats_mesh.core.sampling import Reason
 from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.notes import Row
 from nats_mesh.wire.codecs import JSON
 
 __all__ = [
     "MAX_BYTES",
     "MAX_SPANS",
+    "Chunk",
     "RecordedSpan",
     "Span",
+    "SpanHead",
     "SpanMessage",
     "SpanWish",
     "decode_span_wish",
     "decode_spans",
+    "encode_alike",
+    "encode_rows",
+    "encode_span",
     "encode_spans",
+    "read_rows",
     "spans_of",
 ]
 
@@ -31,6 +39,8 @@ MAX_SPANS: Final = 512
 MAX_ERROR: Final = 200
 _MAX_WISH: Final = 1024
 _LONGEST_US: Final = 10**13
+#: What rows may have in common.
+_COMMON: Final = ("kind", "service", "endpoint", "caller", "rules")
 
 _TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 _SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
@@ -108,8 +118,8 @@ class SpanWish(msgspec.Struct, frozen=True, kw_only=True):
     wire: Literal[1] = 1
 
 
-class SpanMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Spans of one member. ``seq`` counts its messages; ``dropped`` spans found no room since the message before."""
+class SpanHead(msgspec.Struct, frozen=True, kw_only=True):
+    """Who tells of spans. ``seq`` counts its messages; ``dropped`` spans found no room since the message before."""
 
     instance: Name
     service: Name
@@ -117,24 +127,69 @@ class SpanMessage(msgspec.Struct, frozen=True, kw_only=True):
     namespace: Name
     seq: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
     dropped: Count = 0
+    #: What its wall clock (since 1970) says more than the clock of its rows, seconds.
+    clock_s: Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)] = 0.0
+
+
+class SpanRows(msgspec.Struct, frozen=True, kw_only=True):
+    """Sampled calls that went well at their first attempt, of which there is nothing else to say, in short: what they
+    have ``alike``, and a row of each (:data:`~nats_mesh.telemetry.notes.Row`)."""
+
+    alike: dict[str, msgspec.Raw]
+    rows: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_SPANS)]
+
+
+class SpanMessage(SpanHead, frozen=True, kw_only=True):
+    """Spans of one member; those of rows are among them once it is read."""
+
     spans: Annotated[tuple[Span, ...], msgspec.Meta(max_length=MAX_SPANS)] = ()
+    groups: Annotated[tuple[SpanRows, ...], msgspec.Meta(max_length=MAX_SPANS)] = ()
     wire: Literal[1] = 1
 
 
 _decode_wish = JSON.decoder(SpanWish)
 _decode_spans = JSON.decoder(SpanMessage)
+_decode_group = msgspec.json.Decoder(SpanRows).decode
+_decode_row = msgspec.json.Decoder(Row).decode
 
 
-def encode_spans(message: SpanMessage, max_bytes: int) -> list[bytes]:
-    """The bodies that carry a message: one, or several of one ``seq`` where it is larger than ``max_bytes``. What was
-    dropped stands in the first."""
-    body = JSON.encode(message)
-    if len(body) <= max_bytes or len(message.spans) <= 1:
+class Chunk(NamedTuple):
+    """Spans that are told together: how many, and as JSON: spans of their own, or ``rows``."""
+
+    size: int
+    text: str
+    rows: bool
+
+
+def encode_span(span: Span) -> str:
+    """A span as its JSON."""
+    return JSON.encode(span).decode()
+
+
+def encode_alike(span: Span) -> str:
+    """What rows have in common, as JSON: whatever ``span`` says that a row does not."""
+    return JSON.encode({name: getattr(span, name) for name in _COMMON if getattr(span, name)}).decode()
+
+
+def encode_rows(alike: str, rows: Sequence[Row]) -> str:
+    """Rows with what they have in common, as JSON."""
+    return f'{{"alike":{alike},"rows":{JSON.encode(rows).decode()}}}'
+
+
+def encode_spans(head: SpanHead, spans: Sequence[str], groups: Sequence[str], max_bytes: int) -> list[bytes]:
+    """The bodies that carry ``spans`` and ``groups``, each as its JSON: one, or several of one ``seq`` where it is
+    larger than ``max_bytes``. What was dropped stands in the first."""
+    text = f',"wire":1,"spans":[{",".join(spans)}],"groups":[{",".join(groups)}]}}'
+    body = JSON.encode(head)[:-1] + text.encode()
+    if len(body) <= max_bytes or len(spans) + len(groups) <= 1:
         return [body]
-    half = len(message.spans) // 2
-    first = msgspec.structs.replace(message, spans=message.spans[:half])
-    second = msgspec.structs.replace(message, spans=message.spans[half:], dropped=0)
-    return encode_spans(first, max_bytes) + encode_spans(second, max_bytes)
+    half, of_groups = len(spans) // 2, len(groups) // 2
+    if not half and not of_groups:
+        half = 1  # one of each
+    other = msgspec.structs.replace(head, dropped=0)
+    return encode_spans(head, spans[:half], groups[:of_groups], max_bytes) + encode_spans(
+        other, spans[half:], groups[of_groups:], max_bytes
+    )
 
 
 def decode_span_wish(data: bytes) -> SpanWish:
@@ -162,11 +217,61 @@ def decode_spans(
     ):
         if said is not None and said != claimed:
             raise CodecError(f"spans: the body says {what} {claimed!r}, its subject says {said!r}")
+    if message.groups:
+        spans = [
+            *message.spans,
+            *[span for group in message.groups for span in _read_rows(group, message.clock_s)],
+        ]
+        if len(spans) > MAX_SPANS:
+            raise CodecError(f"spans: {len(spans)} spans in one message, at most {MAX_SPANS} are read")
+        message = msgspec.structs.replace(message, spans=tuple(spans), groups=())
     for span in message.spans:
         own = span.service if span.kind == "server" else span.caller
         if own != message.service:
             raise CodecError(f"spans: {message.service!r} tells of a call of {own!r}")
     return message
+
+
+def read_rows(text: str, clock_s: float) -> list[Span]:
+    """The spans of what :func:`encode_rows` wrote."""
+    return _read_rows(_decode_group(text), clock_s)
+
+
+def _read_rows(group: SpanRows, clock_s: float) -> list[Span]:
+    """Its spans. A row with ids that are none is a caller's who sent a ``traceparent`` that is none: it has no trace."""
+    common = {name: msgspec.json.decode(value) for name, value in group.alike.items() if name in _COMMON}
+    kind = common.get("kind")
+    if kind not in ("client", "server"):
+        raise CodecError(f"spans: rows of kind {kind!r}")
+    spans: list[Span] = []
+    for raw in group.rows:
+        try:
+            ids, other, route, instance, start, served, end = _decode_row(raw)
+        except msgspec.MsgspecError as error:
+            raise CodecError(f"spans: a row: {error}") from error
+        parts = ids.split("-")
+        if len(parts) < 2 or parts[0] == "0" * 32 or parts[1] == "0" * 16:
+            continue
+        own, parent = (parts[1], other) if kind == "client" else (other, parts[1])
+        try:
+            span = msgspec.convert(
+                {
+                    **common,
+                    "trace": parts[0],
+                    "id": own,
+                    "parent": parent,
+                    "route": route,
+                    "instance": instance,
+                    "start_us": max(0, round((start + clock_s) * 1e6)),
+                    "took_us": max(0, round((end - start) * 1e6)),
+                    "queue_us": max(0, round((served - start) * 1e6)),
+                },
+                Span,
+            )
+        except msgspec.ValidationError:
+            continue
+        spans.append(span)
+    return spans
 
 
 def spans_of(message: SpanMessage) -> list[RecordedSpan]:

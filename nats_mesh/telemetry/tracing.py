@@ -13,19 +13,22 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from nats_mesh.clock import Clock
 from nats_mesh.core.sampling import Refill, kept
 from nats_mesh.errors import CallError, CodecError
+from nats_mesh.telemetry.notes import Notes, Row
 from nats_mesh.telemetry.span_messages import (
     MAX_BYTES,
     MAX_SPANS,
+    Chunk,
     Span,
-    SpanMessage,
+    SpanHead,
     SpanWish,
     decode_span_wish,
+    encode_rows,
+    encode_span,
     encode_spans,
 )
 from nats_mesh.telemetry.wants import LEASE_S, Wants
@@ -35,13 +38,12 @@ from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 
-__all__ = ["BATCH_S", "BURST", "KEPT", "RATE_PER_S", "Export", "Notes", "Tracing"]
+__all__ = ["BATCH_S", "BURST", "KEPT", "RATE_PER_S", "Export", "Tracing"]
 
 log = logging.getLogger("nats_mesh.telemetry")
 
-#: How long calls are collected for one batch (seconds), and how many of each side it may have.
+#: How long calls are collected for one batch (seconds).
 BATCH_S: Final = 0.25
-MAX_NOTES: Final = 2048
 #: How many spans a second one member tells of in the long run, and at once.
 RATE_PER_S: Final = 500.0
 BURST: Final = 1000.0
@@ -54,35 +56,13 @@ _KIND: Final = "span"
 _DESTINATION: Final = "spans"
 _NO_RESPONDERS: Final = 503
 
-N = TypeVar("N", bound=tuple[Any, ...])
-#: Takes the spans of a batch, beside the bus; must be quick and must not raise.
-Export = Callable[[Sequence[Span]], None]
+#: How many rows stand together at most.
+_ROWS: Final = 128
 
 
-class Notes(Generic[N]):
-    """Calls that have ended and shall leave spans. ``read`` makes them of a note, once it is its turn; a note is a
-    tuple as :func:`~nats_mesh.core.sampling.kept` wants it."""
-
-    __slots__ = ("_begin", "below", "dropped", "notes", "read")
-
-    def __init__(self, read: Callable[[N, float], list[Span]], begin: Callable[[], None]) -> None:
-        self.read = read
-        self.notes: list[N] = []
-        #: Calls that were not noted, or found no room.
-        self.dropped = 0
-        #: Where there were more than fit lately: of what may be left out, only traces below these digits are noted.
-        self.below = ""
-        self._begin = begin
-
-    def add(self, note: N) -> None:
-        """One more call, on its own path."""
-        notes = self.notes
-        if not notes:
-            self._begin()
-        elif len(notes) >= MAX_NOTES:
-            self.dropped += 1
-            return
-        notes.append(note)
+#: Takes the chunks of a batch, beside the bus, and what the wall clock says more than that of rows (seconds); must be
+#: quick and must not raise.
+Export = Callable[[Sequence[Chunk], float], None]
 
 
 class Tracing:
@@ -120,11 +100,13 @@ class Tracing:
         self._now = clock.monotonic
         self._boost = boost
         self._export = export
-        self._sides: list[Notes[Any]] = []
+        self._sides: list[Notes] = []
         self._refill = Refill(RATE_PER_S, BURST, self._now())
-        self._spans: deque[Span] = deque()
+        #: What is told next, and how many spans that is.
+        self._chunks: deque[Chunk] = deque()
+        self.waiting = 0
         #: What was sent without knowing whether anybody takes it.
-        self._tried: tuple[Span, ...] = ()
+        self._tried: list[Chunk] = []
         self._taken_until = 0.0
         self._try_at = 0.0
         self._seq = 0
@@ -139,10 +121,9 @@ class Tracing:
         if wants is not None:
             wants.on(_KIND, self._on_want, wish=self._on_wish)
 
-    def side(self, read: Callable[[N, float], list[Span]]) -> Notes[N]:
-        """Where calls of one side are noted. ``read`` gets a note, and what the wall clock says more than the monotonic
-        one (seconds)."""
-        notes = Notes(read, self._begin)
+    def side(self, read: Callable[[Any, float], list[Span]], alike: Callable[[Any], str]) -> Notes:
+        """Where calls of one side are noted; see :class:`~nats_mesh.telemetry.notes.Notes`."""
+        notes = Notes(self._begin, read, alike)
         self._sides.append(notes)
         return notes
 
@@ -152,45 +133,66 @@ class Tracing:
         if self._timer is None and not self._closed:
             self._timer = call_later(BATCH_S, self._batch)
 
+    def flush(self) -> None:
+        """Tell of what was noted now, and not in a moment."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._batch()
+
     def _batch(self) -> None:
         self._timer = None
-        made = self._make()
+        wall = self._clock.time() - self._now()
+        made = self._make(wall)
         if made:
             if self._export is not None:
-                self._export(made)
-            self._spans.extend(made)
-        self._publish()
-        over = len(self._spans) - KEPT
-        for _ in range(over):
-            self._spans.popleft()
-        if over > 0:
-            self.dropped += over
+                self._export(made, wall)
+            self._chunks.extend(made)
+            self.waiting += sum([chunk.size for chunk in made])
+        self._publish(wall)
+        while self.waiting > KEPT:
+            over = self._chunks.popleft()
+            self.waiting -= over.size
+            self.dropped += over.size
 
-    def _make(self) -> list[Span]:
+    def _make(self, wall: float) -> list[Chunk]:
         """Spans of what was noted, as far as there is room for them."""
         room = self._refill.room(self._now())
-        noted = sum([len(side.notes) for side in self._sides])
-        wall = self._clock.time() - self._now()
-        made: list[Span] = []
-        most = 0
+        noted = sum([len(side.notes) + side.count for side in self._sides])
+        made: list[Chunk] = []
+        most = told = 0
         for side in self._sides:
-            notes, side.notes = side.notes, []
-            chosen = kept(notes, room if noted <= room else room * len(notes) // noted)
-            seen = len(notes) + side.dropped
+            notes, rows, count = side.notes, side.rows, side.count
+            seen = len(notes) + count + side.dropped
+            if not seen:
+                side.below = ""
+                continue
+            side.notes, side.rows, side.count = [], {}, 0
+            if noted > room:
+                notes, rows, count = _kept(notes, rows, room * (len(notes) + count) // noted)
             most = max(most, seen)
             side.below = _below(RATE_PER_S * BATCH_S / seen) if seen > _FEW else ""
-            self.dropped += seen - len(chosen)
+            self.dropped += seen - len(notes) - count
             side.dropped = 0
-            for note in chosen:
+            told += len(notes) + count
+            for note in notes:
                 try:
-                    made += side.read(note, wall)
+                    spans = side.read(note, wall)
+                    text = ",".join([encode_span(span) for span in spans])
                 # Whatever is wrong with what tells of a call, the call is over and answered.
                 except Exception:
                     self.failed += 1
                     self.dropped += 1
                     if self.failed == 1:
                         log.warning("%s: a call could not be told as a span", self._member, exc_info=True)
-        self._refill.take(len(made))
+                    continue
+                if spans:
+                    made.append(Chunk(len(spans), text, False))
+            for key, alike in rows.items():
+                common = side.alike(key)
+                for at in range(0, len(alike), _ROWS):
+                    some = alike[at : at + _ROWS]
+                    made.append(Chunk(len(some), encode_rows(common, some), True))
+        self._refill.take(told)
         self._adjust(most)
         return made
 
@@ -207,38 +209,54 @@ class Tracing:
 
     # -- telling ------------------------------------------------------------------------------------
 
-    def _publish(self) -> None:
+    def _publish(self, wall: float) -> None:
         now = self._now()
         known = now < self._taken_until or (self._wants is not None and self._wants.wanted(_KIND))
-        if not self._spans or self._transport.congested or not self._transport.connected:
+        if not self._chunks or self._transport.congested or not self._transport.connected:
             return
         if not known and now < self._try_at:
             return
         self._try_at = now + _TRY_S
-        while self._spans:
-            spans = tuple(islice(self._spans, MAX_SPANS))
-            if not self._send(spans):
+        while self._chunks:
+            some = self._next()
+            if not self._send(some, wall):
+                self._put_back(some)
                 return
-            for _ in spans:
-                self._spans.popleft()
             if not known:  # one message is enough to learn it
-                self._tried = spans
+                self._tried = some
                 return
 
-    def _send(self, spans: tuple[Span, ...]) -> bool:
+    def _next(self) -> list[Chunk]:
+        """Take what fits into one message."""
+        some: list[Chunk] = []
+        count = 0
+        while self._chunks and (not some or count + self._chunks[0].size <= MAX_SPANS):
+            chunk = self._chunks.popleft()
+            some.append(chunk)
+            count += chunk.size
+        self.waiting -= count
+        return some
+
+    def _put_back(self, some: list[Chunk]) -> None:
+        self._chunks.extendleft(reversed(some))
+        self.waiting += sum([chunk.size for chunk in some])
+
+    def _send(self, some: list[Chunk], wall: float) -> bool:
         dropped, self.dropped = self.dropped, 0
         self._seq += 1
-        message = SpanMessage(
+        head = SpanHead(
             instance=self._instance,
             service=self._member,
             version=self._version,
             namespace=self._namespace,
             seq=self._seq,
             dropped=dropped,
-            spans=spans,
+            clock_s=wall,
         )
+        spans = [chunk.text for chunk in some if not chunk.rows]
+        groups = [chunk.text for chunk in some if chunk.rows]
         try:
-            for body in encode_spans(message, min(MAX_BYTES, self._transport.max_payload)):
+            for body in encode_spans(head, spans, groups, min(MAX_BYTES, self._transport.max_payload)):
                 reply = self._mux.one_way(_DESTINATION, self._on_answer)
                 self._transport.publish(self._subject, body, reply)
         except CallError:
@@ -248,14 +266,17 @@ class Tracing:
 
     def _on_answer(self, headers: bytes, payload: bytes) -> None:
         """A stream took a message, or nobody was there for it."""
-        tried, self._tried = self._tried, ()
+        tried, self._tried = self._tried, []
         if server_status(headers) != _NO_RESPONDERS:
             self._taken_until = self._now() + _TAKEN_S
-            if self._spans:
+            if self._chunks:
                 self._begin()
             return
         self._taken_until = 0.0
-        self._spans.extendleft(reversed(tried[max(0, len(tried) + len(self._spans) - KEPT) :]))
+        self._put_back(tried)
+        while self.waiting > KEPT:
+            over = self._chunks.popleft()
+            self.waiting -= over.size
 
     # -- what is wanted -----------------------------------------------------------------------------
 
@@ -271,10 +292,8 @@ class Tracing:
         return True
 
     def _on_want(self, reply: str) -> None:
-        self._tried = ()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._batch()
+        self._tried = []
+        self.flush()
 
     def _forget(self) -> None:
         now = self._now()
@@ -299,17 +318,29 @@ class Tracing:
         if self._closed:
             return
         self._closed = True
-        for timer in (self._timer, self._end):
-            if timer is not None:
-                timer.cancel()
+        if self._end is not None:
+            self._end.cancel()
         self._end = None
-        self._batch()
+        self.flush()
 
 
 #: So many calls of a batch are never too many to be noted.
 _FEW: Final = int(RATE_PER_S * BATCH_S) * 2
 #: The least share of traces that is sampled, however many calls there are.
 _LEAST: Final = 0.001
+
+
+def _kept(
+    notes: list[Any], rows: dict[Any, list[Row]], room: int
+) -> tuple[list[Any], dict[Any, list[Row]], int]:
+    """What there is room for, and how many rows that is."""
+    flat = [(key, row) for key, alike in rows.items() for row in alike]
+    notes, places = kept(notes, [row[0] for _, row in flat], room)
+    found: dict[Any, list[Row]] = {}
+    for at in places:
+        key, row = flat[at]
+        found.setdefault(key, []).append(row)
+    return notes, found, len(places)
 
 
 def _below(share: float) -> str:

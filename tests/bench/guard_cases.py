@@ -13,8 +13,11 @@ from typing import Any
 import msgspec
 
 from nats_mesh import Mesh, Service
+from nats_mesh.core.sampling import Refill
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.serving.instance import Instance
+from nats_mesh.telemetry import tracing
+from nats_mesh.telemetry.span_messages import decode_spans
 from tests.bench.guard_server import GuardLoop, Link, message
 
 __all__ = ["CASES", "SIDES", "Bench", "Case", "Echo", "echo_service", "opened", "reference"]
@@ -25,6 +28,8 @@ _SIZE = 128
 _SERVER = "nats://127.0.0.1:4222"
 #: So long after the first answer to a roll call the caller takes it that everybody has answered (seconds).
 _ANSWERED_S = 0.1
+#: Room for more spans than there are calls.
+_ROOM = 1e9
 _TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -54,6 +59,7 @@ CASES = (
     Case("user headers", in_flight=64, options={"headers": {"X-Tenant": "blue", "X-Request": "b-17"}}),
     Case("chosen instance", in_flight=64, endpoint="chosen"),
     Case("hedged", in_flight=64, endpoint="hedged"),
+    Case("traced", in_flight=64, endpoint="traced"),
 )
 
 _POLICIES = """
@@ -66,6 +72,11 @@ apiVersion: mesh/v1
 kind: Destination
 metadata: {name: hedged}
 spec: {target: {service: guarded, endpoints: [hedged]}, idempotent: true, hedge: {delay: 60s, maxRatio: 1%}}
+---
+apiVersion: mesh/v1
+kind: Telemetry
+metadata: {name: traced}
+spec: {target: {service: guarded, endpoints: [traced]}, tracing: 100%}
 """
 
 
@@ -99,6 +110,10 @@ def echo_service() -> Service:
     async def hedged(value: Echo) -> Echo:
         return value
 
+    @service.endpoint()
+    async def traced(value: Echo) -> Echo:
+        return value
+
     return service
 
 
@@ -110,7 +125,7 @@ async def opened(service: Service | None = None) -> AsyncIterator[Bench]:
         raise TypeError(f"the guard's bench runs in a GuardLoop, not in {loop!r}")
     server = loop.server
     async with (
-        Instance(service or echo_service(), rng=random.Random(1), connect_timeout=60.0),
+        Instance(service or echo_service(), rng=random.Random(1), connect_timeout=60.0) as instance,
         Mesh(
             "guard",
             servers=_SERVER,
@@ -124,8 +139,13 @@ async def opened(service: Service | None = None) -> AsyncIterator[Bench]:
                 f"{len(server.links)} connections came through the loop's create_connection instead of 2: "
                 "the wire dials in another way now, and tests/bench/guard_server.py must stand in for that"
             )
-        instance, caller = server.links
-        yield Bench(mesh, instance, caller)
+        bench = Bench(mesh, *server.links)
+        for member in (mesh._tracing, instance._parts.tracing):
+            if member is not None:
+                # While the clock stands still no room is made for more spans: there is enough for all of them.
+                member.tracing._refill = Refill(_ROOM, _ROOM, 0.0)
+                bench.tracings.append(member.tracing)
+        yield bench
 
 
 class Bench:
@@ -139,6 +159,8 @@ class Bench:
         #: Requests of the caller that were answered from the can, and replies to canned requests.
         self.requests = 0
         self.replies = 0
+        #: What tells of spans, at both ends.
+        self.tracings: list[tracing.Tracing] = []
         self._inboxes = 1_000_000
         self._request: tuple[list[bytes], bytes] = ([], b"")
         self._reply: tuple[list[bytes], bytes] = ([], b"")
@@ -171,6 +193,15 @@ class Bench:
             value = await self._call(case)
         finally:
             self.caller.publish = self.instance.publish = self.server.relay
+        if case.endpoint == "traced":
+            told: list[bytes] = []
+            await asyncio.sleep(2 * tracing.BATCH_S)
+            self.server.spans = told
+            await self.run(case, "round trip", 1)
+            await asyncio.sleep(0.1)
+            self.server.spans = None
+            if (count := sum([len(decode_spans(each).spans) for each in told])) != 2 * case.in_flight:
+                raise RuntimeError(f"{case.name}: {count} spans of {2 * case.in_flight} were told")
         if case.endpoint == "chosen" and b".direct." not in self._request[0][1]:
             raise RuntimeError(f"{case.name}: nobody was chosen: {self._request!r}")
         if value != _VALUE or self._request[1][-16:] != self._reply[1][-16:]:
@@ -200,6 +231,8 @@ class Bench:
                 self.instance.publish = self.server.relay
         else:
             await self._calls(case, rounds)
+        if case.endpoint == "traced":  # what it costs to tell of a call comes after it
+            self._flush()
         return rounds * case.in_flight
 
     async def run_server(self, case: Case, side: str, rounds: int) -> int:
@@ -221,6 +254,11 @@ class Bench:
             self.caller.publish = self.instance.publish = self.server.relay
         return rounds * case.in_flight
 
+    def _flush(self) -> None:
+        """Have both ends tell of the spans of the calls that have ended."""
+        for each in self.tracings:
+            each.flush()
+
     async def _calls(self, case: Case, rounds: int) -> None:
         async def worker() -> None:
             for _ in range(rounds):
@@ -235,6 +273,9 @@ class Bench:
         return self.mesh.call(f"guarded.{case.endpoint}", _VALUE, returns=Echo, **case.options)
 
     def _answer(self, link: Link, fields: list[bytes], body: bytes) -> None:
+        if b".rpc." not in fields[1] and b".direct." not in fields[1]:  # what the caller tells of a call
+            self.server.relay(link, fields, body)
+            return
         self.requests += 1
         canned, answer = self._reply
         canned[1] = fields[2]
@@ -252,6 +293,9 @@ class Bench:
             self.instance.deliver(message(fields, sid, body))
 
     def _count(self, link: Link, fields: list[bytes], body: bytes) -> None:
+        if not fields[1].startswith(b"_INBOX."):  # what the instance tells of a call, or a beat
+            self.server.relay(link, fields, body)
+            return
         self.replies += 1
         self._missing -= 1
         if not self._missing:

@@ -23,6 +23,7 @@ _INFO = {
     "server_id": "GUARD", "server_name": "guard", "version": "2.12.0", "proto": 1, "go": "", "host": "127.0.0.1",
     "port": 4222, "headers": True, "max_payload": 1 << 20, "client_id": 1, "client_ip": "127.0.0.1",
 }  # fmt: skip
+_TAKEN = b'{"stream":"spans","seq":1}'
 _NOBODY = b"NATS/1.0 503\r\n\r\n"
 
 
@@ -125,6 +126,8 @@ class Server:
         self.routes: dict[bytes, list[tuple[Link, bytes]]] = {}
         #: Where it is a list, everything that clients write is noted there.
         self.tap: list[tuple[Link, bytes]] | None = None
+        #: Where it is a list, the messages with spans are noted there that its stream takes.
+        self.spans: list[bytes] | None = None
 
     def connect(self, protocol: asyncio.BaseProtocol, loop: asyncio.AbstractEventLoop) -> Link:
         """A client dialled."""
@@ -170,6 +173,12 @@ class Server:
 
     def relay(self, link: Link, fields: list[bytes], body: bytes) -> None:
         """As a server does: to everybody who listens there, and a word to who asks where nobody does."""
+        if b".telemetry.span." in fields[1]:
+            if self.spans is not None:
+                self.spans.append(body)
+            for target, sid in self.route(fields[2]):
+                target.deliver(b"MSG %b %b %d\r\n%b\r\n" % (fields[2], sid, len(_TAKEN), _TAKEN))
+            return
         targets = self.route(fields[1])
         for target, sid in targets:
             target.deliver(message(fields, sid, body))

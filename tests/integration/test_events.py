@@ -138,9 +138,9 @@ async def test_one_subscription_hears_all_leases(bus: Bus, raw: RawNats) -> None
     """Statistics and events, and whatever comes later, cost a member one subscription."""
     instance = await bus.serve(hello())
     await raw.subscribe(f"mesh.{bus.namespace}.telemetry.>")
-    for kind in ("stats", "event", "span"):
+    for kind in ("stats", "event", "nothing"):
         raw.publish(f"mesh.{bus.namespace}.telemetry.want.{kind}.hello.raw", b"", "_INBOX.raw.x.0")
     await raw.next(f"mesh.{bus.namespace}.telemetry.stats.hello.{instance.id}")
     wants = instance._parts.wants
     assert wants is not None
-    assert (wants.wanted("event"), wants.wanted("stats"), wants.wanted("span")) == (True, True, False)
+    assert (wants.wanted("event"), wants.wanted("stats"), wants.wanted("nothing")) == (True, True, False)

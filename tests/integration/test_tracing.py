@@ -141,7 +141,7 @@ async def test_whoever_looks_first_sees_what_members_remember(bus: Bus, observer
     await browser.call("productpage.page", ProductId(), returns=Page)
     with pytest.raises(KvAbsentError):
         await store_of(observer).info()
-    await eventually(lambda: all(each._parts.tracing.tracing._spans for each in bus.instances))  # type: ignore[union-attr]
+    await eventually(lambda: all(each._parts.tracing.tracing.waiting for each in bus.instances))  # type: ignore[union-attr]
     found = await look(observer, Query())
     (spans,) = found.traces.values()
     assert len(spans) >= 7

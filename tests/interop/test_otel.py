@@ -31,7 +31,7 @@ from nats_mesh import ApplicationError, Context, Service
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry import otel
 from nats_mesh.telemetry.otel import MAX_WAITING, OtelExport
-from nats_mesh.telemetry.span_messages import Span
+from nats_mesh.telemetry.span_messages import Chunk, Span, encode_span
 from nats_mesh.testing import MemoryMesh
 from tests.harness import eventually
 from tests.tools import ROOT
@@ -275,7 +275,7 @@ async def test_a_collector_that_does_not_answer_costs_nobody_anything() -> None:
     export = OtelExport(exporter, lambda span: span, "s")
     start = time.monotonic()
     for number in range(100):
-        export([a_span(number * 1000 + n) for n in range(1000)])
+        export([Chunk(1, encode_span(a_span(number * 1000 + n)), False) for n in range(1000)], 0.0)
     assert time.monotonic() - start < 60.0
     assert len(export._waiting) <= MAX_WAITING
     export.close()

@@ -249,6 +249,11 @@ def counting_service(ran: Counter[str]) -> Service:
         ran["hedged"] += 1
         return value
 
+    @service.endpoint()
+    async def traced(value: Echo) -> Echo:
+        ran["traced"] += 1
+        return value
+
     return service
 
 

@@ -52,29 +52,39 @@ def test_what_is_the_callers_fault_is_no_failure(status: Status) -> None:
     assert failed("NO_SUCH_STATUS") is False
 
 
-notes = st.lists(st.tuples(st.booleans(), st.text("0123456789abcdef", min_size=4, max_size=4)), max_size=40)
+digits = st.text("0123456789abcdef", min_size=4, max_size=4)
+notes = st.lists(st.tuples(st.booleans(), digits), max_size=40)
+traces = st.lists(digits, max_size=40)
 
 
-@given(notes, st.integers(-1, 50))
+@given(notes, traces, st.integers(-1, 90))
 def test_the_urgent_come_first_and_then_the_same_traces_everywhere(
-    given_notes: list[tuple[bool, str]], room: int
+    given_notes: list[tuple[bool, str]], given_traces: list[str], room: int
 ) -> None:
     """Never more than there is room for; nothing calm while something urgent is left out; low traces before high. A
-    note begins with whether it is calm."""
-    found = kept(given_notes, room)
-    assert len(found) == min(len(given_notes), max(0, room))
-    left = list(given_notes)
+    note begins with whether it is calm; what is known by its trace alone always is."""
+    kept_notes, places = kept(given_notes, given_traces, room)
+    left = [*given_notes, *[(True, trace) for trace in given_traces]]
+    found = [*kept_notes, *[(True, given_traces[at]) for at in places]]
+    assert len(set(places)) == len(places)
+    assert len(found) == min(len(left), max(0, room))
     for note in found:
         left.remove(note)
     for out in left:
         assert all(note <= out for note in found)
 
 
-@given(notes, st.integers(1, 40))
-def test_two_members_keep_the_same_traces(given_notes: list[tuple[bool, str]], room: int) -> None:
+@given(notes, traces, st.integers(1, 80))
+def test_two_members_keep_the_same_traces(
+    given_notes: list[tuple[bool, str]], given_traces: list[str], room: int
+) -> None:
     """The order in which calls ended is each member's own, and changes nothing."""
-    calm = {(False, trace) for _, trace in given_notes}
-    assert set(kept(sorted(calm), room)) == set(kept(sorted(calm, reverse=True), room))
+    some = sorted({(False, trace) for _, trace in given_notes})
+    others = sorted(set(given_traces))
+    one, one_at = kept(some, others, room)
+    other, other_at = kept(some[::-1], others[::-1], room)
+    assert set(one) == set(other)
+    assert {others[at] for at in one_at} == {others[::-1][at] for at in other_at}
 
 
 def test_the_rate_holds_in_the_long_run() -> None:

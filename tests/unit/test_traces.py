@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -12,11 +14,16 @@ from nats_mesh.telemetry.span_messages import (
     MAX_BYTES,
     RecordedSpan,
     Span,
+    SpanHead,
     SpanMessage,
     SpanWish,
     decode_span_wish,
     decode_spans,
+    encode_alike,
+    encode_rows,
+    encode_span,
     encode_spans,
+    read_rows,
     spans_of,
 )
 from nats_mesh.telemetry.spans import MAX_TRACE, assemble, summary_of, traces_of
@@ -217,10 +224,89 @@ def message(**said: object) -> SpanMessage:
     )  # fmt: skip
 
 
+def bodies_of(sent: SpanMessage, max_bytes: int) -> list[bytes]:
+    """As a member writes it."""
+    head = SpanHead(**{name: getattr(sent, name) for name in SpanHead.__struct_fields__})
+    return encode_spans(head, [encode_span(span) for span in sent.spans], [], max_bytes)
+
+
+@given(
+    st.sampled_from(["client", "server"]),
+    st.lists(st.floats(0.0, 1e6), min_size=3, max_size=3).map(sorted),
+    st.sampled_from(["", "b7ad6b7169203331"]),
+    st.sampled_from(["all", "v2"]),
+    st.sampled_from([(), ('Route/"x" rules[1]', "Route/{y} rules[2]")]),
+)
+def test_rows_are_read_as_the_spans_they_stand_for(
+    kind: Literal["client", "server"], instants: list[float], above: str, route: str, rules: tuple[str, ...]
+) -> None:
+    """Whatever calls have in common, a row says the rest, in a message and for who takes spans beside it."""
+    clock_s = 1_800_000_000.25
+    start, served, end = instants
+    own, parent = (
+        ("00f067aa0ba902b7", above) if kind == "client" else ("b7ad6b7169203331", "00f067aa0ba902b7")
+    )
+    span = Span(
+        trace=TRACE, id=own, kind=kind, service="b", endpoint="e", caller="b",
+        start_us=round((start + clock_s) * 1e6), took_us=round((end - start) * 1e6), parent=parent,
+        queue_us=round((served - start) * 1e6), route=route, rules=rules,
+    )  # fmt: skip
+    other = above if kind == "client" else own
+    rows = encode_rows(
+        encode_alike(span), [(f"{TRACE}-00f067aa0ba902b7", other, route, "", start, served, end)]
+    )
+    assert read_rows(rows, clock_s) == [span]
+    head = SpanHead(instance="b1", service="b", version="1.0.0", namespace="default", seq=1, clock_s=clock_s)
+    (body,) = encode_spans(head, [encode_span(span)], [rows, rows], MAX_BYTES)
+    assert decode_spans(body, service="b", instance="b1", namespace="default").spans == (span,) * 3
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        "",
+        "-",
+        "0" * 32 + "-00f067aa0ba902b7",
+        TRACE + "-" + "0" * 16,
+        TRACE.upper() + "-00f067aa0ba902b7",
+        "\x00" * 49,
+    ],
+)
+def test_a_row_with_ids_that_are_none_has_no_span(ids: str) -> None:
+    """It is a caller's fault who sent them, and costs no other row anything."""
+    alike = '{"kind":"server","service":"b","endpoint":"e","caller":"a"}'
+    good = (f"{TRACE}-00f067aa0ba902b7", "b7ad6b7169203331", "all", "", 1.0, 1.0, 2.0)
+    rows = encode_rows(alike, [(ids, *good[1:]), good])
+    assert [span.trace for span in read_rows(rows, 0.0)] == [TRACE]
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"alike": {"kind": "attempt"}, "rows": []},
+        {"alike": {}, "rows": []},
+        {"alike": {"kind": "server"}, "rows": [1]},
+        {"alike": {"kind": "server"}, "rows": [["a", "b"]]},
+        {"alike": {"kind": "server"}, "rows": [["a", "b", "c", "d", "e", 1, 2]]},
+        {"alike": 5, "rows": []},
+        {"alike": {"kind": "client", "caller": "x", "service": "b", "endpoint": "e"},
+         "rows": [[f"{TRACE}-00f067aa0ba902b7", "", "all", "", 1.0, 1.0, 2.0]]},
+        {"alike": {"kind": "server"}, "rows": [[f"{TRACE}-00f067aa0ba902b7", "", "all", "", 1.0, 1.0, 2.0]] * 513},
+    ],
+)  # fmt: skip
+def test_rows_that_break_a_bound_are_refused(group: dict[str, Any]) -> None:
+    """With the message that has them, clearly; so is a member that tells of somebody else's call."""
+    document = {
+        "instance": "b1", "service": "b", "version": "1.0.0", "namespace": "default", "seq": 1, "groups": [group],
+    }  # fmt: skip
+    with pytest.raises(CodecError):
+        decode_spans(msgspec.json.encode(document))
+
+
 def test_spans_survive_the_wire() -> None:
     """A message is read as it was written, and each span says who told it."""
     sent = message(dropped=3)
-    (body,) = encode_spans(sent, MAX_BYTES)
+    (body,) = bodies_of(sent, MAX_BYTES)
     read = decode_spans(body, service="b", instance="b1", namespace="default")
     assert read == sent
     assert {(each.member, each.member_instance, each.version) for each in spans_of(read)} == {
@@ -231,7 +317,7 @@ def test_spans_survive_the_wire() -> None:
 def test_a_large_message_travels_in_parts() -> None:
     """Each fits, together they hold everything once, and what was dropped is said once."""
     sent = message(dropped=3, spans=message().spans * 40)
-    bodies = encode_spans(sent, 2_000)
+    bodies = bodies_of(sent, 2_000)
     parts = [decode_spans(body) for body in bodies]
     assert all(len(body) <= 2_000 for body in bodies)
     assert sum([part.spans for part in parts], ()) == sent.spans

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from nats_mesh import ApplicationError, Context, NoInstancesError, RemoteError, Service
 from nats_mesh.clock import ManualClock
 from nats_mesh.policy import PolicySet, parse
+from nats_mesh.telemetry.notes import MAX_NOTES, Notes
 from nats_mesh.telemetry.span_messages import (
+    Chunk,
     RecordedSpan,
     Span,
     SpanMessage,
     SpanWish,
     decode_spans,
+    read_rows,
     spans_of,
 )
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of, traces_of
-from nats_mesh.telemetry.tracing import BURST, KEPT, MAX_NOTES, RATE_PER_S, Notes, Tracing
+from nats_mesh.telemetry.tracing import BURST, KEPT, RATE_PER_S, Tracing
 from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.wire.codecs import JSON
@@ -54,9 +59,12 @@ class Rig:
             wants=self.wants,
             clock=self.clock,
             boost=self.boosts.append,
-            export=self.exported.extend,
+            export=self.export,
         )
-        self.side: Notes[Any] = self.tracing.side(self.read)
+        self.side: Notes = self.tracing.side(
+            self.read,
+            lambda key: f'{{"kind":"server","service":"{key}","endpoint":"place","caller":"web"}}',
+        )
         self.count = 0
 
     def read(self, note: tuple[bool, str, int], wall: float) -> list[Span]:
@@ -69,6 +77,22 @@ class Rig:
                 start_us=round(wall * 1e6), took_us=5,
             )
         ]  # fmt: skip
+
+    def export(self, chunks: Sequence[Chunk], clock_s: float) -> None:
+        """Whatever is told is told here, too."""
+        for chunk in chunks:
+            if chunk.rows:
+                self.exported += read_rows(chunk.text, clock_s)
+            else:
+                self.exported += msgspec.json.decode(f"[{chunk.text}]", type=list[Span])
+
+    def brief(self, count: int = 1) -> None:
+        """So many calls end of which there is nothing else to say."""
+        now = self.clock.monotonic()
+        for _ in range(count):
+            self.count += 1
+            ids = f"{self.count:08x}{1:024x}-{1:016x}"
+            self.side.add_row("orders", (ids, f"{self.count:016x}", "all", "", now, now, now))
 
     def call(self, count: int = 1, *, calm: bool = True) -> None:
         """So many calls end."""
@@ -176,7 +200,7 @@ async def test_the_latest_are_kept_and_the_rest_is_counted(rig: Rig) -> None:
     rig.tracing._try_at = rig.clock.monotonic() + 5.0
     rig.call(KEPT + 50)
     await rig.settle()
-    assert len(rig.tracing._spans) == KEPT
+    assert rig.tracing.waiting == KEPT
     rig.watcher.subscribe("mesh.default.telemetry.span.*.*", lambda *_: None)
     await rig.want()
     assert rig.numbers() == list(range(51, KEPT + 51))
@@ -211,6 +235,26 @@ async def test_failures_push_out_what_went_well(rig: Rig) -> None:
     rig.call(600, calm=False)
     await rig.settle()
     assert {int(span.id, 16) for span in rig.exported} == set(range(1201, 1801)) | set(range(1, 401))
+
+
+@pytest.mark.anyio
+async def test_rows_are_told_and_bounded_like_the_rest(rig: Rig) -> None:
+    """In one order with them by their traces, behind what failed; nothing is noted beyond the bounds."""
+    rig.stream()
+    rig.brief(2)
+    rig.call(2)
+    await rig.settle()
+    assert sorted(rig.numbers()) == [1, 2, 3, 4]
+    rig.clock.advance(100.0)
+    rig.brief(600)
+    rig.call(600)
+    rig.call(100, calm=False)
+    rig.brief(600)
+    await rig.settle()
+    told = {int(span.id, 16) for span in rig.exported[4:]}
+    assert told == set(range(1205, 1305)) | set(range(5, 905))
+    rig.brief(MAX_NOTES + 10)
+    assert (rig.side.count, rig.side.dropped) == (MAX_NOTES, 10)
 
 
 @pytest.mark.anyio
