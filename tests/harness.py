@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ class Bus:
     async def caller(self, name: str, **options: Any) -> Mesh:
         """Connect one more caller; it ends with the test. ``mode`` and ``namespace`` replace settings."""
         settings = self._settings(options)
+        options.setdefault("rng", random.Random(f"{name} {len(self.callers)}"))  # the same shares every time
         mesh = Mesh(name, settings=settings, connector=self.connector, **options)
         await self._stack.enter_async_context(mesh)
         self.callers.append(mesh)
