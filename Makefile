@@ -98,7 +98,7 @@ scale: $(READY) ## what being idle, watching thousands and starting up cost, aga
 sim: $(READY) ## the simulations' figures and curves anew, the same ones each time (SIM_ARGS=retry_storm)
 	@$(BIN)/python -m tests.sim $(SIM_ARGS)
 
-verify: check ## the long form: checks, then every test with full counts
+verify: check collector ## the long form: checks, then every test with full counts
 	@MESH_FULL=1 $(MAKE) --no-print-directory test PYTEST_ARGS="--timeout 1800 $(PYTEST_ARGS)"
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements/*.lock (UPGRADE=--upgrade)
