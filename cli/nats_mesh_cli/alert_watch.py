@@ -30,13 +30,12 @@ from nats_mesh.telemetry.slo import promises
 from nats_mesh.telemetry.stats import decode_stats
 from nats_mesh.wire.kv import KvAbsentError, KvError
 from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh_cli.promised import DUTY
 
-__all__ = ["DUTY", "Watcher"]
+__all__ = ["Watcher"]
 
 log = logging.getLogger("nats_mesh.alerts")
 
-#: The key under which whoever tells of alerts says so.
-DUTY: Final = "alerts"
 #: How often alarms are looked at (seconds).
 TICK_S: Final = 1.0
 #: Who did not look for so long (seconds) has not seen what happened meanwhile.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import signal
 from typing import Any, Final
 
@@ -25,20 +24,18 @@ from nats_mesh.telemetry.alerts import Turn
 from nats_mesh.telemetry.duty import Duty
 from nats_mesh.telemetry.slo import promises
 from nats_mesh.wire.kv import KvAbsentError
-from nats_mesh_cli.alert_watch import DUTY, Watcher
+from nats_mesh_cli.alert_watch import Watcher
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, age, dump, paint
+from nats_mesh_cli.promised import DUTY, LEVEL_STYLES, is_old
 from nats_mesh_cli.store_errors import store_errors
 
 __all__ = ["alerts", "record_of", "watch"]
 
-#: What was written longer ago (seconds of wall time) is what nobody renews.
-_STALE_S: Final = 30.0
 _NOBODY: Final = "'nats-mesh alerts --watch' watches, here or on any machine, and as many of them as you like"
-_STYLES: Final = {"page": "bad", "ticket": "warn", "ok": "ok"}
 
 
 def record_of(alert: Alert) -> Record:
@@ -67,7 +64,7 @@ def _promised(record: Record) -> str:
 
 
 _COLUMNS: Final = (
-    Column("LEVEL", lambda r: str(r["level"]), style=lambda r: _STYLES[str(r["level"])]),
+    Column("LEVEL", lambda r: str(r["level"]), style=lambda r: LEVEL_STYLES[str(r["level"])]),
     Column("SERVICE", lambda r: str(r["service"]), style=lambda r: "name"),
     Column("OBJECTIVE", lambda r: str(r["objective"])),
     Column("PROMISED", _promised),
@@ -116,8 +113,7 @@ async def alerts(options: Options, out: Out, *, service: str | None, name: str |
         return FAILED
     if standing.left_out:
         out.note(f"note: {standing.left_out} more found no room; none of them is more urgent", "warn")
-    old_s = _age_s(standing.at)
-    if old_s > _STALE_S:
+    if is_old(standing.at):
         out.note(f"nobody has watched since {shown_time(standing.at)}: {_NOBODY}", "warn")
         return FAILED
     out.note(f"as {standing.holder} knew it at {shown_time(standing.at)}", "dim")
@@ -131,15 +127,6 @@ def _read(value: bytes) -> Standing:
         raise CliError(f"what is known of alerts cannot be read: {error}", code=FAILED) from None
 
 
-def _age_s(at: str) -> float:
-    """How long ago by this machine's wall clock; what is in the future is new."""
-    try:
-        moment = datetime.datetime.fromisoformat(at.replace("Z", "+00:00"))
-    except ValueError:
-        return 0.0
-    return (datetime.datetime.now(datetime.UTC) - moment).total_seconds()
-
-
 async def watch(options: Options, out: Out, *, name: str | None) -> int:
     """Watch until Ctrl-C or SIGTERM, and show every change."""
     if options.format not in (Format.TABLE, Format.WIDE, Format.JSONL):
@@ -149,7 +136,7 @@ async def watch(options: Options, out: Out, *, name: str | None) -> int:
         if options.format is Format.JSONL:
             out.data(dump(_turn_record(turn, at), Format.JSONL))
             return
-        level = paint(f"{turn.alert.level.upper():6}", _STYLES[turn.alert.level], out.color)
+        level = paint(f"{turn.alert.level.upper():6}", LEVEL_STYLES[turn.alert.level], out.color)
         out.data(f"{shown_time(at)}  {level}  {turn.detail}")
 
     async with connected(options, name or CALLER, calls=True) as mesh:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,12 @@ class Shop:
     def __call__(self, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Done:
         """Run a command to its end."""
         return run_cli(*arguments, env={**self.env, **(env or {})}, stdin=stdin)
+
+    def at_once(self, *lines: Sequence[str]) -> list[Done]:
+        """Run commands that wait for the mesh beside one another, a process each: their waiting adds up to no more
+        than the longest."""
+        with ThreadPoolExecutor(len(lines)) as pool:
+            return list(pool.map(lambda line: self(*line), lines))
 
     def many(self, *lines: Sequence[str]) -> list[Done]:
         """Run several commands in one process."""

@@ -20,7 +20,7 @@ __all__ = ["PATIENCE_S", "PROGRAM", "Background", "Done", "environment", "run_cl
 PATIENCE_S = 45.0
 #: What ``pip install`` puts beside Python.
 PROGRAM = str(Path(sys.executable).with_name("nats-mesh"))
-_FOREIGN = ("NATS_", "MESH_", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS")
+_FOREIGN = ("NATS_", "MESH_", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "LINES")
 
 
 class Done(msgspec.Struct, frozen=True):

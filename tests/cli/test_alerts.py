@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -75,9 +76,26 @@ def test_two_watch_one_tells_and_the_other_goes_on(promised: Shop) -> None:
             assert {burn["window_s"] for burn in shown.json[0]["burns"]} == {300.0, 3600.0}
             assert all(burn["seen_s"] < 3600.0 for burn in shown.json[0]["burns"])
             assert _fired(promised) == []  # what is known is not told again
+            _observers_show(promised)
             assert second.end(signal.SIGTERM) == 0
     left = promised("alerts")
     assert (left.code, "page" in left.out, "(seen " in left.out) == (1, True, True)
+
+
+def _observers_show(shop: Shop) -> None:
+    """`stat` and `top` tell of it, too."""
+    for_programs, for_people, once = shop.at_once(
+        ["stat", "--window", "2s", "-o", "json"],
+        ["stat", "orders", "--window", "2s", "-o", "wide"],
+        ["top", "--once", "--timeout", "1s", "-o", "json"],
+    )
+    assert {each["service"]: each["objectives"] for each in for_programs.json} == {
+        "orders": "page",
+        "stock": None,
+    }
+    assert re.search(r"OBJECTIVES.*\norders .* page ", for_people.out)
+    told = once.json["objectives"]
+    assert (told["watched"], [each["level"] for each in told["alerts"]]) == (True, ["page"])
 
 
 def test_nobody_watches(promised: Shop) -> None:
@@ -85,6 +103,8 @@ def test_nobody_watches(promised: Shop) -> None:
     done = promised("alerts", "-o", "json")
     assert (done.code, done.json) == (1, [])
     assert "--watch" in done.err
+    told = promised("top", "--once", "--timeout", "500ms", "-o", "json").json["objectives"]
+    assert told == {"watched": False, "at": None, "alerts": []}
 
 
 def test_nothing_is_promised(nats_server: NatsServer) -> None:

@@ -27,10 +27,11 @@ from nats_mesh.telemetry.snapshots import Edge, Member, Snapshot
 from nats_mesh.testing import NatsServer
 from nats_mesh_cli.dashboard.app import Stream, application, page
 from nats_mesh_cli.dashboard.board import MAX_POLICIES, Board
-from nats_mesh_cli.dashboard.document import MAX_EVENTS, Picture, document, service_document, state_of, trends
+from nats_mesh_cli.dashboard.document import MAX_EVENTS, Picture, document, state_of, trends
 from nats_mesh_cli.dashboard.guard import host_of
 from nats_mesh_cli.dashboard.hub import FullError, Hub, difference
 from nats_mesh_cli.dashboard.layout import MAX_ROWS, arrange
+from nats_mesh_cli.dashboard.service_page import service_document
 from tests.cli.program import Background, run_cli, run_many
 from tests.snapshots import figures, red, snapshot
 

@@ -305,6 +305,8 @@ def test_locks_colours_and_motion(browser: Browser, stage: Scripted) -> None:
     """Locked edges show a lock; dark and light follow the system and the button; who wants no motion sees none."""
     stage.shown, stage.tls = snapshot(2), True
     browser.open(stage.url, scheme="dark", calm=True)
+    # The page is there before the first figures, and its edges come with these.
+    browser.until(f"document.querySelector({_edge('web>service-0')!r}) !== null")
     lock = f"getComputedStyle(document.querySelector({_edge('web>service-0')!r} + ' .lock')).display"
     browser.until(f"{lock} !== 'none'")
     flow = f"getComputedStyle(document.querySelector({_edge('web>service-0')!r} + ' path.flow'))"

@@ -86,20 +86,28 @@ class Family:
 
     def alive(self) -> list[str]:
         """The command lines of all processes that carry the mark."""
-        found = []
+        return list(self._alive().values())
+
+    def pids(self, pattern: str) -> list[int]:
+        """Those of which the command line has a pattern."""
+        return [pid for pid, line in self._alive().items() if re.search(pattern, line)]
+
+    def _alive(self) -> dict[int, str]:
+        found = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
                 if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(entry.name)] = line
             except (OSError, ProcessLookupError):
                 continue  # it has gone, or is somebody else's
         return found
 
-    def gone(self) -> None:
-        """Nothing is left: no process, and nothing in the folder for temporary files."""
-        eventually(lambda: not self.alive(), self.alive)
+    def gone(self, but: str = "^$") -> None:
+        """Nothing is left: no process (but those with a pattern), and nothing in the folder for temporary files."""
+        eventually(lambda: all(re.search(but, line) for line in self.alive()), self.alive)
         eventually(lambda: not list(self.folder.iterdir()), lambda: list(self.folder.iterdir()))
 
 
@@ -268,7 +276,7 @@ def terminal(family: Family, tmp_path: Path) -> Iterator[Callable[..., Terminal]
         inside = {
             name: value
             for name, value in family.environ.items()
-            if name not in ("TMUX", "NO_COLOR", "COLUMNS")
+            if name not in ("TMUX", "NO_COLOR", "COLUMNS", "LINES")
         }
         made = Terminal(tmp_path / "s", width, height, shell, {**inside, **environ})
         opened.append(made)
@@ -312,6 +320,54 @@ def test_the_view_on_a_terminal(
     assert "exit=0" in end
     assert "0 failed, 0 incomplete: all is well" in end
     assert (shown.ask("alternate_on"), shown.ask("cursor_flag")) == ("0", "1")
+
+
+CLOSER = r"(?s)┌ mesh ▸ default .*1 Services.*productpage .*✓ 100%.*└ .*q quit"
+
+
+def test_a_key_opens_the_whole_view_of_it(terminal: Callable[..., Terminal], family: Family) -> None:
+    """`t` is named in the first line and opens `top` on the demo's own server; q leads back, and so does its death."""
+    shown = terminal(80, 24)
+    text = shown.wait_for(r"(?s)● running .*the load begins")
+    assert "t top" in text.splitlines()[0]
+    shown.press("t")
+    shown.wait_for(CLOSER)
+    (view,) = family.pids(r" -n default top ?$")
+    os.kill(view, signal.SIGKILL)
+    shown.wait_for(r"(?s)nats-mesh demo .*● running.*top ended with exit code -9")
+    shown.press("t")
+    shown.wait_for(CLOSER)
+    shown.press("q")
+    shown.wait_for(r"nats-mesh demo .*● running")
+    assert shown.ask("alternate_on") == "1"
+    shown.press("q")
+    all_is_as_it_was(shown, family)
+
+
+@pytest.mark.parametrize("how", ["C-c", "SIGTERM", "over"])
+def test_the_whole_view_ends_with_the_demo(
+    terminal: Callable[..., Terminal], family: Family, how: str
+) -> None:
+    """Ctrl-C, a signal to the demo and the end of its time end both, and the summary follows."""
+    shown = terminal(80, 24, *(["--duration", "8s"] if how == "over" else []))
+    shown.wait_for("the load begins")
+    shown.press("t")
+    shown.wait_for(CLOSER)
+    if how == "C-c":
+        shown.press("C-c")
+    elif how == "SIGTERM":
+        (demo,) = family.pids(r"nats_mesh_cli demo ?$")
+        os.kill(demo, signal.SIGTERM)
+    all_is_as_it_was(shown, family)
+
+
+def all_is_as_it_was(shown: Terminal, family: Family) -> None:
+    """The demo ended well, the terminal is as it was, and no process is left but those of the terminal."""
+    end = shown.wait_for(r"exit=\d+\s[^$]*tty=restored")
+    assert "exit=0" in end
+    assert "0 failed, 0 incomplete: all is well" in end
+    assert (shown.ask("alternate_on"), shown.ask("cursor_flag")) == ("0", "1")
+    family.gone(but=r"^cat ?$|tmux")
 
 
 def test_a_view_with_a_duration_ends_by_itself(terminal: Callable[..., Terminal]) -> None:

@@ -99,7 +99,7 @@ def test_stat_shows_what_is_asked_for(shop: Shop) -> None:
         mesh.call("orders.place", {"sku": "b"})
         mesh.call("stock.count", 3)
         window = ("--window", "2s")
-        by_endpoint, by_version, one, names, table, nobody = shop.many(
+        by_endpoint, by_version, one, names, table, nobody = shop.at_once(
             ["stat", "orders", "--by", "endpoint", *window, "-o", "json"],
             ["stat", "--by", "version", *window, "-o", "json"],
             ["stat", "stock", *window, "-o", "json"],
@@ -126,7 +126,7 @@ def test_edges_tell_who_calls(shop: Shop) -> None:
     """A caller that does not tell (it has gone) is an edge that the instances tell of."""
     with Mesh("batch", servers=shop.url, namespace=shop.namespace).blocking() as mesh:
         mesh.call("stock.count", 3)
-    told, by_endpoint = shop.many(
+    told, by_endpoint = shop.at_once(
         ["edges", "batch", "--window", "2s", "-o", "json"],
         ["edges", "batch", "--by", "endpoint", "--window", "2s", "-o", "json"],
     )

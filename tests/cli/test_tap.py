@@ -18,6 +18,8 @@ from nats_mesh.telemetry.tap_messages import Body
 from nats_mesh_cli.errors import PIPE, CliError
 from nats_mesh_cli.output import Out, column_widths
 from nats_mesh_cli.printing import Printer
+from nats_mesh_cli.tap_given import filter_of
+from nats_mesh_cli.tap_line import EXAMPLE, Wanted, wanted_of
 from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, left_out_text, record_of
 from tests.cli.conftest import Shop
 from tests.cli.program import PROGRAM, environment, run_many
@@ -306,3 +308,51 @@ def test_a_reader_that_has_gone_ends_the_command(tmp_path: Path) -> None:
         printer.finish(10.0)
     assert (ended.value.code, ended.value.message) == (PIPE, "")
     out.stdout.close()
+
+
+# -- on one line --------------------------------------------------------------------------------------------
+
+
+def test_a_line_says_what_the_options_say() -> None:
+    """Targets, and every filter of the command, in any order; nothing at all is every call."""
+    found = wanted_of(
+        "errors orders.place orders.show slow>100ms from=web from=shop status=unavailable,INTERNAL route=v2 "
+        "'header:X-Who=a b' stock"
+    )
+    assert found.targets == {"orders": ("place", "show"), "stock": ()}
+    assert found.only == filter_of(
+        callers=["web", "shop"],
+        statuses=["UNAVAILABLE", "INTERNAL"],
+        errors=True,
+        slow_s=0.1,
+        headers=["X-Who=a b"],
+        routes=["v2"],
+    )
+    assert wanted_of("  ") == Wanted()
+    assert wanted_of("slow>=1s") == wanted_of("slow=1s") == wanted_of("slow>1s")
+    assert wanted_of(EXAMPLE).only.headers == (("k", "v"),)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("slow>100", "'100' has no unit; write 100ms or 100s"),
+        ("slow>fast", "'fast' is no duration"),
+        ("status=LOST", "status LOST: there is no such status"),
+        ("errors status=OK", "errors and status OK contradict each other"),
+        ("from=", "from= says nothing behind the ="),
+        ("colour=red", "'colour=red' is nothing to look for"),
+        ("slow<1s", "'slow<1s' is nothing to look for"),
+        ("header:k", "header:k: a header is looked for as header:NAME=VALUE"),
+        ("header:authorization=x", "its value is a secret"),
+        ("orders.place.now", "endpoint name 'place.now'"),
+        ("'orders", "a quotation mark is open"),
+        (" ".join(f"s{n}" for n in range(40)), "too many"),
+    ],
+)
+def test_a_line_that_cannot_be_is_refused(line: str, said: str) -> None:
+    """With the word that is wrong, and without the dashes that only options have."""
+    with pytest.raises(CliError) as caught:
+        wanted_of(line)
+    assert said in caught.value.message
+    assert "--" not in caught.value.message

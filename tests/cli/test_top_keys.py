@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_mesh_cli.demo.state import Size
+from nats_mesh_cli.tap_line import wanted_of
 from nats_mesh_cli.top.keys import KeyReader
 from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
 from nats_mesh_cli.top.reducing import described, fed, reduce, resized
 from nats_mesh_cli.top.sheets import index_of, listed, selected, sheet_of
-from nats_mesh_cli.top.state import MAX_FILTER, State, View, start
+from nats_mesh_cli.top.state import MAX_FILTER, MAX_ONLY, State, View, start
 from nats_mesh_cli.top.view import render
 from tests.snapshots import snapshot
 
@@ -34,7 +35,8 @@ POLICIES = tuple(
 )
 DATA = Data(mesh=snapshot(9), calls=CALLS, policies=POLICIES, head=(1, 42))
 KEYS = [
-    *"123456/?qQpsSgdhjkG x→",
+    *"123456/?qQpsSgdhjkGf x→",
+    *("=", ">", '"', "5f"),
     *("up", "down", "left", "right", "pageup", "pagedown", "home", "end", "tab", "backtab", "enter", "esc"),
     *("backspace", "delete", "ctrl-l", "ctrl-u", "ctrl-z"),
 ]
@@ -113,7 +115,7 @@ def test_no_sequence_of_keys_breaks_anything(steps: list[str | tuple[int, ...]])
     snapshots = {n: msgspec.structs.replace(DATA, mesh=snapshot(n)) for n in (0, 1, 5, 12)}
     for step in steps:
         if isinstance(step, str):
-            state = reduce(state, step)
+            state = pressed(state, *step) if step == "5f" else reduce(state, step)
         elif len(step) == 1:
             state = fed(state, snapshots[min(snapshots, key=lambda n: abs(n - step[0]))])
         else:
@@ -122,6 +124,7 @@ def test_no_sequence_of_keys_breaks_anything(steps: list[str | tuple[int, ...]])
         assert index_of(state, items) in range(max(1, len(items)))
         assert (selected(state) is None) == (not items)
         assert len(state.needle) <= MAX_FILTER
+        wanted_of(state.only)
         assert len(state.choices) == len(View)
         assert state.choice.sorted < len(sheet_of(state).orders)
         frame = render(state, state.size)
@@ -168,6 +171,31 @@ def test_a_filter_takes_words_in_any_order_and_case() -> None:
     assert pressed(state, "backspace", "backspace").needle == "OPEN "
     assert pressed(state, "esc").needle == ""
     assert not pressed(start(DATA), "/", "q").done
+
+
+def test_which_calls_are_tapped_is_written_on_a_line() -> None:
+    """`f` opens it in the Tap view alone, with what is in force; Enter takes it, Escape leaves all as it was."""
+    assert pressed(start(DATA), "f") == start(DATA)
+    asked = pressed(start(DATA), "5", "f", *"orders.place q1?/")
+    assert (asked.asking, asked.only, asked.done) == ("orders.place q1?/", "", False)
+    state = pressed(asked, "ctrl-u", *"orders errors ", "enter")
+    assert (state.asking, state.only) == (None, "orders errors")
+    again = pressed(state, "f", "backspace")
+    assert again.asking == "orders error"
+    assert pressed(again, "esc") == state
+    assert pressed(state, "f", "ctrl-u", "enter").only == ""
+    long = pressed(state, "f", *"x" * 500)
+    assert len(long.asking or "") == MAX_ONLY
+
+
+def test_what_cannot_be_tapped_is_said_in_place() -> None:
+    """The line stays to be mended, and what was in force stays in force; the next key takes the complaint away."""
+    state = pressed(start(DATA), "5", "f", *"orders", "enter", "f", *" slow>100", "enter")
+    assert (state.asking, state.only) == ("orders slow>100", "orders")
+    assert state.refused == "'100' has no unit; write 100ms or 100s"
+    mended = pressed(state, *"ms", "enter")
+    assert (mended.only, mended.refused, mended.asking) == ("orders slow>100ms", "", None)
+    assert pressed(state, "m").refused == ""
 
 
 def test_sorting_goes_through_all_columns_and_around() -> None:

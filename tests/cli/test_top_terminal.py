@@ -16,7 +16,7 @@ import pytest
 
 from nats_mesh.testing import NatsServer
 from tests.cli.conftest import Shop
-from tests.cli.program import PROGRAM, environment, run_cli
+from tests.cli.program import PROGRAM, environment
 from tests.terminals import Terminal, eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -163,6 +163,11 @@ def test_keys_show_the_views(terminal: Open, busy: Shop) -> None:
     text = shown.wait_for(r"web +→ orders\.place +✓ OK")
     shown.wait_for(r"clumsy +→ orders\.shaky +✗ INTERNAL")
 
+    shown.press("f")
+    shown.press("-l", "orders.shaky errors")
+    shown.press("Enter")
+    shown.wait_for(r"(?s)only orders.shaky errors .*clumsy +→ orders\.shaky +✗ INTERNAL")
+
     shown.press("6")
     shown.wait_for(r"KIND +SERVICE")
 
@@ -181,8 +186,9 @@ def test_keys_show_the_views(terminal: Open, busy: Shop) -> None:
 
 
 def test_the_window_may_change_its_size(terminal: Open, busy: Shop) -> None:
-    """Small and large, while it runs: the screen is filled, no line is torn."""
-    shown = terminal(top(busy))
+    """Small and large, while it runs: the screen is filled, no line is torn; also where a shell has exported the size
+    that it began with."""
+    shown = terminal(top(busy), LINES="24", COLUMNS="80")
     shown.wait_for("orders")
     for width, height in ((40, 10), (200, 60), (20, 5), (120, 40)):
         shown.resize(width, height)
@@ -312,17 +318,21 @@ async def test_a_bus_that_goes_away_is_a_banner_and_comes_back(terminal: Open, p
             assert "exit=0" in shown.wait_for(RESTORED)
 
 
-def test_without_a_terminal_it_says_what_to_do(shop: Shop) -> None:
+def test_without_a_terminal_it_says_what_to_do(place: Shop) -> None:
     """No escape codes into a pipe; a format that no view has is refused too."""
-    done = shop("top")
+    done, shaped = place.many(["top"], ["top", "-o", "json"])
     assert (done.code, done.out) == (2, "")
     assert "top --once" in done.err
-    assert "--once" in shop("top", "-o", "json").err
+    assert "--once" in shaped.err
 
 
 def test_once_prints_what_the_view_would_show(busy: Shop) -> None:
     """JSON for scripts with raw numbers, tables for people, names for shells; without escape codes."""
-    done = busy("top", "--once", "-o", "json")
+    done, printed, names = busy.at_once(
+        ["top", "--once", "-o", "json"],
+        ["top", "--once", "--timeout", "2s"],
+        ["top", "--once", "--timeout", "2s", "-o", "name"],
+    )
     assert done.code == 0, done.err
     found = done.json
     services = {each["name"]: each for each in found["services"]}
@@ -335,19 +345,21 @@ def test_once_prints_what_the_view_would_show(busy: Shop) -> None:
         ("clumsy", "orders"),
     }
     assert found["policies"]["policies"] == []
-    table = busy("top", "--once", "--timeout", "2s")
-    assert table.code == 0
-    assert re.search(r"(?m)^web → orders +100%", table.out)
-    assert "\x1b" not in table.out
-    assert busy("top", "--once", "-o", "name").out.split() == ["orders", "stock"]
+    assert printed.code == 0
+    assert re.search(r"(?m)^web → orders +100%", printed.out)
+    assert "\x1b" not in printed.out
+    assert names.out.split() == ["orders", "stock"]
 
 
 def test_once_of_nothing_is_valid(place: Shop) -> None:
     """An empty mesh is an object with empty lists, a note for people, and success; no bus at all is exit code 3."""
-    done = place("top", "--once", "-o", "json", "--timeout", "500ms")
+    done, told, away = place.many(
+        ["top", "--once", "-o", "json", "--timeout", "500ms"],
+        ["top", "--once", "--timeout", "500ms"],
+        ["-s", "nats://127.0.0.1:1", "top", "--once"],
+    )
     assert done.code == 0
     assert (done.json["services"], done.json["edges"]) == ([], [])
-    told = place("top", "--once", "--timeout", "500ms")
     assert (told.code, told.out) == (0, "")
     assert "no services yet" in told.err
-    assert run_cli("-s", "nats://127.0.0.1:1", "top", "--once").code == 3
+    assert away.code == 3

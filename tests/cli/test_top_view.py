@@ -25,7 +25,7 @@ from nats_mesh_cli.top.reducing import fed, reduce
 from nats_mesh_cli.top.state import State, start
 from nats_mesh_cli.top.view import MIN_SIZE, render
 from nats_mesh_cli.top.words import duration_text, rate_text, success_cell, trend_cells
-from tests.cli.top_data import DATA, EMPTY, MESH, hostile, numbers
+from tests.cli.top_data import ALERTED, DATA, EMPTY, MESH, hostile, numbers
 from tests.snapshots import snapshot
 
 SCREENS = Path(__file__).parent / "screens"
@@ -76,6 +76,50 @@ def test_each_view_is_as_it_was_approved(name: str, size: Size) -> None:
 def test_what_is_looked_into_is_as_it_was_approved(name: str, size: Size) -> None:
     """A service, the calls of one caller, a policy, a call, an event."""
     check(name, size, drawn(DATA, size, ENTERED[name], "enter"))
+
+
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+@pytest.mark.parametrize(("name", "entered"), [("alerts", False), ("objectives", True)])
+def test_what_is_promised_is_as_it_was_approved(name: str, entered: bool, size: Size) -> None:
+    """What fires is counted in the header and marked at its service; a service's page has all of its objectives."""
+    further = ["enter"] if entered else []
+    check(name, size, drawn(ALERTED, size, "", *further))
+
+
+def test_where_nobody_watches_nothing_is_said_to_be_well() -> None:
+    """Neither that something fires nor that nothing does; a page says since when nobody knows."""
+    size = Size(120, 40)
+    left = msgspec.structs.replace(ALERTED.promised, live=False)
+    for data in (DATA, msgspec.structs.replace(DATA, promised=left)):
+        frames = [drawn(data, size, keys).plain for keys in VIEWS.values() if keys != "?"]
+        assert not any(word in frame for frame in frames for word in ("PAGE", "TICKET", "ALERT"))
+    entered = drawn(msgspec.structs.replace(DATA, promised=left), size, "", "enter").plain
+    assert "OBJECTIVES  nobody has watched since 2026-01-01T12:04:02Z" in entered
+    assert "OBJECTIVE" not in drawn(DATA, size, "", "enter").plain
+
+
+def test_kept_promises_are_no_alerts() -> None:
+    """Where somebody watches and nothing fires, the header says so and no column stands for it."""
+    kept = tuple(each for each in ALERTED.promised.alerts if each.level == "ok")
+    data = msgspec.structs.replace(DATA, promised=msgspec.structs.replace(ALERTED.promised, alerts=kept))
+    shown = drawn(data, Size(200, 60)).plain
+    assert "ALERTS 0" in shown
+    assert " ALERT " not in shown
+
+
+ONLY = "orders.place errors slow>100ms from=web"
+ASKED = {
+    "tap-only": ("f", *ONLY, "enter"),
+    "tap-refused": ("f", *ONLY, *" status=LOST", "enter"),
+    "tap-asked": ("f", "c"),
+}
+
+
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+@pytest.mark.parametrize("name", ASKED)
+def test_which_calls_are_tapped_is_as_it_was_approved(name: str, size: Size) -> None:
+    """The filter in force is in the title; while one is written the line is there, with what is wrong with it."""
+    check(name, size, drawn(DATA, size, "5", *ASKED[name]))
 
 
 @pytest.mark.parametrize("size", SIZES[:3], ids=str)

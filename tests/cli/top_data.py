@@ -7,7 +7,9 @@ import msgspec
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.presence import Rejection
 from nats_mesh.telemetry.aggregate import Figures
+from nats_mesh.telemetry.alert_messages import Alert, Burn, LevelName
 from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.slo import Indicator
 from nats_mesh.telemetry.snapshots import (
     Breaker,
     Capacity,
@@ -21,9 +23,10 @@ from nats_mesh.telemetry.snapshots import (
     Snapshot,
     Trend,
 )
+from nats_mesh_cli.promised import Promised
 from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
 
-__all__ = ["DATA", "EMPTY", "MESH", "hostile", "numbers"]
+__all__ = ["ALERTED", "DATA", "EMPTY", "MESH", "hostile", "numbers"]
 
 _TREND = Trend(rates=tuple(float(n % 9) for n in range(60)), success=(1.0,) * 60, p99_s=(0.04,) * 60)
 
@@ -234,6 +237,54 @@ DATA = Data(
         ),
     ),
     tapped="2 calls at 2 instances",
+)
+
+
+def alert(
+    service: str, objective: str, level: LevelName, *burns: Burn, threshold_s: float | None = None
+) -> Alert:
+    """How one objective stands."""
+    return Alert(
+        objective=objective,
+        policy="Telemetry/promise",
+        indicator=Indicator.AVAILABILITY if threshold_s is None else Indicator.LATENCY,
+        service=service,
+        share=0.999 if threshold_s is None else 0.99,
+        window_s=30 * 86_400.0,
+        threshold_s=threshold_s,
+        level=level,
+        for_s=52.0,
+        burns=burns,
+    )
+
+
+def burn(window_s: float, rate: float, seen_s: float | None = None) -> Burn:
+    """How fast one window burns."""
+    seen = window_s if seen_s is None else seen_s
+    return Burn(window_s=window_s, seen_s=seen, calls=1000, bad=int(rate), burn=rate)
+
+
+_BURNS = (burn(300.0, 29.0), burn(3600.0, 15.2, 720.0), burn(21_600.0, 6.1, 720.0))
+#: The same with somebody who watches what is promised.
+ALERTED = msgspec.structs.replace(
+    DATA,
+    promised=Promised(
+        alerts=(
+            alert(
+                "cart",
+                "available",
+                "page",
+                burn(300.0, 29.0),
+                burn(3600.0, 15.2, 720.0),
+                burn(21_600.0, 6.1, 720.0),
+            ),
+            alert("reviews", "fast", "ticket", burn(300.0, 2.0), burn(86_400.0, 3.1), threshold_s=0.256),
+            alert("cart", "fast", "ok", burn(300.0, 0.25), threshold_s=0.256),
+            alert("details", "available", "ok", burn(300.0, 0.0)),
+        ),
+        at="2026-01-01T12:04:02.250000Z",
+        live=True,
+    ),
 )
 EMPTY = Data(
     mesh=Snapshot(server="nats://127.0.0.1:4222", rtt_s=0.0004, red=numbers(0.0, success=None, p99_s=None))

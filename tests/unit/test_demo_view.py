@@ -101,7 +101,7 @@ STATE = ViewState(
 )
 
 AT_80X24 = """\
-nats-mesh demo  nats://127.0.0.1:41849           ● running 0:52 of 1:00  q quits
+nats-mesh demo  nats://127.0.0.1:41849    ● running 0:52 of 1:00  t top  q quits
 50.0 of 50 pages/s   ✗ 97.12%   ▲ 2 incomplete   p99 1.50 s   3 in flight
 SERVICES                READY   CALLS/S   SUCCESS       P50       P99     CALLS
 productpage               1/1      50.0    ✓ 100%   2.18 ms   12.3 ms      2512
@@ -128,7 +128,7 @@ EVENTS
 """
 
 AT_120X36 = """\
-nats-mesh demo  nats://127.0.0.1:41849  Bookinfo                                         ● running 0:52 of 1:00  q quits
+nats-mesh demo  nats://127.0.0.1:41849  Bookinfo                                  ● running 0:52 of 1:00  t top  q quits
 50.0 of 50 pages/s   ✗ 97.12%   ▲ 2 incomplete   p99 1.50 s   3 in flight   2530 pages
 
 SERVICES                READY   CALLS/S   SUCCESS       P50       P99     CALLS  TREND     ANSWERED BY

@@ -11,23 +11,21 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.discovery.messages import rfc3339
 from nats_mesh.telemetry.events import Event
-from nats_mesh.telemetry.watching import Capacity, Edge, Endpoint, Member, Red, Service, Snapshot
+from nats_mesh.telemetry.watching import Edge, Member, Service, Snapshot
 from nats_mesh_cli.dashboard.board import Board
+from nats_mesh_cli.dashboard.figures import capacity_of, millis, red_of
 from nats_mesh_cli.dashboard.layout import Place, arrange
 from nats_mesh_cli.output import Record
 
-__all__ = ["MAX_EVENTS", "Picture", "document", "service_document", "state_of", "trends"]
+__all__ = ["MAX_EVENTS", "Picture", "document", "state_of", "trends"]
 
 #: The newest events that the page has.
 MAX_EVENTS: Final = 200
 #: Below these shares of success a service is failing, or not quite well.
 _FAILING, _DEGRADED = 0.95, 0.995
 _OPEN, _HALF = "OPEN", "HALF_OPEN"
-#: How many bars a histogram has at most.
-_BARS: Final = 16
 
 
 class Picture:
@@ -99,7 +97,7 @@ def _mesh(snapshot: Snapshot, board: Board, *, tls: bool) -> Record:
         "server": snapshot.server,
         "connected": snapshot.connected,
         "away_s": round(snapshot.away_s),
-        "rtt_ms": _ms(snapshot.rtt_s),
+        "rtt_ms": millis(snapshot.rtt_s),
         "window_s": snapshot.window_s,
         "tls": tls,
         "services": len(snapshot.services),
@@ -115,7 +113,7 @@ def _mesh(snapshot: Snapshot, board: Board, *, tls: bool) -> Record:
         "stale": sync.stale,
         "rejecting": sync.rejecting,
         "others": sync.others,
-        **_red(snapshot.red),
+        **red_of(snapshot.red),
     }
 
 
@@ -133,8 +131,8 @@ def _service(service: Service, place: Place) -> Record:
         "draining": service.draining,
         "breakers": dict(service.breakers),
         "ejected": service.ejected,
-        "capacity": _capacity(service.capacity),
-        **_red(service.red),
+        "capacity": capacity_of(service.capacity),
+        **red_of(service.red),
     }
 
 
@@ -152,33 +150,7 @@ def _edge(edge: Edge, board: Board, *, tls: bool) -> Record:
         "reporter": edge.reporter,
         "breaker": _OPEN if breakers.get(_OPEN) else _HALF if breakers.get(_HALF) else "",
         "locks": locks,
-        **_red(edge.red),
-    }
-
-
-def _red(red: Red) -> Record:
-    return {
-        "rate_per_s": round(red.rate_per_s, 1 if red.rate_per_s >= 10 else 2),
-        "attempts_per_s": round(red.attempts_per_s, 1 if red.attempts_per_s >= 10 else 2),
-        "errors_per_s": round(red.errors_per_s, 2),
-        "success": None if red.success is None else round(red.success, 5),
-        "p50_ms": _ms(red.p50_s),
-        "p90_ms": _ms(red.p90_s),
-        "p99_ms": _ms(red.p99_s),
-        "in_flight": red.in_flight,
-        "retry_share": round(red.retry_share, 3),
-        "last_error": red.last_error,
-    }
-
-
-def _capacity(capacity: Capacity) -> Record:
-    used = capacity.utilisation
-    return {
-        "limit": capacity.limit,
-        "in_flight": capacity.in_flight,
-        "queue": capacity.queue,
-        "utilisation": None if used is None else round(used, 3),
-        "headroom_per_s": None if capacity.headroom_per_s is None else round(capacity.headroom_per_s),
+        **red_of(edge.red),
     }
 
 
@@ -229,113 +201,6 @@ def _event(event: Event) -> Record:
         "detail": event.detail,
         "missed": event.missed,
     }
-
-
-# -- one service, as its own page shows it ------------------------------------------------------------
-
-
-def service_document(snapshot: Snapshot, name: str) -> Record | None:
-    """Everything known of one service; ``None`` where nothing is: no service, and nobody who calls."""
-    service = next((each for each in snapshot.services if each.name == name), None)
-    edges = [edge for edge in snapshot.edges if name in (edge.source, edge.service)]
-    if service is None and not edges:
-        return None
-    return {
-        "name": name,
-        "statuses": {} if service is None else service.red.recent.statuses,
-        "flags": {} if service is None else service.red.flags,
-        "total": _total(None if service is None else service.red),
-        "histogram": [] if service is None else _histogram(service.red.recent.buckets),
-        "endpoints": [_endpoint(each) for each in snapshot.endpoints if each.service == name],
-        "versions": [
-            {"version": each.version, "instances": each.instances, **_red(each.red)}
-            for each in snapshot.versions
-            if each.service == name
-        ],
-        "instances": [_instance(each) for each in snapshot.members if each.service == name],
-        "calls": [
-            {"source": edge.source, "service": edge.service, "endpoint": endpoint, **_red(red)}
-            for edge in edges
-            for endpoint, red in sorted(edge.endpoints.items())
-        ],
-        "breakers": [
-            {
-                "caller": each.caller,
-                "instance": each.instance,
-                "endpoint": each.endpoint,
-                "subset": each.subset,
-                "state": each.state.value,
-            }
-            for each in snapshot.breakers
-            if each.service == name
-        ],
-        "ejections": [
-            {"caller": each.caller, "instance": each.instance, "ejected": each.ejected}
-            for each in snapshot.ejections
-            if each.service == name
-        ],
-    }
-
-
-def _total(red: Red | None) -> Record:
-    return {
-        "requests": 0 if red is None else red.total.requests,
-        "errors": 0 if red is None else red.total.errors,
-    }
-
-
-def _histogram(buckets: Sequence[tuple[float, int]]) -> list[Record]:
-    """Bars from the shortest to the longest call, those that nobody fell in too: a gap is something to see.
-
-    ``le_ms`` is a bar's upper bound, ``None`` for what is beyond the last one.
-    """
-    filled = dict(buckets)
-    beyond = sum(count for bound, count in filled.items() if bound > BOUNDS[-1])
-    inside = [at for at, bound in enumerate(BOUNDS) if filled.get(bound)]
-    if not inside:
-        return [{"le_ms": None, "count": beyond}] if beyond else []
-    first, last = inside[0], inside[-1]
-    width = 1
-    while (last - first) // width >= _BARS:
-        width *= 2
-    bars = [
-        {
-            "le_ms": _ms(BOUNDS[min(at + width - 1, len(BOUNDS) - 1)]),
-            "count": sum(filled.get(bound, 0) for bound in BOUNDS[at : at + width]),
-        }
-        for at in range(first, last + 1, width)
-    ]
-    return [*bars, {"le_ms": None, "count": beyond}] if beyond else bars
-
-
-def _endpoint(endpoint: Endpoint) -> Record:
-    return {
-        "name": endpoint.name,
-        "instances": endpoint.instances,
-        "breakers": dict(endpoint.breakers),
-        "capacity": _capacity(endpoint.capacity),
-        **_red(endpoint.red),
-    }
-
-
-def _instance(member: Member) -> Record:
-    return {
-        "id": member.id,
-        "name": member.name,
-        "version": member.version,
-        "state": member.state,
-        "labels": dict(member.labels),
-        "started": member.started,
-        "heard_s": round(member.heard_s, 1),
-        "reports": member.reports,
-        "rtt_ms": _ms(member.rtt_s),
-        "capacity": _capacity(member.capacity),
-        **_red(member.red),
-    }
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1e3, 1 if seconds >= 0.01 else 2)
 
 
 def _rates(values: Sequence[float]) -> list[float]:

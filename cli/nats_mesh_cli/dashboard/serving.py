@@ -21,8 +21,9 @@ from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.dashboard.app import application
 from nats_mesh_cli.dashboard.board import Board, Reader
-from nats_mesh_cli.dashboard.document import Picture, document, service_document, trends
+from nats_mesh_cli.dashboard.document import Picture, document, trends
 from nats_mesh_cli.dashboard.hub import Hub
+from nats_mesh_cli.dashboard.service_page import service_document
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump

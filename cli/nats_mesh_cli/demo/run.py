@@ -9,14 +9,14 @@ import termios
 from collections.abc import Callable, Iterator
 
 import anyio
-import anyio.lowlevel
 
 from nats_mesh import MeshError
 from nats_mesh_cli.demo.events import Events, LogEvents
+from nats_mesh_cli.demo.looking import look_closer
 from nats_mesh_cli.demo.report import report
-from nats_mesh_cli.demo.screen import screen
+from nats_mesh_cli.demo.screen import Screen, screen
 from nats_mesh_cli.demo.session import Options, Session
-from nats_mesh_cli.demo.state import Event
+from nats_mesh_cli.demo.state import Event, Mark
 from nats_mesh_cli.demo.summary import Summary
 from nats_mesh_cli.demo.view import render
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK
@@ -36,13 +36,14 @@ async def demo(options: Options, out: Out, fmt: Format, *, live: bool) -> int:
     events = Events(None if live else _teller(out))
     session = Session(options, events)
     stop = anyio.Event()
+    view = _View(session, events, stop, out, options.namespace) if live else None
     summary: Summary | None = None
     failure: MeshError | None = None
     with _logs_as_events(events, alone=live):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_obey_signals, stop, tasks.cancel_scope, out)
-            if live:
-                tasks.start_soon(_draw, session, stop, out)
+            tasks.start_soon(_obey_signals, stop, tasks.cancel_scope, out.note if view is None else view.note)
+            if view is not None:
+                tasks.start_soon(view.draw)
             try:
                 summary = await session.run(stop)
             except MeshError as error:  # raised outside the group: callers want it, not a group of one
@@ -59,7 +60,7 @@ async def demo(options: Options, out: Out, fmt: Format, *, live: bool) -> int:
     return OK if summary.ok else FAILED
 
 
-async def _obey_signals(stop: anyio.Event, scope: anyio.CancelScope, out: Out) -> None:
+async def _obey_signals(stop: anyio.Event, scope: anyio.CancelScope, note: Callable[[str], None]) -> None:
     """The first signal ends the load and asks for the summary, the second ends everything at once."""
     with anyio.open_signal_receiver(*_SIGNALS) as signals:
         async for number in signals:
@@ -67,31 +68,65 @@ async def _obey_signals(stop: anyio.Event, scope: anyio.CancelScope, out: Out) -
                 scope.cancel()
                 return
             stop.set()
-            await anyio.lowlevel.checkpoint()  # the view goes first
-            out.note(f"{signal.Signals(number).name}: {_STOPPING}")
+            note(f"{signal.Signals(number).name}: {_STOPPING}")
 
 
-async def _draw(session: Session, stop: anyio.Event, out: Out) -> None:
-    """Show the view until it is to stop; then the terminal is as it was."""
+class _View:
+    """The view on the terminal until it is to stop; then the terminal is as it was. ``t`` opens ``top`` in its place:
+    with ``q`` one comes back from there, Ctrl-C ends both."""
 
-    by_key = False
+    def __init__(self, session: Session, events: Events, stop: anyio.Event, out: Out, namespace: str) -> None:
+        self._session = session
+        self._events = events
+        self._stop = stop
+        self._out = out
+        self._namespace = namespace
+        self._closer = False
+        self._gone = False
+        self._notes: list[str] = []
 
-    def on_key(key: str) -> None:
-        nonlocal by_key
+    def note(self, text: str) -> None:
+        """Say something once the terminal is given back: in between it would tear what is drawn."""
+        if self._gone:
+            self._out.note(text)
+        else:
+            self._notes.append(text)
+
+    def _on_key(self, key: str) -> None:
         if key in "qQ":
-            by_key = True
-            stop.set()
+            self._stop.set()
+            self.note(_STOPPING)
+        elif key in "tT" and self._session.view().phase == "running":
+            self._closer = True
 
-    try:
-        with screen(on_key, colorless=out.colorless) as view:
-            while not stop.is_set():
-                view.show(render(session.view(), view.size))
-                with anyio.move_on_after(_FRAME_S):
-                    await stop.wait()
-    except (OSError, termios.error):
-        stop.set()  # the terminal was closed: nobody looks on any more
-    if by_key:
-        out.note(_STOPPING)
+    async def draw(self) -> None:
+        """Show it."""
+        try:
+            with screen(self._on_key, colorless=self._out.colorless) as view:
+                while not self._stop.is_set():
+                    if self._closer:
+                        await self._look_closer(view)
+                    view.show(render(self._session.view(), view.size))
+                    with anyio.move_on_after(_FRAME_S):
+                        await self._stop.wait()
+        except (OSError, termios.error):
+            self._stop.set()  # the terminal was closed: nobody looks on any more
+        finally:
+            self._gone = True
+            for text in self._notes:
+                self._out.note(text)
+
+    async def _look_closer(self, view: Screen) -> None:
+        code = await look_closer(
+            view,
+            self._stop,
+            url=self._session.view().url,
+            namespace=self._namespace,
+            colorless=self._out.colorless,
+        )
+        self._closer = False
+        if code and not self._stop.is_set():
+            self._events.add(Mark.WARN, f"nats-mesh top ended with exit code {code}")
 
 
 def _teller(out: Out) -> Callable[[Event], None]:

@@ -10,7 +10,7 @@ import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -32,12 +32,16 @@ class Screen:
 
     @property
     def size(self) -> Size:
-        """The terminal's size now."""
-        size = self._console.size
-        return Size(min(size.width, _MAX_SIZE.width), min(size.height, _MAX_SIZE.height))
+        """The terminal's size now, which it says itself: LINES and COLUMNS may be of the day the shell began."""
+        if size := _size_of(sys.stdout):
+            self._console.size = size
+        width, height = self._console.size
+        return Size(min(width, _MAX_SIZE.width), min(height, _MAX_SIZE.height))
 
     def show(self, what: RenderableType) -> None:
         """Draw one frame."""
+        if size := _size_of(sys.stdout):  # what is drawn is cut to this size, not to what rich takes for it
+            self._console.size = size
         self._live.update(what, refresh=True)
 
     @contextlib.contextmanager
@@ -50,6 +54,12 @@ class Screen:
         finally:
             self._keys.take()
             self._live.start()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """The same for a program of our own; settings of the terminal that it leaves behind are undone."""
+        with self.given_back(), self._keys.kept():
+            yield
 
 
 @contextlib.contextmanager
@@ -108,6 +118,17 @@ class _Keys:
             termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
         self._before = None
 
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """After the block the terminal's settings are those before it."""
+        before = None if self._fd is None else termios.tcgetattr(self._fd)
+        try:
+            yield
+        finally:
+            if self._fd is not None and before is not None:
+                with contextlib.suppress(termios.error):  # as above
+                    termios.tcsetattr(self._fd, termios.TCSAFLUSH, before)
+
     def close(self) -> None:
         """Give back what there is to give back, for good."""
         self.give_back()
@@ -127,6 +148,15 @@ class _Keys:
             self._loop.remove_reader(fd)
         for key in self._decode(data):
             self._on_key(key)
+
+
+def _size_of(stream: TextIO) -> tuple[int, int] | None:
+    """Width and height of a terminal; ``None`` where it is none, or does not know."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        return None
+    return (size.columns, size.lines) if size.columns and size.lines else None
 
 
 def _open_terminal() -> int | None:

@@ -118,7 +118,13 @@ def _title(state: ViewState, width: int) -> Text:
         if state.duration_s is not None:
             clock += f" of {_clock(state.duration_s)}"
     right = join_fitting(
-        [Cell(phase.text + clock, phase.style), Cell("q quits", "dim")], width - _MIN_TITLE, "  "
+        [
+            Cell(phase.text + clock, phase.style),
+            *([Cell("t top", "dim")] if state.phase == "running" else []),
+            Cell("q quits", "dim"),
+        ],
+        width - _MIN_TITLE,
+        "  ",
     )
     left = join_fitting(
         [Cell("nats-mesh demo", _NAMES), Cell(state.url), Cell("Bookinfo", "dim")],

@@ -10,21 +10,18 @@ import anyio
 import msgspec
 
 from nats_mesh import Mesh
-from nats_mesh.clock import SYSTEM_CLOCK
 from nats_mesh.core.envelope import RecordedCall
 from nats_mesh.errors import MeshError
 from nats_mesh.policy.bus.revisions import Revision
 from nats_mesh.policy.bus.store import PolicyStore
-from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.series import FAILURES
-from nats_mesh.telemetry.tap_messages import Wish
+from nats_mesh.telemetry.tap_feed import SeenCall, TapFeed
 from nats_mesh.wire.kv import KvAbsentError
-from nats_mesh.wire.subjects import ALL
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import dump
 from nats_mesh_cli.policy_history import policy_record
-from nats_mesh_cli.taken import Taken
+from nats_mesh_cli.tap_line import Wanted, wanted_of
 from nats_mesh_cli.top.model import CallLine, PolicyLine
 from nats_mesh_cli.top.words import duration_text
 
@@ -104,56 +101,69 @@ class Tap:
     """Live calls, while :meth:`run` runs; the newest last."""
 
     def __init__(self, mesh: Mesh) -> None:
-        client = mesh.client
         self.calls: deque[CallLine] = deque(maxlen=MAX_CALLS)
         self._mesh = mesh
         self._count = 0
-        self._subjects = client.subjects
-        self._taken = Taken(
-            namespace=mesh.namespace,
-            enforced=mesh.settings.enforced,
-            sample=1.0,
-            headers=(),
-            rate_per_s=_RATE_PER_S,
-            now=SYSTEM_CLOCK.monotonic,
-        )
+        self._wanted = Wanted()
+        self._only = ""
+        self._changed = anyio.Event()
+        self._feed: TapFeed | None = None
+
+    def show(self, only: str) -> None:
+        """Show no other calls than these from now on (:mod:`nats_mesh_cli.tap_line`); those before are forgotten."""
+        if only == self._only:
+            return
+        self._only, self._wanted = only, wanted_of(only)
+        self.calls.clear()
+        feed, self._feed = self._feed, None
+        self._changed.set()
+        if feed is not None:
+            feed.rouse()
 
     @property
     def told(self) -> str:
         """What was seen, and what was left out."""
-        taken = self._taken
-        parts = [f"{taken.seen} calls at {taken.instances} instances"]
-        if taken.dropped:
-            parts.append(f"{taken.dropped} too many to be shown")
-        if taken.lost:
-            parts.append(f"{taken.lost} messages lost")
+        feed = self._feed
+        if feed is None:
+            return "nobody is asked for calls yet"
+        counts = feed.counts
+        said = f"{counts.ended} calls at {feed.instances} instances"
+        parts = [f"{counts.shown} of {said}" if self._only else said]
+        if counts.left_out:
+            parts.append(f"{counts.left_out} are not shown")
+        if counts.lost:
+            parts.append(f"{counts.lost} messages lost")
+        if self._only and feed.older:
+            parts.append(f"{len(feed.older)} older instances send every call")
         return ", ".join(parts)
 
     def take(self) -> tuple[CallLine, ...]:
         """The last calls, with those that came since."""
-        for call in sorted(self._taken.taken(), key=lambda each: each.at):
-            self._count += 1
-            self.calls.append(call_line(call, self._count))
+        if self._feed is not None:
+            for call in sorted(self._feed.taken(), key=lambda each: each.at):
+                self._count += 1
+                self.calls.append(call_line(call, self._count))
         return tuple(self.calls)
 
     async def run(self) -> None:
-        """Hold the lease on live calls until cancelled."""
-        client = self._mesh.client
-        subscription = client.transport.subscribe(self._subjects.telemetry_of("tap"), self._taken.on_message)
-        wish = msgspec.json.encode(Wish(rate=_RATE_PER_S))
-        try:
-            want = self._subjects.want("tap", ALL, self._mesh.name)
-            await hold_lease(want, wish, transport=client.transport, mux=client.mux)
-        finally:
-            client.transport.unsubscribe(subscription)
+        """Have instances tell of the calls that are wanted until cancelled."""
+        while True:
+            self._changed = anyio.Event()
+            wanted = self._wanted
+            async with TapFeed(
+                self._mesh, targets=wanted.targets, only=wanted.only, rate_per_s=_RATE_PER_S
+            ) as feed:
+                self._feed = feed
+                await self._changed.wait()
 
     async def news(self) -> None:
         """Return when there is a call to take, not more often than a person could follow."""
-        await self._taken.news()
+        if self._feed is not None:
+            await self._feed.news()
         await anyio.sleep(0.2)
 
 
-def call_line(call: RecordedCall, number: int) -> CallLine:
+def call_line(call: RecordedCall | SeenCall, number: int) -> CallLine:
     """A call for the view; ``number`` tells it from all others."""
     facts = {
         "route": call.route,

@@ -43,6 +43,7 @@ def _service_cells(service: Service, facts: Facts) -> dict[str, Cell]:
         "name": Cell(words.clean(service.name), words.NAME),
         "version": Cell(words.clean(_versions(service.versions))),
         "ready": words.ready_cell(service.ready, service.instances),
+        "alert": words.alert_cell(facts.levels.get(service.name)),
         **red_cells(red),
         "trend": Cell(words.trend_cells(service.trend.rates, 30), "cyan"),
         "breaker": words.breaker_cell(service.breakers),
@@ -55,6 +56,7 @@ def _service_cells(service: Service, facts: Facts) -> dict[str, Cell]:
 SERVICES: Final = Sheet(
     fields=(
         Field(key="name", head="NAME", width=10, most=40, need=20, right=False),
+        Field(key="alert", head="ALERT", width=6, most=8, need=8, right=False),
         Field(key="version", head="VER", width=5, most=14, right=False, drop=5),
         Field(key="ready", head="INST", width=5, drop=3),
         *RED,
@@ -75,6 +77,7 @@ SERVICES: Final = Sheet(
     text=lambda s: f"{s.name} {' '.join(s.versions)} {' '.join(s.breakers)}",
     cells=_service_cells,
     nothing="no services yet: nobody is there, and nobody is called",
+    left_out=lambda facts: frozenset() if facts.fires else frozenset({"alert"}),
 )
 
 

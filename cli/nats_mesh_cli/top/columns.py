@@ -37,7 +37,7 @@ class Order:
 class Sheet:
     """A table: its ``items`` out of the data, what tells each from all others, what a filter looks at, its cells.
 
-    ``nothing`` is what stands where there are no rows at all.
+    ``nothing`` is what stands where there are no rows at all. ``left_out``: columns that have nothing to say now.
     """
 
     fields: tuple[Field, ...]
@@ -47,6 +47,7 @@ class Sheet:
     text: Callable[[Any], str]
     cells: Callable[[Any, Facts], dict[str, Cell]]
     nothing: str
+    left_out: Callable[[Facts], frozenset[str]] = lambda facts: frozenset()
 
 
 def high(value: float | None) -> float:

@@ -1,4 +1,6 @@
-"""Looking into a service, or into one caller's calls to it: latency, errors, endpoints, callers, instances. Pure."""
+"""Looking into a service, or into one caller's calls to it: latency, errors, objectives, endpoints, callers,
+instances. Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,13 @@ from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
 from nats_mesh_cli.top.following import Facts, state_of
-from nats_mesh_cli.top.grid import Field, clip, fitted, pieces
+from nats_mesh_cli.top.grid import Field, clip
 from nats_mesh_cli.top.model import Data
+from nats_mesh_cli.top.objectives import objective_lines
+from nats_mesh_cli.top.section import Line, section
 from nats_mesh_cli.top.trouble import is_bad
 
 __all__ = ["Line", "errors_of", "latency_lines", "lines_of", "name_of", "red_of"]
-
-#: A line is cells side by side.
-Line = list[Cell]
 
 _ARROW: Final = "→"
 _MAX_ERRORS: Final = 50
@@ -133,17 +134,19 @@ def lines_of(drill: str, data: Data, width: int) -> list[Line]:
         who = f"no calls from {caller} to {name}" if caller else f"{name} is gone"
         return [[Cell(words.clean(who), words.WARN)], [Cell("esc goes back", words.DIM)]]
     lines = [[part] for part in _facts(red, service, edge, width)]
+    if edge is None:
+        lines += objective_lines(name, data.promised, width)
     lines += _latency_and_errors(drill, red, data, width)
     if edge is not None:
         rows = [
             {"name": Cell(words.clean(each), words.NAME), **_red(one)}
             for each, one in sorted(edge.endpoints.items())
         ]
-        lines += _table("ENDPOINTS", _ENDPOINTS, rows, width)
+        lines += section("ENDPOINTS", _ENDPOINTS, rows, width)
     else:
-        lines += _table("ENDPOINTS", _ENDPOINTS, _endpoint_rows(name, data), width)
-        lines += _table("CALLERS", _CALLERS, _caller_rows(name, data), width)
-    lines += _table("INSTANCES", _INSTANCES, _instance_rows(name, Facts(data)), width)
+        lines += section("ENDPOINTS", _ENDPOINTS, _endpoint_rows(name, data), width)
+        lines += section("CALLERS", _CALLERS, _caller_rows(name, data), width)
+    lines += section("INSTANCES", _INSTANCES, _instance_rows(name, Facts(data)), width)
     return lines
 
 
@@ -211,17 +214,6 @@ def _latency_and_errors(drill: str, red: Red, data: Data, width: int) -> list[Li
 def _beside(one: Line, other: Line, left: int) -> Line:
     used = sum(cell_len(part.text) for part in one)
     return [*one, Cell(" " * max(0, left - used + 2)), *other]
-
-
-def _table(title: str, fields: Sequence[Field], rows: Sequence[dict[str, Cell]], width: int) -> list[Line]:
-    if not rows:
-        return [[], [Cell(title, words.HEAD), Cell("  none known", words.DIM)]]
-    wanted = {
-        field.key: max(len(each[field.key].text) for each in rows if field.key in each) for field in fields
-    }
-    sizes = fitted(fields, width, wanted)
-    heads = pieces(sizes, {each.key: Cell(each.head, words.HEAD) for each, _ in sizes})
-    return [[], heads, *[pieces(sizes, each) for each in rows]]
 
 
 def _red(red: Red) -> dict[str, Cell]:

@@ -6,6 +6,7 @@ from collections import Counter
 from functools import cached_property
 from typing import Final
 
+from nats_mesh.telemetry.alert_messages import LevelName
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.top.model import Data, Follower, PolicyLine
 
@@ -83,6 +84,16 @@ class Facts:
     def counts(self) -> Counter[str]:
         """How many members are in each state."""
         return Counter(each.state for each in self.followers)
+
+    @cached_property
+    def levels(self) -> dict[str, LevelName]:
+        """The worst level of the objectives of each service, where somebody watches them."""
+        return self.data.promised.worst
+
+    @property
+    def fires(self) -> bool:
+        """Whether any alert does."""
+        return any(level != "ok" for level in self.levels.values())
 
     @cached_property
     def ejected(self) -> Counter[str]:

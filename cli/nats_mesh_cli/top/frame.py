@@ -13,7 +13,7 @@ from nats_mesh_cli.demo.state import Size
 from nats_mesh_cli.top.grid import clip
 from nats_mesh_cli.top.words import DIM
 
-__all__ = ["Frame", "Line", "boxed", "joined", "ruled", "width_of"]
+__all__ = ["Frame", "Line", "boxed", "filled", "joined", "ruled", "width_of"]
 
 Line = list[Cell]
 
@@ -106,3 +106,8 @@ def ruled(line: Line, width: int, left: str, right: str, fill: str = "─") -> L
     if used > inner:
         return [Cell(left, DIM), *_exact(line, inner), Cell(right, DIM)]
     return [Cell(left, DIM), *line, Cell(fill * (inner - used), DIM), Cell(right, DIM)]
+
+
+def filled(lines: list[Line], width: int, height: int) -> list[Line]:
+    """Exactly so many lines between the two sides of the box."""
+    return lines[:height] + [boxed([], width)] * (height - len(lines))

@@ -11,8 +11,10 @@ from rich.cells import cell_len
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top.words import clean
 
-__all__ = ["Cell", "Field", "clip", "fitted", "pieces", "wrap"]
+__all__ = ["SAMPLED", "Cell", "Field", "clip", "fitted", "pieces", "wrap"]
 
+#: How much of a text is measured to find out how wide its column would like to be (characters).
+SAMPLED = 200
 _ELLIPSIS = "…"
 #: What stands before the last column of a line: its indentation, and words that several blanks follow.
 _HEAD = re.compile(r" *(?:\S.*? {2,}(?!.* {2}))?")

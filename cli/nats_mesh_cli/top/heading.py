@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.promised import LEVELS, Promised
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.following import Facts, head_of
 from nats_mesh_cli.top.frame import Line, joined, width_of
@@ -77,6 +78,7 @@ def numbers(state: State, width: int) -> Line:
     success = words.success_cell(red.success)
     bad = [each for each in mesh.services if not each.ready]
     cells = [
+        *_alerts(state.data.promised),
         Cell(f"RPS {words.rate_text(red.rate_per_s)} {bars}".rstrip(), words.HEAD),
         Cell(f"OK {success.text}", success.style),
         Cell(f"p99 {words.duration_text(red.p99_s)} {late}".rstrip()),
@@ -90,8 +92,25 @@ def numbers(state: State, width: int) -> Line:
         if denied
         else Cell("DENIED 0", words.DIM),
         *([Cell(f"✗ {len(bad)} NOT READY", words.BAD)] if bad else []),
+        *([Cell("ALERTS 0", words.DIM)] if _kept(state.data.promised) else []),
         Cell(f"{len(mesh.services)} services"),
         Cell(f"{red.in_flight} in flight"),
         Cell(f"tries {words.rate_text(red.attempts_per_s)}/s"),
     ]
     return joined(cells, width)
+
+
+def _alerts(promised: Promised) -> list[Cell]:
+    """What fires, the worst first; nothing where nothing does, or nobody watches."""
+    counts = [(level, promised.count(level)) for level in LEVELS if level != "ok"]
+    styles = {"page": ("✗", words.BAD), "ticket": ("▲", words.WARN)}
+    return [
+        Cell(f"{styles[level][0]} {count} {level.upper()}", styles[level][1])
+        for level, count in counts
+        if count
+    ]
+
+
+def _kept(promised: Promised) -> bool:
+    """Whether somebody watches, something is promised, and no alert fires."""
+    return promised.live and bool(promised.alerts) and all(each.level == "ok" for each in promised.alerts)

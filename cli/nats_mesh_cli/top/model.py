@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh_cli.promised import Promised
 
 __all__ = ["BAD_SUCCESS", "CallLine", "Data", "Follower", "PolicyLine"]
 
@@ -54,7 +55,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
 
     ``away`` says why the bus is away, where it is. ``head`` is the revision of the policy store; where there is none
     ``store`` says why, and the highest that any member applied stands for it. ``tapped`` tells of the tap: what was
-    seen, and what was left out.
+    seen, and what was left out. ``promised``: how objectives stand, where somebody watches them.
     """
 
     mesh: Snapshot
@@ -64,3 +65,4 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[PolicyLine, ...] = ()
     calls: tuple[CallLine, ...] = ()
     tapped: str = ""
+    promised: Promised = Promised()

@@ -8,6 +8,7 @@ import msgspec
 
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Column, Record, dump, millis, success_text, table
+from nats_mesh_cli.promised import LEVEL_STYLES
 from nats_mesh_cli.top.following import followers, head_of
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.sheets import listed
@@ -40,7 +41,13 @@ def document(data: Data) -> Record:
             for each in data.policies
         ],
     }
-    return {**found, "policies": policies}
+    promised = data.promised
+    objectives = {
+        "watched": promised.live,
+        "at": promised.at or None,
+        "alerts": [msgspec.to_builtins(each) for each in promised.alerts],
+    }
+    return {**found, "policies": policies, "objectives": objectives}
 
 
 def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False) -> str:
@@ -51,7 +58,8 @@ def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False
         return dump(document(data), fmt, pretty=pretty)
     wide = fmt is Format.WIDE
     state = start(data)
-    services = [_service(each) for each in listed(state)]
+    worst = data.promised.worst
+    services = [{**_service(each), "alert": worst.get(each.name)} for each in listed(state)]
     edges = [_edge(each) for each in listed(msgspec.structs.replace(state, view=View.EDGES))]
     parts = [
         table(services, _SERVICES, wide=wide, color=color) if services else "",
@@ -122,5 +130,8 @@ _SERVICES = (
     Column("VERSION", lambda r: str(r["versions"])),
     Column("READY", lambda r: f"{r['ready']}/{r['instances']}", right=True),
     *_NUMBERS,
+    Column(
+        "OBJECTIVES", lambda r: r["alert"] or "-", wide=True, style=lambda r: LEVEL_STYLES.get(r["alert"], "")
+    ),
 )
 _EDGES = (Column("EDGE", lambda r: str(r["edge"]), style=lambda r: "name"), *_NUMBERS)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from nats_mesh.telemetry.events import Event
+from nats_mesh_cli.tap_line import EXAMPLE
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
 from nats_mesh_cli.top.state import MAX_PAGE, Page
@@ -23,6 +24,7 @@ _KEYS: Final = {
     "s": "sort by the next column (▼ marks it); at first the worst is first, or the newest",
     "S": "turn the order around",
     "g": "in Edges: the same calls as a graph",
+    "f": f"in Tap: which calls to show, asked of the instances: {EXAMPLE}",
     "p, Space": "pause: what is shown stands still, though everything goes on",
     "?": "this page",
     "q, Ctrl-C": "quit; Ctrl-Z stops as in any shell, 'fg' comes back",
@@ -34,6 +36,7 @@ _MEANINGS: Final = {
     "P50 P95 P99": "half, 95 %, 99 % of the calls took at most so long",
     "TREND": "calls a second over the last seconds; a steady rate stands at two thirds",
     "BREAKER": "the worst circuit of any caller: OPEN lets nothing through, HALF tries",
+    "ALERT": "the worst alert of what is promised of the service; stands there while any fires and is watched",
     "EJECTED": "instances that some caller leaves out for a while",
     "SYNCED": "follows the policies of the store; STALE does not yet, REJECTED refuses some, ELSEWHERE has others",
 }

@@ -10,13 +10,15 @@ from msgspec.structs import replace
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.snapshots import Edge, Member, Service
 from nats_mesh_cli.demo.state import Size
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.tap_line import wanted_of
 from nats_mesh_cli.top.drill import lines_of, name_of
 from nats_mesh_cli.top.graph import Branch
 from nats_mesh_cli.top.grid import wrap
 from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
 from nats_mesh_cli.top.pages import call_page, event_page, help_page, policy_page
 from nats_mesh_cli.top.sheets import index_of, listed, selected, sheet_of
-from nats_mesh_cli.top.state import MAX_FILTER, MAX_PAGE, VIEWS, Page, State, View
+from nats_mesh_cli.top.state import MAX_FILTER, MAX_ONLY, MAX_PAGE, VIEWS, Page, State, View
 from nats_mesh_cli.top.words import clean
 
 __all__ = ["CHROME", "described", "fed", "reduce", "resized", "wrapped"]
@@ -56,6 +58,8 @@ def reduce(state: State, key: str) -> State:
         return replace(state, stop=True)
     if key == "ctrl-l":
         return state  # everything is drawn anew with each frame
+    if state.asking is not None:
+        return _ask(state, state.asking, key)
     if state.typing:
         return _type(state, key)
     if key in ("q", "Q"):
@@ -97,6 +101,28 @@ def _type(state: State, key: str) -> State:
         return _move(state, -1 if key == "up" else 1)
     if len(key) == 1 and key.isprintable() and len(state.needle) < MAX_FILTER:
         return replace(state, needle=state.needle + key)
+    return state
+
+
+def _ask(state: State, asking: str, key: str) -> State:
+    """Keys while it is written which calls to tap."""
+    if key == "enter":
+        only = asking.strip()
+        try:
+            wanted_of(only)
+        except CliError as error:
+            return replace(state, refused=error.message)
+        if only != state.only:
+            state = state.choose(replace(state.choice, key="", at=0))
+        return replace(state, only=only, asking=None, refused="")
+    if key == "esc":
+        return replace(state, asking=None, refused="")
+    if key in ("backspace", "delete"):
+        return replace(state, asking=asking[:-1], refused="")
+    if key == "ctrl-u":
+        return replace(state, asking="", refused="")
+    if len(key) == 1 and key.isprintable() and len(asking) < MAX_ONLY:
+        return replace(state, asking=asking + key, refused="")
     return state
 
 
@@ -169,6 +195,8 @@ def _list(state: State, key: str) -> State:
     if key == "g" and state.view is View.EDGES:
         first = replace(state.choice, sorted=0, turned=False)
         return replace(state.choose(first), graph=not state.graph)
+    if key == "f" and state.view is View.TAP:
+        return replace(state, asking=state.only)
     if key == "enter":
         return _enter(state)
     if key == "d":

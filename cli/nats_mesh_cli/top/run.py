@@ -83,6 +83,7 @@ async def look(mesh: Mesh, source: Source, options: Options, out: Out) -> int:
                     tasks.start_soon(_obey_signals, show, terminal)
                     tasks.start_soon(source.ready)
                     tasks.start_soon(source.follow)
+                    tasks.start_soon(source.watch_promises)
                     tasks.start_soon(_feed, show)
                     try:
                         await _draw(show, terminal)
@@ -136,6 +137,7 @@ class _Show:
                 self._described.cancel()
             if state.wanted is not None and self.tasks is not None:
                 self.tasks.start_soon(self._describe, *state.wanted)
+        self.source.tap.show(state.only)
         tapping = state.view is View.TAP
         if tapping and not self.source.tapping and self.tasks is not None:
             self.tasks.start_soon(self.source.watch_calls)

@@ -12,6 +12,7 @@ from nats_mesh import CallError, Mesh
 from nats_mesh.clock import rfc3339
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
+from nats_mesh_cli.promised import PromisedReader
 from nats_mesh_cli.top.asking import Store, Tap
 from nats_mesh_cli.top.comings import Comings
 from nats_mesh_cli.top.model import Data
@@ -34,6 +35,7 @@ class Source:
         self._mesh = mesh
         self._view = view
         self._store = Store(mesh)
+        self._promised = PromisedReader(mesh)
         self._tapping: anyio.CancelScope | None = None
         self._stale = anyio.Event()
         self._comings = Comings(mesh.namespace)
@@ -60,6 +62,7 @@ class Source:
             policies=store.lines,
             calls=self.tap.take(),
             tapped=self.tap.told,
+            promised=self._promised.now(),
         )
 
     def _told(self, mesh: Snapshot) -> Snapshot:
@@ -77,8 +80,9 @@ class Source:
         return replace(mesh, events=tuple(events))
 
     async def ready(self) -> None:
-        """Read the policies for the first time."""
+        """Read the policies for the first time, and how what is promised stands."""
         await self._store.read()
+        await self._promised.read()
 
     async def follow(self) -> None:
         """Read the policies again now and then, until cancelled."""
@@ -89,6 +93,10 @@ class Source:
             self._stale = anyio.Event()
             if self._mesh.client.transport.connected:
                 await self._store.read()
+
+    async def watch_promises(self) -> None:
+        """Read how what is promised stands now and then, until cancelled."""
+        await self._promised.follow()
 
     async def watch_calls(self) -> None:
         """Have instances tell of their calls until cancelled."""

@@ -14,10 +14,11 @@ import msgspec
 from nats_mesh_cli.demo.state import Size
 from nats_mesh_cli.top.model import Data
 
-__all__ = ["MAX_FILTER", "MAX_PAGE", "VIEWS", "Choice", "Page", "State", "View", "start"]
+__all__ = ["MAX_FILTER", "MAX_ONLY", "MAX_PAGE", "VIEWS", "Choice", "Page", "State", "View", "start"]
 
-#: The longest filter (characters), and the longest page (lines).
+#: The longest filter of rows and of calls to tap (characters), and the longest page (lines).
 MAX_FILTER: Final = 64
+MAX_ONLY: Final = 240
 MAX_PAGE: Final = 2000
 
 
@@ -57,6 +58,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that drawing needs.
 
     ``data`` is shown; while ``paused`` newer data waits in ``latest``. ``needle`` filters rows, ``typing`` it is on.
+    ``only`` says which calls to tap (:mod:`nats_mesh_cli.tap_line`; empty: all), ``asking`` is what is being written in
+    its place, and ``refused`` why that cannot be.
     ``drill`` is the service (or ``source→service``) that is looked into, from line ``drill_top`` on. ``wanted`` is what
     is to be described (a target, and who would call; the answer is a ``page``), ``stop`` asks to be stopped by the
     shell (Ctrl-Z), ``done`` to end.
@@ -69,6 +72,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     choices: tuple[Choice, ...] = (Choice(),) * len(VIEWS)
     needle: str = ""
     typing: bool = False
+    only: str = ""
+    asking: str | None = None
+    refused: str = ""
     graph: bool = False
     drill: str = ""
     drill_top: int = 0

@@ -17,6 +17,7 @@ __all__ = [
     "HEAD",
     "NAME",
     "WARN",
+    "alert_cell",
     "breaker_cell",
     "clean",
     "clock",
@@ -38,6 +39,11 @@ GOOD, WARN, BAD = "green", "yellow", "red"
 _NOTHING: Final = Cell("-", DIM)
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
+_LEVELS: Final = {
+    "page": Cell("✗ PAGE", BAD),
+    "ticket": Cell("▲ TICKET", WARN),
+    "ok": Cell("✓ ok", GOOD),
+}
 _STATES: Final = {
     "ready": Cell("● ready", GOOD),
     "joining": Cell("○ joining", WARN),
@@ -120,6 +126,11 @@ def retry_cell(share: float) -> Cell:
         return _NOTHING
     text = f"{share * 100:.1f}"
     return Cell(f"▲ {text}", WARN) if share >= 0.1 else Cell(text)
+
+
+def alert_cell(level: str | None) -> Cell:
+    """How an objective stands, or the worst of some; ``None`` where nothing is promised, or nobody watches."""
+    return _NOTHING if level is None else _LEVELS[level]
 
 
 def state_cell(state: str) -> Cell:

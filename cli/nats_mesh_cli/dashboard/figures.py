@@ -1,0 +1,41 @@
+"""Numbers as the page has them: rounded to what a person can see. Pure."""
+
+from __future__ import annotations
+
+from nats_mesh.telemetry.snapshots import Capacity, Red
+from nats_mesh_cli.output import Record
+
+__all__ = ["capacity_of", "millis", "red_of"]
+
+
+def red_of(red: Red) -> Record:
+    """What everything has that is called."""
+    return {
+        "rate_per_s": round(red.rate_per_s, 1 if red.rate_per_s >= 10 else 2),
+        "attempts_per_s": round(red.attempts_per_s, 1 if red.attempts_per_s >= 10 else 2),
+        "errors_per_s": round(red.errors_per_s, 2),
+        "success": None if red.success is None else round(red.success, 5),
+        "p50_ms": millis(red.p50_s),
+        "p90_ms": millis(red.p90_s),
+        "p99_ms": millis(red.p99_s),
+        "in_flight": red.in_flight,
+        "retry_share": round(red.retry_share, 3),
+        "last_error": red.last_error,
+    }
+
+
+def capacity_of(capacity: Capacity) -> Record:
+    """How much of a limit is used."""
+    used = capacity.utilisation
+    return {
+        "limit": capacity.limit,
+        "in_flight": capacity.in_flight,
+        "queue": capacity.queue,
+        "utilisation": None if used is None else round(used, 3),
+        "headroom_per_s": None if capacity.headroom_per_s is None else round(capacity.headroom_per_s),
+    }
+
+
+def millis(seconds: float | None) -> float | None:
+    """A duration in milliseconds."""
+    return None if seconds is None else round(seconds * 1e3, 1 if seconds >= 0.01 else 2)

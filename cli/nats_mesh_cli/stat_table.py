@@ -1,0 +1,146 @@
+"""The tables of ``stat`` and ``edges``: their columns, and what each makes of a record. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh_cli.output import Column, Record, millis, success_text
+from nats_mesh_cli.promised import LEVEL_STYLES, Promised
+from nats_mesh_cli.stat_records import By, edge_records, service_records
+
+__all__ = ["Shown", "edges_table", "stat_table"]
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value else "0"
+
+
+def _success(record: Record) -> str:
+    return "-" if record["success"] is None else success_text(record["success"])
+
+
+def _how(record: Record) -> str:
+    success = record["success"]
+    return "" if success is None else "ok" if success >= 0.999 else "warn" if success >= 0.95 else "bad"
+
+
+def _counts(key: str) -> Callable[[Record], str]:
+    return lambda record: " ".join(f"{name}×{count}" for name, count in record[key].items())
+
+
+def _of_capacity(key: str, text: Callable[[Any], str]) -> Callable[[Record], str]:
+    def cell(record: Record) -> str:
+        value = record["capacity"][key]
+        return "-" if value is None else text(value)
+
+    return cell
+
+
+_NUMBERS = (
+    Column("SUCCESS", _success, right=True, style=_how),
+    Column("RPS", lambda r: _number(r["rate_per_s"]), right=True),
+    Column("ACTUAL", lambda r: _number(r["attempts_per_s"]), right=True),
+    Column("P50", lambda r: millis(r["p50_s"]), right=True),
+    Column("P90", lambda r: millis(r["p90_s"]), right=True),
+    Column("P95", lambda r: millis(r["p95_s"]), right=True),
+    Column("P99", lambda r: millis(r["p99_s"]), right=True),
+    Column("IN FLIGHT", lambda r: str(r["in_flight"]), right=True),
+)
+_TROUBLE = (
+    Column("FLAGS", _counts("flags"), wide=True),
+    Column("TOTAL", lambda r: str(r["total"]["calls"]), right=True, wide=True),
+)
+_LAST = Column("LAST ERROR", lambda r: r["last_error"], style=lambda _: "dim")
+_CAPACITY = (
+    Column("LIMIT", _of_capacity("concurrency_limit", str), right=True, wide=True),
+    Column("QUEUE", _of_capacity("queue", str), right=True, wide=True),
+    Column("USED", _of_capacity("utilisation", lambda share: f"{share * 100:.1f}%"), right=True, wide=True),
+    Column(
+        "HEADROOM", _of_capacity("headroom_per_s", lambda rate: f"{_number(rate)}/s"), right=True, wide=True
+    ),
+)
+_BREAKER = Column("BREAKER", _counts("breakers"), wide=True, style=lambda _: "bad")
+
+_OBJECTIVES = Column(
+    "OBJECTIVES",
+    lambda r: r["objectives"] or "-",
+    wide=True,
+    style=lambda r: LEVEL_STYLES.get(r["objectives"], ""),
+)
+
+
+def _key(name: str) -> Callable[[Record], str]:
+    return lambda record: str(record[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a command shows: its records and columns, and the name of a record for ``-o name``. ``promises``: whether
+    records tell how what is promised stands."""
+
+    records: Callable[[Snapshot, Promised], list[Record]]
+    columns: tuple[Column, ...]
+    name: Callable[[Record], str]
+    nothing: str
+    promises: bool = False
+
+
+def stat_table(by: By, services: Sequence[str]) -> Shown:
+    """What ``stat`` shows."""
+    service = Column("SERVICE", _key("service"), style=lambda _: "name")
+    if by == "service":
+        own: tuple[Column, ...] = (
+            service,
+            Column("READY", lambda r: f"{r['ready']}/{r['instances']}", right=True),
+        )
+    else:
+        own = (
+            service,
+            Column(by.upper(), _key(by), style=lambda _: "name"),
+            Column("INST", _key("instances"), right=True),
+        )
+    more = (
+        *_TROUBLE,
+        *(() if by == "version" else (*_CAPACITY, _BREAKER)),
+        *((_OBJECTIVES,) if by == "service" else ()),
+        _LAST,
+    )
+
+    def name(record: Record) -> str:
+        return str(record["service"]) if by == "service" else f"{record['service']}.{record[by]}"
+
+    return Shown(
+        lambda snapshot, promised: service_records(snapshot, by, services, promised),
+        (*own, *_NUMBERS, *more),
+        name,
+        "no service is here, and none was called",
+        promises=by == "service",
+    )
+
+
+def edges_table(by: By, services: Sequence[str]) -> Shown:
+    """What ``edges`` shows."""
+    own = [
+        Column("FROM", _key("source"), style=lambda _: "name"),
+        Column("TO", _key("service"), style=lambda _: "name"),
+    ]
+    if by == "endpoint":
+        own.append(Column("ENDPOINT", _key("endpoint"), style=lambda _: "name"))
+    retries = Column(
+        "RETRY%", lambda r: f"{r['retry_share'] * 100:.1f}" if r["retry_share"] else "0", right=True
+    )
+    more = [Column("TOLD BY", _key("reporter"), wide=True), *([] if by == "endpoint" else [_BREAKER]), _LAST]
+
+    def name(record: Record) -> str:
+        to = record["service"] if by == "service" else f"{record['service']}.{record['endpoint']}"
+        return f"{record['source']}→{to}"
+
+    return Shown(
+        lambda snapshot, promised: edge_records(snapshot, by, services),
+        (*own, *_NUMBERS[:3], retries, *_NUMBERS[3:], *_TROUBLE, *more),
+        name,
+        "nobody has called anybody here, as far as members tell",
+    )

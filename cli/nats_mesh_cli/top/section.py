@@ -1,0 +1,26 @@
+"""One table among others on a page: its title is the head of its first column. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.top import words
+from nats_mesh_cli.top.grid import Field, fitted, pieces
+
+__all__ = ["Line", "section"]
+
+#: A line is cells side by side.
+Line = list[Cell]
+
+
+def section(title: str, fields: Sequence[Field], rows: Sequence[dict[str, Cell]], width: int) -> list[Line]:
+    """A blank line, the columns' names, the rows; without any that is said."""
+    if not rows:
+        return [[], [Cell(title, words.HEAD), Cell("  none known", words.DIM)]]
+    wanted = {
+        field.key: max(len(each[field.key].text) for each in rows if field.key in each) for field in fields
+    }
+    sizes = fitted(fields, width, wanted)
+    heads = pieces(sizes, {each.key: Cell(each.head, words.HEAD) for each, _ in sizes})
+    return [[], heads, *[pieces(sizes, each) for each in rows]]
