@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 import anyio
 import msgspec
 
+from nats_mesh.calling.asked import Asked, AskedTelling
 from nats_mesh.calling.exchange import Target, encode_value, request_block, trace_of
 from nats_mesh.context import Context
+from nats_mesh.core.trace import TraceContext
 from nats_mesh.errors import CallError, DeadlineExceededError, Executed, NoInstancesError, Status
 from nats_mesh.model import Request
 from nats_mesh.wire import headers as h
@@ -61,26 +63,6 @@ class Gathered(msgspec.Struct, Generic[T], frozen=True, eq=False):
         return list(self.answers.values())
 
 
-class _Asked:
-    """One instance that was asked: a sink of the reply mux."""
-
-    __slots__ = ("_gathering", "instance", "late", "reply", "subject")
-
-    def __init__(self, gathering: Gathering, instance: str, subject: str) -> None:
-        self.subject = subject
-        self.instance = instance
-        self.reply = ""
-        #: Whether it answered when it was too late.
-        self.late = False
-        self._gathering = gathering
-
-    def on_reply(self, headers: bytes, payload: bytes) -> None:
-        self._gathering.replied(self, headers, payload)
-
-    def on_failure(self, error: CallError) -> None:
-        self._gathering.failed(self, error)
-
-
 class Gathering:
     """One gather under way. ``over`` is set when enough have answered, or nobody is left who could."""
 
@@ -94,11 +76,12 @@ class Gathering:
         self._known = known
         self._request = request
         self._instances = instances
-        self._outstanding: dict[str, _Asked] = {}
+        self._outstanding: dict[str, Asked] = {}
         self._written = 0
         there = len(instances)
         self._wanted = want if isinstance(want, int) else there if want == "all" else there // 2 + 1
         self._asked = 0
+        self._telling: AskedTelling | None = None
 
     # -- asking -------------------------------------------------------------------------------------
 
@@ -106,8 +89,16 @@ class Gathering:
         """Write the requests, all in one turn of the loop unless they are large; raises where none could be."""
         client, known, request = self._client, self._known, self._request
         payload, codec = encode_value(known.label, request.value, request.codec)
-        trace = trace_of(request, parent)
-        ids, sampled = client._sender.ids(trace), trace is not None and trace.sampled
+        trace, sender = trace_of(request, parent), client._sender
+        ids = sender.ids(trace)
+        if trace is None:
+            sampled = known.sampling > 0.0 and sender._rng.random() < known.sampling
+            trace = TraceContext(ids[:32], ids[33:], sampled)
+        else:
+            sampled = trace.sampled
+        self._telling = AskedTelling(
+            known, request, parent, client._now, sampled=sampled, bytes_out=len(payload)
+        )
         batch = max(1, _TURN_BYTES // (len(payload) + _HEAD_BYTES))
         for at in range(0, len(self._instances), batch):
             if self.over.is_set():
@@ -119,19 +110,23 @@ class Gathering:
             block = request_block(
                 request, parent, codec, ids=ids, sampled=sampled, remaining_s=remaining_s, now=now
             )
+            # Every instance is told a span of its own, so that what it does for the call hangs below that.
+            before, said, behind = block.partition(ids.encode())
             client.transport.cork()
             try:
                 for instance in self._instances[at : at + batch]:
-                    self._write(instance, payload, block, in_time=remaining_s > 0)
+                    own = sender.ids(trace)
+                    block = before + own.encode() + behind if said else before
+                    self._write(instance, payload, block, own, in_time=remaining_s > 0)
             finally:
                 client.transport.uncork()
         if not self._written:
             raise next(iter(self.errors.values()))
 
-    def _write(self, instance: str, payload: bytes, block: bytes, *, in_time: bool) -> None:
+    def _write(self, instance: str, payload: bytes, block: bytes, ids: str, *, in_time: bool) -> None:
         client, known = self._client, self._known
         subject = client.subjects.direct(known.service, instance, known.endpoint, client.name)
-        asked = _Asked(self, instance, subject)
+        asked = Asked(self, instance, subject, ids)
         self._asked += 1
         try:
             if not in_time:
@@ -140,14 +135,15 @@ class Gathering:
             client.transport.publish(subject, payload, asked.reply, block)
         except CallError as error:
             client.mux.close(asked.reply)
-            self._fail(instance, error, attempts=0)
+            self._fail(asked, error, attempts=0)
         else:
+            asked.sent = client._now()
             self._written += 1
             self._outstanding[instance] = asked
 
     # -- answers ------------------------------------------------------------------------------------
 
-    def replied(self, asked: _Asked, headers: bytes, payload: bytes) -> None:
+    def replied(self, asked: Asked, headers: bytes, payload: bytes) -> None:
         """The first reply of one instance; later ones find nobody."""
         self._client.mux.close(asked.reply)
         if self.over.is_set():
@@ -164,28 +160,34 @@ class Gathering:
             ):
                 asked.late = True  # it was out of time, too: who of us two says so first is chance
             else:
-                self._fail(asked.instance, error, attempts=1)
+                self._fail(asked, error, attempts=1)
         # Mostly a CodecError; a type of the user's own may raise anything. It is this answer's error, not the others'.
         except Exception as error:  # noqa: BLE001
             unfit = CallError(str(error), status=Status.INTERNAL, executed=Executed.YES)
             unfit.__cause__ = error
-            self._fail(asked.instance, unfit, attempts=1)
+            self._fail(asked, unfit, attempts=1)
         else:
             self._outstanding.pop(asked.instance, None)
             self.answers[asked.instance] = value
+            self._tell(asked, Status.OK, None, len(payload))
             self._look()
 
-    def failed(self, asked: _Asked, error: CallError) -> None:
+    def failed(self, asked: Asked, error: CallError) -> None:
         """No reply of this instance will come: the connection is gone, or the server refused the request."""
         self._client.mux.close(asked.reply)
         if not self.over.is_set():
-            self._fail(asked.instance, error, attempts=0 if error.executed is Executed.NO else 1)
+            self._fail(asked, error, attempts=0 if error.executed is Executed.NO else 1)
 
-    def _fail(self, instance: str, error: CallError, *, attempts: int) -> None:
+    def _fail(self, asked: Asked, error: CallError, *, attempts: int) -> None:
         error.service, error.endpoint, error.attempts = self._known.service, self._known.endpoint, attempts
-        self._outstanding.pop(instance, None)
-        self.errors[instance] = error
+        self._outstanding.pop(asked.instance, None)
+        self.errors[asked.instance] = error
+        self._tell(asked, error.status, error)
         self._look()
+
+    def _tell(self, asked: Asked, status: Status, error: CallError | None, bytes_in: int = 0) -> None:
+        if self._telling is not None:
+            self._telling.ended(asked, status, error, bytes_in)
 
     def _look(self) -> None:
         enough = len(self.answers) >= self._wanted
@@ -197,8 +199,10 @@ class Gathering:
     def close(self) -> None:
         """Wait for nobody any more, and tell those that still work on it."""
         client, known = self._client, self._known
+        out_of_time = client._now() >= self._request.deadline - _LAST_S and not self.over.is_set()
         for asked in self._outstanding.values():
             client.mux.close(asked.reply)
+            self._tell_missing(asked, late=asked.late or out_of_time)
         waited_for = [asked for asked in self._outstanding.values() if not asked.late]
         if not waited_for or not client.transport.connected:
             return
@@ -210,6 +214,13 @@ class Gathering:
             except CallError as error:  # the connection takes no more; their own deadlines stop them
                 log.debug("%s: nobody could be told to stop: %s", known.label, error.message)
                 return
+
+    def _tell_missing(self, asked: Asked, *, late: bool) -> None:
+        if late:
+            error = CallError("no answer in time", status=Status.DEADLINE_EXCEEDED, executed=Executed.MAYBE)
+        else:
+            error = CallError("nobody waits for it", status=Status.CANCELLED, executed=Executed.MAYBE)
+        self._tell(asked, error.status, error)
 
     @property
     def _complete(self) -> bool:

@@ -33,6 +33,8 @@ BOUNDS: Final[tuple[float, ...]] = tuple(0.00025 * 2.0 ** (k / _PER_OCTAVE) for 
 
 _NS: Final = 1e9
 _SIZE: Final = len(BOUNDS) + 1
+#: So many durations are counted one by one sooner than they are sorted.
+_FEW: Final = 4
 _MAX_COUNT: Final = 2**53 - 1
 _MAX_SUM: Final = 2**62
 #: What a quantile answers for a bucket: the geometric middle; at the open ends the bound itself.
@@ -63,24 +65,17 @@ def quantile_of(buckets: Sequence[tuple[int, int]], shares: Sequence[float]) -> 
 
     As :meth:`Histogram.quantile`, for the filled buckets alone and for several shares at once.
     """
-    total = sum([count for _, count in buckets])
-    if total == 0:
+    reached = list(accumulate([count for _, count in buckets]))
+    if not reached or not reached[-1]:
         return [None] * len(shares)
-    found: list[float | None] = []
-    reached, at = 0, -1
-    for share in shares:
-        rank = max(1, math.ceil(share * total))
-        while reached < rank:
-            at += 1
-            reached += buckets[at][1]
-        found.append(_MIDDLES[buckets[at][0]])
-    return found
+    total = reached[-1]
+    return [_MIDDLES[buckets[bisect_left(reached, max(1, math.ceil(share * total)))][0]] for share in shares]
 
 
 class Histogram:
     """Durations in seconds. Not thread-safe: it lives on one event loop."""
 
-    __slots__ = ("_filled", "counts", "sum_ns")
+    __slots__ = ("_changed", "_filled", "_listed", "_pairs", "counts", "sum_ns")
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * _SIZE
@@ -88,17 +83,35 @@ class Histogram:
         #: The buckets that hold something, in order; ``None``: to be found out. They hardly ever change, and looking
         #: through all buckets for them is most of the work of a snapshot.
         self._filled: list[int] | None = None
+        #: What :meth:`pairs` answers, also by bucket, and which buckets have changed since; empty where nobody has
+        #: asked yet, or all have to be put in anew.
+        self._listed: list[list[int]] = []
+        self._pairs: dict[int, list[int]] = {}
+        self._changed: set[int] = set()
 
     def record(self, seconds: float) -> None:
         """Count one duration: a difference of monotonic readings, so finite and not negative."""
         bucket = bisect_left(BOUNDS, seconds)
         if not self.counts[bucket]:
-            self._filled = None
+            self._forget()
         self.counts[bucket] += 1
         self.sum_ns += int(seconds * 1e9)
+        if self._pairs:
+            self._changed.add(bucket)
 
     def record_all(self, durations_s: list[float]) -> None:
-        """As :meth:`record` for each; sorts the list, so that one bisection serves a whole bucket."""
+        """As :meth:`record` for each; may sort the list, so that one bisection serves a whole bucket."""
+        if len(durations_s) <= _FEW:
+            counts = self.counts
+            for seconds in durations_s:
+                bucket = bisect_left(BOUNDS, seconds)
+                if not counts[bucket]:
+                    self._forget()
+                counts[bucket] += 1
+                self.sum_ns += int(seconds * 1e9)
+                if self._pairs:
+                    self._changed.add(bucket)
+            return
         durations_s.sort()
         self.sum_ns += sum(map(int, map(_NS.__mul__, durations_s)))
         at, end = 0, len(durations_s)
@@ -106,9 +119,17 @@ class Histogram:
             bucket = bisect_left(BOUNDS, durations_s[at])
             after = end if bucket == _SIZE - 1 else bisect_right(durations_s, BOUNDS[bucket], at, end)
             if not self.counts[bucket]:
-                self._filled = None
+                self._forget()
             self.counts[bucket] += after - at
+            if self._pairs:
+                self._changed.add(bucket)
             at = after
+
+    def _forget(self) -> None:
+        """Other buckets may be filled from now on, or anything may have changed."""
+        self._filled = None
+        if self._pairs:
+            self._pairs = {}
 
     @property
     def count(self) -> int:
@@ -120,22 +141,28 @@ class Histogram:
         """All durations together, in seconds."""
         return self.sum_ns / 1e9
 
+    def copy(self) -> Histogram:
+        """The same numbers in another one."""
+        made = Histogram()
+        made.counts, made.sum_ns = self.counts.copy(), self.sum_ns
+        return made
+
     def merge(self, other: Histogram) -> None:
         """Add what ``other`` holds."""
-        self._filled = None
+        self._forget()
         self.counts[:] = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum_ns += other.sum_ns
 
     def add(self, snapshot: HistogramSnapshot) -> None:
         """Add what a snapshot holds."""
-        self._filled = None
+        self._forget()
         for bucket, count in snapshot.buckets:
             self.counts[bucket] += count
         self.sum_ns += snapshot.sum_ns
 
     def subtract(self, earlier: HistogramSnapshot) -> None:
         """Take away what was there ``earlier``, so that what came since remains; never below nothing."""
-        self._filled = None
+        self._forget()
         for bucket, count in earlier.buckets:
             self.counts[bucket] = max(0, self.counts[bucket] - count)
         self.sum_ns = max(0, self.sum_ns - earlier.sum_ns)
@@ -163,10 +190,31 @@ class Histogram:
 
     def snapshot(self) -> HistogramSnapshot:
         """What travels and what :meth:`from_snapshot` reads."""
-        counts, filled = self.counts, self._filled
+        counts = self.counts
+        return HistogramSnapshot(tuple([(bucket, counts[bucket]) for bucket in self._order()]), self.sum_ns)
+
+    def pairs(self) -> list[list[int]]:
+        """The filled buckets, each with its count, as a snapshot has them. It is this histogram's own list, for who
+        passes it on at once: only what has changed since it was asked last is put in anew."""
+        changed = self._changed
+        if not self._pairs:
+            counts = self.counts
+            self._pairs = {bucket: [bucket, counts[bucket]] for bucket in self._order()}
+            self._listed = list(self._pairs.values())
+            changed.clear()
+        elif changed:
+            pairs, counts = self._pairs, self.counts
+            for bucket in changed:
+                pairs[bucket][1] = counts[bucket]
+            changed.clear()
+        return self._listed
+
+    def _order(self) -> list[int]:
+        """The buckets that hold something, in order."""
+        filled = self._filled
         if filled is None:
-            filled = self._filled = [bucket for bucket, count in enumerate(counts) if count]
-        return HistogramSnapshot(tuple([(bucket, counts[bucket]) for bucket in filled]), self.sum_ns)
+            filled = self._filled = [bucket for bucket, count in enumerate(self.counts) if count]
+        return filled
 
     @classmethod
     def from_snapshot(cls, snapshot: HistogramSnapshot) -> Histogram:

@@ -123,6 +123,11 @@ class Fleet:
         return self._listed
 
     @property
+    def versions(self) -> set[str]:
+        """The versions of all instances that may be called, as far as they are known; from any thread."""
+        return {each.version for each in list(self._members.values()) if each.callable}
+
+    @property
     def overflowed(self) -> int:
         """Announcements of instances that found no room."""
         return self._registry.overflowed

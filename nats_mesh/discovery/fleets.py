@@ -77,6 +77,11 @@ class FleetDirectory:
         place = self._place(service)
         return None if place is None else place.fleet
 
+    def versions(self, service: str) -> set[str]:
+        """The versions of the instances of ``service`` that are known to be there; from any thread."""
+        place = self._places.get(service)
+        return set() if place is None else place.fleet.versions
+
     def _place(self, service: str) -> _Place | None:
         place = self._places.get(service)
         now = self._clock.monotonic()

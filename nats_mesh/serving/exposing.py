@@ -32,7 +32,6 @@ log = logging.getLogger("nats_mesh.telemetry")
 _PULSE_S: Final = 1.0
 #: From how long on a call is an example of a slow one, whether its trace is recorded or not (seconds).
 _SLOW_S: Final = 0.1
-_MAX_EXAMPLES: Final = 1000
 
 
 class Exposed(Protocol):
@@ -55,7 +54,7 @@ class Examples:
         """What takes the calls that ``service`` answered."""
         from bisect import bisect_left
 
-        from nats_mesh.telemetry.metrics import BUCKETS_S
+        from nats_mesh.telemetry.metrics import BUCKETS_S, MAX_EXAMPLES
 
         def take(call: Arrival, took_s: float) -> None:
             named = h.field(call.headers, b"\r\ntraceparent: ") if call.headers else None
@@ -66,7 +65,7 @@ class Examples:
             key = ("destination", series.peer, service, series.endpoint)
             buckets = self.found.get(key)
             if buckets is None:
-                if len(self.found) >= _MAX_EXAMPLES:
+                if len(self.found) >= MAX_EXAMPLES:
                     return
                 buckets = self.found[key] = {}
             buckets[bisect_left(BUCKETS_S, took_s)] = trace.trace_id, took_s, time()
@@ -170,7 +169,8 @@ def report_to(fd: int, port: int) -> WorkerReport:
 
     process = _process
     process.port_elsewhere = port
-    process.report = WorkerReport(fd, process.collect().tables, lambda: process.ready()[0])
+    collector = process.collect()
+    process.report = WorkerReport(fd, collector.tables, lambda: process.ready()[0], collector.examples)
     return process.report
 
 

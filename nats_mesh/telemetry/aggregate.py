@@ -27,7 +27,7 @@ _REMEMBERED: Final = 10
 _UPPER: Final = (*BOUNDS, math.inf)
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class Figures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Calls counted over some time. ``errors`` are the service's faults; ratio and quantiles (seconds)
     are ``None`` where there was no call. ``buckets`` are the durations: an upper bound in seconds, and how many fell
     under it and above the one before; those without any are left out, and refused calls have no duration."""

@@ -7,7 +7,7 @@ tested, and a moment of the past looked at, without a bus.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import UNSET
@@ -15,18 +15,22 @@ from msgspec import UNSET
 from nats_mesh.core.members import Instance
 from nats_mesh.errors import ConfigError
 from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.groups import Groups
+from nats_mesh.telemetry.known import LATE_S, Known
+from nats_mesh.telemetry.lines import Line
+from nats_mesh.telemetry.overall import Overall
+from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.showing import show
 from nats_mesh.telemetry.snapshots import Snapshot
-from nats_mesh.telemetry.stats import OTHER, Condition, SeriesSnapshot, Side, StatsMessage
-from nats_mesh.telemetry.tallies import Group, difference
+from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
+from nats_mesh.telemetry.tallies import Tally
 
-__all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Known", "Line", "Word", "replay"]
+__all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Word", "replay"]
 
 #: Silent for so long (seconds), a member is no longer shown; what it counted stays in the totals.
 SILENT_S: Final = 20.0
 _MAX_EVENTS: Final = 500
 _MAX_LINES: Final = 20_000
-_POINTS: Final = 32
 
 _Key: TypeAlias = tuple[str, str]
 
@@ -48,53 +52,6 @@ class Gone(NamedTuple):
 
 #: Whatever an observer hears: statistics, an instance as presence knows it, that it is gone, an event, the connection.
 Word: TypeAlias = StatsMessage | Instance | Gone | Event | Bus
-
-
-class Line:
-    """One series of one member: its latest word, and those of up to a window before."""
-
-    __slots__ = ("endpoint", "latest", "points", "rate", "service", "side", "source", "tried_rate")
-
-    def __init__(self, side: Side, source: str, service: str, endpoint: str, latest: SeriesSnapshot) -> None:
-        self.side = side
-        self.source = source
-        self.service = service
-        self.endpoint = endpoint
-        self.latest = latest
-        #: Its age (seconds), its calls and its attempts then.
-        self.points: deque[tuple[float, int, int]] = deque()
-        #: Calls and attempts per second over the window.
-        self.rate = 0.0
-        self.tried_rate = 0.0
-
-    def note(self, age_s: float, window_s: float) -> None:
-        """Its latest word is of this age now."""
-        points = self.points
-        if len(points) > 1 and age_s - points[-2][0] < window_s / _POINTS:
-            points.pop()
-        points.append((age_s, self.latest.requests, self.latest.tried))
-        while len(points) > 2 and points[1][0] <= age_s - window_s:
-            points.popleft()
-        begun, calls, tried = points[0]
-        span = age_s - begun
-        self.rate = (self.latest.requests - calls) / span if span > 0.0 else 0.0
-        self.tried_rate = (self.latest.tried - tried) / span if span > 0.0 else 0.0
-
-
-class Known:
-    """A member: what presence says of it, what its statistics say, and its series."""
-
-    __slots__ = ("condition", "heard", "instance", "lines", "message", "seq", "told")
-
-    def __init__(self, now: float) -> None:
-        self.instance: Instance | None = None
-        self.message: StatsMessage | None = None
-        self.condition: Condition | None = None
-        self.lines: dict[tuple[str, ...], Line] = {}
-        self.seq = 0
-        #: When it was heard last at all, and when its statistics were.
-        self.heard = now
-        self.told = 0.0
 
 
 class Fold:
@@ -119,7 +76,8 @@ class Fold:
         self.ignored = 0
         self.overflowed = 0
         self.members: dict[_Key, Known] = {}
-        self.groups: dict[tuple[str, ...], Group] = {}
+        self.groups = Groups()
+        self.overall = Overall()
         self.events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self.bus = Bus(True)
         self.away_since: float | None = None
@@ -153,9 +111,16 @@ class Fold:
 
     def snapshot(self, now: float, wall_s: float = 0.0) -> Snapshot:
         """All of it at ``now``."""
+        *_, made = self.snapshot_by_bits(now, wall_s)
+        assert made is not None  # it comes last
+        return made
+
+    def snapshot_by_bits(self, now: float, wall_s: float = 0.0) -> Iterator[Snapshot | None]:
+        """As :meth:`snapshot`, with moments in between (:func:`nats_mesh.telemetry.showing.show`)."""
         self._sweep(now)
-        for group in self.groups.values():
-            group.tick(now, self.window_s)
+        for known in self.members.values():
+            if known.live and now - known.told > LATE_S:
+                known.fall_silent()
         return show(self, now, wall_s)
 
     # -- statistics ---------------------------------------------------------------------------------
@@ -176,63 +141,84 @@ class Fold:
             known.message = message
         if message.condition is not UNSET:
             known.condition = message.condition
-        touched = {id(self._series(known, message, each, now, gap_s)) for each in message.series}
+        known.wake()
+        sums: dict[str, Tally] = {}
+        for each in message.series:
+            self._series(known, message, each, now, gap_s, sums)
         if not again:
             for line in known.lines.values():
-                if id(line) not in touched and line.rate:
-                    # Nothing has happened there since its last word.
-                    line.note(line.points[-1][0] + 1.0, self.window_s)
+                if line.seq != message.seq and (tally := line.rest(self.window_s)) is not None:
+                    self._count(line, tally, now, sums)
+        for side, total in sums.items():
+            for group in known.sides[side]:
+                group.add(total, now)
         return True
 
     def _series(
-        self, known: Known, message: StatsMessage, new: SeriesSnapshot, now: float, gap_s: float
-    ) -> Line | None:
+        self,
+        known: Known,
+        message: StatsMessage,
+        new: SeriesSnapshot,
+        now: float,
+        gap_s: float,
+        sums: dict[str, Tally],
+    ) -> None:
         name = (new.side, new.service, new.endpoint, new.peer, new.subset or "")
         line = known.lines.get(name)
         if line is None:
-            if self._lines >= _MAX_LINES:
-                self.overflowed += 1
-                return None
-            # Whose calls these are is what the subject says, not the body.
-            own, other = message.service, new.peer if new.side == "in" else new.service
-            ends = (other, own) if new.side == "in" else (own, other)
-            line = Line(new.side, self._place(ends[0]), self._place(ends[1]), new.endpoint, new)
+            line = self._line(known, message, new)
+            if line is None:
+                return
             known.lines[name] = line
-            self._lines += 1
-            tally = difference(new, None)
-            young = new.age_s <= self.window_s
-            if young:
-                line.points.append((new.age_s - max(new.age_s, gap_s), 0, 0))
-            for group in self._groups_of(line, message):
-                if young:
-                    group.add(tally, now)
-                else:
-                    group.before(tally)
-        else:
-            old = line.latest
-            if new.requests < old.requests or new.age_s < old.age_s:
-                return line  # it counts backwards: whatever this is, it is no later word
-            line.latest = new
-            if new.requests != old.requests or new.tried != old.tried:
-                tally = difference(new, old)
-                for group in self._groups_of(line, message):
-                    group.add(tally, now)
-        line.note(new.age_s, self.window_s)
-        return line
+            self._note_error(known, line, new)
+            if new.age_s > self.window_s:
+                # Most of its calls are of before.
+                tally = line.take(new, self.window_s)
+                if tally is not None:
+                    for group in (*line.groups, *known.sides[line.side]):
+                        group.before(tally)
+                line.seq = message.seq
+                return
+            line.begin(new.age_s - max(new.age_s, gap_s))
+        line.seq = message.seq
+        tally = line.take(new, self.window_s)
+        if tally is not None:
+            if new.last_error != line.last_error:
+                self._note_error(known, line, new)
+            self._count(line, tally, now, sums)
 
-    def _groups_of(self, line: Line, message: StatsMessage) -> list[Group]:
-        side, source, service, endpoint = line.side, line.source, line.service, line.endpoint
-        keys: list[tuple[str, ...]] = [
-            ("service", side, service),
-            ("endpoint", side, service, endpoint),
-            ("edge", side, source, service),
-            ("edge endpoint", side, source, service, endpoint),
-            ("member", side, message.service, message.instance),
-        ]
+    def _note_error(self, known: Known, line: Line, new: SeriesSnapshot) -> None:
+        line.last_error = new.last_error
+        if new.last_error:
+            for group in (*line.groups, *known.sides[line.side]):
+                group.last_error = new.last_error
+
+    def _count(self, line: Line, tally: Tally, now: float, sums: dict[str, Tally]) -> None:
+        """Add what is new in a series wherever it counts."""
+        for group in line.groups:
+            group.add(tally, now)
+        total = sums.get(line.side)
+        if total is None:
+            total = sums[line.side] = Tally()
+        total.add(tally)
+
+    def _line(self, known: Known, message: StatsMessage, new: SeriesSnapshot) -> Line | None:
+        """A series that was not heard of yet, where there is room for it."""
+        if self._lines >= _MAX_LINES:
+            self.overflowed += 1
+            return None
+        self._lines += 1
+        # Whose calls these are is what the subject says, not the body.
+        own, side = self._place(message.service), new.side
+        if side not in known.sides:
+            known.sides[side] = self.groups.of_side(side, message, own)
+            known.join(known.sides[side])
         if side == "in":
-            keys.append(("version", service, message.version))
-        groups = self.groups
-        return [groups.get(key) or groups.setdefault(key, Group()) for key in keys]
+            groups = self.groups.of_line(side, self._place(new.peer), own, new.endpoint)
+        else:
+            groups = self.groups.of_line(side, own, self._place(new.service), new.endpoint)
+        known.join(groups)
+        return Line(side, groups)
 
     def _place(self, service: str) -> str:
         if service in self._services:
@@ -285,12 +271,13 @@ class Fold:
     def _drop(self, key: _Key) -> None:
         """Show a member no longer, and know what it has counted for the case that it comes back."""
         self._dropped[key] = self.members.pop(key)
+        self._dropped[key].fall_silent()
         if len(self._dropped) <= self._max_members:
             return
         key, known = self._dropped.popitem(last=False)
         self._lines -= len(known.lines)
         for side in ("in", "out"):
-            self.groups.pop(("member", side, *key), None)
+            self.groups.members.pop((side, *key), None)
 
     # -- events -------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from nats_mesh.errors import CodecError
 __all__ = [
     "BUCKETS_S",
     "EDGE",
+    "MAX_EXAMPLES",
     "METRICS",
     "Exemplars",
     "Labels",
@@ -35,6 +36,7 @@ __all__ = [
     "encode_tables",
     "families",
     "lasting",
+    "latest",
     "merge",
 ]
 
@@ -44,6 +46,8 @@ Tables: TypeAlias = dict[str, dict[Labels, Any]]
 #: By label set of the durations, and by exported bucket: a trace, how long its call took (seconds), when (wall time).
 Exemplars: TypeAlias = Mapping[Labels, Mapping[int, tuple[str, float, float]]]
 
+#: Of how many label sets there are exemplars.
+MAX_EXAMPLES: Final = 1000
 _NO_EXEMPLARS: Final[Exemplars] = {}
 _FIRST: Final = BOUNDS.index(0.00025)
 _STEP: Final = 4
@@ -196,33 +200,57 @@ def _buckets(
 # -- between processes ------------------------------------------------------------------------------
 
 _Value = int | float | HistogramSnapshot
-_decoder = msgspec.msgpack.Decoder(dict[str, list[tuple[tuple[str, ...], _Value]]])
+_Example = tuple[str, float, float]
 
 
-def encode_tables(tables: Tables) -> bytes:
+class _Report(msgspec.Struct, array_like=True):
+    tables: dict[str, list[tuple[tuple[str, ...], _Value]]]
+    exemplars: list[tuple[tuple[str, ...], dict[int, _Example]]] = []
+
+
+_decoder = msgspec.msgpack.Decoder(_Report)
+
+
+def encode_tables(tables: Tables, exemplars: Exemplars = _NO_EXEMPLARS) -> bytes:
     """The bytes that :func:`decode_tables` reads."""
     return msgspec.msgpack.encode(
-        {
-            name: [
-                (labels, value.snapshot() if isinstance(value, Histogram) else value)
-                for labels, value in values.items()
-            ]
-            for name, values in tables.items()
-            if values
-        }
+        _Report(
+            {
+                name: [
+                    (labels, value.snapshot() if isinstance(value, Histogram) else value)
+                    for labels, value in values.items()
+                ]
+                for name, values in tables.items()
+                if values
+            },
+            [(labels, dict(found)) for labels, found in exemplars.items()],
+        )
     )
 
 
-def decode_tables(data: bytes) -> Tables:
-    """Read tables; :class:`CodecError` where they are none. Metrics of another version are left out."""
+def decode_tables(data: bytes) -> tuple[Tables, Exemplars]:
+    """Read tables and exemplars; :class:`CodecError` where they are none. Metrics of another version are left out."""
     tables = empty()
     try:
         read = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CodecError(f"metrics: {error}") from None
-    for name, values in read.items():
+    for name, values in read.tables.items():
         if name in tables:
             for labels, value in values:
                 found = Histogram.from_snapshot(value) if isinstance(value, HistogramSnapshot) else value
                 tables[name][labels] = found
-    return tables
+    return tables, dict(read.exemplars[:MAX_EXAMPLES])
+
+
+def latest(into: dict[Labels, dict[int, tuple[str, float, float]]], more: Exemplars) -> None:
+    """Put in what is later than what is there; beyond :data:`MAX_EXAMPLES` label sets what is new is left out."""
+    for labels, found in more.items():
+        known = into.get(labels)
+        if known is None:
+            if len(into) >= MAX_EXAMPLES:
+                continue
+            known = into[labels] = {}
+        for bucket, example in found.items():
+            if bucket not in known or known[bucket][2] <= example[2]:
+                known[bucket] = example

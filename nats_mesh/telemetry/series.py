@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Final, Literal, TypeAlias
+import time
+from typing import Any, Final, Literal, TypeAlias
 
 from nats_mesh.core.histogram import Histogram
 from nats_mesh.errors import Status
@@ -28,6 +28,8 @@ _OK: Final = Status.OK
 _KNOWN: Final = frozenset(str(status) for status in Status)
 #: How many durations are kept until they are put into the histogram.
 _FOLD_AT: Final = 512
+#: How often another thread looks for a moment in which nothing changes.
+_TRIES: Final = 1000
 
 
 class Series:
@@ -36,15 +38,15 @@ class Series:
     __slots__ = (
         "_by_status",
         "_flagged",
+        "_folds",
         "_histogram",
-        "last_error_text",
-        "_lock",
         "_order",
         "_took",
         "endpoint",
         "error_order",
         "extra",
         "in_flight",
+        "last_error_text",
         "ok",
         "peer",
         "retried_failed",
@@ -71,9 +73,10 @@ class Series:
         self.retried_failed = 0
         self.retries_denied = 0
         self._histogram = Histogram()
-        #: Durations that are not in the histogram yet; what puts them there may run in another thread.
+        #: Durations that are not in the histogram yet.
         self._took: list[float] = []
-        self._lock = threading.Lock()
+        #: Counts the beginnings and the ends of putting them there: odd while that is done.
+        self._folds = 0
         self.in_flight = 0
         #: Which of all errors of the process the last one here was: orders the last errors of several series.
         self.error_order = 0
@@ -92,18 +95,36 @@ class Series:
             self._fold()
 
     def _fold(self) -> None:
-        if not self._took:
-            return
-        with self._lock:
-            took = self._took[:]
-            del self._took[: len(took)]  # what the loop's thread appends meanwhile stays
+        took = self._took
+        if took:
+            self._folds += 1
+            self._took = []
             self._histogram.record_all(took)
+            self._folds += 1
 
     @property
     def histogram(self) -> Histogram:
-        """The durations of all calls that were recorded."""
+        """The durations of all calls that were recorded, for the thread that records them."""
         self._fold()
         return self._histogram
+
+    def tell_durations(self, into: list[Any]) -> None:
+        """Put :attr:`histogram` into a list of two: :meth:`Histogram.pairs`, and the sum in nanoseconds."""
+        self._fold()
+        histogram = self._histogram
+        into[0] = histogram.pairs()
+        into[1] = histogram.sum_ns
+
+    def durations(self) -> Histogram:
+        """A copy of :attr:`histogram`, for any thread."""
+        for _ in range(_TRIES):
+            folds = self._folds
+            copied = self._histogram.copy()
+            copied.record_all(self._took[:])
+            if folds == self._folds and not folds % 2:
+                return copied
+            time.sleep(0)  # the other one is at it
+        raise RuntimeError(f"{self!r}: its durations changed during each of {_TRIES} readings")
 
     def refuse(self, status_name: str) -> None:
         """Count a call that never began: it has a status but no duration, which would flatter the quantiles."""
@@ -141,10 +162,10 @@ class Series:
         return counts
 
     @property
-    def mark(self) -> tuple[int, int, int, int]:
-        """Differs from what it was before whenever something has happened here."""
-        refused = sum(self._by_status.values()) if self._by_status else 0
-        return self.ok, refused, self.in_flight, self.extra + self.retries_denied
+    def unusual(self) -> tuple[int, int, int, int]:
+        """Differs from what it was before whenever something has happened beside calls that went well."""
+        others = self._by_status
+        return sum(others.values()) if others else 0, self.extra, self.retries_denied, self.error_order
 
     @property
     def requests(self) -> int:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-class Red(msgspec.Struct, frozen=True, kw_only=True):
+class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Rate, errors and duration of some calls over the last window, and all of them ever counted.
 
     ``rate_per_s`` counts calls as their callers made them (effective), ``attempts_per_s`` the attempts that these took
@@ -59,7 +59,7 @@ class Red(msgspec.Struct, frozen=True, kw_only=True):
     retries: dict[str, int] = {}
 
 
-class Trend(msgspec.Struct, frozen=True, kw_only=True):
+class Trend(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last up to 60 seconds, oldest first, one value a second: calls per second, success, 99th percentile."""
 
     rates: tuple[float, ...] = ()
@@ -67,7 +67,7 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True):
     p99_s: tuple[float | None, ...] = ()
 
 
-class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+class Capacity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How much more some instances can take, by Little's law (L = λ·W; J. D. C. Little, 1961).
 
     ``limit`` is how many calls they run at a time, ``in_flight`` how many they run now, ``queue`` how many wait to
@@ -104,7 +104,7 @@ class Ejection(msgspec.Struct, frozen=True, kw_only=True):
     ejected: str
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True):
+class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A service that has instances, or was called. ``versions`` counts its instances; ``breakers`` counts the circuits
     to it that are OPEN or HALF_OPEN, by state; ``ejected`` those of its instances that some caller ejected."""
 
@@ -121,7 +121,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     ejected: int = 0
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One operation of a service."""
 
     service: str
@@ -133,7 +133,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     breakers: dict[str, int] = {}
 
 
-class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The instances of one version of a service together."""
 
     service: str
@@ -142,7 +142,7 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     red: Red
 
 
-class Edge(msgspec.Struct, frozen=True, kw_only=True):
+class Edge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """``source`` calls ``service``. ``reporter``: ``out`` the caller tells, ``in`` the instances do, as it does not."""
 
     source: str
@@ -155,7 +155,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     breakers: dict[str, int] = {}
 
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
+class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An instance of a service, or a client (``kind``), as last heard.
 
     ``state``: joining, ready, draining, or suspect where it was not heard as it promised. ``policy_source`` is where

@@ -1,7 +1,8 @@
-"""Numbers of many series put together as they come: all there ever were, the last window, and a minute of history.
+"""Numbers of many series put together as they come.
 
-A word of a series is turned into what is new in it (:func:`difference`), and that is added wherever it belongs. So what
-a view costs depends on how much it shows, and not on how many instances tell of it. Pure; durations are seconds.
+A word of a series is turned into what is new in it (:mod:`nats_mesh.telemetry.lines`), and that is added wherever
+it belongs. So what a view costs depends on how much it shows, and not on how many instances tell of it. Pure;
+durations are seconds.
 
 Rejected: to sum up the series whenever somebody looks, as :mod:`nats_mesh.telemetry.aggregate` does. It is exact, too,
 but with thousands of series it holds up a terminal for a tenth of a second each time.
@@ -10,26 +11,40 @@ but with thousands of series it holds up a terminal for a tenth of a second each
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Any, Final
 
 from nats_mesh.core.histogram import BOUNDS, quantile_of
+from nats_mesh.errors import Status
 from nats_mesh.telemetry.aggregate import Figures
 from nats_mesh.telemetry.series import FAILURES
-from nats_mesh.telemetry.snapshots import Trend
-from nats_mesh.telemetry.stats import SeriesSnapshot
 
-__all__ = ["HISTORY_S", "Group", "Tally", "difference"]
+__all__ = ["MICRO", "Tally", "in_order"]
 
-#: How far back a trend goes (seconds).
-HISTORY_S: Final = 60
+#: Rates are kept in millionths of a call per second: whole numbers add up and go away again without a rest.
+MICRO: Final = 1_000_000
+_OK: Final = str(Status.OK)
 _UPPER: Final = (*BOUNDS, math.inf)
 
 
 class Tally:
-    """Counts under addition: calls by status, attempts, flags, and durations by bucket."""
+    """Counts under addition: calls by status, attempts, flags, and durations by bucket.
 
-    __slots__ = ("_figures", "attempts", "buckets", "flags", "retries", "statuses", "sum_ns")
+    ``rate``, ``tried`` (:data:`MICRO`) and ``in_flight`` are those of now: of calls that are added, by how much they
+    change.
+    """
+
+    __slots__ = (
+        "_figures",
+        "attempts",
+        "buckets",
+        "flags",
+        "in_flight",
+        "rate",
+        "retries",
+        "statuses",
+        "sum_ns",
+        "tried",
+    )
 
     def __init__(self) -> None:
         #: What :meth:`figures` has made of it, until it changes.
@@ -40,22 +55,46 @@ class Tally:
         self.flags: dict[str, int] = {}
         self.buckets: dict[int, int] = {}
         self.sum_ns = 0
+        self.rate = 0
+        self.tried = 0
+        self.in_flight = 0
 
-    def add(self, other: Tally, sign: int = 1) -> None:
-        """Add, or with -1 take away, what ``other`` holds."""
-        self.count(other, sign)
-        _add(self.buckets, other.buckets, sign)
-        self.sum_ns += sign * other.sum_ns
+    def add(self, other: Tally) -> None:
+        """Add what ``other`` holds."""
+        self.count(other)
+        if other.buckets:
+            mine = self.buckets
+            for bucket, count in other.buckets.items():
+                mine[bucket] = mine.get(bucket, 0) + count
+            self.sum_ns += other.sum_ns
 
-    def count(self, other: Tally, sign: int = 1) -> None:
+    def count(self, other: Tally) -> None:
         """As :meth:`add`, without the durations."""
-        self._figures = None
-        _add(self.statuses, other.statuses, sign)
-        if other.flags:
-            _add(self.flags, other.flags, sign)
+        if other.statuses:
+            self._figures = None
+            mine = self.statuses
+            for status, count in other.statuses.items():
+                mine[status] = mine.get(status, 0) + count
+            if other.flags:
+                _add(self.flags, other.flags)
         if other.retries:
-            _add(self.retries, other.retries, sign)
-        self.attempts += sign * other.attempts
+            _add(self.retries, other.retries)
+        self.attempts += other.attempts
+        self.rate += other.rate
+        self.tried += other.tried
+        self.in_flight += other.in_flight
+
+    def take_away(self, other: Tally) -> None:
+        """Take away the calls and durations that were added; what is left of now stays."""
+        self._figures = None
+        _take(self.statuses, other.statuses)
+        _take(self.buckets, other.buckets)
+        if other.flags:
+            _take(self.flags, other.flags)
+        if other.retries:
+            _take(self.retries, other.retries)
+        self.attempts -= other.attempts
+        self.sum_ns -= other.sum_ns
 
     def copy(self) -> Tally:
         """The same numbers in another object."""
@@ -63,6 +102,7 @@ class Tally:
         made.statuses, made.flags = self.statuses.copy(), self.flags.copy()
         made.retries, made.buckets = self.retries.copy(), self.buckets.copy()
         made.attempts, made.sum_ns = self.attempts, self.sum_ns
+        made.rate, made.tried, made.in_flight = self.rate, self.tried, self.in_flight
         return made
 
     @property
@@ -73,7 +113,10 @@ class Tally:
     @property
     def errors(self) -> int:
         """How many of them failed by the service's fault."""
-        return sum([count for status, count in self.statuses.items() if status in FAILURES])
+        statuses = self.statuses
+        if len(statuses) == 1 and _OK in statuses:
+            return 0
+        return sum([count for status, count in statuses.items() if status in FAILURES])
 
     def figures(self) -> Figures:
         """The same for a table."""
@@ -81,11 +124,11 @@ class Tally:
             return self._figures
         requests, errors = self.requests, self.errors
         pairs = sorted(self.buckets.items())
-        p50, p90, p95, p99 = quantile_of(pairs, (0.5, 0.9, 0.95, 0.99))
+        p50, p90, p95, p99 = quantile_of(pairs, _SHARES) if pairs else _NO_QUANTILES
         self._figures = made = Figures(
             requests=requests,
             errors=errors,
-            statuses=dict(sorted(self.statuses.items())),
+            statuses=in_order(self.statuses),
             success=1.0 - errors / requests if requests else None,
             p50_s=p50,
             p90_s=p90,
@@ -97,121 +140,24 @@ class Tally:
         return made
 
 
-def _add(mine: dict[Any, int], theirs: dict[Any, int], sign: int) -> None:
-    get = mine.get
-    if sign > 0:
-        for key, count in theirs.items():
-            mine[key] = get(key, 0) + count
-        return
+_SHARES: Final = (0.5, 0.9, 0.95, 0.99)
+_NO_QUANTILES: Final = (None, None, None, None)
+
+
+def in_order(counts: dict[str, int]) -> dict[str, int]:
+    """A copy, sorted by name."""
+    return dict(sorted(counts.items())) if len(counts) > 1 else counts.copy()
+
+
+def _add(mine: dict[str, int], theirs: dict[str, int]) -> None:
     for key, count in theirs.items():
-        left = get(key, 0) - count
+        mine[key] = mine.get(key, 0) + count
+
+
+def _take(mine: dict[Any, int], theirs: dict[Any, int]) -> None:
+    for key, count in theirs.items():
+        left = mine.get(key, 0) - count
         if left:
             mine[key] = left
         else:
             mine.pop(key, None)
-
-
-def difference(new: SeriesSnapshot, old: SeriesSnapshot | None) -> Tally:
-    """What happened in a series between two of its words; all of ``new`` where there is none before."""
-    tally = Tally()
-    tally.statuses = dict(new.statuses)
-    tally.attempts = new.tried
-    tally.flags = dict(new.flags) if new.flags else {}
-    tally.retries = dict(new.retries) if new.retries else {}
-    tally.buckets = dict(new.histogram.buckets)
-    tally.sum_ns = new.histogram.sum_ns
-    if old is not None:
-        _add(tally.statuses, old.statuses, -1)
-        _add(tally.buckets, dict(old.histogram.buckets), -1)
-        if old.flags:
-            _add(tally.flags, old.flags, -1)
-        if old.retries:
-            _add(tally.retries, old.retries, -1)
-        tally.attempts -= old.tried
-        tally.sum_ns -= old.histogram.sum_ns
-    return tally
-
-
-class Group:
-    """Some series together."""
-
-    __slots__ = (
-        "_cells",
-        "_history",
-        "_open",
-        "_open_second",
-        "_own",
-        "_trend",
-        "_trend_at",
-        "total",
-        "window",
-    )
-
-    def __init__(self) -> None:
-        #: Calls that ended, by how; their durations are those of the window alone.
-        self.total = Tally()
-        self.window = Tally()
-        #: The seconds that are in the window: when, and what came in it.
-        self._cells: deque[tuple[int, Tally]] = deque()
-        #: The seconds of the last minute that had calls: when, how many, success, 99th percentile.
-        self._history: deque[tuple[int, int, float | None, float | None]] = deque(maxlen=HISTORY_S + 2)
-        self._open: Tally | None = None
-        self._open_second = 0
-        #: Whether ``_open`` is this group's own: what came alone in its second is one object for all of its groups.
-        self._own = False
-        self._trend = Trend()
-        self._trend_at = -1
-
-    def before(self, tally: Tally) -> None:
-        """Calls of before the observer came: they count in the total alone."""
-        self.total.count(tally)
-
-    def add(self, tally: Tally, now: float) -> None:
-        """Calls that ended in about the last second."""
-        self.total.count(tally)
-        self.window.add(tally)
-        second = int(now)
-        if self._open is None or second != self._open_second:
-            self._close()
-            self._open, self._open_second, self._own = tally, second, False
-            self._cells.append((second, tally))
-            return
-        if not self._own:
-            self._open, self._own = self._open.copy(), True
-            self._cells[-1] = (second, self._open)
-        self._open.add(tally)
-
-    def _close(self) -> None:
-        cell = self._open
-        if cell is not None:
-            requests = cell.requests
-            success = 1.0 - cell.errors / requests if requests else None
-            (p99,) = quantile_of(sorted(cell.buckets.items()), (0.99,))
-            self._history.append((self._open_second, requests, success, p99))
-            self._open = None
-
-    def tick(self, now: float, window_s: float) -> None:
-        """Let go of what is no longer in the window, and close the second that is over."""
-        if self._open is not None and int(now) != self._open_second:
-            self._close()
-        cells = self._cells
-        while cells and cells[0][0] < now - window_s - 1.0:
-            self.window.add(cells.popleft()[1], -1)
-
-    def trend(self, now: float) -> Trend:
-        """The last minute by seconds, up to the last one that is over."""
-        last = int(now) - 1
-        if not self._history or last == self._trend_at:
-            return self._trend
-        first = max(last - HISTORY_S + 1, self._history[0][0])
-        size = max(0, last - first + 1)
-        rates = [0.0] * size
-        success: list[float | None] = [None] * size
-        p99: list[float | None] = [None] * size
-        for second, requests, share, slowest in self._history:
-            if first <= second <= last:
-                at = second - first
-                rates[at], success[at], p99[at] = float(requests), share, slowest
-        self._trend = Trend(rates=tuple(rates), success=tuple(success), p99_s=tuple(p99))
-        self._trend_at = last
-        return self._trend

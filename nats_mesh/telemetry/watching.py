@@ -8,21 +8,17 @@ a member one message a second; when the last one leaves, none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Final, Protocol, Self
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
-from nats_mesh.core.members import Change, ChangeKind
-from nats_mesh.core.presence import Kind
-from nats_mesh.discovery.announced import announced
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.discovery.services_api import Verb, request_subject
-from nats_mesh.discovery.services_replies import parse_ping
-from nats_mesh.errors import CallError, CodecError, ConfigError
+from nats_mesh.errors import ConfigError
 from nats_mesh.model import check_name
-from nats_mesh.telemetry.events import decode_event, decode_recent
-from nats_mesh.telemetry.folding import Bus, Fold, Gone
+from nats_mesh.telemetry.asking import Asking
+from nats_mesh.telemetry.folding import Bus, Fold
+from nats_mesh.telemetry.hearing import Hearing
 from nats_mesh.telemetry.snapshots import (
     Breaker,
     Capacity,
@@ -37,10 +33,8 @@ from nats_mesh.telemetry.snapshots import (
     Trend,
     VersionRow,
 )
-from nats_mesh.telemetry.stats import decode_stats
-from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
+from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Subscription, Transport
 
 __all__ = [
@@ -62,32 +56,13 @@ __all__ = [
 #: A snapshot is made anew this long after the one before (seconds).
 _SNAPSHOT_S: Final = 0.25
 _SLOWEST_S: Final = 1.0
-#: How often it is asked again who is there (seconds).
-_ASK_EVERY_S: Final = 30.0
-_TOKENS: Final = 6
+#: Where making one takes longer, it is made bit by bit, and others get their turn after so long (seconds).
+_AT_ONCE_S: Final = 0.02
+_BIT_S: Final = 0.01
 #: A message may have been on its way when a moment was; the one after it cannot.
 _SETTLED_AFTER: Final = 2
 #: How long a first word of whoever nobody knows yet is waited for (seconds).
 _FIRST_WORD_S: Final = 0.5
-
-
-_Take: TypeAlias = Callable[[bytes], None]
-
-
-class _Answers:
-    """Takes what answers a question as it comes."""
-
-    def __init__(self, subject: str, take: _Take) -> None:
-        self.subject = subject
-        self._take = take
-
-    def on_reply(self, headers: bytes, payload: bytes) -> None:
-        """Empty is what the server says where nobody is there."""
-        if payload:
-            self._take(payload)
-
-    def on_failure(self, error: CallError) -> None:
-        """The bus is away: it is asked again."""
 
 
 class _Settings(Protocol):
@@ -139,16 +114,24 @@ class MeshView:
         self._clock = clock
         self._now = clock.monotonic
         self._fold = Fold(namespace=mesh.namespace, window_s=window_s)
+        self._hearing = Hearing(
+            self._fold,
+            services=self._services,
+            enforced=mesh.settings.enforced,
+            now=clock.monotonic,
+            on_news=self._on_news,
+        )
         self._made: Snapshot | None = None
         self._rest_s = _SNAPSHOT_S
+        #: How long the snapshot before took to make (seconds), and what makes the next one.
+        self._cost_s = 0.0
+        self._making: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._subscriptions: list[Subscription] = []
         self._observer: Observer | None = None
         self._task: asyncio.Task[None] | None = None
         self._transport: Transport | None = None
-        self._asked: list[str] = []
-        #: Of instances that presence knows, and that there is room for: their services by their ids.
-        self._service_of: dict[str, str] = {}
+        self._asking: Asking | None = None
 
     async def __aenter__(self) -> Self:
         if self._transport is not None:
@@ -156,19 +139,20 @@ class MeshView:
         client = self._mesh.client
         transport = self._transport = client.transport
         subjects = Subjects(self._mesh.namespace)
+        hearing = self._hearing
         try:
             self._subscriptions = [
-                transport.subscribe(subjects.telemetry_of("stats"), self._on_stats),
-                transport.subscribe(subjects.telemetry_of("event"), self._on_event),
+                transport.subscribe(subjects.telemetry_of("stats"), hearing.on_stats),
+                transport.subscribe(subjects.telemetry_of("event"), hearing.on_event),
             ]
-            self._observer = Observer(
+            self._observer = hearing.observer = Observer(
                 subjects=subjects,
                 transport=transport,
                 mux=client.mux,
                 clock=self._clock,
                 enforced=self._mesh.settings.enforced,
-                on_change=self._on_change,
-                on_heard=self._on_heard,
+                on_change=hearing.on_change,
+                on_heard=hearing.on_heard,
             )
             transport.add_listener(self)
             await transport.fence()
@@ -176,12 +160,26 @@ class MeshView:
             self._close()
             raise
         self._bus()
-        self._task = asyncio.get_running_loop().create_task(self._ask(subjects))
+        self._asking = Asking(
+            name=self._mesh.name,
+            subjects=subjects,
+            services=self._services,
+            transport=lambda: self._mesh.client.transport,
+            mux=client.mux,
+            now=self._now,
+            on_recent=hearing.on_recent,
+            on_ping=hearing.on_ping,
+        )
+        self._task = asyncio.get_running_loop().create_task(self._asking.run(self._on_news))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        making, self._making = self._making, None
+        if making is not None:
+            making.cancel()
+            await asyncio.wait([making])
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -195,29 +193,62 @@ class MeshView:
         transport = self._transport
         if self._observer is not None:
             self._observer.close()
-            self._observer = None
+            self._observer = self._hearing.observer = None
         if transport is not None:
             transport.remove_listener(self)
             for subscription in self._subscriptions:
                 transport.unsubscribe(subscription)
         self._subscriptions = []
-        for inbox in self._asked:
-            self._mesh.client.mux.close(inbox)
-        self._asked = []
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
 
     # -- what is known ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """All that is known now. Made at most four times a second, in a very large mesh once; in between the same
-        object comes again."""
-        now = self._now()
-        if self._made is None or now - self._made.at >= self._rest_s:
-            if self._transport is not None and self._transport.connected:
-                self._bus()
+        """All that is known now. Made at most four times a second, in between the same object comes again.
+
+        In a very large mesh it is made about once a second, and bit by bit: until the next one is there, the one before
+        comes again, and keys are heard in between.
+        """
+        now, making = self._now(), self._making
+        if making is not None and making.done():
+            self._making = None
+            making.result()  # what went wrong there is not to be lost
+        if self._made is None or (now - self._made.at >= self._rest_s and self._cost_s <= _AT_ONCE_S):
+            if self._making is not None:  # it began before
+                self._making.cancel()
+                self._making = None
+            self._look()
             self._made = self._fold.snapshot(now, self._clock.time())
-            # A large mesh is looked at less often: members tell once a second, and keys must be heard in between.
-            self._rest_s = min(_SLOWEST_S, max(_SNAPSHOT_S, 5.0 * (self._now() - now)))
+            self._took(self._now() - now)
+        elif now - self._made.at >= self._rest_s and self._making is None:
+            self._making = asyncio.get_running_loop().create_task(self._make())
         return self._made
+
+    async def _make(self) -> None:
+        """Make the next snapshot bit by bit."""
+        self._look()
+        cost_s, begun = 0.0, self._now()
+        for made in self._fold.snapshot_by_bits(begun, self._clock.time()):
+            spent_s = self._now() - begun
+            if made is not None:
+                self._took(cost_s + spent_s)
+                self._made = made
+                self._on_news()
+            elif spent_s >= _BIT_S:
+                cost_s += spent_s
+                await asyncio.sleep(0)
+                begun = self._now()
+
+    def _look(self) -> None:
+        if self._transport is not None and self._transport.connected:
+            self._bus()
+
+    def _took(self, cost_s: float) -> None:
+        """A large mesh is looked at less often: members tell once a second."""
+        self._cost_s = cost_s
+        self._rest_s = min(_SLOWEST_S, max(_SNAPSHOT_S, 5.0 * cost_s))
 
     async def news(self, timeout_s: float) -> bool:
         """Return once something was heard that a snapshot would show (true), or after ``timeout_s`` (false)."""
@@ -243,6 +274,7 @@ class MeshView:
             members = self._fold.members
             waits = [key for key, seq in wanted.items() if key in members and members[key].seq < seq]
             if not waits and now >= first_word:
+                self._made = None  # the next one shows it all
                 return True
             if now >= end:
                 return False
@@ -253,123 +285,8 @@ class MeshView:
         """The instances (service and id) that presence knows and whose statistics have never come."""
         return [key for key, known in self._fold.members.items() if not known.seq]
 
-    # -- asking -------------------------------------------------------------------------------------
-
-    async def _ask(self, subjects: Subjects) -> None:
-        """Hold the leases until cancelled; ask now and then who is there, and what has happened."""
-        name, enough = self._mesh.name, 0.0
-        wants = [
-            subjects.want(kind, service, name)
-            for kind in ("stats", "event")
-            for service in self._services or [ALL]
-        ]
-        mux = self._mesh.client.mux
-        while True:
-            transport = self._mesh.client.transport
-            ask = self._now() >= enough and transport.connected
-            if ask:
-                enough = self._now() + _ASK_EVERY_S
-                self._question(request_subject(Verb.PING), "$SRV", self._on_ping)
-            for want in wants:
-                try:
-                    if ask and ".want.event." in want:
-                        self._question(want, "telemetry", self._on_recent)
-                    else:
-                        transport.publish(want, b"", mux.one_way("telemetry"))
-                except CallError:
-                    pass  # the bus is away: the next one is in time, and the view says that it is away
-            await asyncio.sleep(LEASE_S / 2)
-            self._news.set()
-
-    def _question(self, subject: str, destination: str, take: _Take) -> None:
-        """Ask everybody; answers are taken as they come, for a while."""
-        mux = self._mesh.client.mux
-        for inbox in self._asked[:-4]:  # whoever has not answered by now does not
-            mux.close(inbox)
-        self._asked = self._asked[-4:]
-        try:
-            inbox = mux.open(destination, _Answers(subject, take))
-            self._asked.append(inbox)
-            self._mesh.client.transport.publish(subject, b"", inbox)
-        except CallError:
-            pass  # as above
-
-    # -- hearing ------------------------------------------------------------------------------------
-
-    def _on_stats(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        named = self._named(subject, reply)
-        if named is None:
-            return
-        try:
-            message = decode_stats(
-                payload, service=named[0], instance=named[1], namespace=self._mesh.namespace
-            )
-        except CodecError:
-            self._fold.ignored += 1
-            return
-        if not self._services or named[0] in self._services:
-            self._took(self._fold.apply(message, self._now()))
-
-    def _on_event(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        named = self._named(subject, reply)
-        if named is None:
-            return
-        try:
-            event = decode_event(payload, service=named[0], instance=named[1], namespace=self._mesh.namespace)
-        except CodecError:
-            self._fold.ignored += 1
-            return
-        self._took(self._fold.apply(event, self._now()))
-
-    def _named(self, subject: str, reply: str) -> tuple[str, str] | None:
-        """Whose subject it is; ``None`` where the message is not its publisher's."""
-        parts = subject.split(".")
-        if len(parts) != _TOKENS or not reply_allowed(reply, parts[4], enforced=self._mesh.settings.enforced):
-            self._fold.ignored += 1
-            return None
-        return parts[4], parts[5]
-
-    def _on_recent(self, payload: bytes) -> None:
-        try:
-            events = decode_recent(payload)
-        except CodecError:
-            self._fold.ignored += 1
-            return
-        for event in events:
-            self._took(self._fold.apply(event, self._now()))
-
-    def _on_ping(self, payload: bytes) -> None:
-        """Who answers a question is there; foreign services have no presence, and are not shown."""
-        try:
-            announcement = announced(Kind.BEAT, parse_ping(payload))
-        except CodecError:
-            self._fold.ignored += 1
-            return
-        if announcement is not None and announcement.namespace == self._mesh.namespace and self._observer:
-            self._observer.hearsay(announcement)
-
-    def _on_heard(self, instance: str) -> None:
-        """Presence has a word of somebody: what the registry makes of it is taken with its change, or here."""
-        observer, service = self._observer, self._service_of.get(instance)
-        if observer is not None and service is not None:
-            found = observer.registry.exactly(service, instance)
-            if found is not None:
-                self._took(self._fold.apply(found, self._now()))
-
-    def _on_change(self, change: Change) -> None:
-        instance = change.instance
-        if self._services and instance.service not in self._services:
-            return
-        if change.kind is ChangeKind.GONE:
-            self._service_of.pop(instance.id, None)
-            self._took(self._fold.apply(Gone(instance.service, instance.id), self._now()))
-        elif self._fold.apply(instance, self._now()):
-            self._service_of[instance.id] = instance.service
-            self._took(True)
-
-    def _took(self, news: bool) -> None:
-        if news:
-            self._news.set()
+    def _on_news(self) -> None:
+        self._news.set()
 
     # -- the connection -----------------------------------------------------------------------------
 

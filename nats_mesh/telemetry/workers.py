@@ -22,6 +22,8 @@ from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.collector import BUILD, BUILD_HELP, own_version
 from nats_mesh.telemetry.metrics import (
     METRICS,
+    Exemplars,
+    Labels,
     Tables,
     decode_tables,
     empty,
@@ -29,6 +31,7 @@ from nats_mesh.telemetry.metrics import (
     families,
     family,
     lasting,
+    latest,
     merge,
 )
 
@@ -44,12 +47,19 @@ _ANSWER_S: Final = 2.0
 
 
 class WorkerReport:
-    """At a worker: answers on the socket ``fd`` with ``tables()``, and whether it serves."""
+    """At a worker: answers on the socket ``fd`` with ``tables()`` and ``examples()``, and whether it serves."""
 
-    def __init__(self, fd: int, tables: Callable[[], Tables], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        tables: Callable[[], Tables],
+        ready: Callable[[], bool],
+        examples: Callable[[], Exemplars] = dict,
+    ) -> None:
         self._socket = socket.socket(fileno=fd)
         self._tables = tables
         self._ready = ready
+        self._examples = examples
         self._lock = threading.Lock()
         threading.Thread(target=self._run, daemon=True, name="mesh-metrics").start()
 
@@ -62,7 +72,7 @@ class WorkerReport:
 
     def _send(self) -> None:
         with self._lock:
-            body = encode_tables(self._tables())
+            body = encode_tables(self._tables(), self._examples())
             self._socket.sendall(_HEAD.pack(len(body), self._ready()) + body)
 
     def finish(self) -> None:
@@ -78,6 +88,7 @@ class _Worker:
     def __init__(self, mine: socket.socket) -> None:
         self.socket = mine
         self.tables = empty()
+        self.examples: Exemplars = {}
         self.ready = False
         self.asked = False
 
@@ -88,6 +99,8 @@ class WorkersCollector(Collector):
     def __init__(self) -> None:
         self._workers: dict[int, _Worker] = {}
         self._left: Tables = empty()
+        #: Exemplars of all workers, the latest of each bucket; those of workers that have ended included.
+        self._examples: dict[Labels, dict[int, tuple[str, float, float]]] = {}
         self._lock = threading.Lock()
         self._build = {"version": own_version(), "python_version": platform.python_version()}
 
@@ -113,6 +126,7 @@ class WorkersCollector(Collector):
                 pass  # there is nothing more
             worker.socket.close()
             merge(self._left, lasting(worker.tables))
+            latest(self._examples, worker.examples)
 
     def states(self) -> dict[str, bool]:
         """Whether each worker serves, by its number; asks all of them."""
@@ -132,7 +146,9 @@ class WorkersCollector(Collector):
             merge(tables, self._left)
             for worker in self._workers.values():
                 merge(tables, worker.tables)
-        yield from families(tables)
+                latest(self._examples, worker.examples)
+            examples = {labels: dict(found) for labels, found in self._examples.items()}
+        yield from families(tables, examples)
         yield InfoMetricFamily(BUILD, BUILD_HELP, value=self._build)
 
     def _ask_all(self) -> None:
@@ -165,7 +181,7 @@ class WorkersCollector(Collector):
         if body is None:
             return False
         try:
-            worker.tables, worker.ready = decode_tables(body), ready
+            (worker.tables, worker.examples), worker.ready = decode_tables(body), ready
         except CodecError as error:
             log.warning("what a worker counted could not be read: %s", error)
         return True

@@ -8,6 +8,7 @@ import pytest
 from nats_mesh import CallError, Service
 from nats_mesh.errors import ConfigError
 from nats_mesh.serving.instance import Instance
+from nats_mesh.telemetry import watching
 from nats_mesh.telemetry.watching import MeshView, Snapshot
 from nats_mesh.telemetry.watching import Service as Shown
 from tests.harness import Bus, eventually
@@ -116,3 +117,19 @@ async def test_what_is_no_ones_word_is_counted_and_left_out(bus: Bus) -> None:
         assert "x" not in {each.id for each in view.snapshot().members}
         with pytest.raises(ConfigError):
             await view.__aenter__()
+
+
+async def test_a_large_mesh_is_put_together_bit_by_bit(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it takes longer than a moment, the snapshot before comes until the next one is there; the loop goes on."""
+    monkeypatch.setattr(watching, "_AT_ONCE_S", -1.0)
+    monkeypatch.setattr(watching, "_BIT_S", 0.0)
+    async with MeshView(bus.mesh) as view:
+        first = view.snapshot()
+        await bus.serve(orders())
+        await eventually(lambda: (found := service_of(view.snapshot())) is not None and found.ready == 1)
+        assert view.snapshot() is not first
+        assert await view.settled(10.0)
+        assert view.snapshot().at > first.at, "what is settled is shown at once"
+        view._made = msgspec.structs.replace(view.snapshot(), at=-1e9)
+        assert view.snapshot().at == -1e9, "it is not there yet"
+    assert view._making is None

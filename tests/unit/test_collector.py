@@ -24,11 +24,20 @@ from nats_mesh import Mesh, Service
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.core.presence import Standing, State
-from nats_mesh.errors import CodecError, ConfigError
+from nats_mesh.errors import CodecError, ConfigError, Status
 from nats_mesh.telemetry.collector import BUCKETS_S, MeshCollector
-from nats_mesh.telemetry.metrics import decode_tables, empty, encode_tables, merge
+from nats_mesh.telemetry.metrics import (
+    MAX_EXAMPLES,
+    Exemplars,
+    decode_tables,
+    empty,
+    encode_tables,
+    latest,
+    merge,
+)
 from nats_mesh.telemetry.series import OTHER, Series
 from nats_mesh.telemetry.stats import EndpointLoad, Stats
+from nats_mesh.telemetry.workers import WorkerReport, WorkersCollector
 from nats_mesh.wire.transport import TransportStats
 
 #: These two bear no types.
@@ -291,10 +300,11 @@ def test_tables_travel_and_add_up() -> None:
     for n in range(1000):
         series.record(0.0001 * n, "OK")
     tables = MeshCollector(orders).tables()
-    assert decode_tables(encode_tables(tables)) == tables
+    examples: Exemplars = {("destination", "web", "orders", "place"): {3: ("ab" * 16, 0.002, 5.0)}}
+    assert decode_tables(encode_tables(tables, examples)) == (tables, examples)
     both = empty()
     merge(both, tables)
-    merge(both, decode_tables(encode_tables(tables)))
+    merge(both, decode_tables(encode_tables(tables))[0])
     (value,) = both["mesh_request_duration_seconds"].values()
     assert (value.count, value.sum_ns) == (2000, 2 * series.histogram.sum_ns)
     with pytest.raises(CodecError):
@@ -503,3 +513,71 @@ def test_the_library_does_not_load_prometheus() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.strip() == "False"
+
+
+# -- where calls went ---------------------------------------------------------------------------------
+
+
+def test_a_caller_names_the_version_where_there_is_one_alone() -> None:
+    """Between two readings with the same single version all calls went there; during a rollout they have none; and no
+    number ever goes back."""
+    web, there = caller(), {"orders": {"1.0.0"}}
+    web.client.fleets = SimpleNamespace(versions=lambda service: there.get(service, set()))
+    series, collector = web.stats.series("out", "orders", "place", "web"), MeshCollector(web)
+
+    def went() -> dict[str, float]:
+        return {
+            version: total(collector, "mesh_requests_total", reporter="source", destination_version=version)
+            for version in ("1.0.0", "2.0.0", "")
+        }
+
+    def call(count: int) -> None:
+        for _ in range(count):
+            series.record(0.01, Status.OK)
+
+    call(3)
+    assert went() == {"1.0.0": 3, "2.0.0": 0, "": 0}
+    call(1)
+    there["orders"] = {"1.0.0", "2.0.0"}
+    assert went() == {"1.0.0": 3, "2.0.0": 0, "": 1}
+    call(2)
+    there["orders"] = {"2.0.0"}
+    assert went() == {"1.0.0": 3, "2.0.0": 0, "": 3}, "some of these may have gone to the version before"
+    call(4)
+    series.refuse(Status.UNAVAILABLE)
+    series.flag(Status.UNAVAILABLE, "UH")
+    assert went() == {"1.0.0": 3, "2.0.0": 5, "": 3}
+    collector.remove(web)
+    assert went() == {"1.0.0": 3, "2.0.0": 5, "": 3}
+
+
+def test_examples_of_several_workers_are_the_latest() -> None:
+    """Of each bucket one, from whichever worker; beyond the bound new label sets are left out."""
+    labels: tuple[str, ...] = ("destination", "web", "orders", "place")
+    kept: dict[tuple[str, ...], dict[int, tuple[str, float, float]]] = {}
+    latest(kept, {labels: {1: ("a" * 32, 0.1, 10.0), 2: ("b" * 32, 0.2, 10.0)}})
+    latest(kept, {labels: {1: ("c" * 32, 0.1, 9.0), 2: ("d" * 32, 0.2, 11.0)}})
+    assert {bucket: trace[0] for bucket, (trace, _, _) in kept[labels].items()} == {1: "a", 2: "d"}
+    latest(kept, {(str(n),): {1: ("e" * 32, 0.1, 1.0)} for n in range(2 * MAX_EXAMPLES)})
+    assert len(kept) == MAX_EXAMPLES
+
+
+def test_a_supervisor_shows_the_examples_of_its_workers() -> None:
+    """One metrics port for all of them loses no exemplar, also once the worker has ended."""
+    orders = instance()
+    orders.stats.series("in", "orders", "place", "web").record(0.0015, "OK")
+    collector, workers = MeshCollector(orders), WorkersCollector()
+    at = next(n for n, bound in enumerate(BUCKETS_S) if bound >= 0.0015)
+    collector.exemplars = {("destination", "web", "orders", "place"): {at: ("ab" * 16, 0.0015, 1e9)}}
+    its = workers.begin(1)
+    report = WorkerReport(its.detach(), collector.tables, lambda: True, collector.examples)
+
+    def shown() -> list[Any]:
+        found = families(workers)["mesh_request_duration_seconds"].samples
+        return [sample.exemplar.labels for sample in found if sample.exemplar is not None]
+
+    assert shown() == [{"trace_id": "ab" * 16}]
+    report.finish()
+    workers.ended(1)
+    assert shown() == [{"trace_id": "ab" * 16}]
+    report._socket.close()

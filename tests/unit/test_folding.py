@@ -350,6 +350,76 @@ def test_a_replay_is_what_was_seen() -> None:
     assert service_of(replay(words, 1002.5)).red.total.requests == 20
 
 
+def test_what_a_silent_member_did_a_moment_ago_is_no_longer_so() -> None:
+    """Five seconds without a word, and its rate and what it had in flight are gone; with the next one they are back."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    fold.apply(orders.word(), clock.now)
+    for _ in range(3):
+        clock.now += 1
+        orders.answer("web", 20)
+        orders.stats.series("in", "orders", "place", "web").in_flight = 3
+        fold.apply(orders.word(), clock.now)
+    row = service_of(fold.snapshot(clock.now)).red
+    assert row.in_flight == 3
+    assert row.rate_per_s == pytest.approx(20)
+    clock.now += 6
+    shown = fold.snapshot(clock.now)
+    row = service_of(shown).red
+    assert (row.in_flight, row.rate_per_s, row.total.requests) == (0, 0, 60)
+    assert [each.instances for each in shown.versions] == [0]
+    fold.apply(orders.word(), clock.now)
+    shown = fold.snapshot(clock.now)
+    assert service_of(shown).red.in_flight == 3
+    assert [each.instances for each in shown.versions] == [1]
+
+
+def test_groups_are_exact_over_members_and_seconds() -> None:
+    """Sums of a window and of a total are those of all its series, however often somebody looks in between."""
+    clock, seen, unseen = Clock(), Fold(window_s=4.0), Fold(window_s=4.0)
+    members = [Teller(clock, "orders", f"i{number}", f"{number % 2}.0.0") for number in range(4)]
+    for second in range(12):
+        for number, member in enumerate(members):
+            member.answer(f"c{number % 3}", second + number, 0.001 * (number + 1))
+            member.answer("c1", 1, 0.5, "INTERNAL")
+            word = member.word(whole=second % 4 == 0)
+            for fold in (seen, unseen):
+                fold.apply(word, clock.now)
+            seen.snapshot(clock.now + 0.1 * number)
+        clock.now += 1
+    shown = unseen.snapshot(clock.now)
+    assert seen.snapshot(clock.now) == shown
+    made = sum(series.requests for member in members for series in member.stats)
+    assert service_of(shown).red.total.requests == made == shown.red.total.requests
+    assert sum(each.red.total.requests for each in shown.edges) == made
+    assert sum(each.red.total.requests for each in shown.versions) == made
+    assert sum(each.red.total.requests for each in shown.members) == made
+    recent = service_of(shown).red.recent
+    assert sum(each.red.recent.requests for each in shown.edges) == recent.requests
+    assert sum(count for _, count in recent.buckets) == recent.requests
+
+
+def test_a_snapshot_comes_bit_by_bit() -> None:
+    """Whoever makes one may hear more in between; nothing breaks, and what was heard before is in it."""
+    clock, fold = Clock(), Fold()
+    members = [Teller(clock, f"s{number}", f"i{number}") for number in range(120)]
+    for number, member in enumerate(members):
+        member.answer(f"s{number - 1}", 5)
+        fold.apply(member.word(), clock.now)
+    bits = 0
+    made: Snapshot | None = None
+    for made in fold.snapshot_by_bits(clock.now):
+        if made is None:
+            new = Teller(clock, f"new-{bits}", f"n{bits}")
+            new.answer("web", 1)
+            fold.apply(new.word(), clock.now)
+            fold.apply(Gone(f"s{bits}", f"i{bits}"), clock.now)
+            bits += 1
+    assert bits > 5, "there were moments in between"
+    assert made is not None
+    assert {f"s{number}" for number in range(120)} <= {each.name for each in made.services}
+
+
 def test_quantiles_of_filled_buckets_are_those_of_the_histogram() -> None:
     """One way to ask for several quantiles at once, and the same answers."""
     histogram = Histogram()

@@ -33,6 +33,7 @@ from nats_mesh import (
 )
 from nats_mesh.calling import gathering as module
 from nats_mesh.calling.gather import MAX_ASKED
+from nats_mesh.calling.watching import CallEnd
 from nats_mesh.core.presence import Kind, State
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.wire import headers as h
@@ -761,5 +762,33 @@ def test_without_the_right_to_hear_presence_everybody_is_asked_each_time() -> No
             PermissionDeniedError, match="who serves 'pool' cannot be known: the server's permissions"
         ):
             await scene.gather()
+
+    play(scenario)
+
+
+# -- who is told ------------------------------------------------------------------------------------
+
+
+def test_each_instance_that_was_asked_is_a_call_to_whoever_watches() -> None:
+    """Answers, failures and those that nobody waits for any more: each with its instance, and a span of its own."""
+
+    async def scenario(scene: Scene) -> None:
+        ids = [f"i{number}" for number in range(4)]
+        scene.crowd.there(*ids)
+        scene.crowd.mute.add("i3")
+        seen: list[CallEnd] = []
+        scene.mesh.client.watch("test", seen.append)
+        gathered = await scene.gather(want="all", timeout=0.5)
+        assert set(gathered.missing) == {"i3"}
+        assert {each.attempts[0].instance: each.status for each in seen} == {
+            "i0": Status.OK, "i1": Status.OK, "i2": Status.OK, "i3": Status.DEADLINE_EXCEEDED,
+        }  # fmt: skip
+        assert len({each.attempts[0].ids[:32] for each in seen}) == 1
+        assert len({each.attempts[0].ids for each in seen}) == len(seen)
+        assert {each.flags for each in seen if each.status is not Status.OK} == {"UT"}
+        assert all(each.sent == 1 and each.start <= each.end for each in seen)
+        scene.mesh.client.watch("test", None)
+        await scene.gather(want=1, timeout=0.5)
+        assert len(seen) == len(ids)
 
     play(scenario)

@@ -124,3 +124,26 @@ def test_a_snapshot_that_cannot_be_is_refused(snapshot: HistogramSnapshot) -> No
         Histogram.from_snapshot(snapshot)
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(msgspec.json.encode(snapshot), type=HistogramSnapshot)
+
+
+@given(st.lists(st.lists(st.floats(1e-5, 200.0), max_size=20), max_size=12), st.data())
+def test_its_pairs_are_those_of_a_snapshot_whenever_they_are_asked_for(
+    parts: list[list[float]], data: st.DataObject
+) -> None:
+    """What is passed on is put together of what has changed alone, and is the whole all the same."""
+    histogram = Histogram()
+    for part in parts:
+        if data.draw(st.booleans()):
+            histogram.record_all(part)
+        else:
+            for seconds in part:
+                histogram.record(seconds)
+        if data.draw(st.booleans()):
+            histogram.merge(Histogram.from_snapshot(histogram.snapshot()))
+        if data.draw(st.booleans()):
+            assert histogram.pairs() == [list(pair) for pair in histogram.snapshot().buckets]
+    assert histogram.pairs() == [list(pair) for pair in histogram.snapshot().buckets]
+    copied = histogram.copy()
+    assert copied == histogram
+    copied.record(1.0)
+    assert copied != histogram

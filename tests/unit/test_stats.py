@@ -46,9 +46,15 @@ class Process:
         self.stats.series("out", service, endpoint, self.service).record(took, status)
 
     def say(self) -> StatsMessage:
+        """What it publishes now, as it is read."""
+        return decode_stats(self.bodies()[0])
+
+    def bodies(self) -> list[bytes]:
         """What it publishes now."""
-        return self.stats.snapshot(
-            instance=self.instance, service=self.service, version=self.version, namespace="default"
+        return encode_stats(
+            self.stats.snapshot(
+                instance=self.instance, service=self.service, version=self.version, namespace="default"
+            )
         )
 
 
@@ -151,6 +157,54 @@ def test_what_is_sent_is_what_is_read(clock: ManualClock) -> None:
     assert process.say().seq == 2
 
 
+@given(st.data())
+def test_whatever_was_told_before_the_numbers_are_those_of_now(data: st.DataObject) -> None:
+    """A message is made of what has changed since the one before; it says what the series counts all the same."""
+    clock = ManualClock()
+    stats = Stats(clock=clock)
+    series = stats.series("out", "orders", "place", "web", "v2")
+    for _ in range(data.draw(st.integers(1, 8))):
+        for _ in range(data.draw(st.integers(0, 6))):
+            status = data.draw(st.sampled_from([Status.OK, Status.OK, Status.UNAVAILABLE]))
+            series.record(data.draw(st.floats(1e-4, 10.0)), status)
+            if status is not Status.OK:
+                series.flag(status, "UT")
+                series.last_error = data.draw(st.sampled_from(["one", "two"]))
+                series.extra += 1
+                series.retried_failed += 1
+        series.in_flight = data.draw(st.integers(0, 2))
+        clock.advance(1.0)
+        outgoing = stats.snapshot(
+            instance="c1", service="web", version="0.0.0", namespace="default", whole=data.draw(st.booleans())
+        )
+        (body,) = encode_stats(outgoing)
+        for told in decode_stats(body, service="web", instance="c1", namespace="default").series:
+            assert told.statuses == series.by_status
+            assert told.histogram == series.histogram.snapshot()
+            assert told.tried == series.attempts
+            assert (told.in_flight, told.last_error) == (series.in_flight, series.last_error)
+            assert sum((told.flags or {}).values()) == sum(series.flagged.values())
+            assert (told.retries or {}).get("failure", 0) == series.retried_failed
+            assert told.subset == "v2"
+    (body,) = encode_stats(stats.snapshot(instance="c1", service="web", version="0.0.0", namespace="default"))
+    (told,) = decode_stats(body).series
+    assert told.histogram == series.histogram.snapshot()
+
+
+def test_another_thread_reads_durations_without_a_lock() -> None:
+    """A scrape has those that are in the histogram and those that are not yet, and changes neither."""
+    series = Stats().series("in", "orders", "place", "web")
+    for _ in range(700):
+        series.record(0.01, Status.OK)
+    copied = series.durations()
+    assert (copied.count, copied.sum_ns) == (700, 700 * 10_000_000)
+    series.record(0.01, Status.OK)
+    assert (copied.count, series.histogram.count) == (700, 701)
+    series._folds += 1  # the event loop is at it, and stays there
+    with pytest.raises(RuntimeError, match="changed during each"):
+        series.durations()
+
+
 def test_a_large_snapshot_travels_in_parts_that_add_up(clock: ManualClock) -> None:
     """No body exceeds the bound; an observer that hears all parts, in any order and twice, knows it all."""
     process = Process("orders", "A1", clock)
@@ -159,7 +213,7 @@ def test_a_large_snapshot_travels_in_parts_that_add_up(clock: ManualClock) -> No
     for caller in range(2500):
         for _ in range(20):
             process.served(peer=f"caller-{caller:050d}", took=10 ** rng.uniform(-4.3, 2))
-    bodies = encode_stats(process.say())
+    bodies = process.bodies()
     assert len(bodies) > 1
     assert all(len(body) <= MAX_BYTES for body in bodies)
     aggregate = Aggregate()
@@ -189,6 +243,9 @@ def test_a_large_snapshot_travels_in_parts_that_add_up(clock: ManualClock) -> No
         ({"series": [{"histogram": [[], -5]}]}, "histogram"),
         ({"series": [{"last_error": "\x1b"}]}, "last_error"),
         ({"series": [{"peer": "a b"}]}, "peer"),
+        ({"series": [{"endpoint": "x" * 64}]}, "endpoint"),
+        ({"series": [{"statuses": {"O" * 41: 1}}]}, "statuses"),
+        ({"series": [{"last_error": "x" * 257}]}, "last_error"),
         ({"series": [{"service": "cart"}]}, "reports a call of 'cart'"),
         ({"series": [{"side": "out", "peer": "cart"}]}, "reports a call of 'cart'"),
     ],

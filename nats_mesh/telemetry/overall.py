@@ -1,0 +1,64 @@
+"""All calls of a mesh together, as its edges tell of them. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from nats_mesh.telemetry.groups import HISTORY_S, Group
+from nats_mesh.telemetry.reds import red
+from nats_mesh.telemetry.snapshots import Red, Trend
+from nats_mesh.telemetry.tallies import MICRO, Tally
+
+__all__ = ["Overall"]
+
+
+class Overall:
+    """What has been summed up of the seconds that are over: they change no more."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[tuple[int, float, float | None, float | None]] = deque(maxlen=HISTORY_S)
+        self._until: int | None = None
+
+    def red(self, groups: Sequence[Group]) -> Red:
+        """All calls: the groups are those of edges."""
+        window, total = Tally(), Tally()
+        last_error = ""
+        for group in groups:
+            window.add(group.window)
+            total.count(group.total)
+            last_error = group.last_error or last_error
+        rate = total.rate / MICRO
+        return red(window, total, rate, total.tried / MICRO, rate, last_error)
+
+    def trend(self, groups: Sequence[Group], now: float) -> Trend:
+        """Rates add up, success is weighted by them, and of the slowest the worst is kept."""
+        last = int(now) - 1
+        first = last - HISTORY_S + 1 if self._until is None else self._until + 1
+        if first <= last:
+            self._take(groups, max(first, last - HISTORY_S + 1), last)
+            self._until = last
+        return Trend(
+            rates=tuple([rate for _, rate, _, _ in self._seconds]),
+            success=tuple([share for _, _, share, _ in self._seconds]),
+            p99_s=tuple([slowest for _, _, _, slowest in self._seconds]),
+        )
+
+    def _take(self, groups: Sequence[Group], first: int, last: int) -> None:
+        size = last - first + 1
+        calls, good, slowest = [0.0] * size, [0.0] * size, [0.0] * size
+        for group in groups:
+            for second, requests, share, p99_s in group.seconds(first):
+                if second <= last:
+                    at = second - first
+                    calls[at] += requests
+                    good[at] += requests * (share or 0.0)
+                    slowest[at] = max(slowest[at], p99_s or 0.0)
+        for at in range(size):
+            if self._seconds or calls[at]:  # it begins with the first second that had any
+                rate = calls[at]
+                self._seconds.append(
+                    (first + at, rate, good[at] / rate if rate else None, slowest[at] or None)
+                )
+        while self._seconds and self._seconds[0][0] <= last - HISTORY_S:
+            self._seconds.popleft()

@@ -1,0 +1,244 @@
+"""Statistics as they travel: what a member tells of its calls and of itself, and how it is read.
+
+Everything is cumulative: a lost message loses nothing, a repeated one adds nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from nats_mesh.core.histogram import LAYOUT, HistogramSnapshot
+from nats_mesh.core.presence import Count, Name, State, Version
+from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.series import MAX_ERROR, OTHER, Side
+from nats_mesh.telemetry.telling_series import Told
+from nats_mesh.wire.codecs import JSON
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_LISTED",
+    "WHOLE_EVERY",
+    "Condition",
+    "Ejected",
+    "EndpointLoad",
+    "OpenBreaker",
+    "Outgoing",
+    "SeriesSnapshot",
+    "StatsMessage",
+    "decode_stats",
+    "encode_stats",
+]
+
+#: The largest body of one message; a snapshot that is larger travels in several.
+MAX_BYTES: Final = 512 * 1024
+#: The most breakers, and the most ejected instances, that one message names; those beyond are not told.
+MAX_LISTED: Final = 256
+#: Every so many messages one has all series.
+WHOLE_EVERY: Final = 4
+_MAX_AGE_S: Final = 1e10
+
+_Age = Annotated[float, msgspec.Meta(ge=0.0, le=_MAX_AGE_S)]
+_Word = Annotated[str, msgspec.Meta(pattern=r"\A[a-z_]{1,20}\Z")]
+_Flags = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{1,8}(,[A-Z]{1,8}){0,3}\Z")]
+
+
+#: What a name or the name of a status is, and an error's text. Patterns in the types would be searched for each series
+#: of each message, at three times the cost of all the rest; the same few hundred words come again and again.
+_IS_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}").fullmatch
+_IS_STATUS: Final = re.compile(r"[A-Z_]{1,40}").fullmatch
+_IS_LINE: Final = re.compile(rf"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{{0,{MAX_ERROR}}}").fullmatch
+#: Words that were looked at and are in order.
+_names: set[str] = set()
+_status_names: set[str] = set()
+_MAX_KEPT: Final = 20_000
+
+
+class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A series as it travels; every number counts from the series' first call, ``age_s`` ago.
+
+    ``service``, ``endpoint`` and ``peer`` are names, which :func:`decode_stats` sees to.
+
+    ``subset`` is there where a route sent the calls to one: those of one endpoint then stand in several series.
+    ``attempts`` is there where they are not as many as the calls, ``retries`` where there were some, by what came
+    of them (``success``, ``failure``; ``denied`` for want of budget), ``flags`` where the mesh itself ended calls, by
+    why.
+    """
+
+    side: Side
+    service: str
+    endpoint: str
+    peer: str
+    age_s: _Age
+    statuses: Annotated[dict[str, Count], msgspec.Meta(max_length=32)] = {}
+    histogram: HistogramSnapshot = HistogramSnapshot()
+    in_flight: Count = 0
+    last_error: str = ""
+    subset: Name | UnsetType = UNSET
+    attempts: Count | UnsetType = UNSET
+    retries: Annotated[dict[_Word, Count], msgspec.Meta(max_length=8)] | UnsetType = UNSET
+    flags: Annotated[dict[_Flags, Count], msgspec.Meta(max_length=64)] | UnsetType = UNSET
+
+    @property
+    def requests(self) -> int:
+        """How many calls finished."""
+        return sum(self.statuses.values())
+
+    @property
+    def tried(self) -> int:
+        """How many attempts they took; as many as there were calls where nobody says."""
+        return self.requests if self.attempts is UNSET else self.attempts
+
+
+class EndpointLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How busy one endpoint of an instance is: how many calls it runs at a time at most and now, and how many wait to
+    begin."""
+
+    limit: Count = 0
+    in_flight: Count = 0
+    queue: Count = 0
+
+
+class OpenBreaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The circuit of a destination that is not CLOSED at this member."""
+
+    service: Name
+    endpoint: Name
+    subset: Name | UnsetType = UNSET
+    state: Literal["OPEN", "HALF_OPEN"]
+
+
+class Ejected(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance of a service that gets no calls from this member for now."""
+
+    service: Name
+    instance: Name
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a member is, beside its calls: what views show and nobody adds up.
+
+    ``kind``: whether it serves (``instance``) or only calls (``client``). ``source``, ``revision`` and ``rejected`` are
+    where it stands with its policies, ``rtt_s`` is its way to the server and back.
+    """
+
+    kind: Literal["instance", "client"] = "instance"
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{0,160}\Z")] = ""
+    source: _Word | Literal[""] = ""
+    revision: tuple[Count, Count] = (0, 0)
+    rejected: Count = 0
+    rtt_s: Annotated[float, msgspec.Meta(ge=0.0, le=3600.0)] | None = None
+    reconnects: Count = 0
+    endpoints: Annotated[dict[Name, EndpointLoad], msgspec.Meta(max_length=1024)] = {}
+    breakers: Annotated[tuple[OpenBreaker, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
+    ejected: Annotated[tuple[Ejected, ...], msgspec.Meta(max_length=MAX_LISTED)] = ()
+
+
+class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an instance publishes while somebody wants its statistics.
+
+    ``seq`` grows with every snapshot; a large one travels as several messages of one ``seq``, each with
+    other series, of which the first has the ``condition``. ``since_s`` is the age of the counters in seconds,
+    ``layout`` names the histogram's bounds. Series in which nothing has happened since the last message may be left out
+    of every message but each :data:`WHOLE_EVERY`-th.
+    """
+
+    instance: Name
+    service: Name
+    version: Version
+    namespace: Name
+    seq: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+    since_s: _Age
+    state: State = State.READY
+    in_flight: Count = 0
+    series: Annotated[tuple[SeriesSnapshot, ...], msgspec.Meta(max_length=4096)] = ()
+    condition: Condition | UnsetType = UNSET
+    layout: Literal[1] = LAYOUT
+    wire: Literal[1] = 1
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """A :class:`StatsMessage` on its way out, to be encoded before anything else is counted."""
+
+    instance: str
+    service: str
+    version: str
+    namespace: str
+    seq: int
+    since_s: float
+    state: State
+    in_flight: int
+    series: list[Told]
+    condition: Condition | UnsetType
+    layout: int = LAYOUT
+    wire: int = 1
+
+
+def encode_stats(message: StatsMessage | Outgoing) -> list[bytes]:
+    """The bodies that carry a snapshot: one, or several where it is larger than :data:`MAX_BYTES`."""
+    body = JSON.encode(message)
+    if len(body) <= MAX_BYTES or len(message.series) <= 1:
+        return [body]
+    half = len(message.series) // 2
+    first = msgspec.structs.replace(message, series=message.series[:half])
+    second = msgspec.structs.replace(message, series=message.series[half:], condition=UNSET)
+    return [*encode_stats(first), *encode_stats(second)]
+
+
+_decode = JSON.decoder(StatsMessage)
+
+
+def decode_stats(
+    data: bytes,
+    *,
+    service: str | None = None,
+    instance: str | None = None,
+    namespace: str | None = None,
+) -> StatsMessage:
+    """Read a body, or raise :class:`CodecError` saying what is wrong with it.
+
+    The keyword arguments are what the message's subject says. An instance speaks of its own calls
+    alone: answered ones must be its service's, made ones its own.
+    """
+    if len(data) > MAX_BYTES:
+        raise CodecError(f"statistics: {len(data)} bytes, at most {MAX_BYTES} are read")
+    message: StatsMessage = _decode(data)
+    for what, said, claimed in (
+        ("service", service, message.service),
+        ("instance", instance, message.instance),
+        ("namespace", namespace, message.namespace),
+    ):
+        if said is not None and said != claimed:
+            raise CodecError(f"statistics: the body says {what} {claimed!r}, its subject says {said!r}")
+    own = message.service
+    for series in message.series:
+        if series.service not in _names or series.endpoint not in _names or series.peer not in _names:
+            _check("service", _IS_NAME, (series.service,), _names)
+            _check("endpoint", _IS_NAME, (series.endpoint,), _names)
+            _check("peer", _IS_NAME, (series.peer,), _names)
+        for status in series.statuses:
+            if status not in _status_names:
+                _check("statuses", _IS_STATUS, series.statuses, _status_names)
+        if series.last_error:
+            _check("last_error", _IS_LINE, (series.last_error,), None)
+        of = series.service if series.side == "in" else series.peer
+        if of != own and of != OTHER:
+            raise CodecError(f"statistics: {own!r} reports a call of {of!r}")
+    return message
+
+
+def _check(
+    field: str, allowed: Callable[[str], object], words: Iterable[str], known: set[str] | None
+) -> None:
+    """Whether words are what they should be; those that are need no second look."""
+    for word in words:
+        if allowed(word) is None:
+            raise CodecError(f"statistics: {word[:80]!r} is not what `{field}` of a series may be")
+        if known is not None:
+            if len(known) >= _MAX_KEPT:
+                known.clear()
+            known.add(word)
