@@ -38,7 +38,13 @@ class UnacknowledgedError(MeshError):
 
 
 class Changed(NamedTuple):
-    """How a change went: what each step stored, and who acknowledged the last one (``None``: nobody was asked)."""
+    """How a change went. ``applied`` is what each step stored, in order; empty where everything stood there already.
+
+    ``report`` says who acknowledged the last step or, where nothing was stored, what stood there already. It is what
+    was known when waiting ended, without those of the silent that had left by then. Who stands where in it does not
+    change afterwards, but its members are those of :class:`~nats_mesh.discovery.acks.Acks`: what is heard of one while
+    that is open still shows in it. ``None``: nobody was waited for, or nothing of it ever stood there.
+    """
 
     applied: tuple[Applied, ...]
     report: Report | None

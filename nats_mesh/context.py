@@ -84,8 +84,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     _tracestate: str | None = None
     _priority: str | None = None
     _headers: Headers | None = None
-    #: The reply headers, if the handler touched them.
-    own_reply_headers: Headers | None = None
+    #: The reply headers, if the handler touched them: whoever answers asks for them here, so that none are made.
+    _reply_headers: Headers | None = None
     _baggage: dict[str, str] | None = None
     _log: logging.LoggerAdapter[logging.Logger] | None = None
     own_span_id: str = ""
@@ -208,9 +208,9 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @property
     def reply_headers(self) -> Headers:
         """Headers for the reply; set what the caller shall see."""
-        if self.own_reply_headers is None:
-            self.own_reply_headers = OwnHeaders()
-        return self.own_reply_headers
+        if self._reply_headers is None:
+            self._reply_headers = OwnHeaders()
+        return self._reply_headers
 
     @property
     def baggage(self) -> dict[str, str]:

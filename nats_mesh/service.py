@@ -32,8 +32,9 @@ class Service:
     where it runs, and ``weight`` how many calls it gets where callers choose instances (1 where there is none).
     ``lifespan`` is a function from the service to an async context manager; what it yields is
     ``ctx.state``. One that takes a second argument gets the configuration in it, a
-    :class:`~nats_mesh.Configuration`, before anything is served. ``interceptors`` run around every handler, the first
-    outermost. ``instance`` fixes
+    :class:`~nats_mesh.Configuration`, before anything is served: where ``config`` is declared also if that argument has
+    a default, which holds where none is. In ``*args``, or by a keyword, it is never given.
+    ``interceptors`` run around every handler, the first outermost. ``instance`` fixes
     the instance's id where a platform hands one out; otherwise each start gets a new one. ``config`` is the
     struct of its configuration, kept on the bus; its handlers read ``ctx.config``. ``servers``, ``namespace``,
     ``credentials`` and ``tls`` win over the environment.
@@ -149,15 +150,27 @@ class Service:
 
 
 def _takes_config(service: str, lifespan: Callable[..., Any] | None, declared: Declared | None) -> bool:
-    """Whether ``lifespan`` takes a configuration beside the service; :class:`ConfigError` where it cannot be called."""
+    """Whether ``lifespan`` gets a configuration beside the service; :class:`ConfigError` where it cannot be called.
+
+    It is the second argument that can be given by its place. One with a default gets it where there is one to give.
+    """
     if lifespan is None:
         return False
     try:
-        parameters = inspect.signature(lifespan).parameters.values()
+        parameters = list(inspect.signature(lifespan).parameters.values())
     except (TypeError, ValueError):  # something that is called, and does not say how
         return False
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    asked = [each.name for each in parameters if each.kind in places and each.default is each.empty]
+    taken = [each for each in parameters if each.kind in places]
+    asked = [each.name for each in taken if each.default is each.empty]
+    named = [
+        each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty
+    ]
+    if named:
+        raise ConfigError(
+            f"service {service!r}: lifespan takes {', '.join(named)} by keyword alone, and gets nothing by keyword; "
+            "the configuration is its second argument"
+        )
     if len(asked) > 2:
         raise ConfigError(
             f"service {service!r}: lifespan takes the service, and its configuration where it wants that; "
@@ -168,4 +181,4 @@ def _takes_config(service: str, lifespan: Callable[..., Any] | None, declared: D
             f"service {service!r}: its lifespan takes a configuration ({asked[1]}), and the service declares none: "
             "give it config="
         )
-    return len(asked) == 2
+    return declared is not None and len(taken) > 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+
+import anyio
 
 from nats_mesh import Mesh
 from nats_mesh.core.presence import Standing
@@ -15,6 +18,7 @@ from nats_mesh.policy.bus.sync import PolicySync
 from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.wire.kv_log import KvLog
+from nats_mesh.wire.loop import future_maker
 from nats_mesh.wire.nats_transport import connect
 from nats_mesh.wire.transport import Connector
 
@@ -60,10 +64,22 @@ class Operator:
         return await self.store.apply(changes, message=message)
 
     async def raw(self, key: str, value: bytes, lines: str = "") -> None:
-        """Write as a program that knows nothing of policies does: no check, whatever headers."""
+        """Write as a program that knows nothing of policies does: no check, whatever headers.
+
+        Returns when it is stored: that the server has the message (a fence) is no promise that a read finds it.
+        """
+        mux, subject = self.mesh.client.mux, f"{self.log.prefix}{key}"
         head = f"NATS/1.0\r\n{lines}\r\n".encode() if lines else b""
-        self.mesh.client.transport.publish(f"{self.log.prefix}{key}", value, "", head)
-        await self.mesh.client.transport.fence()
+        inbox, stored = mux.inbox("$JS"), future_maker()()
+        number = mux.expect(inbox, subject, stored, math.inf)
+        try:
+            self.mesh.client.transport.publish(subject, value, f"{inbox}{number}", head)
+            with anyio.fail_after(20):
+                _, answer = await stored
+        finally:
+            mux.forget(inbox, number)
+        said = json.loads(answer)
+        assert "error" not in said, said
 
 
 @asynccontextmanager

@@ -31,10 +31,20 @@ class Back(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """A change of one key that still holds: where it began, and what it left."""
+    """A change of one key that still holds: where it began, and what it left.
+
+    ``back_to``: an undo put it back as of that revision, and what is kept does not go back so far. Then it is not known
+    which change it is, but that it was made by then.
+    """
 
     first: int
     revision: Revision
+    back_to: int | None = None
+
+    @property
+    def latest(self) -> int:
+        """The revision after which it was not made."""
+        return self.revision.sequence if self.back_to is None else self.back_to
 
 
 def last_change(log: Sequence[Revision], keys: Iterable[str] = ()) -> Back:
@@ -51,11 +61,18 @@ def last_change(log: Sequence[Revision], keys: Iterable[str] = ()) -> Back:
             hint="--to-revision N puts back any revision of 'history'" if of else "",
             code=FAILED,
         )
-    last = max(tops, key=lambda each: each.revision.sequence)
+    last = max(tops, key=lambda each: each.latest)
+    if last.back_to is not None:
+        raise CliError(
+            f"{shown_key(last.revision.key)}: it is as it was at revision {last.back_to} (by the undo that is revision "
+            f"{last.revision.sequence}), and what is kept does not go back so far: what to undo next is not known",
+            hint="--to-revision N puts back any revision of 'history'",
+            code=FAILED,
+        )
     found: dict[str, Revision | None] = {}
     first = last.first
     for key, changes in held.items():
-        if not changes or not _same(changes[-1].revision, last.revision):
+        if not changes or changes[-1].back_to is not None or not _same(changes[-1].revision, last.revision):
             continue
         if len(changes) == 1 and len(of[key]) >= HISTORY:
             raise CliError(f"{shown_key(key)}: what stood there before is not kept any more", code=FAILED)
@@ -76,16 +93,19 @@ def told(back: Back, again: str) -> str:
 
 def _holding(revisions: Sequence[Revision]) -> list[_Held]:
     """The changes of one key that are not undone, the oldest first."""
+    complete = len(revisions) < HISTORY
     held: list[_Held] = []
     then: list[tuple[int, list[_Held]]] = []  # what held after each revision
     for each in revisions:
         if each.back_to is not None:
-            held = next((past for at, past in reversed(then) if at <= each.back_to), [])
+            nothing = complete or each.back_to == 0  # and not merely something that is not kept any more
+            unknown = [] if nothing else [_Held(each.sequence, each, each.back_to)]
+            held = next((past for at, past in reversed(then) if at <= each.back_to), unknown)
         elif held and _same(held[-1].revision, each):  # a further step of the same change
             held = [*held[:-1], held[-1]._replace(revision=each)]
         else:
             held = [*held, _Held(each.sequence, each)]
-        if _is_nothing(held, complete=len(revisions) < HISTORY):
+        if _is_nothing(held, complete=complete):
             held = held[:-1]
         then.append((each.sequence, held))
     return held

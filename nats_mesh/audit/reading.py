@@ -23,6 +23,7 @@ from nats_mesh.audit.stream import StreamInfo, audit_log, stream_info
 from nats_mesh.core.past import LOST, Found, Past, Sign
 from nats_mesh.core.presence import incarnation
 from nats_mesh.errors import CodecError, MeshError
+from nats_mesh.wire.kv import KvError
 from nats_mesh.wire.kv_log import KvLog, Message
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
@@ -79,6 +80,14 @@ def seconds_of(time: str) -> float:
     return moment.timestamp()
 
 
+def _is_instant(time: str) -> bool:
+    try:
+        seconds_of(time)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
 def utc_of(seconds: float) -> str:
     """The inverse, to the microsecond."""
     moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
@@ -101,8 +110,12 @@ class AuditReader:
         self._numbers: dict[str, int] = {}
 
     async def info(self) -> StreamInfo:
-        """What the stream is."""
-        return await stream_info(self.log, timeout_s=self._timeout_s)
+        """What the stream is; where its instants are none, that is a :class:`~nats_mesh.wire.kv.KvError`, too."""
+        info = await stream_info(self.log, timeout_s=self._timeout_s)
+        for what, time in (("it is now", info.now), ("it begins", info.since)):
+            if not _is_instant(time):
+                raise KvError(f"{info.name}: the server names no instant at which {what}: {time[:40]!r}")
+        return info
 
     async def covering(self, time: str) -> StreamInfo:
         """The stream, where it knows the instant ``time`` (RFC 3339, UTC); :class:`BeforeError` where it does not."""
@@ -141,6 +154,9 @@ class AuditReader:
         if message.headers.count(_FROM_STREAM) != 1:
             problem = "it came out of another stream: somebody had JetStream send it here"
             self.untrusted["forged"] += 1
+        elif not _is_instant(message.time):
+            problem = f"the server names no instant at which it came: {message.time[:40]!r}"
+            self.untrusted["malformed"] += 1
         elif not writer.kind:
             problem = "its subject is no place for a record"
             self.untrusted["malformed"] += 1

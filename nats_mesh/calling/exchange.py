@@ -150,9 +150,8 @@ class Target:
         if self._encodes is not None and type(value) is self._value_type and name == codec.name:
             try:
                 return self._encodes(value), codec
-            # Whatever is wrong, the careful way says it.
             except Exception:  # noqa: BLE001
-                pass
+                pass  # whatever is wrong, the careful way says it
         body, codec = encode_value(self.label, value, name)
         if codec.name == name and not isinstance(value, AS_IT_IS):
             self._encodes, self._value_type, self._value_codec = codec.raw_encode, type(value), codec
@@ -328,9 +327,8 @@ def encode_value(label: str, value: Any, name: str) -> tuple[bytes, Codec]:
         return (b"", codec) if value is None else (bytes(value), RAW)
     try:
         return codec.raw_encode(value), codec
-    # Whatever is wrong, the careful way says it.
     except Exception:  # noqa: BLE001
-        pass
+        pass  # whatever is wrong, the careful way says it
     try:
         return codec.encode(value), codec
     except CodecError as error:

@@ -109,7 +109,8 @@ class ConfigFollower:
             why = str(error)
         if self.value is None:
             await self._begin_without(why)
-        self._pool.start(self._follow())
+        if not self.closed:  # else it left while it still started
+            self._pool.start(self._follow())
 
     async def _begin_without(self, why: str) -> None:
         """The store has no value that can be used: the last one that did, or the defaults."""
@@ -165,7 +166,9 @@ class ConfigFollower:
                 self._wake.set()
 
     def _take(self, found: Found | None) -> None:
-        """What stands in the store now."""
+        """What stands in the store now; whoever has left takes nothing any more."""
+        if self.closed:
+            return
         revision = 0 if found is None else found.revision
         if found is not None and revision == self.revision and self.value is not None:
             self._older = -1

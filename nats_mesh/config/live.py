@@ -17,7 +17,7 @@ class Configuration(Generic[T]):
 
     ``value`` is what holds now, from before the lifespan begins. Iterating gives that value, and then each one that
     replaces it, until the instance leaves: of several that came while the last one was still being worked on the
-    newest. A value that does not fit is never among them.
+    newest. A value that does not fit is never among them. Once the instance has left iterating gives nothing, and ends.
     """
 
     def __init__(self, follower: ConfigFollower) -> None:
@@ -35,12 +35,10 @@ class Configuration(Generic[T]):
 
     async def __aiter__(self) -> AsyncIterator[T]:
         follower = self._follower
-        while True:
+        while not follower.closed:
             changed = follower.changed  # taken before the value: what changes from here on is not missed
             yield self.value
             await changed.wait()
-            if follower.closed:
-                return
 
     def __repr__(self) -> str:
         return f"<Configuration {self.revision}: {self.value!r}>"

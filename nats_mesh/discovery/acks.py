@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 
 from nats_mesh.core.presence import Rejection
-from nats_mesh.discovery.messages import parse_revision
+from nats_mesh.discovery.messages import parse_revision, rejection_text
 from nats_mesh.discovery.reports import Member, Report
 from nats_mesh.discovery.rolls import Roll
 from nats_mesh.discovery.services_api import Verb, parse_ping, request_subject
@@ -147,7 +147,7 @@ class Acks:
 
         Nobody at all is waited for ``first_s``; in all it takes at most ``all_s``.
         """
-        roll = Roll(request_subject(Verb.PING), self._member, most=MAX_MEMBERS)
+        roll = Roll(request_subject(Verb.PING), self._on_answer, most=MAX_MEMBERS)
         reply = self._mux.open(roll.subject, roll)
         try:
             self._transport.publish(roll.subject, b"", reply)
@@ -165,16 +165,22 @@ class Acks:
             raise roll.error
         self.more = self.more or roll.more
         self.ignored += roll.ignored
-        found = roll.found
-        for member in found:
-            known = self._keep(member)
-            if known is not None and known.revision <= member.revision:
-                known.revision = member.revision
-        return found
+        return roll.found
 
     def too_old(self, schema: int) -> list[Member]:
         """Those that follow the store and do not read this version of the policies' schema."""
         return [each for each in self.members.values() if not each.elsewhere and 0 < each.schema < schema]
+
+    def _on_answer(self, body: bytes) -> Member | None:
+        """Taken as it comes, in order with the acknowledgements: what a member says later is what holds."""
+        member = self._member(body)
+        known = None if member is None else self._keep(member)
+        if member is not None and known is not None and known.revision <= member.revision:
+            known.revision = member.revision
+            known.rejected, known.reason = member.rejected, member.reason
+            if not member.rejected:
+                known.rejections = ()
+        return member
 
     def _member(self, body: bytes) -> Member | None:
         try:
@@ -218,6 +224,7 @@ class Acks:
             return
         member.source, member.revision = ack.source, ack.revision
         member.rejections, member.rejected = ack.rejections, ack.rejected
+        member.reason = rejection_text(ack.rejections)
         self._changed.set()
 
     def _keep(self, member: Member) -> Member | None:

@@ -6,6 +6,7 @@ size first, then every field's bounds, then that it speaks of the instance its s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from nats_mesh.clock import rfc3339
@@ -43,6 +44,7 @@ __all__ = [
     "encode",
     "nominal_interval_s",
     "parse_revision",
+    "rejection_text",
     "rfc3339",
     "standing_metadata",
 ]
@@ -128,9 +130,13 @@ def standing_metadata(standing: Standing) -> dict[str, str]:
     if standing.rejected:
         found["mesh.rejected"] = str(standing.rejected)
     if standing.rejections:
-        newest = standing.rejections[0]
-        found["mesh.rejection"] = f"{newest.policy}: {newest.reason}"[:_MAX_REASON]
+        found["mesh.rejection"] = rejection_text(standing.rejections)
     return found
+
+
+def rejection_text(rejections: Sequence[Rejection]) -> str:
+    """What was refused last and why, in one line; empty where nothing was."""
+    return f"{rejections[0].policy}: {rejections[0].reason}"[:_MAX_REASON] if rejections else ""
 
 
 def parse_revision(text: str) -> tuple[int, int]:

@@ -28,7 +28,7 @@ class Member(msgspec.Struct, kw_only=True):
     rejected: int = 0
     #: The version of the policies' schema that it reads, where it said so in a roll call; 0: it did not say.
     schema: int = 0
-    #: What it refused last and why, where it said so in a roll call.
+    #: What it refused last and why, as it said in a roll call or acknowledged.
     reason: str = ""
     #: Whether it answered when everybody was asked last, or acknowledged anything since.
     answers: bool = True

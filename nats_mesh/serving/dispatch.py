@@ -503,9 +503,8 @@ class Dispatcher:
         if codec is not None and codec.name in served.raw:
             try:
                 return served.raw[codec.name](payload)
-            # Whatever is wrong, the careful way says it.
             except Exception:  # noqa: BLE001
-                pass
+                pass  # whatever is wrong, the careful way says it
         return decode_body(served.endpoint, codec, payload)
 
     def held(self, call: Arrival, stop: Callable[[], object]) -> None:
@@ -521,7 +520,7 @@ class Dispatcher:
 
     def done(self, call: Arrival, result: Any) -> None:
         """Its handler has returned."""
-        extra = call.context.own_reply_headers
+        extra = call.context._reply_headers
         try:
             if type(result) is Kept:
                 self.replier.again(call, result)

@@ -65,7 +65,7 @@ class Replier:
         reply, send = call.reply, self._transport.send
         try:
             if not reply:
-                pass
+                pass  # nobody waits for it
             elif send is not None and extra is None and len(reply) < _LONG_INBOX:
                 block, length = self._blocks[codec.name]
                 if call.noted:

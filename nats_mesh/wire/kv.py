@@ -16,6 +16,18 @@ import msgspec
 
 from nats_mesh.errors import UNREADABLE, CallError, Executed, MeshError, PermissionDeniedError
 from nats_mesh.wire import headers as h
+from nats_mesh.wire.jetstream import (
+    ACCOUNT_FULL,
+    NAME_TAKEN,
+    NO_CLUSTER,
+    NO_STORAGE,
+    STORE_FAILED,
+    TOO_LARGE,
+    WRONG_SEQUENCE,
+    Trouble,
+    first_that_fits,
+    wants_room,
+)
 from nats_mesh.wire.loop import Deadline, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.transport import JETSTREAM, Transport
@@ -30,21 +42,12 @@ __all__ = [
     "KvFullError",
     "KvTooLargeError",
     "read_answer",
-    "sets_too_much_aside",
     "trouble",
     "writes_to",
 ]
 
 #: Whose answers come to the inbox of these questions.
 _DESTINATION = "$JS"
-_WRONG_SEQUENCE = 10071
-_NO_CLUSTER = 10074
-_NAME_TAKEN = 10058
-_TOO_LARGE = 10054
-#: What the stream's own limits do not allow, as its bytes; the limits of the server's disk, and of the account.
-_STORE_FAILED, _NO_STORAGE, _ACCOUNT_FULL = 10077, 10047, 10002
-#: No server of the cluster is fit for a stream; the description says whether room is what it lacks.
-_NO_PEERS = 10005
 _SEQUENCE = b"\r\nNats-Sequence:"
 _OPERATION = b"\r\nKV-Operation:"
 #: How long the server looks for a repeated message id, which is not used here (seconds).
@@ -87,18 +90,12 @@ class Found(NamedTuple):
     deleted: bool
 
 
-class _Trouble(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
 class _Answer(msgspec.Struct):
     """What JetStream says to a publish, or to a question of its API."""
 
     stream: str = ""
     seq: int = 0
-    error: _Trouble | None = None
+    error: Trouble | None = None
     #: Of an atomic batch: its id, and how many messages it had.
     batch: str = ""
     count: int = 0
@@ -109,11 +106,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 _TROUBLES: dict[int, type[KvError]] = {
-    _WRONG_SEQUENCE: KvConflictError,
-    _TOO_LARGE: KvTooLargeError,
-    _STORE_FAILED: KvFullError,
-    _NO_STORAGE: KvFullError,
-    _ACCOUNT_FULL: KvFullError,
+    WRONG_SEQUENCE: KvConflictError,
+    TOO_LARGE: KvTooLargeError,
+    STORE_FAILED: KvFullError,
+    NO_STORAGE: KvFullError,
+    ACCOUNT_FULL: KvFullError,
 }
 
 
@@ -128,11 +125,6 @@ def read_answer(name: str, body: bytes) -> _Answer:
         return _decode(body)
     except UNREADABLE as error:
         raise KvError(f"{name}: JetStream's answer cannot be read: {error}", maybe=True) from None
-
-
-def sets_too_much_aside(err_code: int, description: str) -> bool:
-    """Whether a stream was not made for want of room: one that reserves less may find some."""
-    return err_code == _NO_STORAGE or (err_code == _NO_PEERS and "storage" in description)
 
 
 def writes_to(transport: Transport, prefix: str) -> str:
@@ -233,7 +225,6 @@ class KvBucket:
             "discard": "new",
             "max_msgs_per_subject": 1,
             "max_age": round(max_age_s * 1e9),
-            "max_bytes": sizes[0],
             "max_msg_size": max_value_bytes,
             "num_replicas": replicas,
             "duplicate_window": round(min(max_age_s, _DUPLICATE_WINDOW_S) * 1e9),
@@ -241,23 +232,23 @@ class KvBucket:
             "allow_rollup_hdrs": True,
             "deny_delete": True,
         }
-        smaller = iter(sizes[1:])
-        create = f"{self._transport.jetstream}.STREAM.CREATE.{self._stream}"
-        while True:
-            _, body = await self._ask(create, _encode(config), b"", timeout_s)
-            error = read_answer(self.name, body).error
-            if error is None or error.err_code == _NAME_TAKEN:
-                return
-            if error.err_code == _NO_CLUSTER and config["num_replicas"] != 1:
+        subject = f"{self._transport.jetstream}.STREAM.CREATE.{self._stream}"
+
+        async def create(max_bytes: int) -> _Answer:
+            config["max_bytes"] = max_bytes
+            while True:
+                _, body = await self._ask(subject, _encode(config), b"", timeout_s)
+                said = read_answer(self.name, body)
+                if said.error is None or said.error.err_code != NO_CLUSTER or config["num_replicas"] == 1:
+                    return said
                 config["num_replicas"] = 1
-            elif not sets_too_much_aside(error.err_code, error.description):
-                raise trouble(error.err_code, f"{self.name}: {error.description}")
-            elif size := next(smaller, 0):
-                config["max_bytes"] = size
-            elif await self._is_there(timeout_s):
-                return  # the server looks at the room for a second one before it looks at the name
-            else:
-                raise trouble(error.err_code, f"{self.name}: {error.description}")
+
+        error = (await first_that_fits(sizes, create)).error
+        if error is None or error.err_code == NAME_TAKEN:
+            return
+        if wants_room(error) and await self._is_there(timeout_s):
+            return  # the server looks at the room for a second one before it looks at the name
+        raise trouble(error.err_code, f"{self.name}: {error.description}")
 
     async def _is_there(self, timeout_s: float) -> bool:
         try:

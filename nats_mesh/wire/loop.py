@@ -41,14 +41,21 @@ Future: TypeAlias = "asyncio.Future[tuple[bytes, bytes]]"
 
 
 class Waiter(Protocol):
-    """Who gets the header block and the payload of one reply, or why none comes; must not raise, but where it is
-    ``done`` already :class:`InvalidStateError`. A future is one."""
+    """Who gets the first reply to one request, or the reason why none comes: a future does, or what stands in the place
+    of one where several attempts are made for one call.
 
-    def done(self) -> bool: ...
+    It gets one of the two once, on the event loop, from whoever reads the connection or looks at deadlines: so it must
+    not block, and must raise nothing, except :class:`InvalidStateError` where it is ``done`` already.
+    """
 
-    def set_result(self, result: tuple[bytes, bytes], /) -> None: ...
+    def done(self) -> bool:
+        """Whether it has had its result, or waits no more: nothing that comes afterwards is wanted."""
 
-    def set_exception(self, error: BaseException, /) -> None: ...
+    def set_result(self, result: tuple[bytes, bytes], /) -> None:
+        """The header block of the reply (empty where it has none), and its payload."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Why none comes: :class:`Deadline`, or the :class:`~nats_mesh.errors.CallError` of a broken connection."""
 
 
 class Deadline(Exception):

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from nats_mesh.wire import headers as h
+from nats_mesh.wire.jetstream import NOT_FOUND, STORE_FAILED, WRONG_SEQUENCE
 
 __all__ = ["MemoryKv"]
 
@@ -88,7 +89,7 @@ class MemoryKv:
             before = bucket.last.get(subject)
             standing = 0 if before is None else len(before.headers) + len(before.value)
             if self.full == "anything" or (self.full and len(headers) + len(payload) > standing):
-                return [(b"", _refusal(put[1], 503, 10077, "maximum bytes exceeded"))]
+                return [(b"", _refusal(put[1], 503, STORE_FAILED, "maximum bytes exceeded"))]
             return [(b"", self._store(put[1], bucket, subject, headers, payload))]
         return None
 
@@ -100,7 +101,7 @@ class MemoryKv:
                 self._made += 1
                 bucket = self.buckets[name] = _Bucket(self._made, config)
         elif bucket is None:
-            return _refusal(name, 404, 10059, "stream not found")
+            return _refusal(name, 404, NOT_FOUND, "stream not found")
         elif what == "UPDATE":
             bucket.config = msgspec.json.decode(payload)
         elif what == "DELETE":
@@ -124,7 +125,7 @@ class MemoryKv:
             expected, before = h.int_field(block, _EXPECTED), bucket.last.get(where)
             standing = 0 if before is None else before.sequence
             if expected is not None and expected != standing:
-                return _refusal(name, 400, 10071, f"wrong last sequence: {standing}")
+                return _refusal(name, 400, WRONG_SEQUENCE, f"wrong last sequence: {standing}")
         for where, block, value in waiting:
             self._tell(bucket, bucket.keep(where, block, value))
         said: dict[str, Any] = {"stream": f"KV_{name}", "seq": bucket.sequence}

@@ -8,19 +8,11 @@ from typing import Any
 import msgspec
 
 from nats_mesh.errors import UNREADABLE
-from nats_mesh.wire.kv import KvError, sets_too_much_aside
+from nats_mesh.wire.jetstream import Trouble, first_that_fits
+from nats_mesh.wire.kv import KvError
 from nats_mesh.wire.kv_log import KvLog
 
-__all__ = ["NAME_TAKEN", "NOT_FOUND", "NO_CLUSTER", "NO_PEERS", "StreamAnswer", "ask_stream", "create_stream"]
-
-#: Codes of JetStream's errors: there is no such stream; one of that name is there and is another; the server is no
-#: cluster; no server of the cluster is fit for it.
-NOT_FOUND, NAME_TAKEN, NO_CLUSTER, NO_PEERS = 10059, 10058, 10074, 10005
-
-
-class _Trouble(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
+__all__ = ["StreamAnswer", "ask_stream", "create_stream"]
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -39,7 +31,7 @@ class StreamAnswer(msgspec.Struct):
     created: str = ""
     ts: str = ""
     state: _State = _State()
-    error: _Trouble | None = None
+    error: Trouble | None = None
 
 
 _decode = msgspec.json.Decoder(StreamAnswer).decode
@@ -60,10 +52,9 @@ async def ask_stream(log: KvLog, verb: str, question: object, timeout_s: float) 
 async def create_stream(
     log: KvLog, config: Mapping[str, Any], sizes: Sequence[int], timeout_s: float
 ) -> StreamAnswer:
-    """Make the stream with the first of ``sizes`` (bytes, the largest first) that the server has room for: it may set
-    all of it aside at once."""
-    for max_bytes in sizes:
-        said = await ask_stream(log, "CREATE", {**config, "max_bytes": max_bytes}, timeout_s)
-        if said.error is None or not sets_too_much_aside(said.error.err_code, said.error.description):
-            break
-    return said
+    """Make the stream with the first of ``sizes`` (bytes, the largest first) that the server has room for."""
+
+    async def create(max_bytes: int) -> StreamAnswer:
+        return await ask_stream(log, "CREATE", {**config, "max_bytes": max_bytes}, timeout_s)
+
+    return await first_that_fits(sizes, create)

@@ -163,10 +163,60 @@ def test_what_is_not_kept_any_more_is_said() -> None:
     for _ in range(HISTORY - 1):
         log.log.append(log.log[-1])
     kept = [each for each in log.log if each.sequence == 1] * HISTORY
-    with pytest.raises(CliError, match="every change is undone already"):
+    with pytest.raises(CliError, match=r"at revision 7 .*what to undo next is not known"):
         last_change(kept)
     with pytest.raises(CliError, match="not kept any more"):
         last_change([log.log[5]] * HISTORY)
+
+
+class Short(Log):
+    """The same, of which the oldest revisions of each key are dropped, as the store does it."""
+
+    def kept(self) -> list[Revision]:
+        """What the store has."""
+        of = {key: [each for each in self.log if each.key == key] for key in {each.key for each in self.log}}
+        return sorted(
+            (each for revisions in of.values() for each in revisions[-HISTORY:]),
+            key=lambda each: each.sequence,
+        )
+
+
+def test_what_an_undo_went_back_to_is_not_read_as_nothing() -> None:
+    """It put back a revision that is older than all that are kept: which change that was nobody knows, so it is not
+    undone as if nothing had stood there. What came after it is undone, and goes back to it."""
+    log = Short()
+    log.change(a="first")
+    for number in range(HISTORY):
+        log.change(a=str(number))
+    log.to(1)
+    undone = len(log.log)
+    with pytest.raises(CliError, match=rf"^Route/a: .* at revision 1 .* revision {undone}\)") as caught:
+        last_change(log.kept())
+    assert "--to-revision" in caught.value.hint
+    log.change(a="after")
+    back = last_change(log.kept())
+    assert [each and each.value for each in back.found.values()] == [b"first"]
+    log.change(back.back_to, a="first")
+    with pytest.raises(CliError, match="what to undo next is not known"):
+        last_change(log.kept())
+    log.to(0)
+    with pytest.raises(CliError, match="every change is undone already"):
+        last_change(log.kept())
+
+
+def test_a_policy_of_which_the_last_change_is_not_known_holds_up_no_younger_change() -> None:
+    """A change of another policy that was made after what was put back is the last one; an older one may not be."""
+    log = Short()
+    log.change(b="old")
+    log.change(a="first")
+    for number in range(HISTORY):
+        log.change(a=str(number))
+    log.change(back := 2, a="first")
+    with pytest.raises(CliError, match=rf"Route/a: .* at revision {back} "):
+        last_change(log.kept())
+    assert last_change(log.kept(), ["Route.b"]).found == {"Route.b": None}
+    log.change(b="new")
+    assert [each and each.value for each in last_change(log.kept()).found.values()] == [b"old"]
 
 
 def test_it_is_said_what_is_undone_and_how_it_comes_back() -> None:

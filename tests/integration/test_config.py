@@ -280,7 +280,8 @@ async def test_a_lifespan_does_not_begin_without_what_must_be_said(bus: Bus) -> 
 
 
 def test_a_lifespan_that_cannot_be_called_is_refused_where_it_is_declared() -> None:
-    """One that takes a configuration where the service declares none, and one that takes more than there is."""
+    """One that takes a configuration where the service declares none, one that takes more than there is, and one that
+    takes it in a way in which it never comes."""
 
     @asynccontextmanager
     async def two(service: Service, config: Configuration[Any]) -> AsyncIterator[None]:
@@ -292,13 +293,20 @@ def test_a_lifespan_that_cannot_be_called_is_refused_where_it_is_declared() -> N
 
     with pytest.raises(ConfigError, match=r"takes a configuration \(config\), and the service declares none"):
         Service("shop", version="1.0.0", lifespan=two)
+
+    @asynccontextmanager
+    async def named(service: Service, *, config: Configuration[Any]) -> AsyncIterator[None]:
+        yield
+
     with pytest.raises(ConfigError, match="this one takes service, config, more"):
         Service("shop", version="1.0.0", lifespan=three, config=Limits)  # type: ignore[arg-type] # the mistake
+    with pytest.raises(ConfigError, match="takes config by keyword alone"):
+        Service("shop", version="1.0.0", lifespan=named, config=Limits)  # type: ignore[arg-type] # the mistake
 
 
 async def test_a_lifespan_of_defaults_has_them(bus: Bus) -> None:
-    """Where nothing is stored it is the struct's own defaults, of revision 0; a second argument with a default is not
-    filled."""
+    """Where nothing is stored it is the struct's own defaults, of revision 0. A second argument with a default has
+    them as well, unless nothing is declared; whatever is not given by its place never."""
     began: list[Any] = []
 
     @asynccontextmanager
@@ -307,10 +315,17 @@ async def test_a_lifespan_of_defaults_has_them(bus: Bus) -> None:
         yield
 
     @asynccontextmanager
-    async def own(service: Service, other: str = "its own") -> AsyncIterator[None]:
-        began.append(other)
+    async def either(service: Service, config: Configuration[Limits] | None = None) -> AsyncIterator[None]:
+        began.append(None if config is None else (config.value, config.revision))
+        yield
+
+    @asynccontextmanager
+    async def named(service: Service, *more: Any, config: str = "its own") -> AsyncIterator[None]:
+        began.append((more, config))
         yield
 
     await bus.serve(service(Limits, lifespan=lifespan))
-    await bus.serve(service(Limits, lifespan=own))
-    assert began == [(Limits(), 0), "its own"]
+    await bus.serve(service(Limits, lifespan=either))
+    await bus.serve(service(Limits, lifespan=named))
+    await bus.serve(service(None, lifespan=either))
+    assert began == [(Limits(), 0), (Limits(), 0), ((), "its own"), None]

@@ -176,7 +176,7 @@ def history(found: list[tuple[str, bytes | None, bool]], moment: float, *, all_k
                 after=stood_of(number, value, instant(number)),
             )
             then.take(
-                ChangeRecord(namespace="default", at=AT, seq=number, who="ann", documents=(change,)),
+                ChangeRecord(namespace="default", at=AT, seq=number, who="ann", epoch=7, documents=(change,)),
                 instant(number + 0.2),
             )
     policies = {
@@ -184,7 +184,8 @@ def history(found: list[tuple[str, bytes | None, bool]], moment: float, *, all_k
         for key, (number, value, time) in now.items()
         if value is not None
     }
-    snapshot = Snapshot(epoch=1, sequence=len(found), policies=policies, expected={})
+    expected = {key: number for key, (number, _, _) in now.items()}
+    snapshot = Snapshot(epoch=7, sequence=len(found), policies=policies, expected=expected)
     times = {key: time for key, (_, _, time) in now.items()}
     return truth, lambda: then.found(snapshot, times)
 
@@ -368,6 +369,136 @@ def test_a_policy_that_the_store_has_never_had_is_not_made_up() -> None:
     with pytest.raises(UnknownPastError, match=r"cannot all be true, of: Route\.a"):
         at_second_five([ghost], stands=False)
     assert at_second_five([changed(3, b"old", None, epoch=6)], stands=False) == {"Route.a": b"old"}
+
+
+# -- stores that were restored from a backup -----------------------------------------------------------
+
+
+class Restored:
+    """A store that is written to, is put back to an earlier revision at second 20, and is written to again, with every
+    change written down: revision 1 is its epoch, and where it was ``renewed`` the first one after the restore."""
+
+    def __init__(self, moment: float, *, renewed: bool) -> None:
+        self.moment = moment
+        self.renewed = renewed
+        self.then = DocumentsThen(instant(moment))
+        self.epoch, self.began = 7, (1, instant(0))
+        self.log: list[tuple[int, str, bytes | None, float]] = []
+        self.sequence = 1
+
+    def write(self, key: str, value: bytes | None, second: float) -> None:
+        """One change."""
+        before = next((each for each in reversed(self.log) if each[1] == key), None)
+        self.sequence += 1
+        self.log.append((self.sequence, key, value, second))
+        change = DocumentChange(
+            key=key,
+            before=None if before is None else stood_of(before[0], before[2], instant(before[3])),
+            after=stood_of(self.sequence, value, instant(second)),
+        )
+        record = ChangeRecord(
+            namespace="default", at=AT, seq=1, who="ann", epoch=self.epoch, documents=(change,)
+        )
+        self.then.take(record, instant(second + 0.2))
+
+    def restore(self, sequence: int) -> None:
+        """What came after ``sequence`` is lost."""
+        self.log = [each for each in self.log if each[0] <= sequence]
+        self.sequence = sequence
+        if self.renewed:
+            self.sequence += 1
+            self.epoch, self.began = 8, (self.sequence, instant(20))
+
+    def state(self, moment: float) -> dict[str, bytes]:
+        """What stood there by what the store is now."""
+        found = {key: value for _, key, value, second in self.log if second <= moment}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def rebuilt(self) -> dict[str, bytes | None]:
+        """What stood there by the records."""
+        newest = {key: (number, value, instant(second)) for number, key, value, second in self.log}
+        now = Snapshot(
+            epoch=self.epoch,
+            sequence=self.sequence,
+            policies={
+                key: Revision(key=key, sequence=number, value=value, time=time)
+                for key, (number, value, time) in newest.items()
+                if value is not None
+            },
+            expected={key: number for key, (number, _, _) in newest.items()},
+            began=self.began[0],
+            began_time=self.began[1],
+        )
+        times = {key: time for key, (_, _, time) in newest.items()}
+        return {key: each.value for key, each in self.then.found(now, times).policies.items()}
+
+
+some = st.lists(
+    st.tuples(st.sampled_from(["Route.a", "Route.b"]), st.sampled_from([None, b"1", b"2", b"3"])), max_size=8
+)
+
+
+@given(kept=some, gone=some, since=some, moment=st.integers(0, 60), renewed=st.booleans())
+def test_the_past_of_a_restored_store_is_that_of_its_backup(
+    kept: list[tuple[str, bytes | None]],
+    gone: list[tuple[str, bytes | None]],
+    since: list[tuple[str, bytes | None]],
+    moment: int,
+    renewed: bool,
+) -> None:
+    """At no moment is anything told that never stood there. Of what was in the backup every moment is told where the
+    store has a new epoch since; where it has not, every moment but those whose changes were lost."""
+    store = Restored(moment / 2, renewed=renewed)
+    for second, change in enumerate(kept, 1):
+        store.write(*change, second)
+    backup = store.sequence
+    saved = {key for key, _ in kept}
+    for second, change in enumerate(gone, 10):
+        store.write(*change, second)
+    then = store.state(store.moment)
+    store.restore(backup)
+    for second, change in enumerate(since, 21):
+        store.write(*change, second)
+    line, unknown = store.state(store.moment), set[str]()
+    try:
+        found = store.rebuilt()
+    except UnknownPastError as error:
+        unknown = set(error.keys)
+    else:
+        others = {key: value for key, value in then.items() if key not in saved}
+        assert {key: found.get(key) for key in saved} == {key: line.get(key) for key in saved}
+        assert found.items() <= {**others, **line}.items()
+    if renewed or store.moment < 10:
+        assert not unknown & saved
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_two_lines_that_part_after_the_moment_agree_on_it(renewed: bool) -> None:
+    """The first change after the moment was made twice: once before the restore, and was lost, and once after it."""
+    store = Restored(5, renewed=renewed)
+    store.write("Route.a", b"then", 3)
+    backup = store.sequence
+    for second in (10, 11, 12):
+        store.write("Route.a", b"lost %d" % second, second)
+    store.restore(backup)
+    for second in (21, 22):
+        store.write("Route.a", b"new %d" % second, second)
+    assert store.rebuilt() == {"Route.a": b"then"}
+
+
+def test_a_restore_that_the_store_does_not_tell_of_leaves_its_own_doubt() -> None:
+    """What stood at a moment between the backup and the restore: two lines say different things, and nothing says
+    which of them the store is of."""
+    store = Restored(10.5, renewed=False)
+    store.write("Route.a", b"then", 3)
+    backup = store.sequence
+    store.write("Route.a", b"lost", 10)
+    store.write("Route.a", b"lost too", 11)
+    store.restore(backup)
+    for second in (21, 22):
+        store.write("Route.a", b"new", second)
+    with pytest.raises(UnknownPastError, match=r"cannot all be true, of: Route\.a"):
+        store.rebuilt()
 
 
 # -- signs of life ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from nats_mesh.discovery.reports import Member
 from nats_mesh.discovery.services_api import ServiceDoc, ping_response, service_metadata
 from nats_mesh.discovery.witness import Witness
 from nats_mesh.testing.virtual import LoopClock, run_virtual
+from nats_mesh.wire.kv_log import KvLog, Message, Page
 from nats_mesh.wire.loop import call_later
 from nats_mesh.wire.memory import MemoryBus
 from nats_mesh.wire.mux import ReplyMux
@@ -272,6 +273,49 @@ def test_instances_that_find_no_room_are_a_problem_that_is_said() -> None:
         scene.crowd.join("i3")
         await anyio.sleep(0.1)
         assert "more than 2 instances" in expected.problem
+        expected.close()
+
+    run(main)
+
+
+NOW = "2026-01-31T12:00:00Z"
+SIGN = json.dumps(
+    {
+        "namespace": "default", "at": NOW, "seq": 1, "event": "sign", "service": "pool", "instance": "i1",
+        "name": "host-1", "version": "1.0.0", "started": NOW, "within_s": 75.0, "state": "ready",
+    }
+).encode()  # fmt: skip
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "2026-01-31T12:00:00", "2026-02-30T12:00:00Z"])
+@pytest.mark.parametrize("of", ["the record", "the stream", "neither"])
+def test_instants_that_are_none_in_the_audit_raise_nothing(
+    monkeypatch: pytest.MonkeyPatch, of: str, time: str
+) -> None:
+    """A record without one is left out, and a stream without one is a problem that is said."""
+    now = time if of == "the stream" else NOW
+    state = {"messages": 1, "first_seq": 1, "last_seq": 1, "first_ts": NOW, "last_ts": NOW}
+
+    async def api(self: KvLog, subject: str, question: object, *, timeout_s: float) -> bytes:
+        return json.dumps({"ts": now, "created": NOW, "state": state}).encode()
+
+    async def after(self: KvLog, sequence: int, **options: object) -> Page:
+        at = time if of == "the record" else NOW
+        head = b"NATS/1.0\r\nNats-Stream: mesh_audit_default\r\n\r\n"
+        return Page([Message(1, "presence.pool.i1", SIGN, at, head)], False, 1)
+
+    monkeypatch.setattr(KvLog, "api", api)
+    monkeypatch.setattr(KvLog, "after", after)
+
+    async def main(scene: Scene) -> None:
+        transport = await scene.bus.connect(ConnectOptions(name="other"))
+        clock = LoopClock()
+        mux = ReplyMux(transport, clock.monotonic)
+        expected = Expected(subjects=Subjects("default"), transport=transport, mux=mux, clock=clock)
+        await expected.open()
+        await expected.recall()
+        assert [each.instance for each in expected.everybody()] == (["i1"] if of == "neither" else [])
+        assert ("names no instant" in expected.problem) is (of == "the stream")
         expected.close()
 
     run(main)

@@ -8,16 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from nats_mesh.policy.bus.documents import MAX_VALUE
+from nats_mesh.wire.jetstream import NAME_TAKEN, NO_CLUSTER, NO_PEERS, NOT_FOUND
 from nats_mesh.wire.kv import KvAbsentError, KvError, trouble
 from nats_mesh.wire.kv_log import KvLog
-from nats_mesh.wire.streams import (
-    NAME_TAKEN,
-    NO_CLUSTER,
-    NO_PEERS,
-    NOT_FOUND,
-    ask_stream,
-    create_stream,
-)
+from nats_mesh.wire.streams import ask_stream, create_stream
 
 __all__ = ["HISTORY", "Bucket", "make_bucket"]
 

@@ -6,8 +6,9 @@ of any other key it is what stands there now. Nothing is guessed: where a change
 killed in between, or used another program), the instants do not fit, and the key is named.
 
 Whoever may publish on the audit may write down a change that was never made. So what the records say of a key must fit
-together, and with the store: no two of them are about the same revisions, none is about one that the store has not come
-to, and one alone says what stood there at the moment. Where that is not so, the key is named, too.
+together (:mod:`nats_mesh.policy.bus.lines`): no two of them are about the same revisions, and what stood there at the
+moment is one thing. Where that is not so, the key is named, too. The store itself is above any record. So of one that
+was restored from a backup the past is that of the backup: what came after it, and was lost, is no part of that.
 
 Rejected: adding up changes from the beginning of the stream. The beginning is dropped sooner or later, and a change
 that is missing would go unseen.
@@ -20,8 +21,9 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Final
 
-from nats_mesh.audit.records import ChangeRecord, DocumentChange, Stood
+from nats_mesh.audit.records import ChangeRecord, Stood
 from nats_mesh.core.presence import incarnation
+from nats_mesh.policy.bus.lines import Step, of_line, settled, step_of
 from nats_mesh.policy.bus.revisions import Revision, Snapshot, UnknownPastError
 
 __all__ = ["DocumentsAt", "DocumentsThen"]
@@ -32,54 +34,38 @@ _SHOWN: Final = 10
 class _Seen:
     """What is known of one key."""
 
-    __slots__ = ("before", "change", "claims", "epoch", "high", "last", "last_epoch", "low", "span")
+    __slots__ = ("last", "steps")
 
     def __init__(self) -> None:
-        #: What stood before the first change after the moment; ``known`` even where that is nothing.
-        self.before: Stood | None = None
-        self.change = False
-        #: What was written last at or before the moment, with who wrote it.
-        self.last: Revision | None = None
-        self.last_epoch = 0
-        #: The changes after the moment, in the epoch of the first of them: from which revision to which, and how many
-        #: revisions each of them passes, added up.
-        self.epoch = 0
-        self.low = self.high = self.span = 0
-        #: How many changes say that what was before them stood there at the moment.
-        self.claims = 0
+        #: The changes after the moment, in the stream's order, each once.
+        self.steps: dict[Step, None] = {}
+        #: By epoch, what was written last at or before the moment, with who wrote it.
+        self.last: dict[int, Revision] = {}
 
-    def later(self, change: DocumentChange, epoch: int, moment: str) -> None:
-        """A change after the moment."""
-        before, number = change.before, change.after.revision
-        low = 0 if before is None else before.revision
-        if before is not None and before.time and incarnation(before.time) <= moment:
-            self.claims += 1
-        if not self.change:
-            self.change, self.before, self.epoch = True, before, epoch
-            self.low, self.high, self.span = low, number, number - low
-        elif epoch == self.epoch:  # in another one numbers begin anew
-            if low < self.low:  # two operators: the stream may have the later change first
-                self.before = before
-            self.low, self.high = min(low, self.low), max(number, self.high)
-            self.span += number - low
+    def newest(self) -> Revision | None:
+        """What the stream has as written last, in whichever epoch."""
+        return next(reversed(self.last.values()), None)
 
-    def fits(self, last: int | None) -> bool:
-        """Whether the changes after the moment can all have been made; ``last`` is the store's newest revision, if
-        it is of the same epoch."""
-        return (
-            self.claims <= 1 and 0 < self.span <= self.high - self.low and (last is None or self.high <= last)
+
+class _Then:
+    """What is found of the keys: what stood there, what nobody knows any more, and what is not believed."""
+
+    __slots__ = ("doubtful", "lost", "policies")
+
+    def __init__(self) -> None:
+        self.policies: dict[str, Revision] = {}
+        self.lost: list[str] = []
+        self.doubtful: list[str] = []
+
+    def check(self) -> None:
+        """:class:`UnknownPastError` where there are keys of which it cannot be said."""
+        problems = (
+            ("changes since then are not in the audit, of: ", self.lost),
+            ("what the audit says cannot all be true, of: ", self.doubtful),
         )
-
-    def agrees(self) -> bool:
-        """Whether two records that are about what stood at the moment say the same of it."""
-        last, before = self.last, self.before
-        return (
-            last is None
-            or before is None
-            or self.last_epoch != self.epoch
-            or last.sequence != before.revision
-            or _same(last.value, before)
-        )
+        text = "; ".join([f"{what}{_listed(keys)}" for what, keys in problems if keys])
+        if text:
+            raise UnknownPastError(text, sorted([*self.lost, *self.doubtful]))
 
 
 class DocumentsThen:
@@ -97,56 +83,80 @@ class DocumentsThen:
             if seen is None:
                 seen = self._seen[each.key] = _Seen()
             if at <= self._moment:
-                seen.last, seen.last_epoch = _revision(each.key, each.after, record), record.epoch
+                seen.last.pop(record.epoch, None)  # the newest comes last
+                seen.last[record.epoch] = _revision(each.key, each.after, record)
             else:
-                seen.later(each, record.epoch, self._moment)
+                seen.steps[step_of(each, record.epoch, self._moment)] = None
 
     def found(self, now: Snapshot, times: Mapping[str, str]) -> Snapshot:
         """The documents of the moment. ``now`` is what stands now, ``times`` the store's instant of each key's newest
         revision, a deletion's too. :class:`UnknownPastError` names the keys of which it cannot be said."""
-        policies: dict[str, Revision] = {}
-        lost: list[str] = []
-        doubtful: list[str] = []
+        then = _Then()
         for key in sorted({*self._seen, *times, *now.policies}):
             seen = self._seen.get(key)
             if key in times and incarnation(times[key]) <= self._moment:  # the store's own word
                 if key in now.policies:
-                    policies[key] = now.policies[key]
-            elif seen is not None and seen.change:
-                last = now.expected.get(key) if seen.epoch == now.epoch else None
-                if seen.fits(last) and seen.agrees():
-                    self._by_change(key, seen, policies, lost)
-                else:
-                    doubtful.append(key)  # some of it was never made
+                    then.policies[key] = now.policies[key]
+            elif seen is not None and seen.steps:
+                self._by_steps(key, seen, now, times.get(key), then)
             elif key in times:
-                lost.append(key)  # it changed since, and that was not written down
-            elif seen is not None and seen.last is not None and seen.last.value is not None:
-                if seen.last_epoch == now.epoch:
-                    doubtful.append(key)  # this very store has never had it
-                else:
-                    policies[key] = seen.last  # the store knows nothing of it any more: it was made anew
-        if lost or doubtful:
-            raise _unknown(lost, doubtful)
-        sequence = max((each.sequence for each in policies.values()), default=0)
-        expected = {key: each.sequence for key, each in policies.items()}
-        return Snapshot(epoch=now.epoch, sequence=sequence, policies=policies, expected=expected)
+                then.lost.append(key)  # it changed since, and that was not written down
+            elif seen is not None:
+                last = seen.newest()
+                if last is not None and last.value is not None:
+                    if now.epoch in seen.last:
+                        then.doubtful.append(key)  # this very store has never had it
+                    else:
+                        then.policies[key] = last  # the store knows nothing of it any more: it was made anew
+        then.check()
+        sequence = max((each.sequence for each in then.policies.values()), default=0)
+        expected = {key: each.sequence for key, each in then.policies.items()}
+        return Snapshot(epoch=now.epoch, sequence=sequence, policies=then.policies, expected=expected)
 
-    def _by_change(self, key: str, seen: _Seen, policies: dict[str, Revision], lost: list[str]) -> None:
-        before = seen.before
-        if before is None:
-            return  # nothing had ever stood there
-        known = seen.last is not None and seen.last.sequence == before.revision
-        if not known and (not before.time or incarnation(before.time) > self._moment):
-            lost.append(key)  # what stood before was itself written after the moment, by nobody knows whom
+    def _by_steps(self, key: str, seen: _Seen, now: Snapshot, time: str | None, then: _Then) -> None:
+        """Of a key that changed after the moment; ``time`` is when the store has it from, where it has it."""
+        first = next(iter(seen.steps)).epoch
+        line = [] if time is None else of_line(seen.steps, key, time, now)
+        # Where this epoch began after the moment, the store may have been made anew in between. Then it has no past of
+        # its own, but the one before it had.
+        anew = not now.began_time or incarnation(now.began_time) > self._moment
+        if anew and first != now.epoch and (time is None or (line and all(each.low == 0 for each in line))):
+            line = [each for each in seen.steps if each.epoch == first]
+        elif time is None:
+            then.doubtful.append(key)  # this very store has never had it
             return
-        if before.deleted:
+        elif not line:
+            then.lost.append(key)  # what was written down is not how the store came to what it is
             return
-        if known and seen.last is not None and seen.last.value is not None:
-            policies[key] = seen.last
+        step = settled(line)
+        if step is None:
+            then.doubtful.append(key)  # some of it was never made
+            return
+        last = seen.last.get(step.epoch)
+        if last is not None and time is not None and last.sequence > now.expected.get(key, 0):
+            last = None  # lost when the store was restored
+        if last is not None and last.sequence > step.low:
+            then.doubtful.append(key)  # it had been replaced by then
+        elif step.low == 0 and anew and any(each.value is not None for each in seen.last.values()):
+            then.doubtful.append(key)  # in the store before this one something stood there
+        elif step.low:
+            self._by_change(key, step, last, then)
+
+    def _by_change(self, key: str, step: Step, last: Revision | None, then: _Then) -> None:
+        before = step.before
+        known = last is not None and last.sequence == step.low
+        if before is None or not (known or step.stood):
+            then.lost.append(key)  # it was itself written after the moment, by nobody knows whom
+        elif known and last is not None and not _same(last.value, before):
+            then.doubtful.append(key)
+        elif before.deleted:
+            return
+        elif known and last is not None and last.value is not None:
+            then.policies[key] = last
         elif before.value is not None:
-            policies[key] = Revision(key=key, sequence=before.revision, value=before.value, time=before.time)
+            then.policies[key] = _untold(key, before)
         else:
-            lost.append(key)  # too large for a record
+            then.lost.append(key)  # too large for a record
 
 
 class _Claim:
@@ -189,9 +199,7 @@ class DocumentsAt:
     def found(self, expected: Mapping[str, int]) -> dict[str, Revision]:
         """What stood there, without what did not; ``expected`` has the store's newest revision of each key.
         :class:`UnknownPastError` names the keys of which it cannot be said."""
-        policies: dict[str, Revision] = {}
-        lost: list[str] = []
-        doubtful: list[str] = []
+        then = _Then()
         for key, claim in sorted(self._claims.items()):
             spans = sorted((low, high) for low, high, _ in claim.held)
             true = all(low < high for low, high in spans)
@@ -200,46 +208,28 @@ class DocumentsAt:
                 (low, before) for low, high, before in claim.held if low <= self._sequence < high and true
             ]
             if not true or (spans and spans[-1][1] > expected.get(key, 0)):
-                doubtful.append(key)
+                then.doubtful.append(key)
             elif not over:
-                lost.append(key)
+                then.lost.append(key)
             else:
                 ((low, before),) = over
-                self._stood(key, before, claim.written.get(low, []), policies, lost, doubtful)
-        if lost or doubtful:
-            raise _unknown(lost, doubtful)
-        return policies
+                self._stood(key, before, claim.written.get(low, []), then)
+        then.check()
+        return then.policies
 
-    def _stood(
-        self,
-        key: str,
-        before: Stood | None,
-        written: list[Revision],
-        policies: dict[str, Revision],
-        lost: list[str],
-        doubtful: list[str],
-    ) -> None:
+    def _stood(self, key: str, before: Stood | None, written: list[Revision], then: _Then) -> None:
         if before is None:
             return  # nothing had ever stood there
         if not all(_same(each.value, before) for each in written):
-            doubtful.append(key)
+            then.doubtful.append(key)
         elif before.deleted:
             return
         elif whole := [each for each in written if each.value is not None]:
-            policies[key] = whole[0]
+            then.policies[key] = whole[0]
         elif before.value is not None:
-            policies[key] = Revision(key=key, sequence=before.revision, value=before.value, time=before.time)
+            then.policies[key] = _untold(key, before)
         else:
-            lost.append(key)  # too large for a record
-
-
-def _unknown(lost: list[str], doubtful: list[str]) -> UnknownPastError:
-    problems = (
-        ("changes since then are not in the audit, of: ", lost),
-        ("what the audit says cannot all be true, of: ", doubtful),
-    )
-    text = "; ".join([f"{what}{_listed(keys)}" for what, keys in problems if keys])
-    return UnknownPastError(text, sorted([*lost, *doubtful]))
+            then.lost.append(key)  # too large for a record
 
 
 def _listed(keys: list[str]) -> str:
@@ -252,6 +242,11 @@ def _same(value: bytes | None, stood: Stood) -> bool:
     if value is None or not stood.omitted:
         return stood.omitted > 0 or value == stood.value
     return len(value) == stood.omitted and hashlib.sha256(value).hexdigest() == stood.sha256
+
+
+def _untold(key: str, stood: Stood) -> Revision:
+    """What stood there, by whom is not known."""
+    return Revision(key=key, sequence=stood.revision, value=stood.value, time=stood.time)
 
 
 def _revision(key: str, stood: Stood, record: ChangeRecord) -> Revision:

@@ -74,12 +74,15 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The store at one moment. ``policies`` are the keys that stood there; ``expected`` has the sequence to give to a
-    :class:`Change` of any key, deleted ones included (0 for those it does not name)."""
+    :class:`Change` of any key, deleted ones included (0 for those it does not name). ``began`` is the sequence at which
+    its epoch was given to it, and ``began_time`` the server's instant of that (0 and empty: not known)."""
 
     epoch: int
     sequence: int
     policies: Mapping[str, Revision]
     expected: Mapping[str, int]
+    began: int = 0
+    began_time: str = ""
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,13 +182,14 @@ def revision_of(message: Message) -> Revision:
 
 def snapshot_of(messages: Iterable[Message]) -> Snapshot:
     """What stands after ``messages``; :class:`NoEpochError` where none of them says an epoch."""
-    epoch = sequence = 0
+    epoch = sequence = began = 0
+    began_time = ""
     policies: dict[str, Revision] = {}
     expected: dict[str, int] = {}
     for message in messages:
         sequence = message.sequence
         if message.key == EPOCH_KEY:
-            epoch = epoch_of(message)
+            epoch, began, began_time = epoch_of(message), message.sequence, message.time
         if message.key.startswith(OWN_PREFIX):
             continue
         expected[message.key] = message.sequence
@@ -194,7 +198,14 @@ def snapshot_of(messages: Iterable[Message]) -> Snapshot:
             policies[message.key] = revision_of(message)
     if epoch == 0:
         raise NoEpochError("the bucket has no epoch: it was made by other means, or emptied")
-    return Snapshot(epoch=epoch, sequence=sequence, policies=policies, expected=expected)
+    return Snapshot(
+        epoch=epoch,
+        sequence=sequence,
+        policies=policies,
+        expected=expected,
+        began=began,
+        began_time=began_time,
+    )
 
 
 def epoch_of(message: Message) -> int:
