@@ -536,8 +536,8 @@ class Sender:
             value = decode_value(headers, body, request.returns)
         except CodecError as error:
             raise CodecError(f"{known.label}: {error}", executed=Executed.YES) from None
-        instance = h.field(headers, h.INSTANCE)
-        return headers, "" if instance is None else instance.decode("ascii", "replace"), value
+        instance = h.text_field(headers, h.INSTANCE)
+        return headers, instance if is_name(instance) else "", value
 
     async def _elsewhere(self, known: Target, request: Request) -> str:
         """Nobody serves the mesh subject: a service of the NATS Services API may, on a subject of its own."""

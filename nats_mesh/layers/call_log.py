@@ -16,7 +16,7 @@ from nats_mesh.core.slowness import Slow, Slowness, uncovered
 from nats_mesh.core.telemetry_rules import AccessLogRules
 from nats_mesh.core.trace import parse_traceparent
 from nats_mesh.errors import Refused, Status
-from nats_mesh.layers.base import Arrival
+from nats_mesh.layers.base import Arrival, Tap
 from nats_mesh.telemetry.access_log import AccessLine, AccessLog, stamp
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
 from nats_mesh.telemetry.series import OTHER
@@ -94,10 +94,14 @@ class ServerLog:
 
 
 class SlowWatch:
-    """Tells ``slow`` of the calls of one instance that take too long."""
+    """Tells ``slow`` of the calls of one instance that take too long, and ``keep`` of those that take long by what
+    their endpoint usually takes: nobody else knows that."""
 
-    def __init__(self, slow: SlowCalls, clock: Clock, endpoints: Mapping[str, Watched]) -> None:
+    def __init__(
+        self, slow: SlowCalls, clock: Clock, endpoints: Mapping[str, Watched], keep: Tap | None
+    ) -> None:
         self._slow = slow
+        self._keep = keep
         self._now = clock.monotonic
         self._endpoints = endpoints
 
@@ -110,6 +114,8 @@ class SlowWatch:
         slow = watched.slowness.look(took_s, self._now(), ran=ran)
         if slow is not None and self._slow.room():
             self._tell(call, took_s, slow, watched)
+            if self._keep is not None and watched.slowness.rules.threshold_s is None:
+                self._keep(call, took_s)
 
     def _tell(self, call: Arrival, took_s: float, slow: Slow, watched: Watched) -> None:
         came, end = call.received, call.received + took_s

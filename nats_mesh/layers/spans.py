@@ -26,8 +26,8 @@ _MAX_ATTEMPT: Final = 2**31
 #: Of calls with larger bodies (bytes) no more is kept than their spans need.
 _LARGE: Final = 4096
 
-#: Whether it may be left out easily, its trace, the call, and how long it took.
-_Note: TypeAlias = tuple[bool, str, Arrival, float]
+#: Whether it may be left out easily, its trace, the call, how long it took, and whether that was long for its endpoint.
+_Note: TypeAlias = tuple[bool, str, Arrival, float, bool]
 
 
 class ServerSpans:
@@ -59,14 +59,24 @@ class ServerSpans:
                 calm = False
             elif calm and not h.is_sampled(block, alone=call.plain):
                 return
+        self._note(call, took_s, calm=calm, long=False)
+
+    def keep_long(self, call: Arrival, took_s: float) -> None:
+        """``call`` took long for its endpoint, as somebody else knows: it leaves a span if it has left none yet."""
+        left_none = call.status is _OK and not h.is_sampled(call.headers, alone=call.plain)
+        if left_none and took_s < self._slow.get(_endpoint(call), math.inf):
+            self._note(call, took_s, calm=False, long=True)
+
+    def _note(self, call: Arrival, took_s: float, *, calm: bool, long: bool) -> None:
+        block, notes = call.headers, self.notes
         at = block.find(h.TRACEPARENT)
-        trace, notes = block[at + 18 : at + 34].decode("ascii", "replace"), self.notes
+        trace = block[at + 18 : at + 34].decode("ascii", "replace")
         if calm and notes.below and trace >= notes.below:
             notes.dropped += 1
             return
         if len(call.payload) > _LARGE or call.sent > _LARGE:
             call = _slim(call)
-        notes.add((calm, trace, call, took_s))
+        notes.add((calm, trace, call, took_s, long))
 
     def _alike(self, key: tuple[Any, str]) -> str:
         """What all calls of an endpoint by one caller say."""
@@ -85,12 +95,13 @@ class ServerSpans:
         )
 
     def _read(self, note: _Note, wall: float) -> list[Span]:
-        _, _, call, took_s = note
+        _, _, call, took_s, long = note
         context, block, received = call.context, call.headers, call.received
         endpoint = _endpoint(call)
         status = _OK if call.status is None else call.status
         sampled = h.is_sampled(block, alone=call.plain)
-        why = reason(status, took_s, self._slow.get(endpoint, math.inf), sampled=sampled)
+        limit_s = 0.0 if long else self._slow.get(endpoint, math.inf)
+        why = reason(status, took_s, limit_s, sampled=sampled)
         if why is None:
             return []
         parent = h.trace_parent(block)

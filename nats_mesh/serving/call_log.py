@@ -8,6 +8,7 @@ from nats_mesh.calling.call_log import ClientLog
 from nats_mesh.calling.client import Client
 from nats_mesh.clock import Clock
 from nats_mesh.core.slowness import Slowness
+from nats_mesh.layers.base import Tap
 from nats_mesh.layers.call_log import Logged, ServerLog, SlowWatch, Watched
 from nats_mesh.policy import PolicySet
 from nats_mesh.policy.rules import DEFAULT
@@ -24,7 +25,8 @@ _LOG, _SLOW = "access-log", "slow"
 
 class InstanceLog:
     """Follows what policies say of logs and slow calls for one instance. While they say nothing, no call is asked
-    anything. ``destination`` is where lines go, see :class:`~nats_mesh.telemetry.access_log.Writer`."""
+    anything. ``destination`` is where lines go, see :class:`~nats_mesh.telemetry.access_log.Writer`; ``keep`` is told
+    of calls that took long for their endpoint."""
 
     def __init__(
         self,
@@ -35,8 +37,10 @@ class InstanceLog:
         clock: Clock,
         wants: Wants,
         destination: str,
+        keep: Tap | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._keep = keep
         self._clock = clock
         self.log = AccessLog(destination)
         self._callers = ClientLog(self.log, client, dispatcher.instance, clock)
@@ -77,7 +81,9 @@ class InstanceLog:
             log = ServerLog(self.log, service, dispatcher.instance, self._clock, logged)
             dispatcher.watch(_LOG, log if logged else None)
         if watched or self._watched:
-            dispatcher.watch(_SLOW, SlowWatch(self.slow, self._clock, watched) if watched else None)
+            dispatcher.watch(
+                _SLOW, SlowWatch(self.slow, self._clock, watched, self._keep) if watched else None
+            )
         self._logged, self._watched = logged, watched
 
     def close(self) -> None:

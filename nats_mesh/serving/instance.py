@@ -178,7 +178,7 @@ class Instance:
             dispatcher.state = await parts.lifespan.start()
         self._telling.begin(client, transport, self._room_changed)
         self._telling.listen(transport, dispatcher)
-        parts.tracing = InstanceTracing(
+        parts.tracing = tracing = InstanceTracing(
             client,
             dispatcher,
             version=service.version,
@@ -196,6 +196,7 @@ class Instance:
             clock=self._clock,
             wants=parts.wants,
             destination=self.settings.access_log or "stdout",
+            keep=tracing.keep_long,
         )
         assert parts.peers is not None, "it has begun"
         self._step_aside = StepAside(

@@ -7,6 +7,7 @@ import random
 from nats_mesh.calling.client import Client
 from nats_mesh.calling.tracing import SPANS, MemberTracing
 from nats_mesh.clock import Clock
+from nats_mesh.layers.base import Arrival
 from nats_mesh.layers.spans import ServerSpans
 from nats_mesh.policy import PolicySet
 from nats_mesh.serving.dispatch import Dispatcher
@@ -49,6 +50,10 @@ class InstanceTracing(MemberTracing):
         super().apply(policies)
         self._answered.settle(list(self._dispatcher.served))
         self._watch_answered()
+
+    def keep_long(self, call: Arrival, took_s: float) -> None:
+        """Have ``call`` leave a span: it took long for its endpoint (seconds)."""
+        self._answered.keep_long(call, took_s)
 
     def _watch_answered(self) -> None:
         spans = self._answered

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from nats_mesh.core.sampling import failed
+from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.span_messages import Chunk, Span, read_rows
 
 __all__ = ["MAX_WAITING", "OtelExport", "start_export"]
@@ -115,12 +116,9 @@ class OtelExport:
                     self._waiting.clear()
                     self._count = 0
                 return
-            batch: list[Span] = []
-            while self._waiting and len(batch) < _BATCH:
-                chunk, clock_s = self._waiting.popleft()
-                batch += read_rows(chunk.text, clock_s) if chunk.rows else _decode(f"[{chunk.text}]")
-                with self._counting:
-                    self._count -= chunk.size
+            batch = self._next()
+            if not batch:
+                continue
             try:
                 result = self._exporter.export([self._make(span) for span in batch])
                 taken = getattr(result, "name", "") == "SUCCESS"
@@ -134,6 +132,21 @@ class OtelExport:
                 if not self.dropped:
                     log.warning("%s: spans cannot be sent to the collector; they are let go", self._whose)
                 self.dropped += len(batch)
+
+    def _next(self) -> list[Span]:
+        """What goes together; a chunk that cannot be read is let go, and the others are not."""
+        batch: list[Span] = []
+        while self._waiting and len(batch) < _BATCH:
+            chunk, clock_s = self._waiting.popleft()
+            with self._counting:
+                self._count -= chunk.size
+            try:
+                batch += read_rows(chunk.text, clock_s) if chunk.rows else _decode(f"[{chunk.text}]")
+            except (CodecError, msgspec.MsgspecError):
+                if not self.dropped:
+                    log.warning("%s: a span cannot be read; it is let go", self._whose, exc_info=True)
+                self.dropped += chunk.size
+        return batch
 
     def close(self) -> None:
         """Send the rest, beside everything else, for a few seconds at most."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -49,6 +49,8 @@ _Word = Annotated[str, msgspec.Meta(pattern=r"\A[a-z-]{0,40}\Z")]
 _Maybe = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{0,63}\Z")]
 _Micros = Annotated[int, msgspec.Meta(ge=0, le=_LONGEST_US)]
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+#: By whatever clock, seconds: what is beyond is no instant.
+_Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 _Line = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=MAX_ERROR)]
 
 
@@ -128,7 +130,7 @@ class SpanHead(msgspec.Struct, frozen=True, kw_only=True):
     seq: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
     dropped: Count = 0
     #: What its wall clock (since 1970) says more than the clock of its rows, seconds.
-    clock_s: Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)] = 0.0
+    clock_s: _Seconds = 0.0
 
 
 class SpanRows(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +152,10 @@ class SpanMessage(SpanHead, frozen=True, kw_only=True):
 _decode_wish = JSON.decoder(SpanWish)
 _decode_spans = JSON.decoder(SpanMessage)
 _decode_group = msgspec.json.Decoder(SpanRows).decode
-_decode_row = msgspec.json.Decoder(Row).decode
+#: As :data:`Row`, from whoever it may be.
+_decode_row = JSON.decoder(tuple[str, str, str, str, _Seconds, _Seconds, _Seconds])
+#: What stands in an object as it is was not looked into when that was read.
+_decode_any = JSON.decoder(Any)
 
 
 class Chunk(NamedTuple):
@@ -238,8 +243,8 @@ def read_rows(text: str, clock_s: float) -> list[Span]:
 
 
 def _read_rows(group: SpanRows, clock_s: float) -> list[Span]:
-    """Its spans. A row with ids that are none is a caller's who sent a ``traceparent`` that is none: it has no trace."""
-    common = {name: msgspec.json.decode(value) for name, value in group.alike.items() if name in _COMMON}
+    """Its spans. A row whose ids are none is that of a caller who sent no valid ``traceparent``: it has no trace."""
+    common = {name: _decode_any(value) for name, value in group.alike.items() if name in _COMMON}
     kind = common.get("kind")
     if kind not in ("client", "server"):
         raise CodecError(f"spans: rows of kind {kind!r}")
@@ -247,8 +252,8 @@ def _read_rows(group: SpanRows, clock_s: float) -> list[Span]:
     for raw in group.rows:
         try:
             ids, other, route, instance, start, served, end = _decode_row(raw)
-        except msgspec.MsgspecError as error:
-            raise CodecError(f"spans: a row: {error}") from error
+        except CodecError as error:
+            raise CodecError(f"spans: a row: {error}") from None
         parts = ids.split("-")
         if len(parts) < 2 or parts[0] == "0" * 32 or parts[1] == "0" * 16:
             continue

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.span_messages import RecordedSpan, decode_spans, spans_of
+from nats_mesh.wire.jetstream import NAME_TAKEN, NOT_FOUND
 from nats_mesh.wire.kv import KvAbsentError, trouble
 from nats_mesh.wire.kv_log import KvLog, Message
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.streams import NAME_TAKEN, NOT_FOUND, ask_stream, create_stream
+from nats_mesh.wire.streams import ask_stream, create_stream
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 

@@ -193,7 +193,9 @@ async def test_a_receiver_gets_what_happened(
 def collector(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """OpenTelemetry's collector; where it takes spans, and the log that it writes them to."""
     if not COLLECTOR.exists():
-        pytest.skip("there is no collector: it takes Go and minutes to build; make verify has it, and make collector")
+        pytest.skip(
+            "there is no collector: it takes Go and minutes to build; make verify has it, and make collector"
+        )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -496,6 +497,32 @@ def test_slow_calls_leave_spans_by_policy() -> None:
             assert {each.why for each in trace.spans} == {"slow"}
             assert len(trace.placed) == 6
             assert summary_of(trace).slow
+
+    run_virtual(main)
+
+
+def test_calls_that_are_slow_for_their_endpoint_leave_the_span_of_their_instance() -> None:
+    """By the endpoint's own p99 nobody but the instance knows which these are; what is sampled has one span alone."""
+
+    async def main() -> None:
+        async with Observed(UNSAMPLED.replace("0%}", "0%, slow: {timesP99: 3}}")) as seen:
+            seen.how["sleep"] = 0.01
+            for _ in range(150):
+                await seen.web.call("deep.get", returns=int)
+            assert await seen.traces() == []
+            seen.how["sleep"] = 1.5
+            header = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+            async with anyio.create_task_group() as calls:
+                calls.start_soon(partial(seen.web.call, "deep.get", returns=int))
+                calls.start_soon(partial(seen.web.call, "deep.get", returns=int, headers=header))
+            slow, sampled = sorted(await seen.traces(), key=lambda each: len(each.placed))
+            assert [(each.kind, each.name, each.why) for each in slow.spans] == [
+                ("server", "deep/get", "slow")
+            ]
+            assert [(each.kind, each.why) for each in sampled.spans] == [
+                ("client", "sampled"),
+                ("server", "sampled"),
+            ]
 
     run_virtual(main)
 
