@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import anyio
 
@@ -28,8 +27,10 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.output import Column, Out, Record
 from nats_mesh_cli.past_events import merged, past_events
+from nats_mesh_cli.rows import Rows
+from nats_mesh_cli.trouble import is_bad
 
 __all__ = ["Feed", "events", "membership", "record_of"]
 
@@ -38,17 +39,6 @@ _LATELY = "-1h"
 _MAX_SEEN = 50_000
 _MAX_WAITING = 10_000
 _SHORT = 8
-_BAD = (
-    EventKind.ALERT_FIRING,
-    EventKind.BREAKER_OPEN,
-    EventKind.INSTANCE_GONE,
-    EventKind.INSTANCE_SUSPECT,
-    EventKind.FAULT_SET,
-    EventKind.POLICY_REJECTED,
-    EventKind.EJECTION_BEGAN,
-    EventKind.ROLLOUT_FAILING,
-    EventKind.ROLLOUT_RETURNING,
-)
 _KINDS = {
     ChangeKind.JOINED: EventKind.INSTANCE_JOINED,
     ChangeKind.GONE: EventKind.INSTANCE_GONE,
@@ -58,7 +48,7 @@ _KINDS = {
 
 _COLUMNS = (
     Column("TIME", lambda r: shown_time(str(r["at"]))),
-    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "warn" if r["kind"] in _BAD else "name"),
+    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "warn" if is_bad(r["kind"]) else "name"),
     Column("SERVICE", lambda r: str(r["service"])),
     Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
     Column("TARGET", lambda r: str(r["target"])),
@@ -288,7 +278,7 @@ async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str
     feed.introduced = True
     connection = _Connection(feed, out)
     client.transport.add_listener(connection)
-    rows = _Rows(out, options.format)
+    rows = Rows(out, options.format, _COLUMNS, _LEAST)
     try:
         rows.show(await _before(mesh, feed, options, out, since))
         async with anyio.create_task_group() as tasks:
@@ -341,23 +331,3 @@ class _Connection:
 
     def on_denied(self, operation: str, subject: str) -> None:
         self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
-
-
-class _Rows:
-    """Events one a line: objects, or a table that grows."""
-
-    def __init__(self, out: Out, fmt: Format) -> None:
-        self._out, self._format = out, fmt
-        self._sizes: list[int] = []
-
-    def show(self, records: Sequence[Record]) -> None:
-        if self._format is Format.JSONL:
-            for record in records:
-                self._out.data(dump(record, Format.JSONL))
-            return
-        if records and not self._sizes:
-            found: list[Any] = column_widths(records, _COLUMNS)
-            self._sizes = [max(pair) for pair in zip(found, _LEAST, strict=True)]
-            self._out.data(table([], _COLUMNS, sizes=self._sizes, color=self._out.color))
-        for record in records:
-            self._out.data(row(record, _COLUMNS, self._sizes, color=self._out.color))

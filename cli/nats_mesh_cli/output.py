@@ -218,7 +218,7 @@ def render_list(
 ) -> str:
     """Several things in the form asked for; a list without elements is empty text, ``[]`` in JSON and YAML."""
     if fmt is Format.NAME:
-        return "\n".join(name(record) for record in records)
+        return "\n".join(one_line(name(record)) for record in records)
     if fmt is Format.JSONL:
         return "\n".join(dump(record, fmt) for record in records)
     if fmt.structured:

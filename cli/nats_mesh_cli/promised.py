@@ -29,6 +29,8 @@ LEVELS: Final[tuple[LevelName, ...]] = ("page", "ticket", "ok")
 LEVEL_STYLES: Final = {"page": "bad", "ticket": "warn", "ok": "ok"}
 #: What was written longer ago (seconds of wall time) is what nobody renews.
 _STALE_S: Final = 30.0
+#: By how much the clock of whoever wrote it may be ahead (seconds).
+_AHEAD_S: Final = 3600.0
 #: How often an observer that goes on reads it (seconds).
 _READ_S: Final = 5.0
 
@@ -102,9 +104,11 @@ class PromisedReader:
 
 
 def is_old(at: str) -> bool:
-    """Whether nobody renews what was written then, by this machine's wall clock; what is in the future is new."""
+    """Whether nobody renews what was written then, by this machine's wall clock. A clock may be ahead of it; what
+    comes from a time that no clock says is nobody's word of now."""
     try:
         moment = datetime.datetime.fromisoformat(at.replace("Z", "+00:00"))
     except ValueError:
-        return False
-    return (datetime.datetime.now(datetime.UTC) - moment).total_seconds() > _STALE_S
+        return True
+    since_s = (datetime.datetime.now(datetime.UTC) - moment).total_seconds()
+    return not -_AHEAD_S <= since_s <= _STALE_S

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import anyio
 import msgspec
@@ -23,13 +22,12 @@ from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
 from nats_mesh_cli.errors import CliError, did_you_mean
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, millis, row, table
+from nats_mesh_cli.output import Column, Out, Record, millis
 from nats_mesh_cli.policies import live_policies
+from nats_mesh_cli.rows import Rows
 
-__all__ = ["BY", "TOP", "Heard", "ago", "ranked", "record_of", "slow", "where_it_went"]
+__all__ = ["BY", "Heard", "ago", "ranked", "record_of", "slow", "where_it_went"]
 
-#: How many are shown where nobody says how many.
-TOP = 20
 #: What they can be ranked by.
 BY = ("time", "excess")
 #: How many calls are kept while they are shown one by one.
@@ -276,7 +274,7 @@ async def _follow(mesh: Mesh, heard: Heard, options: Options, out: Out, service:
     await client.transport.fence()
     await heard.ask(options.timeout_s or QUESTION_S)
     want = client.subjects.want("slow", service or ALL, mesh.name)
-    rows = _Rows(out, options.format)
+    rows = Rows(out, options.format, _COLUMNS, _LEAST)
     try:
         async with anyio.create_task_group() as tasks:
             lease = partial(hold_lease, want, transport=client.transport, mux=client.mux)
@@ -286,27 +284,3 @@ async def _follow(mesh: Mesh, heard: Heard, options: Options, out: Out, service:
                 await heard.news.wait()
     finally:
         _complain(heard, out)
-
-
-class _Rows:
-    """Calls one a line: objects, or a table that grows."""
-
-    def __init__(self, out: Out, fmt: Format) -> None:
-        self._out, self._format = out, fmt
-        self._columns = [each for each in _COLUMNS if fmt is Format.WIDE or not each.wide]
-        self._least = [
-            size for each, size in zip(_COLUMNS, _LEAST, strict=True) if fmt is Format.WIDE or not each.wide
-        ]
-        self._sizes: list[int] = []
-
-    def show(self, records: Sequence[Record]) -> None:
-        if self._format is Format.JSONL:
-            for record in records:
-                self._out.data(dump(record, Format.JSONL))
-            return
-        if records and not self._sizes:
-            found: list[Any] = column_widths(records, self._columns)
-            self._sizes = [max(pair) for pair in zip(found, self._least, strict=True)]
-            self._out.data(table([], self._columns, sizes=self._sizes, color=self._out.color))
-        for record in records:
-            self._out.data(row(record, self._columns, self._sizes, color=self._out.color))

@@ -16,7 +16,7 @@ from nats_mesh.model import check_name
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.bus import CALLER, connected
-from nats_mesh_cli.errors import DENIED, FAILED, CliError
+from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump, render_list, table
@@ -106,7 +106,7 @@ async def _once(look: _Look, options: Options, out: Out, services: Sequence[str]
         out.note("note: not every member has told its latest figures in time", "warn")
     snapshot = seen.snapshot()
     if not snapshot.connected:
-        raise CliError("the bus went away meanwhile", code=3)
+        raise CliError("the bus went away meanwhile", code=BUS)
     _complain(seen, snapshot, out)
     known = {each.name for each in snapshot.services} | {each.source for each in snapshot.edges}
     for service in services:

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from nats_mesh.core.envelope import RecordedCall, sampled
+from nats_mesh.core.refill import Refill
 from nats_mesh.errors import CodecError
 from nats_mesh.policy.whatif.recording import End
 from nats_mesh.telemetry.tap_messages import TapMessage, calls_of, decode_tap
@@ -43,11 +44,8 @@ class Taken:
         self._enforced = enforced
         self._sample = sample
         self._headers = None if headers is None else frozenset(headers)
-        self._rate = rate_per_s
         self._now = now
-        self._most = max(1.0, rate_per_s * _BURST_S)
-        self._left = self._most
-        self._filled = now()
+        self._rate = Refill(rate_per_s, max(1.0, rate_per_s * _BURST_S), now())
         self._seqs: dict[tuple[str, str], int] = {}
         self._waiting: list[RecordedCall] = []
         self._news = anyio.Event()
@@ -94,13 +92,10 @@ class Taken:
     def _take(self, call: RecordedCall) -> None:
         if call.trace and not sampled(call.trace, self._sample):
             return  # another observer asked for more
-        now = self._now()
-        self._left = min(self._most, self._left + max(0.0, now - self._filled) * self._rate)
-        self._filled = now
-        if self._left < 1.0 or len(self._waiting) >= _MAX_WAITING:
+        if self._rate.room(self._now()) < 1 or len(self._waiting) >= _MAX_WAITING:
             self.dropped += 1
             return
-        self._left -= 1.0
+        self._rate.take(1)
         self.recorded += 1
         if self._headers is not None:
             kept = tuple([(name, value) for name, value in call.headers if name in self._headers])

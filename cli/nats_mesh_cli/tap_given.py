@@ -8,10 +8,11 @@ from typing import Final
 import msgspec
 
 from nats_mesh.core.envelope import check_header_names, is_secret
-from nats_mesh.core.tap_filter import MAX_CHOICES, Filter
+from nats_mesh.core.tap_filter import MAX_CHOICES, MAX_HEADERS, Filter
 from nats_mesh.errors import Status
 from nats_mesh.model import check_name
 from nats_mesh.telemetry.tap_feed import MAX_TARGETS
+from nats_mesh.telemetry.tap_messages import MAX_WHY
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
@@ -21,8 +22,6 @@ __all__ = ["RATE_PER_S", "Plan", "check", "filter_of", "targets_of"]
 
 #: How many calls a second are shown at most where nothing is said.
 RATE_PER_S: Final = 100.0
-_MAX_HEADERS: Final = 8
-_MAX_WHY: Final = 400
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +85,7 @@ def filter_of(
     for what, names, most in (
         ("--from", callers, MAX_CHOICES),
         ("--route", routes, MAX_CHOICES),
-        ("--header", pairs, _MAX_HEADERS),
+        ("--header", pairs, MAX_HEADERS),
     ):
         if len(names) > most:
             raise CliError(f"{what} may be given {most} times")
@@ -115,5 +114,5 @@ def check(options: Options, plan: Plan) -> None:
             "--payload needs a reason: who looks at what is said in calls is written down",
             hint="say it with -m TEXT",
         )
-    if plan.why is not None and (len(plan.why) > _MAX_WHY or not plan.why.isprintable()):
-        raise CliError(f"-m: a reason is one line of at most {_MAX_WHY} characters")
+    if plan.why is not None and (len(plan.why) > MAX_WHY or not plan.why.isprintable()):
+        raise CliError(f"-m: a reason is one line of at most {MAX_WHY} characters")

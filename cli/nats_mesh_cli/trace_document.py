@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nats_mesh.clock import rfc3339
 from nats_mesh.core.sampling import failed
-from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.core.slowness import uncovered
 from nats_mesh.telemetry.spans import Placed, Skew, Summary, Trace, summary_of
 from nats_mesh_cli.output import Record, millis
 
@@ -87,33 +87,26 @@ def _span(placed: Placed) -> Record:
 def where_of(trace: Trace) -> list[Record]:
     """Where the time went: of each service, how long its instances worked while they waited for nobody, the longest
     first."""
-    own: dict[str, int] = {}
-    above: list[tuple[int, RecordedSpan, list[tuple[int, int]]]] = []
+    own: dict[str, float] = {}
+    above: list[tuple[Placed, list[tuple[float, float]]]] = []
 
     def close(depth: int) -> None:
-        while above and above[-1][0] >= depth:
-            _, span, waited = above.pop()
+        while above and above[-1][0].depth >= depth:
+            over, waited = above.pop()
+            span, begin = over.span, over.offset_us
             if span.kind == "server":
-                own[span.service] = own.get(span.service, 0) + max(0, span.took_us - _covered(waited))
+                alone = uncovered(begin, begin + span.took_us, waited)
+                own[span.service] = own.get(span.service, 0) + alone
 
     for placed in trace.placed:
         close(placed.depth)
         if above and placed.span.kind == "client":
-            above[-1][2].append((placed.offset_us, placed.offset_us + placed.span.took_us))
-        above.append((placed.depth, placed.span, []))
+            above[-1][1].append((placed.offset_us, placed.offset_us + placed.span.took_us))
+        above.append((placed, []))
     close(0)
     return [
         {"service": service, "own_ms": us / 1e3} for service, us in sorted(own.items(), key=lambda e: -e[1])
     ]
-
-
-def _covered(intervals: list[tuple[int, int]]) -> int:
-    """How much of the time intervals cover together."""
-    total, reached = 0, -(2**63)
-    for start, end in sorted(intervals):
-        total += max(0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
 
 
 def notes_of(trace: Trace) -> list[str]:

@@ -17,8 +17,8 @@ from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump, millis, paint
-from nats_mesh_cli.trace import Query, look, one_of
 from nats_mesh_cli.trace_document import notes_of
+from nats_mesh_cli.trace_finding import Query, look, one_of
 from nats_mesh_cli.values import parse_target
 from nats_mesh_cli.why import Seen, look_around
 from nats_mesh_cli.why_calls import calls_of

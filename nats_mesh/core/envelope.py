@@ -34,6 +34,7 @@ __all__ = [
     "is_secret",
     "is_whole",
     "kept_headers",
+    "names_secret",
     "sampled",
 ]
 
@@ -50,14 +51,21 @@ _LONGEST_S: Final = 1e7
 
 #: What the mesh itself hands on from call to call: never kept, as it is not what a caller's rules saw.
 HANDED_ON: Final = frozenset({"traceparent", "tracestate", "baggage", "content-type"})
-_is_secret = re.compile(
-    "auth(?!or(?!i[sz]a))|cookie|token|secret|passw|pwd|key|credential|signature|session|jwt|bearer",
-    re.IGNORECASE,
-).search
+_SECRET_NAMES: Final = (
+    "auth(?!or(?!i[sz]a))|cookie|token|secret|passw|pwd|key|credential|signature|session|jwt|bearer"
+)
+_is_secret = re.compile(_SECRET_NAMES, re.IGNORECASE).search
 #: Values that are secrets whatever their header is called: credentials of HTTP (RFC 9110), tokens of JOSE (RFC 7515).
-_holds_secret = re.compile(
-    r"\b(?:bearer|basic|digest|negotiate) +[A-Za-z0-9._~+/=-]{8}|\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.",
-    re.IGNORECASE,
+_holds_credential = re.compile(
+    r"\b(?:bearer|basic|digest|negotiate) +[A-Za-z0-9._~+/=-]{8}", re.IGNORECASE
+).search
+#: The first part of what may be such a token, and how it begins. In one pattern each place where one may begin would
+#: have the rest of a long text looked through.
+_first_parts = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{9,}(?=\.[A-Za-z0-9_-]+\.)").finditer
+_is_token = re.compile(r"\beyJ[A-Za-z0-9_-]{6}", re.IGNORECASE).search
+#: A name that looks like a secret's, and a value behind it, in a text of whatever form.
+_names_secret = re.compile(
+    rf"(?:{_SECRET_NAMES})[A-Za-z0-9_.-]{{0,40}}[\"']?[ \t]{{0,8}}[=:>]", re.IGNORECASE
 ).search
 _is_header_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}").fullmatch
 #: What no text of an envelope holds: it could forge a line where it is shown.
@@ -139,7 +147,18 @@ def check_header_names(names: Iterable[str]) -> tuple[str, ...]:
 
 def hidden_text(text: str) -> str:
     """A text as it may be shown: :data:`HIDDEN` where it holds a credential, whatever else is in it."""
-    return HIDDEN if _holds_secret(text) is not None else text
+    return HIDDEN if _holds_secret(text) else text
+
+
+def names_secret(text: str) -> bool:
+    """Whether a text of unknown form has a name in it that looks like a secret's, with a value: `password=x`."""
+    return _names_secret(text) is not None
+
+
+def _holds_secret(text: str) -> bool:
+    if _holds_credential(text) is not None:
+        return True
+    return any(_is_token(part[0]) is not None for part in _first_parts(text))
 
 
 def kept_headers(
@@ -155,7 +174,7 @@ def kept_headers(
         if len(kept) == MAX_HEADERS or len(name) > _MAX_NAME:
             return tuple(kept), True
         value = _CONTROL.sub(" ", value)
-        if lower in hidden or is_secret(lower) or _holds_secret(value) is not None:
+        if lower in hidden or is_secret(lower) or _holds_secret(value):
             value = HIDDEN
         elif len(value) > MAX_VALUE:
             value = f"{value[: MAX_VALUE - 1]}{_CUT}"

@@ -15,16 +15,18 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
-from nats_mesh.core.envelope import HIDDEN, hidden_text, is_secret
+from nats_mesh.core.envelope import HIDDEN, hidden_text, is_secret, names_secret
 
 __all__ = ["MAX_PATHS", "Path", "Redactor", "parse_path"]
 
-#: How many paths are looked for.
+#: How many paths a policy may name: each is held against every name of a body.
 MAX_PATHS: Final = 64
 _MAX_STEPS: Final = 16
 _MAX_PATH: Final = 256
 #: What is nested deeper than this is hidden.
 _MAX_DEPTH: Final = 64
+#: What is shorter holds no credential, nor a secret with its name (characters).
+_LEAST: Final = 6
 _is_step = re.compile(r"[^\x00-\x20\x7f-\xa0.*\[\]$'\"\u2028\u2029]{1,128}").fullmatch
 _ANY, _DEEP = "*", "**"
 
@@ -69,18 +71,32 @@ class Redactor:
         if depth > _MAX_DEPTH:
             return self._hide()
         if isinstance(value, dict):
-            return {key: self._under(key, each, paths, depth) for key, each in value.items()}
+            return {self._name(key): self._under(key, each, paths, depth) for key, each in value.items()}
         if isinstance(value, list | tuple):
             return [self._walk(each, paths, depth + 1) for each in value]
         if isinstance(value, str):
-            clean = hidden_text(value)
-            if clean != value:
-                self.hidden += 1
-            return clean
+            return self._text(value)
+        if isinstance(value, bytes) and hidden_text(value.decode("latin-1")) == HIDDEN:
+            return self._hide()
         return value
 
+    def _name(self, key: Any) -> Any:
+        """A name as it may be shown; one in bytes, as some codecs have it, as the text that it is."""
+        name = _text_of(key)
+        return self._text(name) if isinstance(name, str) else name
+
+    def _text(self, text: str) -> str:
+        if len(text) < _LEAST:
+            return text
+        # A document within the document, as events of other systems have them.
+        inner = text.lstrip()[:1] in ("{", "[") and names_secret(text)
+        clean = HIDDEN if inner else hidden_text(text)
+        if clean != text:
+            self.hidden += 1
+        return clean
+
     def _under(self, key: Any, value: Any, paths: Sequence[Path], depth: int) -> Any:
-        name = key if isinstance(key, str) else str(key)
+        name = str(_text_of(key))
         if is_secret(name):
             return self._hide()
         left: list[Path] = []
@@ -97,6 +113,12 @@ class Redactor:
     def _hide(self) -> str:
         self.hidden += 1
         return HIDDEN
+
+
+def _text_of(key: Any) -> Any:
+    if isinstance(key, bytes):
+        return key.decode("utf-8", "replace")
+    return key
 
 
 def _opened(paths: Iterable[Path]) -> list[Path]:

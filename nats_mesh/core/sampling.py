@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from nats_mesh.errors import Status
 
-__all__ = ["Reason", "Refill", "failed", "kept", "reason"]
+__all__ = ["Reason", "failed", "kept", "reason"]
 
 #: Why a span is kept: its trace is sampled, or the call failed, or it was slow.
 Reason: TypeAlias = Literal["sampled", "error", "slow"]
@@ -62,25 +62,3 @@ def kept(notes: Sequence[N], traces: Sequence[str], room: int) -> tuple[list[N],
         urgent + [calm[at] for _, is_row, at in chosen if not is_row],
         [at for _, is_row, at in chosen if is_row],
     )
-
-
-class Refill:
-    """How many spans may go out: ``rate_per_s`` in the long run, ``burst`` at once (a token bucket)."""
-
-    __slots__ = ("_at", "_burst", "_left", "_rate_per_s")
-
-    def __init__(self, rate_per_s: float, burst: float, now: float) -> None:
-        self._rate_per_s = rate_per_s
-        self._burst = burst
-        self._left = burst
-        self._at = now
-
-    def room(self, now: float) -> int:
-        """How many there is room for at ``now`` (monotonic seconds)."""
-        self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate_per_s)
-        self._at = max(self._at, now)
-        return int(self._left)
-
-    def take(self, count: int) -> None:
-        """So many went out."""
-        self._left = max(0.0, self._left - count)

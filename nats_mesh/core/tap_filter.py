@@ -10,10 +10,11 @@ import msgspec
 from nats_mesh.core.envelope import MAX_VALUE, Envelope, is_secret, is_whole
 from nats_mesh.core.presence import Name
 
-__all__ = ["MAX_CHOICES", "MAX_SLOW_S", "OK", "Ended", "Filter"]
+__all__ = ["MAX_CHOICES", "MAX_HEADERS", "MAX_SLOW_S", "OK", "Ended", "Filter"]
 
-#: How many of each may be named.
+#: How many of each may be named, and how many headers.
 MAX_CHOICES: Final = 32
+MAX_HEADERS: Final = 8
 #: The status of what ended well.
 OK: Final = "OK"
 #: The longest that a call can be asked to have taken (seconds).
@@ -50,7 +51,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     statuses: Annotated[tuple[_Status, ...], msgspec.Meta(max_length=MAX_CHOICES)] = ()
     failed: bool = False
     slow_s: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_SLOW_S)] = 0.0
-    headers: Annotated[tuple[tuple[_HeaderName, _Value], ...], msgspec.Meta(max_length=8)] = ()
+    headers: Annotated[tuple[tuple[_HeaderName, _Value], ...], msgspec.Meta(max_length=MAX_HEADERS)] = ()
 
     @property
     def is_empty(self) -> bool:

@@ -14,12 +14,11 @@ from nats_mesh.clock import Clock
 from nats_mesh.core.envelope import sampled
 from nats_mesh.core.slowness import Slow, Slowness, uncovered
 from nats_mesh.core.telemetry_rules import AccessLogRules
-from nats_mesh.core.trace import parse_traceparent
 from nats_mesh.errors import Refused, Status
+from nats_mesh.layers.arrived import attempt_of, endpoint_of, trace_of
 from nats_mesh.layers.base import Arrival, Tap
 from nats_mesh.telemetry.access_log import AccessLine, AccessLog, stamp
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
-from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.slow import SlowCalls, SlowStep
 from nats_mesh.wire import headers as h
 
@@ -56,7 +55,7 @@ class ServerLog:
 
     def __call__(self, call: Arrival, took_s: float) -> None:
         """``call`` has ended, ``took_s`` seconds after it came."""
-        logged = self._endpoints.get(_endpoint(call))
+        logged = self._endpoints.get(endpoint_of(call))
         if logged is None:
             return
         rules, status = logged.rules, call.status or Status.UNKNOWN
@@ -75,13 +74,13 @@ class ServerLog:
                 source_instance=None,
                 destination_service=self._service,
                 destination_instance=self._instance,
-                endpoint=_endpoint(call),
+                endpoint=endpoint_of(call),
                 status=str(status),
                 flags=flags or None,
                 error=_word(call, status),
                 duration_ms=round(took_s * 1e3, 3),
                 queue_ms=round((call.started - call.received if call.started else took_s) * 1e3, 3),
-                attempt=_attempt(call.headers),
+                attempt=attempt_of(call.headers),
                 bytes_in=len(call.payload),
                 bytes_out=call.sent,
                 caller=call.caller,
@@ -107,7 +106,7 @@ class SlowWatch:
 
     def __call__(self, call: Arrival, took_s: float) -> None:
         """``call`` has ended, ``took_s`` seconds after it came."""
-        watched = self._endpoints.get(_endpoint(call))
+        watched = self._endpoints.get(endpoint_of(call))
         if watched is None:
             return
         ran = call.refused is None and call.started > 0.0
@@ -122,7 +121,7 @@ class SlowWatch:
         queue_s = call.started - came if call.started else took_s
         calls = [] if call.context is None else call.context.own_calls or []
         self._slow.tell(
-            endpoint=_endpoint(call),
+            endpoint=endpoint_of(call),
             caller=call.caller,
             status=str(call.status or Status.UNKNOWN),
             came=came,
@@ -132,7 +131,7 @@ class SlowWatch:
             threshold_s=slow.threshold_s,
             p99_s=slow.p99_s,
             policy=watched.policy,
-            attempt=_attempt(call.headers),
+            attempt=attempt_of(call.headers),
             trace=_trace(call),
             steps=[
                 SlowStep(
@@ -145,11 +144,6 @@ class SlowWatch:
             ],
             labels=watched.labels,
         )
-
-
-def _endpoint(call: Arrival) -> str:
-    name: str = OTHER if call.kind is None else call.kind.endpoint.name
-    return name
 
 
 def _word(call: Arrival, status: Status) -> str | None:
@@ -168,14 +162,4 @@ def _trace(call: Arrival) -> str:
     if call.context is not None:
         trace: str = call.context.trace_id
         return trace
-    said = h.field(call.headers, h.TRACEPARENT)
-    parent = None if said is None else parse_traceparent(said.decode("ascii", "replace"))
-    return "" if parent is None else parent.trace_id
-
-
-def _attempt(block: bytes) -> int:
-    try:
-        attempt = h.int_field(block, h.ATTEMPT)
-    except ValueError:
-        return 1
-    return 1 if attempt is None else min(max(1, attempt), 2**31)
+    return trace_of(call.headers)

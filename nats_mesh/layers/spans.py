@@ -10,9 +10,9 @@ from typing import Any, Final, TypeAlias
 
 from nats_mesh.core.sampling import reason
 from nats_mesh.errors import Status
+from nats_mesh.layers.arrived import attempt_of, endpoint_of
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
-from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.span_messages import MAX_ERROR, Span, encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire import headers as h
@@ -21,7 +21,6 @@ __all__ = ["ServerSpans"]
 
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK: Final = Status.OK
-_MAX_ATTEMPT: Final = 2**31
 
 #: Of calls with larger bodies (bytes) no more is kept than their spans need.
 _LARGE: Final = 4096
@@ -55,7 +54,7 @@ class ServerSpans:
         block = call.headers
         calm = call.status is _OK
         if self._any_slow:
-            if took_s >= self._slow.get(_endpoint(call), math.inf):
+            if took_s >= self._slow.get(endpoint_of(call), math.inf):
                 calm = False
             elif calm and not h.is_sampled(block, alone=call.plain):
                 return
@@ -64,7 +63,7 @@ class ServerSpans:
     def keep_long(self, call: Arrival, took_s: float) -> None:
         """``call`` took long for its endpoint, as somebody else knows: it leaves a span if it has left none yet."""
         left_none = call.status is _OK and not h.is_sampled(call.headers, alone=call.plain)
-        if left_none and took_s < self._slow.get(_endpoint(call), math.inf):
+        if left_none and took_s < self._slow.get(endpoint_of(call), math.inf):
             self._note(call, took_s, calm=False, long=True)
 
     def _note(self, call: Arrival, took_s: float, *, calm: bool, long: bool) -> None:
@@ -97,7 +96,7 @@ class ServerSpans:
     def _read(self, note: _Note, wall: float) -> list[Span]:
         _, _, call, took_s, long = note
         context, block, received = call.context, call.headers, call.received
-        endpoint = _endpoint(call)
+        endpoint = endpoint_of(call)
         status = _OK if call.status is None else call.status
         sampled = h.is_sampled(block, alone=call.plain)
         limit_s = 0.0 if long else self._slow.get(endpoint, math.inf)
@@ -124,7 +123,7 @@ class ServerSpans:
                 took_us=max(0, round(took_s * 1e6)),
                 status=str(status),
                 why=why,
-                attempt=1 if call.plain else _attempt(block),
+                attempt=1 if call.plain else attempt_of(block),
                 queue_us=max(0, round(queue_s * 1e6)),
                 route=call.route,
                 refused="" if call.refused is None else str(call.refused),
@@ -144,16 +143,3 @@ def _slim(call: Arrival) -> Arrival:
 
 def _flags(call: Arrival) -> str:
     return flags_of_refusal(call.refused, call.injected) or flags_of_ended(call.ended, "")
-
-
-def _endpoint(call: Arrival) -> str:
-    name: str = OTHER if call.kind is None else call.kind.endpoint.name
-    return name
-
-
-def _attempt(block: bytes) -> int:
-    try:
-        attempt = h.int_field(block, h.ATTEMPT)
-    except ValueError:
-        return 1
-    return 1 if attempt is None else min(max(1, attempt), _MAX_ATTEMPT)

@@ -9,10 +9,9 @@ from nats_mesh.clock import Clock, rfc3339
 from nats_mesh.core.envelope import hashed_key, kept_headers
 from nats_mesh.core.tap_filter import OK, Ended
 from nats_mesh.core.telemetry_rules import TapRules
-from nats_mesh.core.trace import parse_traceparent
 from nats_mesh.errors import Status
+from nats_mesh.layers.arrived import attempt_of, endpoint_of, trace_of
 from nats_mesh.layers.base import Arrival
-from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.tap_bodies import Bodies
 from nats_mesh.telemetry.tap_messages import TapCall
 from nats_mesh.telemetry.taps import Shown, Taps
@@ -43,7 +42,7 @@ class CallTap:
             if took_s < taps.least_s or (succeeded and taps.only_failed):
                 taps.pass_by()
                 return
-            endpoint = OTHER if call.kind is None else call.kind.endpoint.name
+            endpoint = endpoint_of(call)
             status = OK if succeeded else str(Status.UNKNOWN if call.status is None else call.status)
 
             found: list[Collection[tuple[str, str]]] = []
@@ -56,7 +55,7 @@ class CallTap:
 
             ended = Ended(endpoint, call.caller, call.route, status, took_s, headers)
             # Calls without a trace are sampled by where they are answered, which no two calls have in common.
-            shown = taps.see(ended, (_trace(call.headers) or call.reply) if taps.sampling else "")
+            shown = taps.see(ended, (trace_of(call.headers) or call.reply) if taps.sampling else "")
             if shown is not None:
                 taps.tell(self._described(call, ended, shown))
         except Exception:  # noqa: BLE001 - whatever is wrong with what tells of a call, the call is over and answered
@@ -81,13 +80,13 @@ class CallTap:
             status=ended.status,
             duration_s=_seconds(took_s),
             queue_s=_seconds(call.started - call.received if call.started else took_s),
-            attempt=_attempt(block),
+            attempt=attempt_of(block),
             mirror=h.field(block, h.MIRROR) is not None,
             refused="" if call.refused is None else str(call.refused),
             injected=call.injected,
             bytes_in=len(call.payload),
             bytes_out=call.sent,
-            trace=_trace(block),
+            trace=trace_of(block),
             key="" if key is None else hashed_key(key),
             headers=kept,
             cut=cut,
@@ -114,17 +113,3 @@ def _shown(
 def _seconds(value: float) -> float:
     """To the microsecond, as the instant of a call is."""
     return max(0.0, round(value, 6))
-
-
-def _trace(block: bytes) -> str:
-    parent = h.field(block, h.TRACEPARENT)
-    found = None if parent is None else parse_traceparent(parent.decode("ascii", "replace"))
-    return "" if found is None else found.trace_id
-
-
-def _attempt(block: bytes) -> int:
-    try:
-        attempt = h.int_field(block, h.ATTEMPT)
-    except ValueError:
-        return 1
-    return 1 if attempt is None else min(max(1, attempt), 2**31)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET
 
+from nats_mesh.core.redact import MAX_PATHS
 from nats_mesh.policy.access_parts import AccessSpec, AuthenticationSpec, Issuer
 from nats_mesh.policy.limit_parts import Throttle
 from nats_mesh.policy.look import Look
@@ -84,6 +85,12 @@ def telemetry(spec: TelemetrySpec, look: Look) -> None:
         look.at_least("spec.slow.timesP99", slow.times_p99, 1.0)
     if spec.tap is not UNSET and spec.tap != "off":
         look.positive("spec.tap.rate", spec.tap.rate, "0/s")
+        fields = spec.tap.redact_fields
+        if fields is not UNSET and len(fields) > MAX_PATHS:
+            look.say(
+                "spec.tap.redactFields",
+                f"has {len(fields)} paths, at most {MAX_PATHS} are looked for in a body",
+            )
     seen: set[object] = set()
     for index, objective in enumerate([] if spec.objectives is UNSET else spec.objectives):
         path = look.place("spec.objectives", index)

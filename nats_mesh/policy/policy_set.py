@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from nats_mesh.core.router import Rule, relevant
 from nats_mesh.core.rules import ConcurrencyRules, SubsetRules
-from nats_mesh.core.telemetry_rules import ObjectiveRules, TelemetryRules
+from nats_mesh.core.telemetry_rules import TelemetryRules
 from nats_mesh.policy.answers import Answers, Key
 from nats_mesh.policy.decode import Policy
 from nats_mesh.policy.fields import fields_of
@@ -50,7 +50,7 @@ from nats_mesh.policy.problems import Problems, place
 from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules
 from nats_mesh.policy.schema import Destination, DestinationSpec, Limit, Route
 from nats_mesh.policy.scopes import Scope, Via, around, namespace_of, scopes_of
-from nats_mesh.policy.telemetry import objectives_of, telemetry_rules
+from nats_mesh.policy.telemetry import telemetry_rules
 from nats_mesh.policy.telemetry_parts import Telemetry
 
 __all__ = ["PolicySet"]
@@ -222,19 +222,6 @@ class PolicySet:
         """What both sides tell of calls of ``service.endpoint``; without an endpoint, of those of the whole service."""
         return self._telemetry.answer(
             (service, endpoint, "", "", None), lambda: self._compile_telemetry(service, endpoint)
-        )
-
-    def objectives(self) -> tuple[ObjectiveRules, ...]:
-        """Everything that any policy promises. Where a narrower policy promises something of a target, too, only that
-        holds there: see :meth:`telemetry`."""
-        return tuple(
-            [
-                objective
-                for name in sorted(self._told)
-                for policy in self._groups[name].policies
-                if isinstance(policy.document, Telemetry)
-                for objective in objectives_of(policy)
-            ]
         )
 
     def logging(self) -> bool:

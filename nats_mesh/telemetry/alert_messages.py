@@ -38,7 +38,8 @@ LevelName: TypeAlias = Literal["ok", "ticket", "page"]
 AlertKey: TypeAlias = tuple[str, str, str, str]
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e10)]
-_Text = Annotated[str, msgspec.Meta(max_length=200)]
+#: On one line: anybody may have written it, and it is shown in terminals.
+_Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=200)]
 
 
 class Burn(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What whoever tells of alerts knew last. ``at`` is his wall time, ``left_out`` alerts (none of them firing where
     others are not) found no room."""
 
-    holder: Annotated[str, msgspec.Meta(max_length=200)]
+    holder: _Text
     at: Instant
     alerts: Annotated[tuple[Alert, ...], msgspec.Meta(max_length=MAX_ALERTS)] = ()
     left_out: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -1,7 +1,7 @@
 """The numbers of this process for Prometheus, made at the moment of a scrape and at no other time.
 
-Calls count in plain integers (:mod:`nats_mesh.telemetry.stats`); this module reads them. It is the only
-one that imports prometheus-client, so nobody pays for it who does not ask for metrics.
+Calls count in plain integers (:mod:`nats_mesh.telemetry.stats`); this module reads them. Nothing but
+what serves metrics imports it, and prometheus-client with it: nobody pays for that who does not ask for them.
 """
 
 from __future__ import annotations

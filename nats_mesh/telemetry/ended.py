@@ -10,15 +10,18 @@ and counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from nats_mesh.core.histogram import Histogram
 from nats_mesh.telemetry.series import errors_in
 from nats_mesh.telemetry.stats import SeriesSnapshot, StatsMessage
 
-__all__ = ["MAX_TRACKS", "SILENT_S", "Ended", "EndedCalls"]
+__all__ = ["MAX_OF_ONE", "MAX_TRACKS", "SILENT_S", "Ended", "EndedCalls"]
 
 MAX_TRACKS: Final = 20_000
+#: How many of them one service or client may fill: whoever makes up names leaves room for the others.
+MAX_OF_ONE: Final = MAX_TRACKS // 2
 #: Of a member that was silent for so long (seconds) nothing is kept.
 SILENT_S: Final = 120.0
 
@@ -58,6 +61,8 @@ class EndedCalls:
         self.stale = 0
         self._since = now
         self._tracks: dict[_Key, _Track] = {}
+        #: How many of them are whose.
+        self._of_one: Counter[str] = Counter()
         #: Who tells of his own calls, and of which service, and when he did last.
         self._callers: dict[tuple[str, str], float] = {}
 
@@ -74,7 +79,7 @@ class EndedCalls:
                 series.subset or "",
             )
             track = self._tracks.get(key)
-            if series.side == "out" and (track is not None or len(self._tracks) < MAX_TRACKS):
+            if series.side == "out" and (track is not None or self._has_room(message.service)):
                 self._callers[message.service, series.service] = now
             if track is None:
                 self._first(key, series, now)
@@ -83,10 +88,14 @@ class EndedCalls:
             else:
                 self.stale += 1
 
+    def _has_room(self, member: str) -> bool:
+        return len(self._tracks) < MAX_TRACKS and self._of_one[member] < MAX_OF_ONE
+
     def _first(self, key: _Key, series: SeriesSnapshot, now: float) -> None:
-        if len(self._tracks) >= MAX_TRACKS:
+        if not self._has_room(key[0]):
             self.overflowed += 1
             return
+        self._of_one[key[0]] += 1
         began_before = series.age_s > now - self._since
         self._tracks[key] = _Track(series, series if began_before else None, now)
 
@@ -96,6 +105,7 @@ class EndedCalls:
         for track in self._tracks.values():
             track.taken = track.latest
         self._tracks = {key: track for key, track in self._tracks.items() if now - track.heard <= SILENT_S}
+        self._of_one = Counter(key[0] for key in self._tracks)
 
     def take(self, now: float) -> dict[tuple[str, str], Ended]:
         """What has ended since this was asked last, by service and endpoint."""
@@ -107,6 +117,8 @@ class EndedCalls:
                 track.taken = track.latest
             elif now - track.heard > SILENT_S:
                 del self._tracks[key]
+                self._of_one[key[0]] -= 1
+        self._of_one = +self._of_one  # names of whom nothing is left go, too
         if len(self._callers) > MAX_TRACKS // 2:
             self._callers = {each: heard for each, heard in self._callers.items() if now - heard <= SILENT_S}
         return found

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from nats_mesh.core.members import Instance
 from nats_mesh.errors import ConfigError
 from nats_mesh.telemetry.events import Event
-from nats_mesh.telemetry.groups import Groups
+from nats_mesh.telemetry.groups import Group, Groups
 from nats_mesh.telemetry.known import LATE_S, Known
 from nats_mesh.telemetry.lines import Line
 from nats_mesh.telemetry.overall import Overall
@@ -85,6 +85,8 @@ class Fold:
         self._max_services = max_services
         self._services: set[str] = set()
         self._lines = 0
+        #: How many were made since groups were last forgotten.
+        self._made = 0
         self._dropped: OrderedDict[_Key, Known] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str, int], None] = OrderedDict()
 
@@ -208,6 +210,10 @@ class Fold:
             self.overflowed += 1
             return None
         self._lines += 1
+        self._made += 1
+        if self._made > _MAX_LINES:  # of those that came and went, groups are left
+            self._made = 0
+            self._forget()
         # Whose calls these are is what the subject says, not the body.
         own, side = self._place(message.service), new.side
         if side not in known.sides:
@@ -278,6 +284,13 @@ class Fold:
         self._lines -= len(known.lines)
         for side in ("in", "out"):
             self.groups.members.pop((side, *key), None)
+
+    def _forget(self) -> None:
+        """Let go of the groups of members that are known no more."""
+        used: set[Group] = set()
+        for known in (*self.members.values(), *self._dropped.values()):
+            used |= known.groups
+        self.groups.keep(used)
 
     # -- events -------------------------------------------------------------------------------------
 

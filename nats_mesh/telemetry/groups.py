@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from nats_mesh.core.histogram import quantile_of
 from nats_mesh.telemetry.snapshots import Red, Trend
@@ -245,6 +245,17 @@ class Groups:
             _of(self.versions, (service, message.version)),
             member,
         )
+
+    def keep(self, used: set[Group]) -> None:
+        """Forget every group that is not one of ``used``: nobody is left who has calls there."""
+        tables: list[dict[Any, Group]] = [
+            self.services, self.endpoints, self.edges, self.members, self.versions, *self.places.values(),
+        ]  # fmt: skip
+        for table in tables:
+            for key in [key for key, group in table.items() if group not in used]:
+                del table[key]
+        for edge in [edge for edge, places in self.places.items() if not places]:
+            del self.places[edge]
 
     def all(self) -> list[Group]:
         """Every one there is."""

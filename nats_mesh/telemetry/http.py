@@ -3,16 +3,19 @@
 The text is made by prometheus-client's own WSGI application (OpenMetrics with exemplars, the older text, or gzip, as
 the ``Accept`` headers ask), the protocol is spoken by the standard library's server: this is for a scraper every few
 seconds. Its threads share the interpreter with the loop, and nothing else. However many connect, :data:`MAX_REQUESTS`
-are served at a time and the others are closed; whoever says nothing for :data:`_PATIENCE_S` seconds is closed, too.
+are served at a time and the others are closed; so is whoever has not said what he wants within :data:`_PATIENCE_S`
+seconds, or needs more than :data:`_MAX_HEAD` bytes for it, or takes longer than that to take the answer.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -21,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
+from nats_mesh.core.seldom import worth_saying
 from nats_mesh.errors import ConfigError
 
 __all__ = ["MAX_REQUESTS", "MetricsServer"]
@@ -29,13 +33,51 @@ log = logging.getLogger("nats_mesh.telemetry")
 
 MAX_REQUESTS: Final = 16
 _PATIENCE_S: Final = 10.0
+#: The largest request, in bytes: the standard library would read 6 MB of headers, of each of them at once.
+_MAX_HEAD: Final = 32 * 1024
 
 #: Whether it is so, and what there is to say of it.
 Check = Callable[[], tuple[bool, dict[str, Any]]]
 
 
+class _Incoming(io.RawIOBase):
+    """What a client says, as long as it is quick and brief; :class:`OSError` from then on."""
+
+    def __init__(self, connection: socket.socket, patience_s: float) -> None:
+        self._connection = connection
+        self._patience_s = patience_s
+        self._until = time.monotonic() + patience_s
+        self._left = _MAX_HEAD
+
+    def readable(self) -> bool:
+        """Nothing else."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Some more, as sockets have it."""
+        left_s = self._until - time.monotonic()
+        if left_s <= 0.0 or not self._left:
+            raise TimeoutError("the request is too slow" if self._left else "the request is too large")
+        self._connection.settimeout(left_s)
+        try:
+            count = self._connection.recv_into(buffer, min(len(buffer), self._left))
+        finally:
+            self._connection.settimeout(self._patience_s)
+        self._left -= count
+        return count
+
+
 class _Handler(WSGIRequestHandler):
     timeout = _PATIENCE_S
+
+    def setup(self) -> None:
+        """Read no more, and no longer, than a scraper needs."""
+        super().setup()
+        self.rfile = io.BufferedReader(_Incoming(self.connection, self.timeout))
+
+    def get_stderr(self) -> io.StringIO:
+        """Whoever comes cannot write to the log of the process: what fails here is told by :class:`MetricsServer`."""
+        return io.StringIO()
 
     def log_message(self, format: str, *args: Any) -> None:
         """A scrape every few seconds is no news."""
@@ -100,6 +142,7 @@ class MetricsServer:
         registry.register(collector)
         self._metrics: Any = make_wsgi_app(registry)
         self._checks = {"/healthz": healthy, "/readyz": ready}
+        self._failed = 0
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._server = _Server(family, (host, port))
@@ -128,7 +171,14 @@ class MetricsServer:
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            answer: Iterable[bytes] = self._metrics(environ, start)
+            try:
+                answer: Iterable[bytes] = self._metrics(environ, start)
+            # Of a collector that fails, and of headers that prometheus-client cannot read.
+            except Exception:
+                self._failed += 1
+                if worth_saying(self._failed):
+                    log.warning("metrics could not be told (%d times so far)", self._failed, exc_info=True)
+                return _say(start, "500 Internal Server Error", {"ok": False})
             return answer
         check = self._checks.get(path)
         if check is None:

@@ -15,7 +15,7 @@ import msgspec
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock, rfc3339
 from nats_mesh.core.presence import Count, Instant, Name, Version
-from nats_mesh.core.sampling import Refill
+from nats_mesh.core.refill import Refill
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.wants import Wants

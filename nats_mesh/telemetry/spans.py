@@ -20,6 +20,7 @@ from nats_mesh.telemetry.span_messages import RecordedSpan
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_MOVE_US",
     "MAX_TRACE",
     "Placed",
     "Skew",
@@ -35,6 +36,9 @@ MAX_TRACE: Final = 5000
 MAX_DEPTH: Final = 64
 #: Clocks that are off by less are not worth a word (microseconds).
 WORTH_SAYING_US: Final = 1000
+#: By more no clock is moved (microseconds, a year): whoever tells such instants makes them up, and moves of clocks by
+#: each other add up to instants that no calendar has.
+MAX_MOVE_US: Final = 366 * 86_400 * 1_000_000
 #: With these a caller went away before the instance was done: its span says nothing of when that was.
 _GAVE_UP: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED", "UNAVAILABLE"})
 
@@ -238,6 +242,8 @@ def _skews(spans: list[RecordedSpan], parents: dict[int, int]) -> dict[_Clock, S
         for clock, low, high in below.get(known, ()):
             if clock not in skews:
                 moved, sure = _least_move(low, high, skews[known].moved_us)
+                if abs(moved) > MAX_MOVE_US:
+                    moved, sure = 0, False
                 skews[clock] = Skew(member=clock[0], instance=clock[1], moved_us=moved, sure=sure)
                 waiting.append(clock)
     return skews

@@ -1,6 +1,7 @@
 """Bodies as an observer may see them: decoded, with what must not be seen hidden, on one line, cut to a size.
 
-What cannot be decoded cannot be searched for what must be hidden: where a policy names fields it is not shown at all.
+What cannot be decoded cannot be searched for what must be hidden: where a policy names fields it is not shown at all,
+and elsewhere it is hidden whole where anything in it looks like a secret's name.
 Nor is what is so large that to look at it would hold up the calls that come after.
 """
 
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from nats_mesh.core.envelope import HIDDEN, hidden_text
+from nats_mesh.core.envelope import HIDDEN, hidden_text, is_secret, names_secret
 from nats_mesh.core.redact import Path, Redactor, parse_path
 from nats_mesh.telemetry.tap_messages import MAX_BODY, Body
 from nats_mesh.wire.codecs import Codec
@@ -65,7 +66,9 @@ def _raw(data: bytes, limit: int) -> Body:
         text = _CONTROL.sub(" ", data.decode("utf-8"))
     except UnicodeDecodeError:
         held = limit // 4 * 3
+        if is_secret(data.decode("latin-1")):
+            return Body(text=HIDDEN[:limit], form="text", cut=limit < len(HIDDEN), hidden=1)
         text = base64.b64encode(data[:held]).decode()
         return Body(text=text, form="base64", cut=len(data) > held)
-    shown = hidden_text(text)
+    shown = HIDDEN if names_secret(text) else hidden_text(text)
     return Body(text=shown[:limit], form="text", cut=len(shown) > limit, hidden=int(shown == HIDDEN != text))

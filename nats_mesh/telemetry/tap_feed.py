@@ -18,6 +18,7 @@ import msgspec
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.envelope import sampled
 from nats_mesh.core.presence import Name, Version
+from nats_mesh.core.refill import Refill
 from nats_mesh.core.tap_filter import MAX_SLOW_S, Filter
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.tap_messages import MAX_RATE, TapCall, TapMessage, Wish, decode_tap
@@ -32,6 +33,7 @@ MAX_TARGETS: Final = 32
 #: How many calls wait to be taken, and how many instances are told apart.
 _MAX_WAITING: Final = 2000
 _MAX_INSTANCES: Final = 10_000
+#: A burst may be this long at the full rate (seconds).
 _BURST_S: Final = 1.0
 _KIND: Final = "tap"
 _ALL: Final = Filter()
@@ -93,10 +95,7 @@ class TapSink:
         self._targets = dict(targets)
         self._wish = wish
         self._headers = None if wish.headers is None else frozenset(wish.headers)
-        self._rate = rate_per_s
-        self._most = max(1.0, rate_per_s * _BURST_S)
-        self._left = self._most
-        self._filled = now()
+        self._rate = Refill(rate_per_s, max(1.0, rate_per_s * _BURST_S), now())
         self._seqs: dict[tuple[str, str], int] = {}
         self._waiting: deque[SeenCall] = deque()
         self._room = waiting
@@ -157,13 +156,10 @@ class TapSink:
         wish, counts = self._wish, self.counts
         if not wish.only.admits_told(call) or (call.trace and not sampled(call.trace, wish.sample)):
             return  # another observer asked for more, or the instance is an older one
-        now = self._now()
-        self._left = min(self._most, self._left + max(0.0, now - self._filled) * self._rate)
-        self._filled = now
-        if self._left < 1.0:
+        if self._rate.room(self._now()) < 1:
             counts.over += 1
             return
-        self._left -= 1.0
+        self._rate.take(1)
         if len(self._waiting) >= self._room:
             self._waiting.popleft()
             counts.slow += 1

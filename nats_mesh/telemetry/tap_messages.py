@@ -21,6 +21,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_CALLS",
     "MAX_RATE",
+    "MAX_WHY",
     "Body",
     "TapCall",
     "TapMessage",
@@ -40,8 +41,9 @@ MAX_CALLS: Final = 256
 MAX_RATE: Final = 2000.0
 #: How much of what is sent and answered is told at most, each (characters).
 MAX_BODY: Final = 8192
+#: The longest reason for looking at that (characters).
+MAX_WHY: Final = 400
 _MAX_WISH: Final = 16 * 1024
-_MAX_WHY: Final = 400
 _TEXT: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 
 
@@ -59,7 +61,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     rate: Annotated[float, msgspec.Meta(gt=0.0, le=MAX_RATE)] = 100.0
     only: Filter = Filter()
     body: Annotated[int, msgspec.Meta(ge=0, le=MAX_BODY)] = 0
-    why: Annotated[str, msgspec.Meta(pattern=_TEXT, max_length=_MAX_WHY)] = ""
+    why: Annotated[str, msgspec.Meta(pattern=_TEXT, max_length=MAX_WHY)] = ""
     wire: Literal[1] = 1
 
 

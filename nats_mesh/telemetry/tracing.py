@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from nats_mesh.clock import Clock
-from nats_mesh.core.sampling import Refill, kept
+from nats_mesh.core.refill import Refill
+from nats_mesh.core.sampling import kept
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.notes import Notes, Row
 from nats_mesh.telemetry.span_messages import (

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from nats_mesh import Mesh, Service
-from nats_mesh.core.sampling import Refill
+from nats_mesh.core.refill import Refill
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.serving.instance import Instance
 from nats_mesh.telemetry import tracing

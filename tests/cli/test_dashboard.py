@@ -412,6 +412,7 @@ async def test_other_names_are_refused(host: str) -> None:
         {"origin": "null"},
         {"origin": "http://127.0.0.1:8481"},
         {"origin": "file://127.0.0.1:8480"},
+        {"origin": "http://[127.0.0.1:8480"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
     ],

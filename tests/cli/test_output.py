@@ -103,6 +103,12 @@ def test_names_stand_alone() -> None:
     assert rendered(RECORDS, Format.NAME) == "orders\n日本"
 
 
+def test_names_cannot_drive_the_terminal() -> None:
+    """Nor add lines: what stands on the bus may be anybody's."""
+    odd = [{"name": "a\x1b[2J\nb\u202e", "count": 1}]
+    assert rendered(odd, Format.NAME) == "a [2J b"
+
+
 def test_table_is_aligned_by_cells() -> None:
     """Numbers to the right, wide characters take two cells, wide columns only when asked for."""
     lines = rendered(RECORDS, Format.TABLE).split("\n")

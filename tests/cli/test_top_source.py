@@ -77,7 +77,7 @@ def test_how_far_each_follows() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"{", b"\xff\xfe", b'{"spec": ' + b"[" * 2000, b"x" * 100_000, b"null", None]
+    "value", [b"{", b"\xff\xfe", b'["\xff"]', b'{"spec": ' + b"[" * 2000, b"x" * 100_000, b"null", None]
 )
 def test_any_policy_is_a_line(value: bytes | None) -> None:
     """What anybody with the right to may have written there is shown as far as it can be, and breaks nothing."""

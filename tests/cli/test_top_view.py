@@ -24,7 +24,7 @@ from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.reducing import fed, reduce
 from nats_mesh_cli.top.state import State, start
 from nats_mesh_cli.top.view import MIN_SIZE, render
-from nats_mesh_cli.top.words import duration_text, rate_text, success_cell, trend_cells
+from nats_mesh_cli.top.words import duration_text, rate_text, success_cell, trend_text
 from tests.cli.top_data import ALERTED, DATA, EMPTY, MESH, hostile, numbers
 from tests.snapshots import snapshot
 
@@ -331,10 +331,10 @@ def test_hundred_percent_means_all() -> None:
 
 def test_bars_show_proportions() -> None:
     """A steady rate is a steady line at two thirds; nothing at all is no line."""
-    assert trend_cells((5.0,) * 3, 8) == "▆▆▆"
-    assert trend_cells((0.0, 0.0), 8) == ""
-    assert trend_cells((1.0, 2.0, 4.0, 8.0), 3) == "▂▃▆"
-    assert trend_cells((1.0,), 0) == ""
+    assert trend_text((5.0,) * 3, 8) == "▆▆▆"
+    assert trend_text((0.0, 0.0), 8) == ""
+    assert trend_text((1.0, 2.0, 4.0, 8.0), 3) == "▂▃▆"
+    assert trend_text((1.0,), 0) == ""
 
 
 @given(st.text(), st.integers(0, 40))

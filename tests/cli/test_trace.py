@@ -12,8 +12,8 @@ import pytest
 from nats_mesh.telemetry.span_messages import RecordedSpan
 from nats_mesh.telemetry.spans import assemble, summary_of
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.trace import Found, Query, one_of
 from nats_mesh_cli.trace_document import document_of, notes_of
+from nats_mesh_cli.trace_finding import Found, Query, one_of
 from nats_mesh_cli.trace_text import waterfall
 from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop

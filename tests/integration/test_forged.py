@@ -23,6 +23,8 @@ from nats_mesh import (
     RemoteError,
     Status,
 )
+from nats_mesh.policy import PolicySet, parse
+from nats_mesh.telemetry.span_messages import decode_spans
 from nats_mesh.wire import mux
 from tests.harness import PATIENCE_S, Bus, eventually
 from tests.integration.victim import POLICIES, Order, by_mesh, rpc, settled, victim_on
@@ -285,6 +287,29 @@ async def test_forged_duplicate_and_late_replies(bus: Bus, raw: RawNats) -> None
     await client.transport.fence()
     assert results == ["first"]
     assert (client.mux.late, client.mux.pending) == (before + 2, 0)
+
+
+@pytest.mark.parametrize("who", [b"\x1b[2J", b"x" * 100_000], ids=["odd", "long"])
+@pytest.mark.parametrize("headers", [{}, {"tenant": "a"}], ids=["a row", "a span"])
+async def test_who_answers_cannot_spoil_what_its_caller_tells(
+    bus: Bus, raw: RawNats, who: bytes, headers: dict[str, str]
+) -> None:
+    """An instance that says nonsense of itself is nobody in its caller's span: one odd span would have its whole
+    message dropped, and those of all others with it."""
+    await raw.subscribe(f"mesh.{bus.namespace}.rpc.fake.all.*.*", "q")
+    await raw.subscribe(f"mesh.{bus.namespace}.telemetry.span.web.*")
+    policies = "apiVersion: mesh/v1\nkind: Telemetry\nmetadata: {name: t}\nspec: {tracing: 100%}\n"
+    web = await bus.caller("web", policies=PolicySet.of(parse(policies)))
+
+    async def answer() -> None:
+        asked = await raw.next(f"mesh.{bus.namespace}.rpc.fake")
+        raw.publish(asked.reply, b"1", headers=b"Mesh-Instance: " + who + b"\r\n")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        assert await web.call("fake.place", headers=headers, timeout=PATIENCE_S) == 1
+    told = decode_spans((await raw.next(f"mesh.{bus.namespace}.telemetry.span")).payload)
+    assert [(span.service, span.instance) for span in told.spans] == [("fake", "")]
 
 
 @pytest.mark.parametrize(

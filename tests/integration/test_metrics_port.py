@@ -7,6 +7,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Iterator
 from email.message import Message
 from typing import Any
 
@@ -14,12 +15,15 @@ import anyio
 import anyio.to_thread
 import msgspec
 import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from nats_mesh import Mesh, Service
 from nats_mesh.discovery.services_replies import parse_info
 from nats_mesh.serving import exposing
 from nats_mesh.serving.instance import Instance
-from nats_mesh.telemetry.http import MAX_REQUESTS
+from nats_mesh.telemetry import http
+from nats_mesh.telemetry.http import MAX_REQUESTS, MetricsServer
 from tests.harness import Bus, eventually
 
 pytestmark = pytest.mark.anyio
@@ -159,3 +163,72 @@ async def test_who_says_nothing_takes_no_more_than_a_place(bus: Bus) -> None:
 
         while await served() != 200:
             await anyio.sleep(0.02)
+
+
+class Nothing(Collector):
+    """There are no metrics."""
+
+    def collect(self) -> Iterable[Metric]:
+        """None."""
+        return []
+
+
+@pytest.fixture
+def server() -> Iterator[MetricsServer]:
+    """A port without a process around it."""
+    opened = MetricsServer(Nothing(), "127.0.0.1", 0, healthy=lambda: (True, {}), ready=lambda: (True, {}))
+    yield opened
+    opened.close()
+
+
+def told(port: int, *parts: bytes, pause: threading.Event | None = None, every_s: float = 0.0) -> bytes:
+    """What a client hears that says ``parts`` one after the other; empty where it was sent away."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        try:
+            for part in parts:
+                client.sendall(part)
+                if pause is not None and pause.wait(every_s):
+                    break
+            return client.recv(4096)
+        except OSError:
+            return b""
+
+
+def test_who_says_too_much_is_sent_away(server: MetricsServer) -> None:
+    """Before it is all in memory: the process has other things to keep there."""
+    lines = [b"x%d: %s\r\n" % (number, b"a" * 60_000) for number in range(90)]
+    assert told(server.port, b"GET /healthz HTTP/1.1\r\n", *lines, b"\r\n") == b""
+    assert b" 200 " in told(server.port, b"GET /healthz HTTP/1.1\r\nx: " + b"a" * 20_000 + b"\r\n\r\n")
+
+
+def test_who_never_ends_keeps_no_place(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then is no reason to wait on: probes find their place again."""
+    monkeypatch.setattr(http._Handler, "timeout", 0.2)
+    over = threading.Event()
+    letters = [b"GET /"] + [b"a"] * 10_000
+    slow = [
+        threading.Thread(
+            target=told, args=(server.port, *letters), kwargs={"pause": over, "every_s": 0.02}, daemon=True
+        )
+        for _ in range(MAX_REQUESTS)
+    ]
+    for each in slow:
+        each.start()
+    try:
+        for each in slow:
+            each.join(2)
+        assert not any(each.is_alive() for each in slow)
+        assert b" 200 " in told(server.port, b"GET /healthz HTTP/1.1\r\n\r\n")
+    finally:
+        over.set()
+
+
+def test_what_cannot_be_read_is_not_the_log_s(
+    server: MetricsServer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reaches the port cannot fill the log of the process: it is told ever more rarely."""
+    odd = b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=x\r\n\r\n"
+    with caplog.at_level(logging.WARNING):
+        assert all(b" 500 " in told(server.port, odd) for _ in range(20))
+    assert len(caplog.records) == 5
+    assert capfd.readouterr().err == ""

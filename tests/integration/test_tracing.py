@@ -19,7 +19,7 @@ from nats_mesh.telemetry.spans import Trace, assemble, summary_of, traces_of
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh.wire.subjects import ALL
-from nats_mesh_cli.trace import Query, look, one_of
+from nats_mesh_cli.trace_finding import Query, look, one_of
 from nats_mesh_cli.trace_text import waterfall
 from nats_mesh_cli.why_calls import calls_of
 from tests.harness import Bus, eventually

@@ -287,6 +287,34 @@ async def test_a_collector_that_does_not_answer_costs_nobody_anything() -> None:
     assert export.dropped == 100_000
 
 
+class Taker:
+    """An exporter that takes everything."""
+
+    def __init__(self) -> None:
+        self.taken: list[Span] = []
+
+    def export(self, spans: Any, /) -> Any:
+        """All of it."""
+        self.taken += spans
+        return type("Result", (), {"name": "SUCCESS"})
+
+    def shutdown(self) -> None:
+        """Nothing to end."""
+
+
+async def test_a_span_that_cannot_be_read_costs_no_other() -> None:
+    """Whatever found its way into one, its thread lives on, and what comes before and behind it is sent."""
+    exporter = Taker()
+    export = OtelExport(exporter, lambda span: span, "s")
+    good = Chunk(1, encode_span(a_span(1)), False)
+    odd = encode_span(msgspec.structs.replace(a_span(2), instance="\x1b[2J"))
+    export([good, Chunk(1, odd, False), Chunk(1, "{", True), good], 0.0)
+    export.close()
+    assert await anyio.to_thread.run_sync(export.join)
+    assert len(exporter.taken) == export.sent == 2
+    assert export.dropped == 2
+
+
 async def test_calls_go_on_while_the_collector_fails(
     receiver: Receiver, sending: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

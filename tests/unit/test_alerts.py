@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from nats_mesh.telemetry.alert_messages import (
     span_text,
 )
 from nats_mesh.telemetry.alerts import MAX_WATCHED, AlertBook, Turn
-from nats_mesh.telemetry.ended import MAX_TRACKS, SILENT_S, Ended, EndedCalls
+from nats_mesh.telemetry.ended import MAX_OF_ONE, MAX_TRACKS, SILENT_S, Ended, EndedCalls
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.slo import Indicator, Promise
 from nats_mesh.telemetry.stats import SeriesSnapshot, Side, StatsMessage
@@ -137,12 +138,26 @@ def test_a_gap_is_not_counted() -> None:
 def test_the_table_is_bounded_and_forgets_the_silent() -> None:
     """Beyond its bound new kinds of calls are left out and counted; silent ones make room."""
     counts = EndedCalls(0.0)
-    for number in range(MAX_TRACKS + 10):
+    for number in range(MAX_OF_ONE + 10):
         counts.hear(told("orders", "in", f"c{number}", 1, age_s=1.0), 1.0)
-    assert (len(counts), counts.overflowed) == (MAX_TRACKS, 10)
+    assert (len(counts), counts.overflowed) == (MAX_OF_ONE, 10)
+    for number in range(MAX_OF_ONE + 10):
+        counts.hear(told("stock", "in", f"c{number}", 1, age_s=1.0), 1.0)
+    assert (len(counts), counts.overflowed) == (MAX_TRACKS, 20)
     counts.take(1.0)
     counts.take(2.0 + SILENT_S)
     assert len(counts) == 0
+    counts.hear(told("orders", "in", "web", 1, age_s=1.0), 200.0)
+    assert len(counts) == 1
+
+
+def test_who_makes_up_names_leaves_room_for_others() -> None:
+    """A member that tells of calls without end silences no alert of anybody else."""
+    counts = EndedCalls(0.0)
+    for number in range(MAX_TRACKS + 10):
+        counts.hear(told("loud", "in", f"c{number}", 1, age_s=1.0), 1.0)
+    counts.hear(told("orders", "in", "web", 0, 5, age_s=1.0), 2.0)
+    assert [each.failures for (service, _), each in counts.take(3.0).items() if service == "orders"] == [5]
 
 
 @given(parts=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans()), max_size=30))
@@ -285,6 +300,19 @@ def test_a_standing_that_is_none_is_refused(body: bytes) -> None:
     """What stands in the store is read strictly."""
     with pytest.raises(CodecError):
         decode_standing(body)
+
+
+@pytest.mark.parametrize("field", ["objective", "policy", "holder"])
+def test_nobody_writes_control_characters_there(field: str) -> None:
+    """Whoever may write the key could drive the terminals of all who look at it."""
+    watched = Watched(promise("orders"))
+    watched.run(1, {("orders", "e"): ended(1)})
+    standing = Standing(holder="w/1", at="2026-01-31T12:00:00Z", alerts=watched.book.alerts(1.0))
+    document = msgspec.to_builtins(standing)
+    assert decode_standing(msgspec.json.encode(document)) == standing
+    (document if field == "holder" else document["alerts"][0])[field] = "\x1b[2J"
+    with pytest.raises(CodecError):
+        decode_standing(msgspec.json.encode(document))
 
 
 def test_words_for_burn_rates() -> None:

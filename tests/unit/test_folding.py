@@ -12,6 +12,7 @@ from nats_mesh.core.histogram import Histogram, quantile_of
 from nats_mesh.core.members import Health, Instance
 from nats_mesh.core.presence import Load, State
 from nats_mesh.errors import ConfigError
+from nats_mesh.telemetry import folding
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.folding import SILENT_S, Bus, Fold, Gone, Word, replay
 from nats_mesh.telemetry.snapshots import Member, Service, Snapshot
@@ -302,6 +303,26 @@ def test_events_come_once_and_in_order() -> None:
         True, True, False, False,
     ]  # fmt: skip
     assert [each.seq for each in fold.snapshot(0.0).events] == [1, 2]
+
+
+def test_who_came_and_went_leaves_nothing_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members with endpoints, versions and callers of their own come and go; whoever is there is still counted."""
+    monkeypatch.setattr(folding, "_MAX_LINES", 50)
+    clock, fold = Clock(), Fold(max_members=3)
+    stays = Teller(clock, "stays", "s1")
+    for number in range(300):
+        teller = Teller(clock, "orders", f"i{number}", version=f"1.0.{number}")
+        for caller in (f"a{number % 7}", "b"):
+            teller.stats.series("in", "orders", f"endpoint{number}", caller).record(0.01, "OK")
+        stays.answer("web", 1)
+        fold.apply(stays.word(), clock.now)
+        fold.apply(teller.word(), clock.now)
+        fold.apply(Gone("orders", teller.instance), clock.now)
+        clock.now += 1
+    assert len(fold.groups.all()) < 4 * 50
+    found = fold.snapshot(clock.now)
+    assert service_of(found, "stays").red.total.requests == 300
+    assert service_of(found, "stays").red.rate_per_s == pytest.approx(1.0, rel=0.2)
 
 
 def test_it_is_bounded() -> None:

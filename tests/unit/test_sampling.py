@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_mesh.core.sampling import Refill, failed, kept, reason
+from nats_mesh.core.refill import Refill
+from nats_mesh.core.sampling import failed, kept, reason
 from nats_mesh.core.trace import parse_traceparent
 from nats_mesh.errors import Status
 from nats_mesh.wire.headers import is_sampled

@@ -221,6 +221,42 @@ def test_without_hidden_fields_it_is_shown_as_text_or_bytes() -> None:
     assert shown_body(b"", JSON, 100) == Body(form="text")
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"password":"%s"}\n{"a":1}',
+        b'{"password":"%s",}',
+        b'{"password":"%s\xff"}',
+        b"user=a&password=%s&x=1",
+        b"api-key: %s",
+        b"<password>%s</password>",
+    ],
+)
+def test_secrets_of_what_cannot_be_decoded_are_hidden_by_their_names(data: bytes) -> None:
+    """With all that stands around them: nobody knows where they end."""
+    for codec in (JSON, MSGPACK, RAW, None):
+        body = shown_body(data % CARD.encode(), codec, 1000)
+        assert (body.text, body.hidden) == (HIDDEN, 1)
+
+
+def test_secrets_are_found_in_whatever_a_value_or_a_name_is_written() -> None:
+    """MessagePack has bytes where texts stand elsewhere, and a document may stand in a text."""
+    paths = (parse_path("card.number"),)
+    for value in (
+        {b"card": {b"number": CARD}},
+        {"a": f"Bearer {CARD}".encode()},
+        {f"Bearer {CARD}": 1},
+        {"a": json.dumps({"password": CARD})},
+    ):
+        body = shown_body(msgspec.msgpack.encode(value), MSGPACK, 1000, paths)
+        assert body.form == "json"
+        assert body.hidden
+        assert CARD not in body.text
+        assert base64.b64encode(CARD.encode()).decode()[:8] not in body.text
+    harmless = {"a": "see [1]", "b": '{"n":1}', "c": b"\x00\xff"}
+    assert shown_body(msgspec.msgpack.encode(harmless), MSGPACK, 1000).hidden == 0
+
+
 def test_what_is_large_is_not_looked_at() -> None:
     """Nor shown: to search it would hold up the calls that come after."""
     assert shown_body(b'"' + b"x" * MAX_LOOK + b'"', JSON, 100) == Body(withheld="too-large")

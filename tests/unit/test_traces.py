@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 import msgspec
@@ -26,8 +27,10 @@ from nats_mesh.telemetry.span_messages import (
     read_rows,
     spans_of,
 )
-from nats_mesh.telemetry.spans import MAX_TRACE, assemble, summary_of, traces_of
+from nats_mesh.telemetry.spans import MAX_MOVE_US, MAX_TRACE, assemble, summary_of, traces_of
 from nats_mesh.wire.codecs import JSON
+from nats_mesh_cli.trace_document import document_of, record_of
+from nats_mesh_cli.trace_text import waterfall
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 T0 = 1_800_000_000_000_000
@@ -199,6 +202,23 @@ def test_nothing_that_members_tell_makes_it_fail(
     assert summary_of(trace).spans == len(spans)
 
 
+def test_clocks_that_move_each_other_leave_the_calendar_to_no_one() -> None:
+    """Whoever makes up instants has one trace of the list look odd, and not the list end."""
+    never = 2**53 - 1 - T0
+    told = [span("f0", "", -T0, 1, member="h")]
+    for hop in range(200):
+        told += [
+            span(f"e{hop:03}", f"f{hop:03}" if hop else "f0", never, 1, member=f"h{hop}"),
+            span(f"f{hop + 1:03}", "", -T0, 1, member=f"h{hop}"),
+        ]
+    trace = assemble(told)
+    assert abs(trace.start_us) <= MAX_MOVE_US
+    assert not all(skew.sure for skew in trace.skews)
+    assert record_of(summary_of(trace))["at"].endswith("Z")
+    assert document_of(trace)
+    assert waterfall(trace, 100)
+
+
 def test_a_trace_without_end_is_cut() -> None:
     """As many spans as are looked at, in a chain as deep as that; the rest is counted."""
     spans = [
@@ -360,6 +380,44 @@ def test_spans_are_bounded_and_can_be_printed(change: dict[str, object]) -> None
     document["spans"] = [{**document["spans"][0], **change}]
     with pytest.raises(CodecError):
         decode_spans(msgspec.json.encode(document))
+
+
+def body_of_rows(group: bytes) -> bytes:
+    """A message of one member with this in the place of a group."""
+    head = b'{"instance":"b1","service":"b","version":"1.0.0","namespace":"default","seq":1,"groups":['
+    return head + group + b"]}"
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        b'{"alike":{"kind":"server"},"rows":[["IDS","","all","",1e308,1.0,2.0]]}',
+        b'{"alike":{"kind":"server"},"rows":[["IDS","","all","",-1.7e308,1.0,1.7e308]]}',
+        b'{"alike":{"kind":"server"},"rows":[["IDS","","all","",1e999,1.0,2.0]]}',
+        b'{"alike":{"kind":"server"},"rows":[["\xff","","all","",1.0,1.0,2.0]]}',
+        b'{"alike":{"kind":"server","rules":["\xff"]},"rows":[]}',
+        b'{"alike":{"kind":1e99999},"rows":[]}',
+        b'{"alike":{"kind":' + b"9" * 5000 + b'},"rows":[]}',
+        b'{"alike":{"kind":"server","rules":' + b"[" * 900 + b"]" * 900 + b'},"rows":[]}',
+        b'{"alike":{"kind":"server"},"rows":[' + b"[" * 100_000 + b"]" * 100_000 + b"]}",
+    ],
+    ids=[
+        "no instant",
+        "no length",
+        "no number",
+        "no text",
+        "no rule",
+        "no float",
+        "no integer",
+        "deep",
+        "deeper",
+    ],
+)
+def test_bytes_that_stand_in_rows_as_they_are_break_no_reader(group: bytes) -> None:
+    """Whoever looks at traces reads messages of everybody: one that is nonsense is dropped, and ends nothing."""
+    body = body_of_rows(group.replace(b"IDS", f"{TRACE}-00f067aa0ba902b7".encode()))
+    with contextlib.suppress(CodecError):
+        assert decode_spans(body).spans == ()
 
 
 @given(st.binary(max_size=300))

@@ -53,7 +53,8 @@ def _trace(
 ) -> None:
     """List the traces of the last minutes, or draw one: who called whom, how often, and where the time went."""
     from nats_mesh_cli.bus import run_async
-    from nats_mesh_cli.trace import Query, trace
+    from nats_mesh_cli.trace import trace
+    from nats_mesh_cli.trace_finding import Query
 
     query = Query(
         service=service,

@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from nats_mesh.discovery.messages import rfc3339
+from nats_mesh.clock import rfc3339
 from nats_mesh.telemetry.events import Event
-from nats_mesh.telemetry.watching import Edge, Member, Service, Snapshot
+from nats_mesh.telemetry.snapshots import Edge, Member, Service, Snapshot
 from nats_mesh_cli.dashboard.board import Board
 from nats_mesh_cli.dashboard.figures import capacity_of, millis, red_of
 from nats_mesh_cli.dashboard.layout import Place, arrange
 from nats_mesh_cli.output import Record
+from nats_mesh_cli.trouble import is_bad
 
 __all__ = ["MAX_EVENTS", "Picture", "document", "state_of", "trends"]
 
@@ -195,6 +196,7 @@ def _event(event: Event) -> Record:
     return {
         "at": event.at,
         "kind": event.kind,
+        "bad": is_bad(event.kind),
         "service": event.service,
         "instance": event.instance,
         "target": event.target,

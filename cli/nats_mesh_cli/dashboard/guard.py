@@ -64,8 +64,8 @@ def refusal(method: str, path: str, headers: Headers, names: frozenset[str]) -> 
     if not host or not (_is_address(host) or host in names):
         return 421, "this name is not served here: use the address, or start with --allow-host NAME"
     for origin in headers.getlist("origin"):
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or parts.netloc.lower() != hosts[0].lower():
+        scheme, _, netloc = origin.lower().partition("://")
+        if scheme not in ("http", "https") or netloc != hosts[0].lower():
             return 403, "requests of other sites' pages are refused"
     site = headers.get("sec-fetch-site")
     if path != "/" and site is not None and site not in _SAME:

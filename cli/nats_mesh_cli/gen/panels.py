@@ -23,7 +23,7 @@ Kind = Literal["timeseries", "stat", "table", "state-timeline", "heatmap"]
 
 
 class Query(msgspec.Struct, frozen=True):
-    """One expression and what its series are called; ``whole``: only its value now, as a table of labels."""
+    """One expression, and what its series are called (empty: as Grafana would)."""
 
     expr: str
     legend: str = ""

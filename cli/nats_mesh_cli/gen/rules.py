@@ -18,7 +18,8 @@ from nats_mesh_cli.gen.promql import DESTINATION, FAILED, SOURCE, any_of, flagge
 
 __all__ = ["BUCKETS_S", "loosened", "rules"]
 
-#: The buckets that Prometheus gets (seconds).
+#: The buckets that Prometheus gets (seconds), as :mod:`nats_mesh.telemetry.metrics` has them, which would bring
+#: prometheus-client along.
 BUCKETS_S: Final = BOUNDS[BOUNDS.index(0.00025) :: 4]
 _EDGE: Final = "source_service, destination_service"
 _CALLS: Final = "mesh:calls:rate"
@@ -29,6 +30,7 @@ _FAILURES: Final = "mesh:objective_failures:ratio_rate"
 #: it takes for gone.
 _OFTEN_S: Final = 3600.0
 _INTERVALS: Final = {True: "30s", False: "2m"}
+_OPEN: Final = 'state="OPEN"'
 _SEVERITY: Final = {Level.PAGE: "page", Level.TICKET: "ticket"}
 
 Rule = dict[str, Any]
@@ -250,9 +252,6 @@ def _own() -> list[Rule]:
             lasting="2m",
         ),
     ]
-
-
-_OPEN: Final = 'state="OPEN"'
 
 
 def _alert(name: str, expr: str, severity: str, summary: str, description: str, *, lasting: str = "") -> Rule:

@@ -15,7 +15,7 @@ __all__ = [
     "prometheus",
 ]
 
-#: Exact versions. No digests: whoever made this list could not ask a registry for them.
+#: Exact versions and no digests: those are for whoever runs it to add, from a registry that he trusts.
 IMAGES: Final[Mapping[str, str]] = {
     "nats": "nats:2.15.1-alpine",
     "prometheus": "prom/prometheus:v3.5.0",

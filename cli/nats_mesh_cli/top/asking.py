@@ -11,7 +11,7 @@ import msgspec
 
 from nats_mesh import Mesh
 from nats_mesh.core.envelope import RecordedCall
-from nats_mesh.errors import MeshError
+from nats_mesh.errors import UNREADABLE, MeshError
 from nats_mesh.policy.bus.revisions import Revision
 from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.telemetry.series import FAILURES
@@ -93,7 +93,7 @@ def _document(value: bytes) -> str:
         return f"{len(value)} bytes: 'nats-mesh policy get -o yaml' shows them"
     try:
         return dump(msgspec.json.decode(value), Format.YAML)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return value.decode("utf-8", "replace")
 
 

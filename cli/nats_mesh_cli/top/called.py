@@ -11,9 +11,9 @@ from nats_mesh_cli.top.columns import ERROR, RED, Order, Sheet, high, red_cells,
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.graph import Branch, branches
 from nats_mesh_cli.top.grid import Field
-from nats_mesh_cli.top.model import BAD_SUCCESS
+from nats_mesh_cli.top.model import BAD_SUCCESS, edge_key
 
-__all__ = ["EDGES", "GRAPH", "SERVICES", "edge_key"]
+__all__ = ["EDGES", "GRAPH", "SERVICES"]
 
 
 def _service_level(service: Service) -> int:
@@ -45,7 +45,7 @@ def _service_cells(service: Service, facts: Facts) -> dict[str, Cell]:
         "ready": words.ready_cell(service.ready, service.instances),
         "alert": words.alert_cell(facts.levels.get(service.name)),
         **red_cells(red),
-        "trend": Cell(words.trend_cells(service.trend.rates, 30), "cyan"),
+        "trend": Cell(words.trend_text(service.trend.rates, 30), "cyan"),
         "breaker": words.breaker_cell(service.breakers),
         "ejected": ejected,
         "flight": Cell(flight),
@@ -81,11 +81,6 @@ SERVICES: Final = Sheet(
 )
 
 
-def edge_key(edge: Edge) -> str:
-    """What tells an edge from all others."""
-    return f"{edge.source}→{edge.service}"
-
-
 def _worst_edge(edge: Edge) -> tuple[Any, ...]:
     success = share(edge.red.success)
     level = (
@@ -103,7 +98,7 @@ def _edge_cells(edge: Edge, facts: Facts) -> dict[str, Cell]:
         "source": Cell(words.clean(edge.source)),
         "name": Cell(f"→ {words.clean(edge.service)}", words.NAME),
         **red_cells(edge.red),
-        "trend": Cell(words.trend_cells(edge.trend.rates, 30), "cyan"),
+        "trend": Cell(words.trend_text(edge.trend.rates, 30), "cyan"),
         "breaker": words.breaker_cell(edge.breakers),
         "error": Cell(words.clean(edge.red.last_error), words.DIM),
     }

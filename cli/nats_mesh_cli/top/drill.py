@@ -10,20 +10,20 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from nats_mesh.telemetry.snapshots import Edge, Red, Service
+from nats_mesh.telemetry.snapshots import Edge, Endpoint, Red, Service
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
 from nats_mesh_cli.top.following import Facts, state_of
+from nats_mesh_cli.top.frame import Line
 from nats_mesh_cli.top.grid import Field, clip
-from nats_mesh_cli.top.model import Data
+from nats_mesh_cli.top.model import ARROW, Data
 from nats_mesh_cli.top.objectives import objective_lines
-from nats_mesh_cli.top.section import Line, section
-from nats_mesh_cli.top.trouble import is_bad
+from nats_mesh_cli.top.section import section
+from nats_mesh_cli.trouble import is_bad
 
-__all__ = ["Line", "errors_of", "latency_lines", "lines_of", "name_of", "red_of"]
+__all__ = ["errors_of", "latency_lines", "lines_of", "name_of", "red_of"]
 
-_ARROW: Final = "→"
 _MAX_ERRORS: Final = 50
 #: How many lines the latency has on the page.
 _CLASSES: Final = 12
@@ -57,7 +57,7 @@ _INSTANCES: Final = (
 
 def name_of(drill: str) -> tuple[str, str]:
     """The caller (empty: all) and the service that are looked into."""
-    caller, arrow, service = drill.partition(_ARROW)
+    caller, arrow, service = drill.partition(ARROW)
     return (caller, service) if arrow else ("", drill)
 
 
@@ -233,29 +233,20 @@ def _red(red: Red) -> dict[str, Cell]:
 
 
 def _endpoint_rows(name: str, data: Data) -> list[dict[str, Cell]]:
-    return [
-        {
-            **_red(each.red),
-            "name": Cell(words.clean(each.name), words.NAME),
-            "breaker": words.breaker_cell(each.breakers),
-            "trend": Cell(words.trend_cells(each.trend.rates, 30), "cyan"),
-        }
-        for each in data.mesh.endpoints
-        if each.service == name
-    ]
+    return [_called(each, each.name) for each in data.mesh.endpoints if each.service == name]
 
 
 def _caller_rows(name: str, data: Data) -> list[dict[str, Cell]]:
-    return [
-        {
-            **_red(each.red),
-            "name": Cell(words.clean(each.source), words.NAME),
-            "breaker": words.breaker_cell(each.breakers),
-            "trend": Cell(words.trend_cells(each.trend.rates, 30), "cyan"),
-        }
-        for each in data.mesh.edges
-        if each.service == name
-    ]
+    return [_called(each, each.source) for each in data.mesh.edges if each.service == name]
+
+
+def _called(what: Endpoint | Edge, name: str) -> dict[str, Cell]:
+    return {
+        **_red(what.red),
+        "name": Cell(words.clean(name), words.NAME),
+        "breaker": words.breaker_cell(what.breakers),
+        "trend": Cell(words.trend_text(what.trend.rates, 30), "cyan"),
+    }
 
 
 def _instance_rows(name: str, facts: Facts) -> list[dict[str, Cell]]:

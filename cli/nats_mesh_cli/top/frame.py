@@ -15,6 +15,7 @@ from nats_mesh_cli.top.words import DIM
 
 __all__ = ["Frame", "Line", "boxed", "filled", "joined", "ruled", "width_of"]
 
+#: Cells side by side.
 Line = list[Cell]
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from nats_mesh.telemetry.snapshots import Edge
+from nats_mesh_cli.top.model import edge_key
 
 __all__ = ["Branch", "branches"]
 
@@ -70,7 +71,7 @@ def _below(root: str, calls: dict[str, list[Edge]], drawn: set[str]) -> Iterator
         elif target in drawn and target in calls:
             note = "(see above)"
         yield Branch(
-            key=f"{edge.source}→{target}",
+            key=edge_key(edge),
             name=target,
             rails=f"{rails}{'├' if rest else '└'}─▶ ",
             edge=edge,

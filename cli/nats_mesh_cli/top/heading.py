@@ -73,8 +73,8 @@ def numbers(state: State, width: int) -> Line:
     denied = sum(red.recent.statuses.get(status, 0) for status in _DENIALS)
     open_circuits = sum(1 for each in mesh.breakers if str(each.state) == "OPEN")
     drawn = _TREND if width >= _TREND_FROM and red.recent.requests else 0
-    bars = words.trend_cells(trend.rates, drawn)
-    late = words.trend_cells(tuple([each or 0.0 for each in trend.p99_s]), drawn)
+    bars = words.trend_text(trend.rates, drawn)
+    late = words.trend_text(tuple([each or 0.0 for each in trend.p99_s]), drawn)
     success = words.success_cell(red.success)
     bad = [each for each in mesh.services if not each.ready]
     cells = [

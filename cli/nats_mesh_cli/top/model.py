@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh.telemetry.snapshots import Edge, Snapshot
 from nats_mesh_cli.promised import Promised
 
-__all__ = ["BAD_SUCCESS", "CallLine", "Data", "Follower", "PolicyLine"]
+__all__ = ["ARROW", "BAD_SUCCESS", "CallLine", "Data", "Follower", "PolicyLine", "edge_key"]
 
 #: Below this share of calls without fault something is bad, not merely imperfect.
 BAD_SUCCESS = 0.99
+#: Between caller and service in what an edge is called; neither name has it.
+ARROW = "→"
+
+
+def edge_key(edge: Edge) -> str:
+    """What tells an edge from all others."""
+    return f"{edge.source}{ARROW}{edge.service}"
 
 
 class Follower(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,9 @@ from nats_mesh.telemetry.alert_messages import Alert, Burn, burn_text, span_text
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.promised import Promised
 from nats_mesh_cli.top import words
+from nats_mesh_cli.top.frame import Line
 from nats_mesh_cli.top.grid import Field
-from nats_mesh_cli.top.section import Line, section
+from nats_mesh_cli.top.section import section
 
 __all__ = ["objective_lines"]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from nats_mesh.telemetry.snapshots import Edge, Red, Service
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Column, Record, dump, millis, success_text, table
 from nats_mesh_cli.promised import LEVEL_STYLES
@@ -68,7 +67,7 @@ def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False
     return "\n\n".join(part for part in parts if part)
 
 
-def _numbers(red: Any) -> Record:
+def _numbers(red: Red) -> Record:
     return {
         "success": red.success,
         "rate": red.rate_per_s,
@@ -81,7 +80,7 @@ def _numbers(red: Any) -> Record:
     }
 
 
-def _service(service: Any) -> Record:
+def _service(service: Service) -> Record:
     return {
         "service": service.name,
         "versions": ",".join(service.versions),
@@ -92,7 +91,7 @@ def _service(service: Any) -> Record:
     }
 
 
-def _edge(edge: Any) -> Record:
+def _edge(edge: Edge) -> Record:
     return {
         "edge": f"{edge.source} → {edge.service}",
         "breaker": _circuits(edge.breakers),

@@ -93,10 +93,7 @@ def call_page(call: CallLine) -> Page:
         "instance": call.instance,
         **dict(call.facts),
     }
-    return Page(
-        clean(f"{call.caller} → {call.target}"),
-        tuple(_pairs({clean(name): clean(value) for name, value in facts.items()})[:MAX_PAGE]),
-    )
+    return _page(f"{call.caller} → {call.target}", facts)
 
 
 def event_page(event: Event) -> Page:
@@ -111,4 +108,9 @@ def event_page(event: Event) -> Page:
         **{name: f"{value:g}" for name, value in event.numbers.items()},
         "left out": f"{event.missed} of this kind before it" if event.missed else "",
     }
-    return Page(clean(event.kind), tuple(_pairs({clean(n): clean(v) for n, v in facts.items()})[:MAX_PAGE]))
+    return _page(event.kind, facts)
+
+
+def _page(title: str, facts: Mapping[str, str]) -> Page:
+    lines = _pairs({clean(name): clean(value) for name, value in facts.items()})
+    return Page(clean(title), tuple(lines[:MAX_PAGE]))

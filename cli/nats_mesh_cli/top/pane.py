@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.drill import errors_of, latency_lines, name_of, red_of
-from nats_mesh_cli.top.following import Facts
+from nats_mesh_cli.top.following import ORDER, Facts
 from nats_mesh_cli.top.frame import Line, boxed, filled, ruled, width_of
 from nats_mesh_cli.top.grid import SAMPLED, Field, clip, fitted, pieces
 from nats_mesh_cli.top.sheets import sheet_of
@@ -75,9 +75,7 @@ _MEMBERS: Final = (
 def _members(facts: Facts, width: int, height: int) -> list[Line]:
     """Who follows the policies, the worst first."""
     sync = facts.counts
-    count = "  ".join(
-        f"{state} {sync[state]}" for state in ("REJECTED", "STALE", "SYNCED", "ELSEWHERE") if sync[state]
-    )
+    count = "  ".join(f"{state} {sync[state]}" for state in ORDER if sync[state])
     lines = [ruled([Cell(f" members ▸ {count or 'nobody'} ", words.HEAD)], width, "├", "┤")]
     shown = facts.followers[: height - 1]
     cells = [

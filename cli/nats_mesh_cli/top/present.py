@@ -12,7 +12,7 @@ from nats_mesh_cli.top.columns import ERROR, SHORT, Order, Sheet, high, red_cell
 from nats_mesh_cli.top.following import Facts, state_of
 from nats_mesh_cli.top.grid import Field
 from nats_mesh_cli.top.model import BAD_SUCCESS, CallLine, PolicyLine
-from nats_mesh_cli.top.trouble import is_bad
+from nats_mesh_cli.trouble import is_bad
 
 __all__ = ["EVENTS", "INSTANCES", "POLICIES", "TAP"]
 

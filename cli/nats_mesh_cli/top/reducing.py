@@ -15,7 +15,7 @@ from nats_mesh_cli.tap_line import wanted_of
 from nats_mesh_cli.top.drill import lines_of, name_of
 from nats_mesh_cli.top.graph import Branch
 from nats_mesh_cli.top.grid import wrap
-from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
+from nats_mesh_cli.top.model import CallLine, Data, PolicyLine, edge_key
 from nats_mesh_cli.top.pages import call_page, event_page, help_page, policy_page
 from nats_mesh_cli.top.sheets import index_of, listed, selected, sheet_of
 from nats_mesh_cli.top.state import MAX_FILTER, MAX_ONLY, MAX_PAGE, VIEWS, Page, State, View
@@ -223,7 +223,7 @@ def _enter(state: State) -> State:
     if isinstance(item, Branch):
         return replace(state, drill=item.name if item.edge is None else item.key, drill_top=0)
     if isinstance(item, Edge):
-        return replace(state, drill=f"{item.source}→{item.service}", drill_top=0)
+        return replace(state, drill=edge_key(item), drill_top=0)
     if isinstance(item, Member):
         return replace(state, drill=item.service, drill_top=0)
     if isinstance(item, PolicyLine):

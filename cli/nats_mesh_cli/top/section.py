@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
+from nats_mesh_cli.top.frame import Line
 from nats_mesh_cli.top.grid import Field, fitted, pieces
 
-__all__ = ["Line", "section"]
-
-#: A line is cells side by side.
-Line = list[Cell]
+__all__ = ["section"]
 
 
 def section(title: str, fields: Sequence[Field], rows: Sequence[dict[str, Cell]], width: int) -> list[Line]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Final
 
 from rich.cells import cell_len
@@ -110,27 +111,24 @@ def _footer(state: State, width: int) -> Line:
 
 
 def _page(page: Page, width: int, height: int) -> list[Line]:
-    lines = wrapped(page, width - 4)
-    top = max(0, min(page.top, len(lines) - (height - 1)))
-    shown = lines[top : top + height - 1]
-    more = f" {top + len(shown)}/{len(lines)} " if len(lines) > height - 1 else ""
-    head = boxed(
-        [Cell(" "), Cell(clip(page.title, width - 4 - len(more)), words.HEAD), Cell(more, words.DIM)], width
-    )
-    body = [boxed([Cell(" "), Cell(line, words.HEAD if line.isupper() else "")], width) for line in shown]
-    return filled([head, *body], width, height)
+    lines = [[Cell(line, words.HEAD if line.isupper() else "")] for line in wrapped(page, width - 4)]
+    return _scrolled(Cell(page.title, words.HEAD), lines, page.top, width, height)
 
 
 def _drill(state: State, width: int, height: int) -> list[Line]:
     caller, service = name_of(state.drill)
     lines = lines_of(state.drill, state.data, width - 4)
-    top = max(0, min(state.drill_top, len(lines) - (height - 1)))
+    name = words.clean(f"{caller} → {service}" if caller else service)
+    return _scrolled(Cell(name, words.NAME), lines, state.drill_top, width, height)
+
+
+def _scrolled(title: Cell, lines: Sequence[Line], top: int, width: int, height: int) -> list[Line]:
+    """A title that stays, and lines from ``top`` on; how far one is where not all of them fit."""
+    top = max(0, min(top, len(lines) - (height - 1)))
     shown = lines[top : top + height - 1]
     more = f" {top + len(shown)}/{len(lines)} " if len(lines) > height - 1 else ""
-    name = words.clean(f"{caller} → {service}" if caller else service)
-    head = boxed(
-        [Cell(" "), Cell(clip(name, width - 4 - len(more)), words.NAME), Cell(more, words.DIM)], width
-    )
+    name = Cell(clip(title.text, width - 4 - len(more)), title.style)
+    head = boxed([Cell(" "), name, Cell(more, words.DIM)], width)
     return filled([head, *[boxed([Cell(" "), *line], width) for line in shown]], width, height)
 
 

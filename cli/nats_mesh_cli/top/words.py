@@ -29,7 +29,7 @@ __all__ = [
     "state_cell",
     "status_cell",
     "success_cell",
-    "trend_cells",
+    "trend_text",
 ]
 
 HEAD: Final = "bold"
@@ -145,7 +145,7 @@ def status_cell(status: str, *, failed: bool) -> Cell:
     return Cell(f"✗ {status}", BAD) if failed else Cell(f"▲ {status}", WARN)
 
 
-def trend_cells(values: tuple[float, ...], width: int) -> str:
+def trend_text(values: tuple[float, ...], width: int) -> str:
     """The last ``width`` values as bars, a steady one at two thirds; blanks where there is nothing yet."""
     shown = values[-width:] if width > 0 else ()
     top = max(shown, default=0.0) * 1.4

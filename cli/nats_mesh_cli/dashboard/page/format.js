@@ -40,8 +40,6 @@ const stateOf = (word) => STATES[word] || ["?", String(word), "idle", 6];
 
 const SYNC = { SYNCED: ["●", "ok"], STALE: ["▲", "warn"], REJECTED: ["✕", "bad"], ELSEWHERE: ["○", "idle"] };
 
-const BAD_EVENTS = /^(breaker\.open|ejection\.(began|panic)|instance\.(gone|suspect)|fault\.set|(policy|config)\.rejected|rollout\.(failing|returning)|alert\.firing)$/;
-
 function versions(counts) {
   const all = Object.entries(counts || {});
   return all.length > 1 ? all.map(([name, count]) => `${name} ×${count}`).join(", ") : all.map(([name]) => name).join("");

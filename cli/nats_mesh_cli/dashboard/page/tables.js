@@ -74,7 +74,7 @@ views.policies = {
 
 const eventColumns = [
   { head: "Time", short: true, cell: (row) => clock(row.at), sort: (row) => row.at },
-  { head: "Event", short: true, cell: (row) => `${BAD_EVENTS.test(row.kind) ? "▲" : "·"} ${row.kind}`, kind: (row) => (BAD_EVENTS.test(row.kind) ? "warn" : ""), sort: (row) => row.kind },
+  { head: "Event", short: true, cell: (row) => `${row.bad ? "▲" : "·"} ${row.kind}`, kind: (row) => (row.bad ? "warn" : ""), sort: (row) => row.kind },
   { head: "Told by", cell: (row) => row.service, sort: (row) => row.service },
   { head: "About", cell: (row) => row.target, sort: (row) => row.target },
   { head: "What", cell: (row) => `${row.detail}${row.missed ? ` (${row.missed} more before it were too many)` : ""}` },

@@ -1,4 +1,4 @@
-"""Which events are trouble, for every part of the view. Pure."""
+"""Which events are trouble, for everything that shows some. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ __all__ = ["is_bad"]
 _BAD: Final = frozenset(
     str(kind)
     for kind in (
+        EventKind.ALERT_FIRING,
         EventKind.BREAKER_OPEN,
         EventKind.CONFIG_REJECTED,
         EventKind.EJECTION_BEGAN,
@@ -24,9 +25,8 @@ _BAD: Final = frozenset(
         EventKind.ROLLOUT_RETURNING,
     )
 )
-_ALERT: Final = "alert.firing"
 
 
 def is_bad(kind: str) -> bool:
     """Whether an event of this kind wants somebody's attention."""
-    return kind in _BAD or kind == _ALERT
+    return kind in _BAD

@@ -1,0 +1,53 @@
+"""Records that come one by one: lines of JSON, names, or a table that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nats_mesh_cli.options import Format
+from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+
+__all__ = ["Rows"]
+
+
+class Rows:
+    """Shows records in the form that is asked for. ``least`` is how wide each of ``columns`` is at least: who comes
+    later may be wider than the first ones, by which the table is laid out. ``name`` is what ``-o name`` shows."""
+
+    def __init__(
+        self,
+        out: Out,
+        fmt: Format,
+        columns: Sequence[Column],
+        least: Sequence[int],
+        *,
+        name: Callable[[Record], str] | None = None,
+    ) -> None:
+        self._out, self._format, self._name = out, fmt, name
+        chosen = [
+            (each, size)
+            for each, size in zip(columns, least, strict=True)
+            if fmt is Format.WIDE or not each.wide
+        ]
+        self._columns = [each for each, _ in chosen]
+        self._least = [size for _, size in chosen]
+        self._sizes: list[int] = []
+
+    def show(self, records: Sequence[Record]) -> None:
+        """Some more."""
+        if self._format is Format.JSONL:
+            for record in records:
+                self._out.data(dump(record, Format.JSONL))
+        elif self._format is Format.NAME and self._name is not None:
+            for record in records:
+                self._out.data(self._name(record))
+        elif records:
+            self._table(records)
+
+    def _table(self, records: Sequence[Record]) -> None:
+        if not self._sizes:
+            found = column_widths(records, self._columns)
+            self._sizes = [max(pair) for pair in zip(found, self._least, strict=True)]
+            self._out.data(table([], self._columns, wide=True, sizes=self._sizes, color=self._out.color))
+        for record in records:
+            self._out.data(row(record, self._columns, self._sizes, color=self._out.color))

@@ -1,0 +1,184 @@
+"""Traces of lately: from the members themselves, and from the stream that keeps their spans for minutes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+import msgspec
+
+from nats_mesh import Mesh
+from nats_mesh.clock import rfc3339
+from nats_mesh.telemetry.leasing import hold_lease
+from nats_mesh.telemetry.span_messages import RecordedSpan, SpanWish
+from nats_mesh.telemetry.span_store import MAX_AGE_S, SpanStore
+from nats_mesh.telemetry.spans import Summary, traces_of
+from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.kv import KvAbsentError, KvError
+from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh_cli.errors import FAILED, CliError
+from nats_mesh_cli.hints import nearest
+from nats_mesh_cli.instants import instant
+
+__all__ = ["ID", "SHOWN", "Found", "Query", "listening", "look", "one_of"]
+
+#: How many traces are listed where nothing is said, and how many digits of an id tell them apart for a person.
+SHOWN = 50
+ID = 12
+#: How long members get to tell what they have kept (seconds).
+_TELL_S = 0.4
+#: Spans that come while the stream is read; beyond, the latest are left out, and it is said.
+_MAX_HEARD = 200_000
+_DIGITS = frozenset("0123456789abcdef")
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Which traces: those in which ``service`` has a part, that took ``slow_s`` or longer, in which something failed,
+    that began after ``since``; the latest ``limit``. ``sampling``: so many are sampled while they are watched."""
+
+    service: str | None = None
+    slow_s: float = 0.0
+    error: bool = False
+    since: str = "-15m"
+    limit: int = SHOWN
+    watch: bool = False
+    sampling: float = 0.0
+    keep: bool = True
+
+    def takes(self, summary: Summary) -> bool:
+        """Whether it is about such a trace."""
+        return (
+            (self.service is None or self.service in summary.services or self.service == summary.caller)
+            and summary.took_us >= self.slow_s * 1e6
+            and (not self.error or summary.errors > 0)
+        )
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found: spans by their traces, and what to say of it."""
+
+    traces: Mapping[str, Mapping[str, RecordedSpan]]
+    notes: tuple[str, ...] = ()
+
+
+class Heard:
+    """Takes in what members tell."""
+
+    def __init__(self, mesh: Mesh, store: SpanStore) -> None:
+        self.spans: list[RecordedSpan] = []
+        self.lost = 0
+        self.ignored = 0
+        self._mesh = mesh
+        self._store = store
+
+    def on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+        """A message on a member's span subject."""
+        parts = subject.split(".")
+        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._mesh.settings.enforced):
+            self.ignored += 1
+            return
+        spans = self._store.spans(parts[4], parts[5], payload)
+        if len(self.spans) + len(spans) > _MAX_HEARD:
+            self.lost += len(spans)
+            return
+        self.spans += spans
+
+    def taken(self) -> list[RecordedSpan]:
+        """What came since the last time."""
+        spans, self.spans = self.spans, []
+        return spans
+
+
+@asynccontextmanager
+async def listening(mesh: Mesh, store: SpanStore, query: Query) -> AsyncIterator[Heard]:
+    """Hear what members tell while it is wanted: what they have kept at once, and then what comes."""
+    client, heard = mesh.client, Heard(mesh, store)
+    subscription = client.transport.subscribe(client.subjects.telemetry_of("span"), heard.on_message)
+    await client.transport.fence()
+    want = client.subjects.want("span", ALL, mesh.name)
+    body = JSON.encode(SpanWish(sampling=query.sampling))
+    try:
+        async with anyio.create_task_group() as tasks:
+
+            async def hold() -> None:
+                await hold_lease(want, body, transport=client.transport, mux=client.mux)
+
+            tasks.start_soon(hold)
+            yield heard
+            tasks.cancel_scope.cancel()
+    finally:
+        client.transport.unsubscribe(subscription)
+
+
+async def look(mesh: Mesh, query: Query, *, timeout_s: float = 5.0) -> Found:
+    """What members have kept and what the stream has. Where there is no stream it is made, unless ``query`` says no."""
+    client = mesh.client
+    store = SpanStore(
+        client.subjects, transport=client.transport, mux=client.mux, timeout_s=min(timeout_s, 5.0)
+    )
+    since = instant(query.since)
+    notes: list[str] = []
+    if query.keep:
+        try:
+            if await store.make():
+                minutes = MAX_AGE_S // 60
+                notes.append(
+                    f"made the stream {store.log.name}: from now on spans are kept for {minutes} minutes"
+                )
+        except KvError as error:
+            notes.append(f"spans are not kept, here is what members remember: {error}")
+    async with listening(mesh, store, query) as heard:
+        await anyio.sleep(_TELL_S)
+    spans = heard.taken()
+    try:
+        spans += await store.read(since=since)
+    except KvAbsentError:
+        if not notes:
+            notes.append("spans are not kept, here is what members remember; without --no-keep they are")
+    except KvError as error:
+        notes.append(f"the stream of spans cannot be read: {error}")
+    notes += _warnings(store, heard)
+    return Found(traces=_since(traces_of(spans), since), notes=tuple(dict.fromkeys(notes)))
+
+
+def _since(traces: dict[str, dict[str, RecordedSpan]], since: str) -> dict[str, dict[str, RecordedSpan]]:
+    """Those of which anything ended after an instant."""
+    return {
+        name: spans
+        for name, spans in traces.items()
+        if rfc3339(max(span.end_us for span in spans.values()) / 1e6) >= since
+    }
+
+
+def _warnings(store: SpanStore, heard: Heard) -> list[str]:
+    notes = []
+    if store.dropped:
+        notes.append(f"note: {store.dropped} spans found no room at their members: traces may have gaps")
+    if store.untrusted or heard.ignored:
+        count = store.untrusted.total() + heard.ignored
+        notes.append(f"note: {count} messages were no spans, or not their publisher's, and are left out")
+    if store.cut or heard.lost:
+        notes.append("note: there is more than is read at once, and some of it is left out")
+    return notes
+
+
+def one_of(found: Found, which: str) -> Mapping[str, RecordedSpan]:
+    """The trace whose id begins with ``which``; :class:`CliError` where there is none, or more than one."""
+    digits = which.strip().lower().replace("-", "")
+    if not digits or not _DIGITS.issuperset(digits) or len(digits) > 32:
+        raise CliError(
+            f"{which!r} is no id of a trace", hint="it has 32 hexadecimal digits; the first of them will do"
+        )
+    names = [name for name in found.traces if name.startswith(digits)]
+    if len(names) == 1:
+        return found.traces[names[0]]
+    if not names:
+        raise CliError(
+            f"no trace {which!r} is known",
+            hint=nearest(digits, [name[:ID] for name in found.traces])
+            or "traces are kept for minutes; 'nats-mesh trace' lists those that are",
+            code=FAILED,
+        )
+    shown = ", ".join(sorted(names)[:3])
+    raise CliError(f"{len(names)} traces begin with {which!r}: {shown}", hint="say more digits", code=FAILED)
