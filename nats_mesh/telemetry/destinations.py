@@ -16,6 +16,8 @@ from typing import Final, TypeAlias
 __all__ = ["Destinations"]
 
 _UNKNOWN: Final = ""
+#: How many versions the calls of one series may have in a process's life; those of more have none.
+_MAX_VERSIONS: Final = 32
 #: Whatever tells the calls of one series apart: its status and its flags.
 _Ending: TypeAlias = tuple[str, str]
 
@@ -45,5 +47,7 @@ class Destinations:
         known = self._counts.setdefault((series, ending), {})
         new = count - sum(known.values())
         if new > 0:
+            if version not in known and len(known) >= _MAX_VERSIONS:
+                version = _UNKNOWN
             known[version] = known.get(version, 0) + new
         yield from known.items()

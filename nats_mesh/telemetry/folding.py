@@ -6,10 +6,11 @@ tested, and a moment of the past looked at, without a bus.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
 from msgspec import UNSET
 
 from nats_mesh.core.members import Instance
@@ -85,6 +86,8 @@ class Fold:
         self._max_services = max_services
         self._services: set[str] = set()
         self._lines = 0
+        #: How many of them are of the members of one service: whoever makes names up takes no room from all others.
+        self._of_one: Counter[str] = Counter()
         #: How many were made since groups were last forgotten.
         self._made = 0
         self._dropped: OrderedDict[_Key, Known] = OrderedDict()
@@ -140,7 +143,7 @@ class Fold:
         known.heard = known.told = now
         known.seq = message.seq
         if not again or known.message is None:
-            known.message = message
+            known.message = msgspec.structs.replace(message, series=())  # these are in its lines
         if message.condition is not UNSET:
             known.condition = message.condition
         known.wake()
@@ -206,10 +209,11 @@ class Fold:
 
     def _line(self, known: Known, message: StatsMessage, new: SeriesSnapshot) -> Line | None:
         """A series that was not heard of yet, where there is room for it."""
-        if self._lines >= _MAX_LINES:
+        if self._lines >= _MAX_LINES or self._of_one[message.service] >= _MAX_LINES // 2:
             self.overflowed += 1
             return None
         self._lines += 1
+        self._of_one[message.service] += 1
         self._made += 1
         if self._made > _MAX_LINES:  # of those that came and went, groups are left
             self._made = 0
@@ -282,6 +286,9 @@ class Fold:
             return
         key, known = self._dropped.popitem(last=False)
         self._lines -= len(known.lines)
+        self._of_one[key[0]] -= len(known.lines)
+        if not self._of_one[key[0]]:
+            del self._of_one[key[0]]
         for side in ("in", "out"):
             self.groups.members.pop((side, *key), None)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
 from typing import Final
 
 from msgspec import UNSET
 
+from nats_mesh.errors import Status
+from nats_mesh.telemetry.flags import FLAGS
 from nats_mesh.telemetry.groups import Group
 from nats_mesh.telemetry.stats_messages import SeriesSnapshot
 from nats_mesh.telemetry.tallies import MICRO, Tally
@@ -14,6 +17,12 @@ from nats_mesh.telemetry.tallies import MICRO, Tally
 __all__ = ["Line"]
 
 _POINTS: Final = 32
+#: What calls end with. Of any other word a member may have nothing is kept but that it was one: words that are made up
+#: would never be forgotten.
+_STATUSES: Final = frozenset(map(str, Status))
+_UNKNOWN: Final = str(Status.UNKNOWN)
+_RETRIES: Final = frozenset({"success", "failure", "denied"})
+_MOST_FLAGS: Final = 3
 
 
 class Line:
@@ -69,7 +78,8 @@ class Line:
         attempts = requests if new.attempts is UNSET else new.attempts
         tally = Tally()
         if requests != self._requests or attempts != self._attempts:
-            tally.statuses, self._statuses = _more(new.statuses, self._statuses), new.statuses
+            statuses = new.statuses if new.statuses.keys() <= _STATUSES else _in_known_words(new.statuses)
+            tally.statuses, self._statuses = _more(statuses, self._statuses), statuses
             tally.attempts = attempts - self._attempts
             tally.sum_ns = new.histogram.sum_ns - self._sum_ns
             tally.buckets = buckets = {}
@@ -80,9 +90,11 @@ class Line:
                     buckets[bucket] = more
                     known[bucket] = count
             if new.flags:
-                tally.flags, self._flags = _more(new.flags, self._flags), new.flags
+                flags = {each: count for each, count in new.flags.items() if _are_flags(each)}
+                tally.flags, self._flags = _more(flags, self._flags), flags
             if new.retries:
-                tally.retries, self._retries = _more(new.retries, self._retries), new.retries
+                retries = {each: count for each, count in new.retries.items() if each in _RETRIES}
+                tally.retries, self._retries = _more(retries, self._retries), retries
             self._requests, self._attempts, self._sum_ns = requests, attempts, new.histogram.sum_ns
         self.age_s = new.age_s
         tally.in_flight = new.in_flight - self._in_flight
@@ -129,6 +141,20 @@ class Line:
             )
         tally.rate, tally.tried = rate - self._rate, tried - self._tried
         self._rate, self._tried = rate, tried
+
+
+def _in_known_words(statuses: dict[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for status, count in statuses.items():
+        word = status if status in _STATUSES else _UNKNOWN
+        found[word] = found.get(word, 0) + count
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _are_flags(word: str) -> bool:
+    flags = word.split(",")
+    return len(flags) <= _MOST_FLAGS and all(each in FLAGS for each in flags)
 
 
 def _more(new: dict[str, int], old: dict[str, int]) -> dict[str, int]:

@@ -108,6 +108,7 @@ class Tracing:
         self.waiting = 0
         #: What was sent without knowing whether anybody takes it.
         self._tried: list[Chunk] = []
+        self._tried_dropped = 0
         self._taken_until = 0.0
         self._try_at = 0.0
         self._seq = 0
@@ -150,6 +151,9 @@ class Tracing:
             self._chunks.extend(made)
             self.waiting += sum([chunk.size for chunk in made])
         self._publish(wall)
+        self._keep_latest()
+
+    def _keep_latest(self) -> None:
         while self.waiting > KEPT:
             over = self._chunks.popleft()
             self.waiting -= over.size
@@ -219,12 +223,12 @@ class Tracing:
             return
         self._try_at = now + _TRY_S
         while self._chunks:
-            some = self._next()
+            some, dropped = self._next(), self.dropped
             if not self._send(some, wall):
                 self._put_back(some)
                 return
             if not known:  # one message is enough to learn it
-                self._tried = some
+                self._tried, self._tried_dropped = some, dropped
                 return
 
     def _next(self) -> list[Chunk]:
@@ -274,10 +278,11 @@ class Tracing:
                 self._begin()
             return
         self._taken_until = 0.0
+        if not tried:
+            return
+        self.dropped += self._tried_dropped
         self._put_back(tried)
-        while self.waiting > KEPT:
-            over = self._chunks.popleft()
-            self.waiting -= over.size
+        self._keep_latest()
 
     # -- what is wanted -----------------------------------------------------------------------------
 

@@ -325,6 +325,39 @@ def test_who_came_and_went_leaves_nothing_for_ever(monkeypatch: pytest.MonkeyPat
     assert service_of(found, "stays").red.rate_per_s == pytest.approx(1.0, rel=0.2)
 
 
+def test_words_that_are_made_up_are_not_remembered() -> None:
+    """A status that is none counts as UNKNOWN, flags that are none as nothing, however many there are of them."""
+    clock, fold = Clock(), Fold()
+    hostile = Teller(clock, "orders", "i1")
+    hostile.answer("web", 1)
+    for number in range(40):
+        statuses = {f"MADE_UP_{number}": 1, "OK": number + 1}
+        (one,) = hostile.word().series
+        series = msgspec.structs.replace(
+            one, age_s=float(number), statuses=statuses, flags={f"Z{number}": 1, "UH,URX": 1}
+        )
+        message = msgspec.structs.replace(hostile.word(), series=(series,), seq=number + 1)
+        fold.apply(message, clock.now)
+        clock.now += 1
+    red = service_of(fold.snapshot(clock.now)).red
+    assert set(red.total.statuses) == {"OK", "UNKNOWN"}
+    assert set(red.flags) <= {"UH,URX"}
+
+
+def test_one_service_takes_not_all_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes up endpoints fills half of it; who comes after is shown all the same."""
+    monkeypatch.setattr(folding, "_MAX_LINES", 50)
+    clock, fold = Clock(), Fold()
+    flood, orders = Teller(clock, "flood", "f1"), Teller(clock, "orders", "i1")
+    for number in range(60):
+        flood.stats.series("in", "flood", f"endpoint{number}", "x").record(0.01, "OK")
+    orders.answer("web", 5)
+    fold.apply(flood.word(), clock.now)
+    fold.apply(orders.word(), clock.now)
+    assert fold.overflowed == 35
+    assert service_of(fold.snapshot(clock.now)).red.total.requests == 5
+
+
 def test_it_is_bounded() -> None:
     """More members than there is room for are left out and counted; services beyond the bound are one."""
     clock, fold = Clock(), Fold(max_members=3, max_services=2)
