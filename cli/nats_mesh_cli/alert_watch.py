@@ -32,7 +32,7 @@ from nats_mesh.wire.kv import KvAbsentError, KvError
 from nats_mesh.wire.subjects import ALL, reply_allowed
 from nats_mesh_cli.promised import DUTY
 
-__all__ = ["Watcher"]
+__all__ = ["Watcher", "watches"]
 
 log = logging.getLogger("nats_mesh.alerts")
 
@@ -41,6 +41,11 @@ TICK_S: Final = 1.0
 #: Who did not look for so long (seconds) has not seen what happened meanwhile.
 _GAP_S: Final = 30.0
 _NO_STORE: Final = "there is no store to agree in (JetStream): whoever watches tells of alerts, not one alone"
+
+
+def watches(count: int, namespace: str) -> str:
+    """How many promises are watched, for people."""
+    return f"watches {f'{count} promises' if count != 1 else 'one promise'} in namespace {namespace}"
 
 
 class Watcher:
@@ -67,6 +72,8 @@ class Watcher:
         self._say = say
         self._clock = clock
         self._policies: PolicySet | None = None
+        #: How many promises there are, as far as people know.
+        self._watched = len(promises(client.outbound.policies))
         self._looked = clock.monotonic()
         self._away = False
         #: Whether nobody can agree on who tells.
@@ -111,7 +118,11 @@ class Watcher:
         current = self._mesh.client.outbound.policies
         if current is not self._policies:
             self._policies = current
-            self._turned(self.book.follow(promises(current), now))
+            promised = promises(current)
+            self._turned(self.book.follow(promised, now))
+            if len(promised) != self._watched:
+                self._watched = len(promised)
+                self._say(watches(self._watched, self._mesh.namespace))
         elapsed, self._looked = now - self._looked, now
         if self._away or elapsed > _GAP_S:
             self.counts.skip(now)

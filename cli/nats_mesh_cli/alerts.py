@@ -24,9 +24,10 @@ from nats_mesh.telemetry.alerts import Turn
 from nats_mesh.telemetry.duty import Duty
 from nats_mesh.telemetry.slo import promises
 from nats_mesh.wire.kv import KvAbsentError
-from nats_mesh_cli.alert_watch import Watcher
+from nats_mesh_cli.alert_watch import Watcher, watches
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import FAILED, OK, CliError
+from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, age, dump, paint
@@ -113,6 +114,9 @@ async def alerts(options: Options, out: Out, *, service: str | None, name: str |
         return FAILED
     if standing.left_out:
         out.note(f"note: {standing.left_out} more found no room; none of them is more urgent", "warn")
+    if service is not None and not records:
+        others = sorted({each.service for each in standing.alerts})
+        out.note(f"nothing is known of {service!r}; {nearest(service, others)}".rstrip("; "), "warn")
     if is_old(standing.at):
         out.note(f"nobody has watched since {shown_time(standing.at)}: {_NOBODY}", "warn")
         return FAILED
@@ -144,8 +148,7 @@ async def watch(options: Options, out: Out, *, name: str | None) -> int:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
             count = len(promises(mesh.client.outbound.policies))
-            promised = f"{count} promises" if count != 1 else "one promise"
-            out.note(f"watches {promised} in namespace {mesh.namespace}", "ok" if count else "warn")
+            out.note(watches(count, mesh.namespace), "ok" if count else "warn")
             with anyio.open_signal_receiver(signal.SIGTERM) as signals:
                 async for _ in signals:
                     tasks.cancel_scope.cancel()

@@ -19,7 +19,10 @@ from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.slow import SlowCall, decode_slow, decode_slow_recent
 from nats_mesh.wire.subjects import ALL, reply_allowed
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
+from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import CliError, did_you_mean
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.hints import missing_endpoint, missing_service
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, millis
@@ -228,13 +231,19 @@ async def slow(
         records = ranked(heard.taken(), by=by, top=top)
         nothing = ""
         if not records and not fmt.structured:
-            nothing = await _nothing(options, mesh, service, endpoint)
+            nothing = await _nothing(options, mesh, out, service, endpoint)
     out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
     _complain(heard, out)
 
 
-async def _nothing(options: Options, mesh: Mesh, service: str, endpoint: str) -> str:
+async def _nothing(options: Options, mesh: Mesh, out: Out, service: str, endpoint: str) -> str:
     """Why there is nothing to show."""
+    everything = await fetch(mesh, options, out)
+    infos = visible(everything, mesh.namespace)
+    if service and all(info.name != service for info in infos):
+        return f"nobody serves {service} now; {missing_service(service, everything, mesh.namespace)}"
+    if endpoint and (hint := missing_endpoint(service, endpoint, infos)):
+        return f"{service} has no endpoint {endpoint} now; {hint}"
     policies, _ = await live_policies(options, mesh)
     if _asked(policies, service, endpoint):
         return "no call was slow lately, as far as any instance here remembers"

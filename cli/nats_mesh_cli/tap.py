@@ -148,7 +148,12 @@ class _Tapper:
     # -- telling ------------------------------------------------------------------------------------
 
     def _say_start(self) -> None:
-        what = " and ".join(self._plan.targets) or "every service"
+        targets = [
+            f"{service}.{endpoint}" if endpoint else service
+            for service, endpoints in self._plan.targets.items()
+            for endpoint in endpoints or ("",)
+        ]
+        what = " and ".join(targets) or "every service"
         until = "Ctrl-C"
         if self._plan.for_s is not None:
             until = f"{self._plan.for_s:g} s are over"
