@@ -41,6 +41,7 @@ __all__ = [
     "raw_reply_decoder",
     "reply_decoder",
     "request_block",
+    "span_above",
     "trace_of",
 ]
 
@@ -305,6 +306,16 @@ def trace_of(request: Request, parent: Context | None) -> TraceContext | None:
     if known is None and parent is not None:
         known = parse_traceparent(format_traceparent(parent.trace))  # a handler may have set anything there
     return known
+
+
+def span_above(request: Request, parent: Context | None) -> TraceContext | None:
+    """The span that a call is made from: of a header the user gave, or of the call that is being answered."""
+    for name, value in () if request.plain else request.headers.pairs():
+        if name.lower() == "traceparent" and (known := parse_traceparent(value)) is not None:
+            return known
+    if parent is None:
+        return None
+    return TraceContext(parent.trace_id, parent.span_id, parent.trace.sampled)
 
 
 def plain_value(what: str, value: object) -> str:

@@ -20,6 +20,7 @@ from nats_mesh.calling.exchange import (
     UsualReplies,
     decode_value,
     request_block,
+    span_above,
     trace_of,
 )
 from nats_mesh.calling.hedging import Asked, Race
@@ -318,10 +319,11 @@ class Sender:
                 notes = watching.notes
                 if not sampled:
                     notable = None
-                elif notes is not None and tried == 1 and request.plain and not flags:
+                elif notes is not None and tried == 1 and not flags:
                     notable = None
-                    above = "" if parent is None else parent.span_id
-                    notes.add_row(known, (ids, above, request.route or ALL, answered_by, start, start, now))
+                    above = None if request.plain and parent is None else span_above(request, parent)
+                    span = "" if above is None else above.span_id
+                    notes.add_row(known, (ids, span, request.route or ALL, answered_by, start, start, now))
             if tell is not None or notable is not None:
                 if ids:  # the last attempt, which was answered or broken off
                     last = AttemptEnd(ids, sent, now, status, answered_by)

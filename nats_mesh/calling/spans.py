@@ -8,18 +8,15 @@ import random
 from copy import copy
 from typing import Any, Final, TypeAlias
 
-from nats_mesh.calling.exchange import Target
+from nats_mesh.calling.exchange import Target, span_above
 from nats_mesh.calling.watching import CallEnd
-from nats_mesh.context import Context
 from nats_mesh.core.sampling import reason
-from nats_mesh.core.trace import TraceContext, parse_traceparent
 from nats_mesh.errors import CallError, Status
-from nats_mesh.model import NO_HEADERS, Headers
 from nats_mesh.policy import PolicySet
 from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.span_messages import MAX_ERROR, Span, encode_alike
 from nats_mesh.telemetry.tracing import Tracing
-from nats_mesh.wire.headers import one_line, text
+from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.subjects import ALL
 
 __all__ = ["ClientSpans"]
@@ -113,7 +110,7 @@ class ClientSpans:
         why = reason(status, end - start, self._slow.get(known, math.inf), sampled=call.sampled)
         if why is None:
             return []
-        above = _above(parent, NO_HEADERS if request.plain else request.headers)
+        above = span_above(request, parent)
         trace = attempts[0].ids[:32] if attempts else self._rng.randbytes(16).hex()
         if above is not None:
             trace = above.trace_id
@@ -175,13 +172,3 @@ class ClientSpans:
             }
         names = [self._rules.get(each, "") for each in known.via[:_MAX_RULES]]
         return tuple([name[:MAX_ERROR] for name in names if name])
-
-
-def _above(parent: Context | None, headers: Headers) -> TraceContext | None:
-    """The span that a call is made from: of a header the user gave, or of the call that is being answered."""
-    for name, value in headers.pairs():
-        if name.lower() == "traceparent" and (known := parse_traceparent(text(value.encode()))) is not None:
-            return known
-    if parent is None:
-        return None
-    return TraceContext(parent.trace_id, parent.span_id, parent.trace.sampled)

@@ -235,25 +235,23 @@ class Dispatcher:
             block, context = call.headers, call.context
             if not h.is_sampled(block, alone=call.plain):
                 return
-            if (
-                call.plain
-                and notes is not None
-                and context is not None
-                and not call.injected
-                and not call.ended
-            ):
+            ids = ""
+            if notes is not None and context is not None and not call.injected and not call.ended:
+                if call.plain:
+                    # Behind the trace of most requests stands nothing, not even a codec.
+                    at = len(block) - 56 if block[-60:-56] == _IS_LAST else block.find(h.TRACEPARENT) + 18
+                    ids = block[at : at + 49].decode("latin-1")
+                elif call.attempt == 1:
+                    above = h.trace_parent(block)
+                    ids = "" if above is None else f"{above.trace_id}-{above.span_id}"
+            if ids and notes is not None and context is not None:
                 noted = True
-                # Behind the trace of most requests stands nothing, not even a codec.
-                at = len(block) - 56 if block[-60:-56] == _IS_LAST else block.find(h.TRACEPARENT) + 18
                 own = context.own_span_id or self._span_id(context)
                 received = call.received
                 notes.add_row(
                     (call.kind, call.caller),
-                    (
-                        block[at : at + 49].decode("latin-1"), own, call.route, "",
-                        received, call.started, received + took_s,
-                    ),
-                )  # fmt: skip
+                    (ids, own, call.route, "", received, call.started, received + took_s),
+                )
                 if self._alone:
                     return
         for name, (tap, _, own_notes) in self._notable.items():

@@ -231,8 +231,7 @@ class Bench:
                 self.instance.publish = self.server.relay
         else:
             await self._calls(case, rounds)
-        if case.endpoint == "traced":  # what it costs to tell of a call comes after it
-            self._flush()
+        self._flush()  # what it costs to tell of a call comes after it
         return rounds * case.in_flight
 
     async def run_server(self, case: Case, side: str, rounds: int) -> int:
