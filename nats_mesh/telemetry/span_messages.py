@@ -244,14 +244,14 @@ def read_rows(text: str, clock_s: float) -> list[Span]:
 
 def _read_rows(group: SpanRows, clock_s: float) -> list[Span]:
     """Its spans. A row whose ids are none is that of a caller who sent no valid ``traceparent``: it has no trace."""
-    common = {name: _decode_any(value) for name, value in group.alike.items() if name in _COMMON}
+    common = {name: _decode_any(bytes(value)) for name, value in group.alike.items() if name in _COMMON}
     kind = common.get("kind")
     if kind not in ("client", "server"):
         raise CodecError(f"spans: rows of kind {kind!r}")
     spans: list[Span] = []
     for raw in group.rows:
         try:
-            ids, other, route, instance, start, served, end = _decode_row(raw)
+            ids, other, route, instance, start, served, end = _decode_row(bytes(raw))
         except CodecError as error:
             raise CodecError(f"spans: a row: {error}") from None
         parts = ids.split("-")
