@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -158,7 +158,7 @@ _decode_row = JSON.decoder(tuple[str, str, str, str, _Seconds, _Seconds, _Second
 _decode_any = JSON.decoder(Any)
 
 
-class Chunk(NamedTuple):
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Spans that are told together: how many, and as JSON: spans of their own, or ``rows``."""
 
     size: int

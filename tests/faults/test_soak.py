@@ -109,6 +109,12 @@ def _timers() -> int:
     return sum(not timer.cancelled() for timer in getattr(asyncio.get_running_loop(), "_scheduled", ()))
 
 
+async def _rest() -> None:
+    """Return once the loop holds no cancelled timers any more: each goes at the time at which it would have fired."""
+    loop = asyncio.get_running_loop()
+    await eventually(lambda: not any(timer.cancelled() for timer in getattr(loop, "_scheduled", ())))
+
+
 def _objects() -> int:
     gc.collect()
     return len(gc.get_objects())
@@ -136,12 +142,14 @@ async def test_ten_times_the_calls_leave_nothing_more_behind(
             await _round(mesh, 1, 1 + FEW, outcomes)
             # A timer may outlive its call and serve the next one; none outlives the longest timeout.
             await eventually(lambda: _timers() <= timers and instance.dispatcher.in_flight == 0, _timers)
+            await _rest()
             objects, before, rss = _objects(), _held(mesh, instance, observer), _rss_bytes()
             await _round(mesh, 1 + FEW, 1 + MANY, outcomes)
             await eventually(lambda: _timers() <= timers, _timers)
             with contextlib.suppress(AssertionError):
                 await eventually(lambda: _held(mesh, instance, observer) == before)
             assert _held(mesh, instance, observer) == before
+            await _rest()
             assert _objects() - objects <= SLACK
             grown = _rss_bytes() - rss
             record_property("rss_growth_bytes", grown)
