@@ -91,7 +91,7 @@ class Stream:
 
             async def leave() -> None:
                 while (await receive())["type"] != "http.disconnect":
-                    pass
+                    pass  # browsers say nothing there until they leave
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(leave)
