@@ -20,7 +20,7 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, millis
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trace_document import document_of, record_of
-from nats_mesh_cli.trace_finding import ID, Found, Query, listening, look, one_of
+from nats_mesh_cli.trace_finding import ID, Found, Query, digits_of, listening, look, one_of
 from nats_mesh_cli.trace_text import waterfall
 
 __all__ = ["trace"]
@@ -75,6 +75,8 @@ async def trace(options: Options, out: Out, which: str | None, query: Query, *, 
 def _check(options: Options, which: str | None, query: Query) -> None:
     if query.service is not None:
         check_name("service", query.service)
+    if which is not None:
+        digits_of(which)  # before anything is made or asked
     if which is not None and query.watch:
         raise CliError("trace: --watch shows traces that come, not one", hint="leave the id out, or --watch")
     if query.sampling and not query.watch:

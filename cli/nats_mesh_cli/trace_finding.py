@@ -21,7 +21,7 @@ from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant
 
-__all__ = ["ID", "SHOWN", "Found", "Query", "listening", "look", "one_of"]
+__all__ = ["ID", "SHOWN", "Found", "Query", "digits_of", "listening", "look", "one_of"]
 
 #: How many traces are listed where nothing is said, and how many digits of an id tell them apart for a person.
 SHOWN = 50
@@ -163,13 +163,19 @@ def _warnings(store: SpanStore, heard: Heard) -> list[str]:
     return notes
 
 
-def one_of(found: Found, which: str) -> Mapping[str, RecordedSpan]:
-    """The trace whose id begins with ``which``; :class:`CliError` where there is none, or more than one."""
+def digits_of(which: str) -> str:
+    """The digits that the id of a trace begins with; :class:`CliError` where these are none."""
     digits = which.strip().lower().replace("-", "")
     if not digits or not _DIGITS.issuperset(digits) or len(digits) > 32:
         raise CliError(
             f"{which!r} is no id of a trace", hint="it has 32 hexadecimal digits; the first of them will do"
         )
+    return digits
+
+
+def one_of(found: Found, which: str) -> Mapping[str, RecordedSpan]:
+    """The trace whose id begins with ``which``; :class:`CliError` where there is none, or more than one."""
+    digits = digits_of(which)
     names = [name for name in found.traces if name.startswith(digits)]
     if len(names) == 1:
         return found.traces[names[0]]

@@ -233,6 +233,7 @@ def test_one_is_drawn_and_explained(traced: Shop) -> None:
     [
         (["trace", "deadbeef"], 1, "no trace 'deadbeef' is known"),
         (["trace", "hello"], 2, "is no id of a trace"),
+        (["trace", "hello", "-s", "nats://127.0.0.1:1"], 2, "is no id of a trace"),  # before anybody is asked
         (["trace", "ab", "--watch"], 2, "--watch"),
         (["trace", "--sample", "10%"], 2, "--watch"),
         (["trace", "--watch", "-o", "json"], 2, "jsonl"),
