@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.histogram import BOUNDS, Histogram
-from nats_mesh.telemetry.aggregate import Figures
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.snapshots import (
     Breaker,
@@ -12,6 +11,7 @@ from nats_mesh.telemetry.snapshots import (
     Edge,
     Ejection,
     Endpoint,
+    Figures,
     Member,
     PolicySync,
     Red,

@@ -1,9 +1,7 @@
 """A latency histogram that costs one bisection to feed and adds up exactly.
 
-Bounds are fixed and log-spaced, four to the octave: every quantile between 50 µs and 120 s is at most
-9.1 % off (half a bucket: 2^(1/8)), and as every fourth bound is 0.25 ms times a power of two, coarser
-buckets for metrics derive without error. Counts and the sum (whole nanoseconds) are integers, so merging
-in any order gives the same result.
+Counts and the sum (whole nanoseconds) are integers, so merging in any order gives the same result. The bounds are in
+:mod:`nats_mesh.core.buckets`.
 
 Rejected: HDR histograms (finer than anything shown here, at many times the memory and bytes) and
 t-digests (smaller errors at the tails, but merging depends on the order and feeding costs far more).
@@ -15,49 +13,22 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Annotated, Final
+from typing import Final
 
-import msgspec
-
+from nats_mesh.core.buckets import BOUNDS, LAYOUT, SIZE, HistogramSnapshot
 from nats_mesh.errors import CodecError
 
 __all__ = ["BOUNDS", "LAYOUT", "Histogram", "HistogramSnapshot", "quantile_of"]
 
-#: Names this choice of bounds in snapshots; another choice takes another number.
-LAYOUT: Final = 1
-_PER_OCTAVE: Final = 4
-_FIRST: Final = -10
-_LAST: Final = 76
-#: Upper bounds of the buckets in seconds, inclusive: 44 µs … 131 s. What is above falls in one bucket more.
-BOUNDS: Final[tuple[float, ...]] = tuple(0.00025 * 2.0 ** (k / _PER_OCTAVE) for k in range(_FIRST, _LAST + 1))
-
 _NS: Final = 1e9
-_SIZE: Final = len(BOUNDS) + 1
 #: So many durations are counted one by one sooner than they are sorted.
 _FEW: Final = 4
-_MAX_COUNT: Final = 2**53 - 1
-_MAX_SUM: Final = 2**62
 #: What a quantile answers for a bucket: the geometric middle; at the open ends the bound itself.
 _MIDDLES: Final[tuple[float, ...]] = (
     BOUNDS[0],
     *(math.sqrt(low * high) for low, high in pairwise(BOUNDS)),
     BOUNDS[-1],
 )
-
-_Bucket = Annotated[int, msgspec.Meta(ge=0, lt=_SIZE)]
-_Count = Annotated[int, msgspec.Meta(ge=1, le=_MAX_COUNT)]
-
-
-class HistogramSnapshot(msgspec.Struct, frozen=True, array_like=True):
-    """A histogram as it travels: pairs of bucket and count, of the filled buckets alone, and the sum."""
-
-    buckets: Annotated[tuple[tuple[_Bucket, _Count], ...], msgspec.Meta(max_length=_SIZE)] = ()
-    sum_ns: Annotated[int, msgspec.Meta(ge=0, le=_MAX_SUM)] = 0
-
-    @property
-    def count(self) -> int:
-        """How many durations were recorded."""
-        return sum(count for _, count in self.buckets)
 
 
 def quantile_of(buckets: Sequence[tuple[int, int]], shares: Sequence[float]) -> list[float | None]:
@@ -75,25 +46,27 @@ def quantile_of(buckets: Sequence[tuple[int, int]], shares: Sequence[float]) -> 
 class Histogram:
     """Durations in seconds. Not thread-safe: it lives on one event loop."""
 
-    __slots__ = ("_changed", "_filled", "_listed", "_pairs", "counts", "sum_ns")
+    __slots__ = ("_changed", "_filled", "_listed", "_pairs", "_since", "counts", "sum_ns")
 
     def __init__(self) -> None:
-        self.counts: list[int] = [0] * _SIZE
+        self.counts: list[int] = [0] * SIZE
         self.sum_ns = 0
         #: The buckets that hold something, in order; ``None``: to be found out. They hardly ever change, and looking
         #: through all buckets for them is most of the work of a snapshot.
         self._filled: list[int] | None = None
-        #: What :meth:`pairs` answers, also by bucket, and which buckets have changed since; empty where nobody has
-        #: asked yet, or all have to be put in anew.
+        #: What :meth:`pairs` answers, also by bucket, and which buckets have changed since either was brought up to
+        #: date; empty where nobody has asked yet, or all have to be put in anew.
         self._listed: list[list[int]] = []
         self._pairs: dict[int, list[int]] = {}
         self._changed: set[int] = set()
+        #: Those that have changed since :meth:`pairs` was asked last.
+        self._since: dict[int, list[int]] = {}
 
     def record(self, seconds: float) -> None:
         """Count one duration: a difference of monotonic readings, so finite and not negative."""
         bucket = bisect_left(BOUNDS, seconds)
         if not self.counts[bucket]:
-            self._forget()
+            self._filled = None
         self.counts[bucket] += 1
         self.sum_ns += int(seconds * 1e9)
         if self._pairs:
@@ -106,7 +79,7 @@ class Histogram:
             for seconds in durations_s:
                 bucket = bisect_left(BOUNDS, seconds)
                 if not counts[bucket]:
-                    self._forget()
+                    self._filled = None
                 counts[bucket] += 1
                 self.sum_ns += int(seconds * 1e9)
                 if self._pairs:
@@ -117,16 +90,16 @@ class Histogram:
         at, end = 0, len(durations_s)
         while at < end:
             bucket = bisect_left(BOUNDS, durations_s[at])
-            after = end if bucket == _SIZE - 1 else bisect_right(durations_s, BOUNDS[bucket], at, end)
+            after = end if bucket == SIZE - 1 else bisect_right(durations_s, BOUNDS[bucket], at, end)
             if not self.counts[bucket]:
-                self._forget()
+                self._filled = None
             self.counts[bucket] += after - at
             if self._pairs:
                 self._changed.add(bucket)
             at = after
 
     def _forget(self) -> None:
-        """Other buckets may be filled from now on, or anything may have changed."""
+        """Anything may have changed."""
         self._filled = None
         if self._pairs:
             self._pairs = {}
@@ -196,18 +169,41 @@ class Histogram:
     def pairs(self) -> list[list[int]]:
         """The filled buckets, each with its count, as a snapshot has them. It is this histogram's own list, for who
         passes it on at once: only what has changed since it was asked last is put in anew."""
-        changed = self._changed
         if not self._pairs:
             counts = self.counts
             self._pairs = {bucket: [bucket, counts[bucket]] for bucket in self._order()}
             self._listed = list(self._pairs.values())
-            changed.clear()
-        elif changed:
-            pairs, counts = self._pairs, self.counts
-            for bucket in changed:
-                pairs[bucket][1] = counts[bucket]
-            changed.clear()
+            self._changed.clear()
+        elif self._changed:
+            self._update()
+        if not self._listed:
+            self._listed = [self._pairs[bucket] for bucket in self._order()]
+        if self._since:
+            self._since = {}
         return self._listed
+
+    def pairs_since(self) -> list[list[int]]:
+        """Of :meth:`pairs`, in any order, those that have changed since that was asked last; where they are not known
+        any more, all of them."""
+        if not self._pairs:
+            found = self.pairs()
+            self._since = dict(self._pairs)
+            return found
+        if self._changed:
+            self._update()
+        return list(self._since.values())
+
+    def _update(self) -> None:
+        """Put in anew what has changed."""
+        pairs, counts, since = self._pairs, self.counts, self._since
+        for bucket in self._changed:
+            pair = pairs.get(bucket)
+            if pair is None:
+                pair = pairs[bucket] = [bucket, 0]
+                self._listed = []
+            pair[1] = counts[bucket]
+            since[bucket] = pair
+        self._changed.clear()
 
     def _order(self) -> list[int]:
         """The buckets that hold something, in order."""
@@ -221,9 +217,9 @@ class Histogram:
         """Rebuild a histogram; :class:`CodecError` where a bucket does not exist or a count is no count."""
         histogram = cls()
         for bucket, count in snapshot.buckets:
-            if not 0 <= bucket < _SIZE or count < 0:
+            if not 0 <= bucket < SIZE or count < 0:
                 raise CodecError(
-                    f"histogram: bucket {bucket} with {count} entries; buckets are 0 … {_SIZE - 1}"
+                    f"histogram: bucket {bucket} with {count} entries; buckets are 0 … {SIZE - 1}"
                 )
         if snapshot.sum_ns < 0:
             raise CodecError(f"histogram: the sum of {snapshot.sum_ns} ns is negative")

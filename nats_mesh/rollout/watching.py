@@ -13,15 +13,14 @@ from typing import Final
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.gates import Pair, Sample
-from nats_mesh.core.histogram import Histogram
 from nats_mesh.core.rules import SubsetRules
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.discovery.fleet import Fleet
 from nats_mesh.errors import CodecError
 from nats_mesh.mesh import Mesh
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.series import errors_in
-from nats_mesh.telemetry.stats import SeriesSnapshot, StatsMessage, decode_stats
+from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage, decode_stats
+from nats_mesh.telemetry.tracks import SILENT_S, Kind, Tracks
 from nats_mesh.wire.subjects import ALL, reply_allowed
 
 __all__ = ["CALLERS", "INSTANCES", "SubsetWatch"]
@@ -37,28 +36,10 @@ MAX_TRACKS: Final = 20_000
 MAX_OF_CALLER: Final = 2_000
 MAX_OF_CALLERS: Final = MAX_TRACKS // 2
 MAX_INSTANCES: Final = 10_000
-#: Of a member that was silent for so long nothing is kept (seconds).
-SILENT_S: Final = 120.0
-
-_Key = tuple[str, str, str, str, str, str]
-
-
-class _Track:
-    """One series: as last heard, and as it was when it was looked at last."""
-
-    __slots__ = ("heard", "latest", "taken")
-
-    def __init__(self, latest: SeriesSnapshot, taken: SeriesSnapshot | None, heard: float) -> None:
-        self.latest = latest
-        self.taken = taken
-        self.heard = heard
 
 
 class SubsetWatch:
-    """Watches the subsets ``old`` and ``new`` of ``service`` over the connection of ``mesh``.
-
-    ``ignored`` counts messages that were not believed, ``overflowed`` series that found no room.
-    """
+    """Watches the subsets ``old`` and ``new`` of ``service`` over the connection of ``mesh``."""
 
     def __init__(
         self, mesh: Mesh, service: str, old: SubsetRules, new: SubsetRules, *, clock: Clock = SYSTEM_CLOCK
@@ -66,15 +47,14 @@ class SubsetWatch:
         client = mesh.client
         self.service = service
         self.old, self.new = old, new
-        self.ignored = 0
-        self.overflowed = 0
+        self._ignored = 0
         self._enforced = mesh.settings.enforced
         self._transport = client.transport
         self._mux = client.mux
         self._subjects = client.subjects
         self._now = clock.monotonic
         self._want = client.subjects.want("stats", ALL, mesh.name)
-        self._tracks: dict[_Key, _Track] = {}
+        self._tracks = Tracks(self._now(), room=self._has_room, concerns=self._concerns)
         #: How many of them each caller has.
         self._of_caller: Counter[str] = Counter()
         self._of_callers = 0
@@ -89,7 +69,6 @@ class SubsetWatch:
             enforced=self._enforced,
             on_change=self._sort,
         )
-        self._since = self._now()
         self._subscription = client.transport.subscribe(client.subjects.telemetry_of("stats"), self._on_stats)
 
     async def open(self) -> None:
@@ -117,6 +96,16 @@ class SubsetWatch:
         return sum(self.new.selects(each.version, each.labels) for each in self._fleet.instances())
 
     @property
+    def ignored(self) -> int:
+        """Messages that were not believed, and words that came late or again."""
+        return self._ignored + self._tracks.stale
+
+    @property
+    def overflowed(self) -> int:
+        """Series that found no room."""
+        return self._tracks.overflowed
+
+    @property
     def problem(self) -> str:
         """Why nobody knows who is there, and will not; empty where nothing stands in the way."""
         return self._fleet.problem
@@ -125,12 +114,12 @@ class SubsetWatch:
         """What has ended since this was asked last, by the side that counts it."""
         found = {CALLERS: Pair(), INSTANCES: Pair()}
         now = self._now()
-        for key, track in list(self._tracks.items()):
+        for key, track in self._tracks:
             side, subset = self._place(key)
-            if subset and track.latest is not track.taken:
+            news = track.take() if subset else None
+            if news is not None:
                 pair = found[side]
-                (pair.new if subset == self.new.name else pair.old).add(_since(track))
-                track.taken = track.latest
+                (pair.new if subset == self.new.name else pair.old).add(Sample(*news))
             elif now - track.heard > SILENT_S:
                 self._forget(key)
         return found
@@ -154,92 +143,60 @@ class SubsetWatch:
             in_old = self.old.selects(each.version, each.labels)
             self._subset_of[each.id] = self.new.name if in_new else self.old.name if in_old else ""
 
-    def _place(self, key: _Key) -> tuple[str, str]:
+    def _place(self, key: Kind) -> tuple[str, str]:
         """Which side a series is of, and which subset; empty where that is none, or not known yet."""
-        member, instance, side, *_, subset = key
-        if side == "out":
-            return CALLERS, subset
-        return INSTANCES, self._subset_of.get(instance, "") if member == self.service else ""
+        if key.side == "out":
+            return CALLERS, key.subset
+        return INSTANCES, self._subset_of.get(key.instance, "") if key.member == self.service else ""
 
     def _on_stats(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         parts = subject.split(".")
         if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._enforced):
-            self.ignored += 1
+            self._ignored += 1
             return
         try:
             message = decode_stats(
                 payload, service=parts[4], instance=parts[5], namespace=self._subjects.namespace
             )
         except CodecError:
-            self.ignored += 1
+            self._ignored += 1
             return
         self._heard(message)
 
     def _heard(self, message: StatsMessage) -> None:
-        now = self._now()
-        for series in message.series:
-            if series.service != self.service:
-                continue
-            if series.side == "out" and series.subset not in (self.old.name, self.new.name):
-                continue
-            key = (
-                message.service,
-                message.instance,
-                series.side,
-                series.endpoint,
-                series.peer,
-                series.subset or "",
-            )
-            track = self._tracks.get(key)
-            if track is None:
-                self._first(key, series, now)
-            elif series.age_s >= track.latest.age_s and series.requests >= track.latest.requests:
-                track.latest, track.heard = series, now
-            else:
-                self.ignored += 1  # it came late, or somebody sends it again
+        self._tracks.hear(message, self._now())
 
-    def _first(self, key: _Key, series: SeriesSnapshot, now: float) -> None:
+    def _concerns(self, series: SeriesSnapshot) -> bool:
+        if series.service != self.service:
+            return False
+        return series.side == "in" or series.subset in (self.old.name, self.new.name)
+
+    def _has_room(self, key: Kind) -> bool:
         full, who = len(self._tracks) >= MAX_TRACKS, "members"
-        if key[2] == "out":
-            caller = key[0]
+        if key.side == "out":
             full = full or self._of_callers >= MAX_OF_CALLERS
-            if self._of_caller[caller] >= MAX_OF_CALLER:
-                full, who = True, caller
+            if self._of_caller[key.member] >= MAX_OF_CALLER:
+                full, who = True, key.member
         if full:
-            self.overflowed += 1
-            if worth_saying(self.overflowed):
+            so_far = self.overflowed + 1
+            if worth_saying(so_far):
                 log.warning(
                     "%s: more kinds of calls are counted by %s than there is room for; those beyond are not looked at "
-                    "(%d so far)", self.service, who, self.overflowed,
+                    "(%d so far)", self.service, who, so_far,
                 )  # fmt: skip
-            return
-        # What began since somebody watches counts from its first call; of all else, what comes from now on.
-        began_before = series.age_s > now - self._since
-        self._tracks[key] = _Track(series, series if began_before else None, now)
-        if key[2] == "out":
-            self._of_caller[key[0]] += 1
+            return False
+        if key.side == "out":
+            self._of_caller[key.member] += 1
             self._of_callers += 1
+        return True
 
-    def _forget(self, key: _Key) -> None:
-        del self._tracks[key]
-        if key[2] == "out":
+    def _forget(self, key: Kind) -> None:
+        self._tracks.forget(key)
+        if key.side == "out":
             self._of_callers -= 1
-            self._of_caller[key[0]] -= 1
-            if not self._of_caller[key[0]]:
-                del self._of_caller[key[0]]
+            self._of_caller[key.member] -= 1
+            if not self._of_caller[key.member]:
+                del self._of_caller[key.member]
 
     def __repr__(self) -> str:
         return f"<SubsetWatch of {self.service}: {len(self._tracks)} series>"
-
-
-def _since(track: _Track) -> Sample:
-    """What ended in one series between two looks."""
-    latest, taken = track.latest, track.taken
-    took = Histogram()
-    took.add(latest.histogram)
-    calls, failures = latest.requests, errors_in(latest.statuses)
-    if taken is not None:
-        took.subtract(taken.histogram)
-        calls -= taken.requests
-        failures -= errors_in(taken.statuses)
-    return Sample(max(0, calls), max(0, failures), took)

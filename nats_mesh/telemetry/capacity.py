@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from nats_mesh.telemetry.aggregate import Figures
-from nats_mesh.telemetry.snapshots import Capacity
+from nats_mesh.telemetry.snapshots import Capacity, Figures
 from nats_mesh.telemetry.stats_messages import EndpointLoad
 
 __all__ = ["capacity_of", "plus"]

@@ -59,7 +59,8 @@ class Fold:
     """All that was heard. Beyond ``max_members`` new ones are left out while nobody is silent; services beyond
     ``max_services`` are put together as :data:`OTHER`.
 
-    ``overflowed`` counts words that found no room; ``ignored`` is for whoever hears them to count.
+    ``overflowed`` counts words that found no room; ``ignored`` is for whoever hears them to count. ``durations``: the
+    totals of rows have quantiles and buckets, too.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Fold:
         window_s: float = 10.0,
         max_members: int = 2000,
         max_services: int = 500,
+        durations: bool = False,
     ) -> None:
         if min(max_members, max_services) < 1 or not window_s >= 2.0:
             raise ConfigError("a view: every bound must be at least 1 and the window at least 2 s")
@@ -77,7 +79,7 @@ class Fold:
         self.ignored = 0
         self.overflowed = 0
         self.members: dict[_Key, Known] = {}
-        self.groups = Groups()
+        self.groups = Groups(durations=durations)
         self.overall = Overall()
         self.events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self.bus = Bus(True)
@@ -135,13 +137,19 @@ class Fold:
         if message.namespace != self.namespace:
             return False
         known = self._known(key, now)
-        if known is None or message.seq < known.seq:
+        if known is None:
             return False
+        if message.seq < known.seq:
+            if now - known.told < LATE_S:
+                return False
+            # Messages of one member come in order: who goes on with lower numbers for so long is somebody else than who
+            # told the high ones.
+            self._begin_again(key, known)
         # How long a series that is new in this word was not there: since the word before, or the member's start.
         gap_s = min(self.window_s, now - known.told if known.seq else message.since_s)
         again = message.seq == known.seq  # a large one comes in several messages of one number
         known.heard = known.told = now
-        known.seq = message.seq
+        known.follows(message)
         if not again or known.message is None:
             known.message = msgspec.structs.replace(message, series=())  # these are in its lines
         if message.condition is not UNSET:
@@ -150,10 +158,9 @@ class Fold:
         sums: dict[str, Tally] = {}
         for each in message.series:
             self._series(known, message, each, now, gap_s, sums)
+        known.take_rows(message, now, self.window_s, sums)
         if not again:
-            for line in known.lines.values():
-                if line.seq != message.seq and (tally := line.rest(self.window_s)) is not None:
-                    self._count(line, tally, now, sums)
+            known.rest(message, now, self.window_s, sums)
         for side, total in sums.items():
             for group in known.sides[side]:
                 group.add(total, now)
@@ -178,34 +185,27 @@ class Fold:
             self._note_error(known, line, new)
             if new.age_s > self.window_s:
                 # Most of its calls are of before.
-                tally = line.take(new, self.window_s)
+                tally = line.take(new, message, self.window_s)
                 if tally is not None:
                     for group in (*line.groups, *known.sides[line.side]):
                         group.before(tally)
                 line.seq = message.seq
+                known.number(line)
                 return
             line.begin(new.age_s - max(new.age_s, gap_s))
         line.seq = message.seq
-        tally = line.take(new, self.window_s)
+        tally = line.take(new, message, self.window_s)
+        known.number(line)
         if tally is not None:
             if new.last_error != line.last_error:
                 self._note_error(known, line, new)
-            self._count(line, tally, now, sums)
+            line.count(tally, now, sums)
 
     def _note_error(self, known: Known, line: Line, new: SeriesSnapshot) -> None:
         line.last_error = new.last_error
         if new.last_error:
             for group in (*line.groups, *known.sides[line.side]):
                 group.last_error = new.last_error
-
-    def _count(self, line: Line, tally: Tally, now: float, sums: dict[str, Tally]) -> None:
-        """Add what is new in a series wherever it counts."""
-        for group in line.groups:
-            group.add(tally, now)
-        total = sums.get(line.side)
-        if total is None:
-            total = sums[line.side] = Tally()
-        total.add(tally)
 
     def _line(self, known: Known, message: StatsMessage, new: SeriesSnapshot) -> Line | None:
         """A series that was not heard of yet, where there is room for it."""
@@ -264,6 +264,19 @@ class Fold:
         known.heard = max(known.heard, instance.seen)
         return True
 
+    def _begin_again(self, key: _Key, known: Known) -> None:
+        """What it has told is no longer believed to be of whoever tells now; what was counted stays counted."""
+        known.fall_silent()
+        self._let_go(key, known)
+        known.begin_again()
+
+    def _let_go(self, key: _Key, known: Known) -> None:
+        """Its lines take no room any more."""
+        self._lines -= len(known.lines)
+        self._of_one[key[0]] -= len(known.lines)
+        if not self._of_one[key[0]]:
+            del self._of_one[key[0]]
+
     def _make_room(self, now: float) -> bool:
         key = min(self.members, key=lambda each: self.members[each].heard)
         if now - self.members[key].heard < SILENT_S:
@@ -285,10 +298,7 @@ class Fold:
         if len(self._dropped) <= self._max_members:
             return
         key, known = self._dropped.popitem(last=False)
-        self._lines -= len(known.lines)
-        self._of_one[key[0]] -= len(known.lines)
-        if not self._of_one[key[0]]:
-            del self._of_one[key[0]]
+        self._let_go(key, known)
         for side in ("in", "out"):
             self.groups.members.pop((side, *key), None)
 

@@ -38,6 +38,7 @@ class Group:
         "_second",
         "_trend",
         "_trend_at",
+        "durations",
         "history",
         "instances",
         "last_error",
@@ -48,11 +49,13 @@ class Group:
         "window",
     )
 
-    def __init__(self, *, history: bool = False) -> None:
+    def __init__(self, *, history: bool = False, durations: bool = False) -> None:
         self.history = history
+        #: Whether ``total`` has the durations, too.
+        self.durations = durations
         #: Nobody looks at it any more: somebody else tells of the same calls better.
         self.muted = False
-        #: Calls that ended, by how; their durations are those of the window alone.
+        #: Calls that ended, by how.
         self.total = Tally()
         self.window = Tally()
         #: How many members that tell have calls here, and the last error of any.
@@ -85,7 +88,10 @@ class Group:
 
     def before(self, tally: Tally) -> None:
         """Calls of before the observer came: they count in the total alone."""
-        self.total.count(tally)
+        if self.durations:
+            self.total.add(tally)
+        else:
+            self.total.count(tally)
         self.row = None
 
     def add(self, tally: Tally, now: float) -> None:
@@ -112,8 +118,11 @@ class Group:
             return
         self._fresh = None
         self.row = None
-        self.total.count(fresh)
-        if not fresh.statuses:
+        if self.durations:
+            self.total.add(fresh)
+        else:
+            self.total.count(fresh)
+        if not fresh.ok and fresh.others is None:
             return
         self.window.add(fresh)
         if self._open is None:
@@ -188,12 +197,14 @@ class Groups:
     Of a service and an endpoint what the instances tell is shown, of an edge what the caller does; what the other side
     tells of the same is not even counted, from when the better word is there.
 
-    ``places`` are the endpoints of edges: what one service calls of another one.
+    ``places`` are the endpoints of edges: what one service calls of another one. With ``durations`` the totals have
+    them, too; else only the window has.
     """
 
-    __slots__ = ("edges", "endpoints", "members", "places", "services", "versions")
+    __slots__ = ("durations", "edges", "endpoints", "members", "places", "services", "versions")
 
-    def __init__(self) -> None:
+    def __init__(self, *, durations: bool = False) -> None:
+        self.durations = durations
         #: By side and service.
         self.services: dict[tuple[str, str], Group] = {}
         #: By side, service and endpoint.
@@ -212,7 +223,7 @@ class Groups:
         if side == "in":
             if here not in self.endpoints:
                 _mute(self.endpoints.get(("out", service, endpoint)))
-            inner = _of(self.endpoints, here, history=True)
+            inner = self._of(self.endpoints, here)
             return (
                 (inner,) if ("out", source, service) in self.edges else (inner, *self._edge(edge, endpoint))
             )
@@ -223,28 +234,31 @@ class Groups:
                 _mute(place)
         found = self._edge(edge, endpoint)
         if ("in", service) not in self.services:
-            found = (*found, _of(self.services, (side, service), history=True))
+            found = (*found, self._of(self.services, (side, service)))
         if ("in", service, endpoint) not in self.endpoints:
-            found = (*found, _of(self.endpoints, here, history=True))
+            found = (*found, self._of(self.endpoints, here))
         return found
 
     def _edge(self, edge: tuple[str, str, str], endpoint: str) -> tuple[Group, ...]:
         places = self.places.setdefault(edge, {})
-        place = places.get(endpoint) or places.setdefault(endpoint, Group())
-        return _of(self.edges, edge, history=True), place
+        place = places.get(endpoint) or places.setdefault(endpoint, Group(durations=self.durations))
+        return self._of(self.edges, edge), place
 
     def of_side(self, side: str, message: StatsMessage, service: str) -> tuple[Group, ...]:
         """What all calls of one side of a member count in; ``service`` is what its own is shown as."""
-        member = _of(self.members, (side, message.service, message.instance))
+        member = self._of(self.members, (side, message.service, message.instance), history=False)
         if side == "out":
             return (member,)
         if ("in", service) not in self.services:
             _mute(self.services.get(("out", service)))
         return (
-            _of(self.services, (side, service), history=True),
-            _of(self.versions, (service, message.version)),
+            self._of(self.services, (side, service)),
+            self._of(self.versions, (service, message.version), history=False),
             member,
         )
+
+    def _of(self, table: dict[_K, Group], key: _K, *, history: bool = True) -> Group:
+        return table.get(key) or table.setdefault(key, Group(history=history, durations=self.durations))
 
     def keep(self, used: set[Group]) -> None:
         """Forget every group that is not one of ``used``: nobody is left who has calls there."""
@@ -273,7 +287,3 @@ class Groups:
 def _mute(group: Group | None) -> None:
     if group is not None:
         group.mute()
-
-
-def _of(table: dict[_K, Group], key: _K, *, history: bool = False) -> Group:
-    return table.get(key) or table.setdefault(key, Group(history=history))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import UNSET
+
 from nats_mesh.core.members import Health, Instance
 from nats_mesh.telemetry.groups import Group
 from nats_mesh.telemetry.lines import Line
 from nats_mesh.telemetry.stats_messages import Condition, StatsMessage
+from nats_mesh.telemetry.tallies import Tally
 
 __all__ = ["LATE_S", "Known"]
 
@@ -19,6 +22,7 @@ class Known:
     """A member: what presence says of it, what its statistics say, and its series."""
 
     __slots__ = (
+        "behind",
         "condition",
         "groups",
         "heard",
@@ -26,6 +30,7 @@ class Known:
         "lines",
         "live",
         "message",
+        "numbered",
         "seq",
         "sides",
         "told",
@@ -36,12 +41,16 @@ class Known:
         self.message: StatsMessage | None = None
         self.condition: Condition | None = None
         self.lines: dict[tuple[str, ...], Line] = {}
+        #: The same by the numbers that rows call them.
+        self.numbered: dict[int, Line] = {}
         #: What all its calls of a side count in, and every group that any of its calls counts in.
         self.sides: dict[str, tuple[Group, ...]] = {}
         self.groups: set[Group] = set()
         #: Whether it tells of now.
         self.live = False
         self.seq = 0
+        #: Whether a message of it was lost: until the next one that tells everything, what is known may be of before.
+        self.behind = False
         #: When it was heard last at all, and when its statistics were.
         self.heard = now
         self.told = 0.0
@@ -88,6 +97,43 @@ class Known:
             if group not in self.groups:
                 self.groups.add(group)
                 group.instances += self.live
+
+    def number(self, line: Line) -> None:
+        """Rows may mean this line."""
+        if line.number >= 0:
+            self.numbered[line.number] = line
+
+    def follows(self, message: StatsMessage) -> None:
+        """Take note of the number of a message, and whether one before it was lost."""
+        if message.base is UNSET:
+            self.behind = False
+        elif message.seq > self.seq + 1:
+            self.behind = True
+        self.seq = message.seq
+
+    def begin_again(self) -> None:
+        """Of what its statistics said nothing holds any more."""
+        self.lines, self.numbered, self.message, self.seq = {}, {}, None, 0
+
+    def take_rows(self, message: StatsMessage, now: float, window_s: float, sums: dict[str, Tally]) -> None:
+        """What the rows of a message add."""
+        seq, numbered = message.seq, self.numbered
+        for row in message.rows:
+            line = numbered.get(row.number)
+            if line is not None:
+                line.seq = seq
+                tally = line.take_row(row, message, window_s)
+                if tally is not None:
+                    line.count(tally, now, sums)
+
+    def rest(self, message: StatsMessage, now: float, window_s: float, sums: dict[str, Tally]) -> None:
+        """Nothing has happened in the series of which a message does not tell."""
+        seq = message.seq
+        for line in self.lines.values():
+            if line.seq != seq:
+                tally = line.rest(window_s)
+                if tally is not None:
+                    line.count(tally, now, sums)
 
     def wake(self) -> None:
         """It tells of now, from now on."""

@@ -115,6 +115,13 @@ class Series:
         into[0] = histogram.pairs()
         into[1] = histogram.sum_ns
 
+    def tell_recent_durations(self, into: list[Any]) -> None:
+        """As :meth:`tell_durations`, without the buckets that are as that told them last."""
+        self._fold()
+        histogram = self._histogram
+        into[0] = histogram.pairs_since()
+        into[1] = histogram.sum_ns
+
     def durations(self) -> Histogram:
         """A copy of :attr:`histogram`, for any thread."""
         for _ in range(_TRIES):
@@ -160,6 +167,11 @@ class Series:
         counts = {str(Status.OK): self.ok, **self._by_status}
         counts[str(Status.OK)] = self.ok + self._by_status.get(str(Status.OK), 0)
         return counts
+
+    @property
+    def succeeded(self) -> int:
+        """How many calls ended well."""
+        return self.ok + self._by_status.get(_OK, 0) if self._by_status else self.ok
 
     @property
     def unusual(self) -> tuple[int, int, int, int]:

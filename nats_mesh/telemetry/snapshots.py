@@ -10,7 +10,6 @@ import msgspec
 
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.presence import Rejection
-from nats_mesh.telemetry.aggregate import Figures
 from nats_mesh.telemetry.events import Event
 
 __all__ = [
@@ -19,6 +18,7 @@ __all__ = [
     "Edge",
     "Ejection",
     "Endpoint",
+    "Figures",
     "Member",
     "PolicySync",
     "Red",
@@ -27,6 +27,23 @@ __all__ = [
     "Trend",
     "VersionRow",
 ]
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Calls counted over some time. ``errors`` are the service's faults; ratio and quantiles (seconds)
+    are ``None`` where there was no call. ``buckets`` are the durations: an upper bound in seconds, and how many fell
+    under it and above the one before; those without any are left out, and refused calls have no duration."""
+
+    requests: int
+    errors: int
+    statuses: dict[str, int]
+    success: float | None
+    p50_s: float | None
+    p90_s: float | None
+    p99_s: float | None
+    p95_s: float | None = None
+    buckets: tuple[tuple[float, int], ...] = ()
+    sum_s: float = 0.0
 
 
 class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):

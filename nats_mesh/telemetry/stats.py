@@ -24,8 +24,11 @@ from nats_mesh.telemetry.stats_messages import (
     EndpointLoad,
     OpenBreaker,
     Outgoing,
+    SeriesRow,
     SeriesSnapshot,
     StatsMessage,
+    Told,
+    ToldRow,
     decode_stats,
     encode_stats,
 )
@@ -43,6 +46,7 @@ __all__ = [
     "EndpointTotals",
     "OpenBreaker",
     "Series",
+    "SeriesRow",
     "SeriesSnapshot",
     "Side",
     "Stats",
@@ -71,6 +75,7 @@ class Stats:
     """
 
     __slots__ = (
+        "_base",
         "_clock",
         "_max_series",
         "_order",
@@ -92,6 +97,8 @@ class Stats:
         self._others: dict[Side, Series] = {}
         self._order = [0]
         self._seq = 0
+        #: The number of the last snapshot that was whole; 0: there was none.
+        self._base = 0
         #: What is told of each series (which lives as long as this).
         self._telling: list[TellingSeries] = []
         self.overflowed = 0
@@ -109,14 +116,17 @@ class Stats:
         side = key[0]
         if len(self._series) < self._max_series:
             self._series[key] = made = Series(key, self._clock.monotonic(), self._order)
-            self._telling.append(TellingSeries(made))
+            self._tell(made)
             return made
         self.overflowed += 1
         if side not in self._others:
             other = Series((side, OTHER, OTHER, OTHER, ""), self._clock.monotonic(), self._order)
             self._others[side] = other
-            self._telling.append(TellingSeries(other))
+            self._tell(other)
         return self._others[side]
+
+    def _tell(self, series: Series) -> None:
+        self._telling.append(TellingSeries(series, len(self._telling)))
 
     def __iter__(self) -> Iterator[Series]:
         yield from self._series.values()
@@ -168,10 +178,23 @@ class Stats:
         whole: bool = True,
     ) -> Outgoing:
         """Everything counted so far, under the next number; where not ``whole``, without the series in which nothing
-        has happened since the snapshot before."""
+        has happened since the snapshot before, and what can be said shortly since the last whole one as rows."""
         now = self._clock.monotonic()
         self._seq += 1
-        told = [each.at(now, whole=whole) for each in self._telling]
+        series: list[Told] = []
+        rows: list[ToldRow] = []
+        if whole or not self._base:
+            self._base = self._seq
+            series = [each.whole(now) for each in self._telling]
+        else:
+            for each in self._telling:
+                changed = each.changes(now)
+                if changed is None:
+                    continue
+                if isinstance(changed, Told):
+                    series.append(changed)
+                else:
+                    rows.append(changed)
         return Outgoing(
             instance=instance,
             service=service,
@@ -181,6 +204,8 @@ class Stats:
             since_s=max(0.0, now - self._started),
             state=state,
             in_flight=self.in_flight,
-            series=[each for each in told if each is not None],
+            series=series,
+            base=UNSET if self._base == self._seq else self._base,
+            rows=rows or UNSET,
             condition=condition,
         )

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from nats_mesh.core.histogram import LAYOUT, HistogramSnapshot
+from nats_mesh.core.buckets import LAYOUT, HistogramSnapshot
 from nats_mesh.core.presence import Count, Name, State, Version
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.series import MAX_ERROR, OTHER, Side
-from nats_mesh.telemetry.telling_series import Told
 from nats_mesh.wire.codecs import JSON
 
 __all__ = [
@@ -28,8 +27,11 @@ __all__ = [
     "EndpointLoad",
     "OpenBreaker",
     "Outgoing",
+    "SeriesRow",
     "SeriesSnapshot",
     "StatsMessage",
+    "Told",
+    "ToldRow",
     "decode_stats",
     "encode_stats",
 ]
@@ -39,7 +41,7 @@ MAX_BYTES: Final = 512 * 1024
 #: The most breakers, and the most ejected instances, that one message names; those beyond are not told.
 MAX_LISTED: Final = 256
 #: Every so many messages one has all series.
-WHOLE_EVERY: Final = 4
+WHOLE_EVERY: Final = 8
 _MAX_AGE_S: Final = 1e10
 
 _Age = Annotated[float, msgspec.Meta(ge=0.0, le=_MAX_AGE_S)]
@@ -66,7 +68,7 @@ class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``subset`` is there where a route sent the calls to one: those of one endpoint then stand in several series.
     ``attempts`` is there where they are not as many as the calls, ``retries`` where there were some, by what came
     of them (``success``, ``failure``; ``denied`` for want of budget), ``flags`` where the mesh itself ended calls, by
-    why.
+    why. By ``number`` rows of later messages mean it; without one, none do.
     """
 
     side: Side
@@ -82,6 +84,7 @@ class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempts: Count | UnsetType = UNSET
     retries: Annotated[dict[_Word, Count], msgspec.Meta(max_length=8)] | UnsetType = UNSET
     flags: Annotated[dict[_Flags, Count], msgspec.Meta(max_length=64)] | UnsetType = UNSET
+    number: Count | UnsetType = UNSET
 
     @property
     def requests(self) -> int:
@@ -92,6 +95,17 @@ class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def tried(self) -> int:
         """How many attempts they took; as many as there were calls where nobody says."""
         return self.requests if self.attempts is UNSET else self.attempts
+
+
+class SeriesRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How a series has gone on since the message that told it as a whole, where nothing has happened in it but calls
+    that went well: how many of these there were ever, how many calls run now, the buckets that have changed since, and
+    the sum of all durations."""
+
+    number: Count
+    ok: Count
+    in_flight: Count
+    histogram: HistogramSnapshot
 
 
 class EndpointLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,7 +158,8 @@ class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
     ``seq`` grows with every snapshot; a large one travels as several messages of one ``seq``, each with
     other series, of which the first has the ``condition``. ``since_s`` is the age of the counters in seconds,
     ``layout`` names the histogram's bounds. Series in which nothing has happened since the last message may be left out
-    of every message but each :data:`WHOLE_EVERY`-th.
+    of every message but each :data:`WHOLE_EVERY`-th. One that has a ``base`` is not whole: ``rows`` go on from what
+    message ``base`` said, which was.
     """
 
     instance: Name
@@ -156,9 +171,39 @@ class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
     state: State = State.READY
     in_flight: Count = 0
     series: Annotated[tuple[SeriesSnapshot, ...], msgspec.Meta(max_length=4096)] = ()
+    base: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)] | UnsetType = UNSET
+    rows: Annotated[tuple[SeriesRow, ...], msgspec.Meta(max_length=4096)] = ()
     condition: Condition | UnsetType = UNSET
     layout: Literal[1] = LAYOUT
     wire: Literal[1] = 1
+
+
+class Told(msgspec.Struct, kw_only=True):
+    """What a :class:`SeriesSnapshot` is read from, with parts that change."""
+
+    side: Side
+    service: str
+    endpoint: str
+    peer: str
+    age_s: float
+    statuses: dict[str, int]
+    histogram: list[Any]
+    in_flight: int
+    last_error: str
+    subset: str | UnsetType
+    attempts: int | UnsetType
+    retries: dict[str, int] | UnsetType
+    flags: dict[str, int] | UnsetType
+    number: int
+
+
+class ToldRow(msgspec.Struct, array_like=True):
+    """What a :class:`SeriesRow` is read from, with parts that change."""
+
+    number: int
+    ok: int
+    in_flight: int
+    histogram: list[Any]
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +218,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     in_flight: int
     series: list[Told]
+    base: int | UnsetType
+    rows: list[ToldRow] | UnsetType
     condition: Condition | UnsetType
     layout: int = LAYOUT
     wire: int = 1
@@ -181,11 +228,12 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 def encode_stats(message: StatsMessage | Outgoing) -> list[bytes]:
     """The bodies that carry a snapshot: one, or several where it is larger than :data:`MAX_BYTES`."""
     body = JSON.encode(message)
-    if len(body) <= MAX_BYTES or len(message.series) <= 1:
+    rows = message.rows or ()
+    if len(body) <= MAX_BYTES or len(message.series) + len(rows) <= 1:
         return [body]
-    half = len(message.series) // 2
-    first = msgspec.structs.replace(message, series=message.series[:half])
-    second = msgspec.structs.replace(message, series=message.series[half:], condition=UNSET)
+    series, half, half_rows = message.series, len(message.series) // 2, len(rows) // 2
+    first = msgspec.structs.replace(message, series=series[:half], rows=rows[:half_rows])
+    second = msgspec.structs.replace(message, series=series[half:], rows=rows[half_rows:], condition=UNSET)
     return [*encode_stats(first), *encode_stats(second)]
 
 

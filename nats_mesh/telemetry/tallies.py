@@ -11,12 +11,12 @@ but with thousands of series it holds up a terminal for a tenth of a second each
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 from nats_mesh.core.histogram import BOUNDS, quantile_of
 from nats_mesh.errors import Status
-from nats_mesh.telemetry.aggregate import Figures
 from nats_mesh.telemetry.series import FAILURES
+from nats_mesh.telemetry.snapshots import Figures
 
 __all__ = ["MICRO", "Tally", "in_order"]
 
@@ -29,6 +29,9 @@ _UPPER: Final = (*BOUNDS, math.inf)
 class Tally:
     """Counts under addition: calls by status, attempts, flags, and durations by bucket.
 
+    Calls that went well are a number beside the table of all other statuses, which like flags and retries is ``None``
+    where there were none: of most words of most series nothing else is made.
+
     ``rate``, ``tried`` (:data:`MICRO`) and ``in_flight`` are those of now: of calls that are added, by how much they
     change.
     """
@@ -39,9 +42,10 @@ class Tally:
         "buckets",
         "flags",
         "in_flight",
+        "ok",
+        "others",
         "rate",
         "retries",
-        "statuses",
         "sum_ns",
         "tried",
     )
@@ -49,10 +53,11 @@ class Tally:
     def __init__(self) -> None:
         #: What :meth:`figures` has made of it, until it changes.
         self._figures: Figures | None = None
-        self.statuses: dict[str, int] = {}
+        self.ok = 0
+        self.others: dict[str, int] | None = None
         self.attempts = 0
-        self.retries: dict[str, int] = {}
-        self.flags: dict[str, int] = {}
+        self.retries: dict[str, int] | None = None
+        self.flags: dict[str, int] | None = None
         self.buckets: dict[int, int] = {}
         self.sum_ns = 0
         self.rate = 0
@@ -62,7 +67,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Add what ``other`` holds."""
         self.count(other)
-        if other.buckets:
+        if other.sum_ns or other.buckets:
             mine = self.buckets
             for bucket, count in other.buckets.items():
                 mine[bucket] = mine.get(bucket, 0) + count
@@ -70,53 +75,68 @@ class Tally:
 
     def count(self, other: Tally) -> None:
         """As :meth:`add`, without the durations."""
-        if other.statuses:
-            self._figures = None
-            mine = self.statuses
-            for status, count in other.statuses.items():
-                mine[status] = mine.get(status, 0) + count
-            if other.flags:
-                _add(self.flags, other.flags)
-        if other.retries:
-            _add(self.retries, other.retries)
+        self._figures = None
+        self.ok += other.ok
         self.attempts += other.attempts
         self.rate += other.rate
         self.tried += other.tried
         self.in_flight += other.in_flight
+        if other.others is not None:
+            self.others = _sum(self.others, other.others)
+        if other.flags is not None:
+            self.flags = _sum(self.flags, other.flags)
+        if other.retries is not None:
+            self.retries = _sum(self.retries, other.retries)
 
     def take_away(self, other: Tally) -> None:
         """Take away the calls and durations that were added; what is left of now stays."""
         self._figures = None
-        _take(self.statuses, other.statuses)
-        _take(self.buckets, other.buckets)
-        if other.flags:
-            _take(self.flags, other.flags)
-        if other.retries:
-            _take(self.retries, other.retries)
+        self.ok -= other.ok
         self.attempts -= other.attempts
         self.sum_ns -= other.sum_ns
+        mine = self.buckets
+        for bucket, count in other.buckets.items():
+            left = mine.get(bucket, 0) - count
+            if left:
+                mine[bucket] = left
+            else:
+                mine.pop(bucket, None)
+        if other.others is not None:
+            self.others = _rest(self.others, other.others)
+        if other.flags is not None:
+            self.flags = _rest(self.flags, other.flags)
+        if other.retries is not None:
+            self.retries = _rest(self.retries, other.retries)
 
     def copy(self) -> Tally:
         """The same numbers in another object."""
         made = Tally()
-        made.statuses, made.flags = self.statuses.copy(), self.flags.copy()
-        made.retries, made.buckets = self.retries.copy(), self.buckets.copy()
-        made.attempts, made.sum_ns = self.attempts, self.sum_ns
+        made.ok, made.attempts, made.sum_ns = self.ok, self.attempts, self.sum_ns
         made.rate, made.tried, made.in_flight = self.rate, self.tried, self.in_flight
+        made.buckets = self.buckets.copy()
+        made.others = None if self.others is None else self.others.copy()
+        made.flags = None if self.flags is None else self.flags.copy()
+        made.retries = None if self.retries is None else self.retries.copy()
         return made
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """The calls by how they ended, in a table of their own."""
+        if self.others is None:
+            return {_OK: self.ok} if self.ok else {}
+        return {_OK: self.ok, **self.others} if self.ok else self.others.copy()
 
     @property
     def requests(self) -> int:
         """How many calls there are."""
-        return sum(self.statuses.values())
+        return self.ok if self.others is None else self.ok + sum(self.others.values())
 
     @property
     def errors(self) -> int:
         """How many of them failed by the service's fault."""
-        statuses = self.statuses
-        if len(statuses) == 1 and _OK in statuses:
+        if self.others is None:
             return 0
-        return sum([count for status, count in statuses.items() if status in FAILURES])
+        return sum([count for status, count in self.others.items() if status in FAILURES])
 
     def figures(self) -> Figures:
         """The same for a table."""
@@ -144,20 +164,30 @@ _SHARES: Final = (0.5, 0.9, 0.95, 0.99)
 _NO_QUANTILES: Final = (None, None, None, None)
 
 
-def in_order(counts: dict[str, int]) -> dict[str, int]:
+def in_order(counts: dict[str, int] | None) -> dict[str, int]:
     """A copy, sorted by name."""
+    if counts is None:
+        return {}
     return dict(sorted(counts.items())) if len(counts) > 1 else counts.copy()
 
 
-def _add(mine: dict[str, int], theirs: dict[str, int]) -> None:
+def _sum(mine: dict[str, int] | None, theirs: dict[str, int]) -> dict[str, int]:
+    """``theirs`` added to ``mine``."""
+    if mine is None:
+        return theirs.copy()
     for key, count in theirs.items():
         mine[key] = mine.get(key, 0) + count
+    return mine
 
 
-def _take(mine: dict[Any, int], theirs: dict[Any, int]) -> None:
+def _rest(mine: dict[str, int] | None, theirs: dict[str, int]) -> dict[str, int] | None:
+    """``mine`` without ``theirs``."""
+    if mine is None:
+        mine = {}
     for key, count in theirs.items():
         left = mine.get(key, 0) - count
         if left:
             mine[key] = left
         else:
             mine.pop(key, None)
+    return mine or None

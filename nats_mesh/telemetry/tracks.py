@@ -1,113 +1,146 @@
-"""What an observer keeps of each series: its latest numbers, its last seconds, and sums of many."""
+"""What has ended in every series since somebody looked last: for whoever watches differences, and shows no totals.
+
+Pure: messages and the monotonic time go in. Bounded by whoever watches: ``room`` says whether one more is kept.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from nats_mesh.core.histogram import Histogram
-from nats_mesh.telemetry.stats import SeriesSnapshot, Side
+from nats_mesh.core.histogram import Histogram, HistogramSnapshot
+from nats_mesh.telemetry.counts import Counts
+from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
+from nats_mesh.telemetry.tallies import Tally
 
-__all__ = ["Point", "Slot", "Sum", "Track"]
+__all__ = ["SILENT_S", "Kind", "Track", "Tracks"]
 
-#: An instance whose last message is older (seconds) is taken to have done nothing since.
-_LATE_S: Final = 2.5
-_POINTS: Final = 32
-
-
-class Point(NamedTuple):
-    """A series when it was ``age_s`` old; ``heard`` is the observer's instant."""
-
-    age_s: float
-    heard: float
-    snapshot: SeriesSnapshot | None  # None: before the first call
+#: Of a member that was silent for so long (seconds) nothing is kept.
+SILENT_S: Final = 120.0
 
 
-class Slot(NamedTuple):
-    """What a row can be grouped by."""
+class Kind(NamedTuple):
+    """Whose series it is, and what it counts."""
 
-    side: Side
-    source: str
+    member: str
+    instance: str
+    side: str
     service: str
     endpoint: str
-    version: str
+    peer: str
+    subset: str
 
 
-class Track:
-    """One series of one instance: its latest numbers, and those of up to a window before."""
+class Track(Counts):
+    """One series: as last heard, and what has come since it was looked at last."""
 
-    __slots__ = ("points", "seq", "slot")
+    __slots__ = ("heard", "news")
 
-    def __init__(self, slot: Slot) -> None:
-        self.slot = slot
-        self.seq = 0
-        self.points: deque[Point] = deque()
+    def __init__(self, heard: float) -> None:
+        super().__init__()
+        self.heard = heard
+        self.news: Tally | None = None
 
-    @property
-    def latest(self) -> SeriesSnapshot:
-        """The series as last heard."""
-        snapshot = self.points[-1].snapshot
-        assert snapshot is not None  # a track is made together with its first message
-        return snapshot
+    def put(self, tally: Tally, now: float) -> None:
+        """Something was heard of it."""
+        self.heard = now
+        if self.news is None:
+            self.news = tally
+        else:
+            self.news.add(tally)
 
-    def take(self, snapshot: SeriesSnapshot, seq: int, now: float, window_s: float) -> bool:
-        """Add a message's word; false where it is no news, or counts backwards."""
-        points = self.points
-        if seq <= self.seq:
-            return False
-        if points and (snapshot.requests < self.latest.requests or snapshot.age_s < points[-1].age_s):
-            return False
-        self.seq = seq
-        if not points and snapshot.age_s <= window_s:
-            points.append(Point(0.0, now - snapshot.age_s, None))
-        if len(points) > 1 and snapshot.age_s - points[-2].age_s < window_s / _POINTS:
-            points.pop()
-        points.append(Point(snapshot.age_s, now, snapshot))
-        while len(points) > 2 and points[1].age_s <= snapshot.age_s - window_s:
-            points.popleft()
-        return True
-
-    def recent(self, now: float, window_s: float) -> tuple[Point, float]:
-        """The point that the last window begins at, and how many seconds ago its sender was there."""
-        last = self.points[-1]
-        lag_s = now - last.heard
-        age_now = last.age_s + (lag_s if lag_s > _LATE_S else 0.0)
-        base = self.points[0]
-        for point in self.points:
-            if point.age_s > age_now - window_s:
-                break
-            base = point
-        return base, age_now - base.age_s
+    def take(self) -> tuple[int, int, Histogram] | None:
+        """What has come: calls, how many of them failed, how long those took that began; ``None`` where nothing was
+        heard."""
+        news, self.news = self.news, None
+        if news is None:
+            return None
+        took = Histogram()
+        took.add(HistogramSnapshot(tuple(news.buckets.items()), max(0, news.sum_ns)))
+        return max(0, news.requests), max(0, news.errors), took
 
 
-class Sum:
-    """Numbers under addition."""
+class Tracks:
+    """The series of all members, of those kinds that ``concerns`` says, as far as there is ``room``.
 
-    __slots__ = ("histogram", "statuses")
+    ``overflowed`` counts those that found none, ``stale`` words that came late or again.
+    """
 
-    def __init__(self) -> None:
-        self.statuses: dict[str, int] = {}
-        self.histogram = Histogram()
+    def __init__(
+        self,
+        now: float,
+        *,
+        room: Callable[[Kind], bool],
+        concerns: Callable[[SeriesSnapshot], bool] = lambda series: True,
+    ) -> None:
+        self.overflowed = 0
+        self.stale = 0
+        self._since = now
+        self._room = room
+        self._concerns = concerns
+        self._tracks: dict[Kind, Track] = {}
+        #: The same by the numbers that rows call them, of each member.
+        self._numbered: dict[tuple[str, str, int], Track] = {}
 
-    def add(self, snapshot: SeriesSnapshot) -> None:
-        """Add a series."""
-        for status, count in snapshot.statuses.items():
-            self.statuses[status] = self.statuses.get(status, 0) + count
-        self.histogram.add(snapshot.histogram)
+    def hear(self, message: StatsMessage, now: float) -> None:
+        """One message of a member."""
+        member, instance = message.service, message.instance
+        for series in message.series:
+            if not self._concerns(series):
+                continue
+            key = Kind(
+                member,
+                instance,
+                series.side,
+                series.service,
+                series.endpoint,
+                series.peer,
+                series.subset or "",
+            )
+            track = self._tracks.get(key)
+            if track is None:
+                self._first(key, series, message, now)
+                continue
+            tally = track.hear(series, message)
+            if tally is None:
+                self.stale += 1
+            else:
+                track.put(tally, now)
+        for row in message.rows:
+            track = self._numbered.get((member, instance, row.number))
+            if track is not None and (tally := track.go_on(row, message)) is not None:
+                track.put(tally, now)
 
-    def merge(self, other: Sum) -> None:
-        """Add another sum."""
-        for status, count in other.statuses.items():
-            self.statuses[status] = self.statuses.get(status, 0) + count
-        self.histogram.merge(other.histogram)
+    def _first(self, key: Kind, series: SeriesSnapshot, message: StatsMessage, now: float) -> None:
+        if not self._room(key):
+            self.overflowed += 1
+            return
+        track = self._tracks[key] = Track(now)
+        tally = track.hear(series, message)
+        # What began since somebody looks counts from its first call; of all else, what comes from now on.
+        if tally is not None and series.age_s <= now - self._since:
+            track.put(tally, now)
+        if track.number >= 0:
+            self._numbered[key.member, key.instance, track.number] = track
 
-    def subtract(self, snapshot: SeriesSnapshot) -> None:
-        """Take away what a series held earlier."""
-        for status, count in snapshot.statuses.items():
-            self.statuses[status] = max(0, self.statuses.get(status, 0) - count)
-        self.histogram.subtract(snapshot.histogram)
+    def skip(self, now: float) -> None:
+        """Nobody listened for a while: what ended meanwhile is not known to have ended now."""
+        self._since = now
+        for track in self._tracks.values():
+            track.news = None
 
-    @property
-    def requests(self) -> int:
-        """How many calls there are."""
-        return sum(self.statuses.values())
+    def __iter__(self) -> Iterator[tuple[Kind, Track]]:
+        yield from list(self._tracks.items())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tracks
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    def forget(self, key: Kind) -> None:
+        """Keep nothing more of a series."""
+        track = self._tracks.pop(key)
+        name = key.member, key.instance, track.number
+        if self._numbered.get(name) is track:
+            del self._numbered[name]

@@ -6,7 +6,6 @@ import msgspec
 
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.presence import Rejection
-from nats_mesh.telemetry.aggregate import Figures
 from nats_mesh.telemetry.alert_messages import Alert, Burn, LevelName
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.slo import Indicator
@@ -16,6 +15,7 @@ from nats_mesh.telemetry.snapshots import (
     Edge,
     Ejection,
     Endpoint,
+    Figures,
     Member,
     PolicySync,
     Red,

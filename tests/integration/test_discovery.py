@@ -20,7 +20,7 @@ from nats_mesh.discovery.messages import decode, encode, rfc3339
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
-from nats_mesh.telemetry.aggregate import Aggregate
+from nats_mesh.telemetry.folding import Fold
 from nats_mesh.telemetry.stats import StatsMessage, decode_stats
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.testing.proxy import TcpProxy
@@ -441,13 +441,14 @@ async def test_statistics_are_published_while_wanted_and_add_up(bus: Bus) -> Non
         assert raw.messages == []
         raw.publish(wants, b"", f"_INBOX.top.C.{'a' * 32}.0")
         await raw.until(lambda: len({message.subject for message in raw.messages}) == 2)
-        aggregate = Aggregate()
+        fold = Fold(namespace=bus.namespace)
         for message in raw.messages:
             publisher = message.subject.split(".")[4]
             assert re.fullmatch(rf"_INBOX\.{publisher}\.\w+\.{SECRET}\.0", message.reply)
-            aggregate.apply(stats_of(bus, message), 1.0)
-        for side in ("in", "out"):
-            total = aggregate.total(side)
+            fold.apply(stats_of(bus, message), 1.0)
+        (service,), (edge,) = fold.snapshot(1.0).services, fold.snapshot(1.0).edges
+        assert (service.name, edge.reporter) == ("orders", "out")
+        for total in (service.red.total, edge.red.total):
             assert (total.requests, total.errors) == (51, 1)
             assert total.statuses == {"OK": 50, "INTERNAL": 1}
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nats_mesh.clock import ManualClock
 from nats_mesh.core.burn import CALM_S
 from nats_mesh.core.histogram import Histogram
-from nats_mesh.errors import CodecError
+from nats_mesh.errors import CodecError, Status
 from nats_mesh.telemetry.alert_messages import (
     MAX_BYTES,
     Standing,
@@ -24,7 +25,14 @@ from nats_mesh.telemetry.alerts import MAX_WATCHED, AlertBook, Turn
 from nats_mesh.telemetry.ended import MAX_OF_ONE, MAX_TRACKS, SILENT_S, Ended, EndedCalls
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.slo import Indicator, Promise
-from nats_mesh.telemetry.stats import SeriesSnapshot, Side, StatsMessage
+from nats_mesh.telemetry.stats import (
+    SeriesSnapshot,
+    Side,
+    Stats,
+    StatsMessage,
+    decode_stats,
+    encode_stats,
+)
 
 DAY = 86_400.0
 
@@ -101,6 +109,35 @@ def test_what_was_before_does_not_count() -> None:
     found = counts.take(11.0)[PLACE]
     assert (found.calls, found.failures, found.took.count) == (11, 1, 11)
     assert counts.take(12.0) == {}
+
+
+def test_what_comes_as_rows_counts_like_everything_else() -> None:
+    """Short messages that go on from a whole one end calls as well; one that goes on from what was lost waits."""
+    clock, counts = ManualClock(), EndedCalls(0.0)
+    stats = Stats(clock=clock)
+    series = stats.series("in", "orders", "place", "web")
+
+    def hear(calls: int, *, whole: bool, lost: bool = False) -> tuple[int, int]:
+        for _ in range(calls):
+            series.record(0.01, Status.OK)
+        clock.advance(1.0)
+        told = stats.snapshot(
+            instance="i", service="orders", version="1.0.0", namespace="default", whole=whole
+        )
+        message = decode_stats(encode_stats(told)[0])
+        if not lost:
+            counts.hear(message, clock.monotonic())
+        found = counts.take(clock.monotonic()).get(PLACE, Ended())
+        return found.calls, found.took.count
+
+    assert hear(3, whole=True) == (3, 3)
+    assert hear(2, whole=False) == (2, 2)
+    assert hear(4, whole=False, lost=True) == (0, 0)
+    assert hear(1, whole=False) == (5, 5)
+    assert hear(6, whole=True, lost=True) == (0, 0)
+    assert hear(1, whole=False) == (0, 0)
+    assert hear(0, whole=True) == (7, 7)
+    assert counts.stale == 0
 
 
 def test_a_caller_speaks_for_his_own_calls() -> None:

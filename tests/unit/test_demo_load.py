@@ -13,6 +13,7 @@ from nats_mesh.core.registry import Change, ChangeKind
 from nats_mesh.testing import LoopClock, MemoryMesh, run_virtual
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh_cli.demo.load import Load
+from nats_mesh_cli.demo.rows import service_rows
 from nats_mesh_cli.demo.watch import BusWatch
 
 Handler = Callable[[Context], Awaitable[Any]]
@@ -175,9 +176,9 @@ def test_settled_means_that_the_figures_are_of_now() -> None:
                 for _ in range(4):
                     await anyio.sleep(3.0)
                     await mesh.call("productpage.page")
-                    before.append(sum(row.total.requests for row in watch.aggregate.services(0.0)))
+                    before.append(sum(row.total.requests for row in service_rows(watch.snapshot())))
                     await watch.settled([("productpage", instance.id)])
-                    after.append(sum(row.total.requests for row in watch.aggregate.services(0.0)))
+                    after.append(sum(row.total.requests for row in service_rows(watch.snapshot())))
                 tasks.cancel_scope.cancel()
             watch.close()
         return before, after
@@ -226,6 +227,6 @@ def test_what_cannot_be_believed_is_ignored(reply: str, payload: bytes) -> None:
             transport.publish(Subjects("default").telemetry("stats", "web", "x"), payload, reply)
             await transport.fence()
             watch.close()
-            return watch.ignored, len(watch.aggregate)
+            return watch.ignored, len(watch.heard())
 
     assert run_virtual(scenario) == (1, 0)

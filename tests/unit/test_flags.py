@@ -95,7 +95,6 @@ def test_what_was_not_usual_is_counted_once(
     assert series.flagged == flagged
     assert series.attempts == attempts
     assert (series.retried_ok, series.retried_failed) == retries
-    told = TellingSeries(series).at(1.0)
-    assert told is not None
+    told = TellingSeries(series, 0).whole(1.0)
     assert told.attempts in (attempts, UNSET)
     assert sum((told.flags or {}).values()) == sum(flagged.values())

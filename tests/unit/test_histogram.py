@@ -147,3 +147,31 @@ def test_its_pairs_are_those_of_a_snapshot_whenever_they_are_asked_for(
     assert copied == histogram
     copied.record(1.0)
     assert copied != histogram
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["all", "since", "merge", "none"]), st.lists(st.floats(1e-5, 200.0), max_size=6)
+        ),
+        max_size=12,
+    )
+)
+def test_what_has_changed_since_all_was_told_completes_it(turns: list[tuple[str, list[float]]]) -> None:
+    """Whoever has all pairs of some moment, and those that have changed since then, has all pairs of now."""
+    histogram = Histogram()
+    known: dict[int, int] = {}
+    for asked, durations in turns:
+        histogram.record_all(list(durations[:-1]))
+        for seconds in durations[-1:]:
+            histogram.record(seconds)
+        if asked == "all":
+            known = {pair[0]: pair[1] for pair in histogram.pairs()}
+        elif asked == "since":
+            known |= {pair[0]: pair[1] for pair in histogram.pairs_since()}
+            assert known == dict(histogram.snapshot().buckets)
+        elif asked == "merge":
+            other = Histogram()
+            other.record_all([0.01, 0.02])
+            histogram.merge(other)
+    assert histogram.pairs() == [list(pair) for pair in histogram.snapshot().buckets]

@@ -19,12 +19,12 @@ from nats_mesh.rollout.watching import (
     MAX_OF_CALLER,
     MAX_OF_CALLERS,
     MAX_TRACKS,
-    SILENT_S,
     SubsetWatch,
 )
 from nats_mesh.settings import Settings
-from nats_mesh.telemetry.aggregate import Aggregate
+from nats_mesh.telemetry.folding import Fold
 from nats_mesh.telemetry.stats import SeriesSnapshot, Stats, StatsMessage, encode_stats
+from nats_mesh.telemetry.tracks import SILENT_S
 from nats_mesh.wire.memory import MemoryBus
 
 pytestmark = pytest.mark.anyio
@@ -198,7 +198,7 @@ async def test_what_is_not_believed_is_counted(scene: Scene) -> None:
 
 def test_series_by_subset_add_up_for_everybody_else() -> None:
     """Whoever looks at services, endpoints and edges sees the sum of all subsets, before and after a route."""
-    stats, aggregate = Stats(), Aggregate()
+    stats, fold = Stats(), Fold()
     for subset in ("", "v1", "v2"):
         kind = stats.series("out", "shop", "buy", "web", subset)
         kind.record(0.01, "OK")
@@ -209,6 +209,6 @@ def test_series_by_subset_add_up_for_everybody_else() -> None:
         snapshot = stats.snapshot(instance="c1", service="web", version="0.0.0", namespace="default")
         (body,) = encode_stats(snapshot)
         assert body.count(b'"subset"') == 2  # left out where there is none
-        aggregate.apply(msgspec.json.decode(body, type=StatsMessage), now)
-    (edge,) = aggregate.edges(2.0)
-    assert edge.total.requests == 6
+        fold.apply(msgspec.json.decode(body, type=StatsMessage), now)
+    (edge,) = fold.snapshot(2.0).edges
+    assert edge.red.total.requests == 6

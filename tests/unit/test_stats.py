@@ -1,4 +1,4 @@
-"""Statistics: plain counters in each process, exact totals and recent figures at the observer."""
+"""Statistics: plain counters in each process, how they travel, exact totals and rates at the observer."""
 
 import json
 import random
@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_mesh.clock import ManualClock
-from nats_mesh.core.histogram import Histogram
+from nats_mesh.core.histogram import BOUNDS, Histogram, HistogramSnapshot
 from nats_mesh.core.presence import State
 from nats_mesh.errors import CodecError, ConfigError, Status
-from nats_mesh.telemetry.aggregate import Aggregate, Row
+from nats_mesh.telemetry.folding import Fold
+from nats_mesh.telemetry.snapshots import Figures
 from nats_mesh.telemetry.stats import (
     FAILURES,
     MAX_BYTES,
     OTHER,
+    SeriesRow,
     SeriesSnapshot,
     Stats,
     StatsMessage,
@@ -45,15 +47,19 @@ class Process:
         """Make a call."""
         self.stats.series("out", service, endpoint, self.service).record(took, status)
 
-    def say(self) -> StatsMessage:
+    def say(self, *, whole: bool = True) -> StatsMessage:
         """What it publishes now, as it is read."""
-        return decode_stats(self.bodies()[0])
+        return decode_stats(self.bodies(whole=whole)[0])
 
-    def bodies(self) -> list[bytes]:
+    def bodies(self, *, whole: bool = True) -> list[bytes]:
         """What it publishes now."""
         return encode_stats(
             self.stats.snapshot(
-                instance=self.instance, service=self.service, version=self.version, namespace="default"
+                instance=self.instance,
+                service=self.service,
+                version=self.version,
+                namespace="default",
+                whole=whole,
             )
         )
 
@@ -64,10 +70,10 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def only(rows: list[Row]) -> Row:
-    """The one row there is."""
-    (row,) = rows
-    return row
+def answered(fold: Fold, clock: ManualClock) -> Figures:
+    """All calls that an observer knows to be answered."""
+    (service,) = fold.snapshot(clock.monotonic()).services
+    return service.red.total
 
 
 # -- counting ---------------------------------------------------------------------------------------
@@ -163,6 +169,7 @@ def test_whatever_was_told_before_the_numbers_are_those_of_now(data: st.DataObje
     clock = ManualClock()
     stats = Stats(clock=clock)
     series = stats.series("out", "orders", "place", "web", "v2")
+    known: dict[int, int] = {}  # what was said when all was, and by rows since
     for _ in range(data.draw(st.integers(1, 8))):
         for _ in range(data.draw(st.integers(0, 6))):
             status = data.draw(st.sampled_from([Status.OK, Status.OK, Status.UNAVAILABLE]))
@@ -178,7 +185,17 @@ def test_whatever_was_told_before_the_numbers_are_those_of_now(data: st.DataObje
             instance="c1", service="web", version="0.0.0", namespace="default", whole=data.draw(st.booleans())
         )
         (body,) = encode_stats(outgoing)
-        for told in decode_stats(body, service="web", instance="c1", namespace="default").series:
+        message = decode_stats(body, service="web", instance="c1", namespace="default")
+        for row in message.rows:
+            assert (row.number, row.ok, row.in_flight) == (0, series.succeeded, series.in_flight)
+            known |= dict(row.histogram.buckets)
+            assert (known, row.histogram.sum_ns) == (
+                dict(series.histogram.snapshot().buckets),
+                series.histogram.sum_ns,
+            )
+        for told in message.series:
+            if message.base is msgspec.UNSET:
+                known = dict(told.histogram.buckets)
             assert told.statuses == series.by_status
             assert told.histogram == series.histogram.snapshot()
             assert told.tried == series.attempts
@@ -216,12 +233,31 @@ def test_a_large_snapshot_travels_in_parts_that_add_up(clock: ManualClock) -> No
     bodies = process.bodies()
     assert len(bodies) > 1
     assert all(len(body) <= MAX_BYTES for body in bodies)
-    aggregate = Aggregate()
+    fold = Fold()
     rng.shuffle(bodies)
     for body in bodies + bodies:
-        aggregate.apply(decode_stats(body), clock.monotonic())
-    assert aggregate.total("in").requests == 2500 * 20
-    assert aggregate.stale == len(bodies)
+        fold.apply(decode_stats(body), clock.monotonic())
+    assert answered(fold, clock).requests == 2500 * 20
+
+
+def test_rows_travel_in_parts_too(clock: ManualClock) -> None:
+    """A message that goes on from another one is bounded like it; all parts together are all of it."""
+    process = Process("orders", "A1", clock)
+    process.stats = Stats(max_series=2000, clock=clock)
+    fold = Fold()
+    for turn in range(2):
+        for caller in range(2000):
+            for bucket in range(0, 80, 2):
+                process.served(peer=f"caller-{caller}", status=Status.OK, took=BOUNDS[bucket])
+        clock.advance(1.0)
+        bodies = process.bodies(whole=not turn)
+        assert len(bodies) > 1
+        assert all(len(body) <= MAX_BYTES for body in bodies)
+        for body in bodies:
+            message = decode_stats(body)
+            assert bool(message.rows) is bool(turn)
+            fold.apply(message, clock.monotonic())
+    assert answered(fold, clock).requests == 2 * 2000 * 40
 
 
 @pytest.mark.parametrize(
@@ -248,6 +284,15 @@ def test_a_large_snapshot_travels_in_parts_that_add_up(clock: ManualClock) -> No
         ({"series": [{"last_error": "x" * 257}]}, "last_error"),
         ({"series": [{"service": "cart"}]}, "reports a call of 'cart'"),
         ({"series": [{"side": "out", "peer": "cart"}]}, "reports a call of 'cart'"),
+        ({"series": [{"number": -1}]}, "number"),
+        ({"base": 0}, "base"),
+        ({"rows": [[0, 1, 0]]}, "rows"),
+        ({"rows": [[-1, 1, 0, [[], 0]]]}, "rows"),
+        ({"rows": [[0, -1, 0, [[], 0]]]}, "rows"),
+        ({"rows": [[0, 1, -1, [[], 0]]]}, "rows"),
+        ({"rows": [[0, 1, 0, [[[88, 1]], 0]]]}, "rows"),
+        ({"rows": [[0, 1, 0, [[[1, 0]], 0]]]}, "rows"),
+        ({"rows": [[0, 1, 0, [[], 0]]] * 4097}, "rows"),
     ],
 )
 def test_a_hostile_body_is_an_error_that_names_the_fault(
@@ -280,229 +325,213 @@ def test_nobody_reports_for_another(clock: ManualClock) -> None:
 
 
 @given(st.data())
-def test_totals_are_exact_whatever_is_lost_repeated_or_reordered(data: st.DataObject) -> None:
-    """After each instance's last message is heard, the totals are the calls that were made."""
+def test_totals_are_exact_whatever_is_lost_repeated_or_late(data: st.DataObject) -> None:
+    """After each instance's last message that tells everything is heard, the totals are the calls that were made;
+    until then they are never more."""
     clock = ManualClock()
     processes = [Process("orders", f"A{n}", clock, version=f"{n % 2 + 1}.0.0") for n in range(3)]
-    aggregate = Aggregate()
+    fold = Fold(durations=True)
     made: dict[str, int] = {}
     merged = Histogram()
     held: list[StatsMessage] = []
     for _ in range(data.draw(st.integers(1, 12))):
         for process in processes:
             for _ in range(data.draw(st.integers(0, 5))):
-                status = data.draw(st.sampled_from(["OK", "INTERNAL", "NOT_FOUND"]))
+                status = data.draw(st.sampled_from([Status.OK, Status.OK, Status.INTERNAL, Status.NOT_FOUND]))
                 took = data.draw(st.floats(1e-4, 10))
                 process.served(status=status, took=took)
-                made[status] = made.get(status, 0) + 1
+                made[str(status)] = made.get(str(status), 0) + 1
                 merged.record(took)
-            message = process.say()
-            fate = data.draw(st.sampled_from(["heard", "lost", "late", "twice"]))
+            message = process.say(whole=data.draw(st.booleans()))
+            fate = data.draw(st.sampled_from(["heard", "heard", "lost", "late", "twice"]))
             if fate == "late":
                 held.append(message)
             elif fate != "lost":
                 for _ in range(2 if fate == "twice" else 1):
-                    aggregate.apply(message, clock.monotonic())
+                    fold.apply(message, clock.monotonic())
         clock.advance(1.0)
+        for service in fold.snapshot(clock.monotonic()).services:
+            assert service.red.total.requests <= sum(made.values())
     for message in [process.say() for process in processes] + held:
-        aggregate.apply(message, clock.monotonic())
-    total = aggregate.total("in")
-    assert total.statuses == made
-    assert total.requests == sum(made.values())
-    assert (total.p50_s, total.p90_s, total.p99_s) == tuple(merged.quantile(q) for q in (0.5, 0.9, 0.99))
+        fold.apply(message, clock.monotonic())
+    snapshot = fold.snapshot(clock.monotonic())
     if made:
-        row = only(aggregate.services(clock.monotonic()))
-        assert row.total == total
-        assert sum(row.versions.values()) == total.requests
+        (service,) = snapshot.services
+        total = service.red.total
+        assert total.statuses == dict(sorted(made.items()))
+        assert (total.p50_s, total.p90_s, total.p99_s) == tuple(merged.quantile(q) for q in (0.5, 0.9, 0.99))
+        assert total.sum_s == merged.sum_ns / 1e9
+        assert sum(each.red.total.requests for each in snapshot.versions) == total.requests
 
 
-def test_rates_and_quantiles_of_the_last_window(clock: ManualClock) -> None:
-    """The rate is that of the last ten seconds, by the sender's time; quantiles follow what is recent."""
-    process, aggregate = Process("orders", "A1", clock), Aggregate(window_s=10.0)
-    for second in range(30):
-        for _ in range(20 if second < 15 else 40):
-            process.served(took=0.001 if second < 15 else 0.1)
+@given(st.data())
+def test_rows_say_what_series_say(data: st.DataObject) -> None:
+    """An observer who hears short messages knows what one knows who hears everything: calls, rates, quantiles."""
+    clock = ManualClock()
+    short, long = Process("orders", "A1", clock), Process("orders", "A1", clock)
+    hears, knows = Fold(), Fold()
+    for turn in range(data.draw(st.integers(2, 14))):
+        for caller in ("web", "app"):
+            for _ in range(data.draw(st.integers(0, 3))):
+                status = data.draw(st.sampled_from([Status.OK] * 4 + [Status.INTERNAL]))
+                took = data.draw(st.floats(1e-4, 10))
+                for process in (short, long):
+                    process.served(peer=caller, status=status, took=took)
+            in_flight = data.draw(st.integers(0, 2))
+            for process in (short, long):
+                process.stats.series("in", "orders", "place", caller).in_flight = in_flight
         clock.advance(1.0)
-        aggregate.apply(process.say(), clock.monotonic())
-    row = only(aggregate.services(clock.monotonic()))
-    assert row.rate_per_s == pytest.approx(40.0)
-    assert row.recent.requests == 400
-    assert row.total.requests == 15 * 60
-    assert row.recent.p50_s == pytest.approx(0.1, rel=0.1)
-    assert row.total.p50_s == pytest.approx(0.1, rel=0.1)
-    assert row.total.p90_s == pytest.approx(0.1, rel=0.1)
+        hears.apply(short.say(whole=turn % 5 == 0), clock.monotonic())
+        knows.apply(long.say(), clock.monotonic())
+        assert hears.snapshot(clock.monotonic()) == knows.snapshot(clock.monotonic())
 
 
-def test_success_is_without_the_services_failures(clock: ManualClock) -> None:
-    """A caller's mistake is no failure; no call at all is no ratio."""
-    process, aggregate = Process("orders", "A1", clock), Aggregate()
-    for status in ("OK", "OK", "INVALID_ARGUMENT", "INTERNAL"):
-        process.served(status=status)
-    clock.advance(1.0)
-    aggregate.apply(process.say(), clock.monotonic())
-    row = only(aggregate.services(clock.monotonic()))
-    assert (row.total.errors, row.total.success, row.recent.success) == (1, 0.75, 0.75)
-    clock.advance(60.0)
-    later = only(aggregate.services(clock.monotonic()))
-    assert (later.recent.requests, later.recent.success, later.recent.p99_s) == (0, None, None)
-    assert later.total == row.total
+def test_a_row_that_goes_on_from_what_was_not_heard_waits(clock: ManualClock) -> None:
+    """The observer takes no part for all of it: what is known stays, is called behind, and is mended by the next
+    message that tells everything."""
+    process, fold = Process("orders", "A1", clock), Fold()
 
+    def hear(*, whole: bool, lost: bool = False) -> tuple[int, bool]:
+        process.served(status=Status.OK, took=0.01)
+        process.served(status=Status.OK, took=1.0)
+        clock.advance(1.0)
+        message = process.say(whole=whole)
+        if not lost:
+            fold.apply(message, clock.monotonic())
+        return answered(fold, clock).requests, fold.members["orders", "A1"].behind
 
-def test_an_observer_that_comes_late_sees_no_rush(clock: ManualClock) -> None:
-    """Calls made long before the first message heard are in the totals, not in the rate."""
-    process, aggregate = Process("orders", "A1", clock), Aggregate()
-    for _ in range(1000):
-        process.served()
-    clock.advance(3600.0)
-    aggregate.apply(process.say(), clock.monotonic())
-    row = only(aggregate.services(clock.monotonic()))
-    assert (row.total.requests, row.recent.requests, row.rate_per_s) == (1000, 0, 0.0)
-    process.served()
-    clock.advance(1.0)
-    aggregate.apply(process.say(), clock.monotonic())
-    assert only(aggregate.services(clock.monotonic())).rate_per_s == pytest.approx(1.0)
+    assert hear(whole=True) == (2, False)
+    assert hear(whole=False) == (4, False)
+    assert hear(whole=True, lost=True) == (4, False)
+    assert hear(whole=False) == (4, True)
+    assert hear(whole=False) == (4, True)
+    assert hear(whole=True) == (12, False)
+    assert hear(whole=False, lost=True) == (12, False)
+    assert hear(whole=False) == (16, True), "a row has what the lost one of the same series had"
 
 
 def test_a_lost_message_bends_no_rate(clock: ManualClock) -> None:
     """With messages missing, the difference is spread over the time it took."""
-    process, aggregate = Process("orders", "A1", clock), Aggregate()
+    process, fold = Process("orders", "A1", clock), Fold()
     for second in range(12):
         for _ in range(10):
-            process.served()
+            process.served(status=Status.OK)
         clock.advance(1.0)
-        message = process.say()
+        message = process.say(whole=second % 4 == 0)
         if second not in (3, 6, 10):
-            aggregate.apply(message, clock.monotonic())
-    assert only(aggregate.services(clock.monotonic())).rate_per_s == pytest.approx(10.0, rel=0.02)
+            fold.apply(message, clock.monotonic())
+    (service,) = fold.snapshot(clock.monotonic()).services
+    assert service.red.rate_per_s == pytest.approx(10.0, rel=0.02)
 
 
-def test_who_fell_silent_fades_out_and_stays_in_the_totals(clock: ManualClock) -> None:
-    """The rate of a dead instance sinks to nothing within the window, its in-flight calls vanish."""
-    process, aggregate = Process("orders", "A1", clock), Aggregate(window_s=10.0)
-    for _ in range(10):
-        for _ in range(10):
-            process.served()
-        clock.advance(1.0)
-        process.stats.series("in", "orders", "place", "web").in_flight = 3
-        aggregate.apply(process.say(), clock.monotonic())
-    rates = []
-    for _ in range(12):
-        row = only(aggregate.services(clock.monotonic()))
-        rates.append(row.rate_per_s)
-        clock.advance(1.0)
-    assert rates[0] == pytest.approx(10.0)
-    assert rates == sorted(rates, reverse=True)
-    assert rates[5] < 6.0
-    assert rates[-1] == 0.0
-    assert (row.instances, row.in_flight, row.total.requests) == (0, 0, 100)
+def test_an_observer_that_comes_late_sees_no_rush(clock: ManualClock) -> None:
+    """Calls made long before the first message heard are in the totals, not in the rate."""
+    process, fold = Process("orders", "A1", clock), Fold()
+    for _ in range(1000):
+        process.served()
+    clock.advance(3600.0)
+    fold.apply(process.say(), clock.monotonic())
+    (service,) = fold.snapshot(clock.monotonic()).services
+    assert (service.red.total.requests, service.red.recent.requests, service.red.rate_per_s) == (1000, 0, 0.0)
+    process.served()
+    clock.advance(1.0)
+    fold.apply(process.say(), clock.monotonic())
+    (service,) = fold.snapshot(clock.monotonic()).services
+    assert service.red.rate_per_s == pytest.approx(1.0)
 
 
-def test_a_restart_is_a_new_instance_and_adds_to_the_totals(clock: ManualClock) -> None:
-    """A new id starts from zero; what the old life did still counts."""
-    aggregate = Aggregate()
-    for life in ("A1", "A2"):
-        process = Process("orders", life, clock, version="1.0.0" if life == "A1" else "2.0.0")
-        for _ in range(5):
-            process.served()
-        clock.advance(1.0)
-        aggregate.apply(process.say(), clock.monotonic())
-        clock.advance(30.0)
-    row = only(aggregate.services(clock.monotonic()))
-    assert row.total.requests == 10
-    assert row.versions == {"1.0.0": 5, "2.0.0": 5}
-    assert [(r.version, r.total.requests) for r in aggregate.versions(clock.monotonic())] == [
-        ("1.0.0", 5),
-        ("2.0.0", 5),
-    ]
+def test_success_is_without_the_services_failures(clock: ManualClock) -> None:
+    """A caller's mistake is no failure; no call at all is no ratio."""
+    process, fold = Process("orders", "A1", clock), Fold()
+    for status in ("OK", "OK", "INVALID_ARGUMENT", "INTERNAL"):
+        process.served(status=status)
+    clock.advance(1.0)
+    fold.apply(process.say(), clock.monotonic())
+    (service,) = fold.snapshot(clock.monotonic()).services
+    red = service.red
+    assert (red.total.errors, red.total.success, red.recent.success) == (1, 0.75, 0.75)
+    clock.advance(15.0)
+    (service,) = fold.snapshot(clock.monotonic()).services
+    assert (service.red.recent.requests, service.red.success, service.red.p99_s) == (0, None, None)
+    assert service.red.total == red.total
 
 
 def test_edges_are_what_the_caller_saw_or_else_what_it_was_told(clock: ManualClock) -> None:
     """A caller's own report wins, so no call counts twice; who reports nothing appears by the other end."""
-    web, orders, aggregate = Process("web", "W1", clock), Process("orders", "A1", clock), Aggregate()
+    web, orders, fold = Process("web", "W1", clock), Process("orders", "A1", clock), Fold()
     for _ in range(3):
         web.called("orders")
         orders.served(peer="web")
     web.called("orders", status="UNAVAILABLE")  # never arrived
     orders.served("cancel", peer="anonymous")
     for process in (web, orders):
-        aggregate.apply(process.say(), clock.monotonic())
-    edges = aggregate.edges(clock.monotonic())
-    assert [(e.source, e.service, e.reporter, e.total.requests, e.total.errors) for e in edges] == [
-        ("anonymous", "orders", "in", 1, 0),
-        ("web", "orders", "out", 4, 1),
-    ]
-    by_endpoint = aggregate.edges(clock.monotonic(), by_endpoint=True)
-    assert [(e.source, e.endpoint) for e in by_endpoint] == [("anonymous", "cancel"), ("web", "place")]
-    assert [(e.service, e.endpoint) for e in aggregate.endpoints(clock.monotonic())] == [
-        ("orders", "cancel"),
-        ("orders", "place"),
-    ]
-
-
-def test_a_full_observer_folds_the_silent_and_keeps_the_totals(clock: ManualClock) -> None:
-    """The longest silent instance makes room; its calls stay counted, and its ghost adds nothing."""
-    aggregate = Aggregate(max_instances=2, max_series=2)
-    processes = [Process("orders", f"A{n}", clock) for n in range(3)]
-    for process in processes:
-        process.served()
-    old, second, third = (process.say() for process in processes)
-    assert aggregate.apply(old, clock.monotonic())
-    clock.advance(61.0)
-    assert aggregate.apply(second, clock.monotonic())
-    assert aggregate.apply(third, clock.monotonic())
-    assert (len(aggregate), aggregate.total("in").requests) == (2, 3)
-    assert not aggregate.apply(processes[0].say(), clock.monotonic())
-    assert (aggregate.late, aggregate.total("in").requests) == (1, 3)
-    row = only(aggregate.services(clock.monotonic()))
-    assert (row.total.requests, row.versions) == (3, {"1.0.0": 3})
-
-
-def test_a_full_observer_without_silent_instances_leaves_newcomers_out(clock: ManualClock) -> None:
-    """No live instance is dropped for another; what is left out is counted."""
-    aggregate = Aggregate(max_instances=1, max_series=1)
-    busy = Process("orders", "A1", clock)
-    busy.served("place")
-    busy.served("cancel")
-    aggregate.apply(busy.say(), clock.monotonic())
-    assert aggregate.overflowed == 1
-    assert not aggregate.apply(Process("orders", "A2", clock).say(), clock.monotonic())
-    assert (aggregate.overflowed, len(aggregate)) == (2, 1)
-    with pytest.raises(ConfigError):
-        Aggregate(window_s=0)
+        fold.apply(process.say(), clock.monotonic())
+    shown = fold.snapshot(clock.monotonic())
+    assert [
+        (e.source, e.service, e.reporter, e.red.total.requests, e.red.total.errors) for e in shown.edges
+    ] == [("anonymous", "orders", "in", 1, 0), ("web", "orders", "out", 4, 1)]
+    assert [list(e.endpoints) for e in shown.edges] == [["cancel"], ["place"]]
+    assert [(e.service, e.name) for e in shown.endpoints] == [("orders", "cancel"), ("orders", "place")]
 
 
 def test_counting_backwards_is_not_believed(clock: ManualClock) -> None:
-    """Cumulative numbers that sink, or an age that does, are no news."""
-    process, aggregate = Process("orders", "A1", clock), Aggregate()
+    """Cumulative numbers that sink, or an age that does, are no news, in a series and in a row."""
+    process, fold = Process("orders", "A1", clock), Fold()
     for _ in range(5):
-        process.served()
+        process.served(status=Status.OK)
     clock.advance(5.0)
     message = process.say()
-    aggregate.apply(message, clock.monotonic())
+    fold.apply(message, clock.monotonic())
     (series,) = message.series
     for change in ({"statuses": {"OK": 1}}, {"age_s": 1.0}):
         lie = msgspec.structs.replace(series, **change)
-        aggregate.apply(msgspec.structs.replace(message, seq=9, series=(lie,)), clock.monotonic())
-    assert aggregate.total("in").requests == 5
+        fold.apply(msgspec.structs.replace(message, seq=9, series=(lie,)), clock.monotonic())
+    row = SeriesRow(0, 1, 0, HistogramSnapshot())
+    for lying in (
+        msgspec.structs.replace(message, seq=10, base=1, series=(), rows=(row,), since_s=6.0),
+        msgspec.structs.replace(
+            message, seq=11, base=1, series=(), rows=(msgspec.structs.replace(row, ok=9),), since_s=1.0
+        ),
+    ):
+        fold.apply(lying, clock.monotonic())
+    assert answered(fold, clock).requests == 5
+
+
+def test_whoever_made_up_a_high_number_mutes_nobody_for_long(clock: ManualClock) -> None:
+    """Where anybody may say anything, a message in a member's name with the highest number there is hides it for
+    seconds, not for ever."""
+    process, fold = Process("orders", "A1", clock), Fold()
+    process.served()
+    message = process.say()
+    fold.apply(message, clock.monotonic())
+    fold.apply(msgspec.structs.replace(message, seq=2**53 - 1), clock.monotonic())
+    heard = []
+    for _ in range(7):
+        clock.advance(1.0)
+        process.served()
+        heard.append(fold.apply(process.say(), clock.monotonic()))
+    assert heard == [False] * 4 + [True] * 3
+    (service,) = fold.snapshot(clock.monotonic()).services
+    assert service.red.rate_per_s > 0.0
 
 
 def test_a_flood_of_messages_keeps_few_points(clock: ManualClock) -> None:
     """The memory of a series is bounded by the window, however often its sender speaks."""
-    process, aggregate = Process("orders", "A1", clock), Aggregate(window_s=10.0)
-    for _ in range(5000):
-        process.served()
+    process, fold = Process("orders", "A1", clock), Fold(window_s=10.0)
+    for turn in range(5000):
+        process.served(status=Status.OK)
         clock.advance(0.01)
-        aggregate.apply(process.say(), clock.monotonic())
-    points = [len(track.points) for source in aggregate._sources.values() for track in source.tracks.values()]
-    assert max(points) <= 40
-    assert only(aggregate.services(clock.monotonic())).rate_per_s == pytest.approx(100.0, rel=0.05)
+        fold.apply(process.say(whole=turn % 8 == 0), clock.monotonic())
+    lines = [line for known in fold.members.values() for line in known.lines.values()]
+    assert max(len(line._points) for line in lines) <= 40
+    (service,) = fold.snapshot(clock.monotonic()).services
+    assert service.red.rate_per_s == pytest.approx(100.0, rel=0.05)
 
 
 def test_an_empty_snapshot_is_a_sign_of_life(clock: ManualClock) -> None:
-    """An idle instance is heard, counted nowhere, and its repeats are stale."""
-    aggregate = Aggregate()
-    message = Process("orders", "A1", clock).say()
-    assert aggregate.apply(message, clock.monotonic())
-    assert not aggregate.apply(message, clock.monotonic())
-    assert (len(aggregate), aggregate.stale, aggregate.services(clock.monotonic())) == (1, 1, [])
+    """An idle instance is heard, and counted nowhere."""
+    fold = Fold()
+    assert fold.apply(Process("orders", "A1", clock).say(), clock.monotonic())
+    shown = fold.snapshot(clock.monotonic())
+    assert (len(shown.members), shown.services, shown.edges) == (1, (), ())
     assert SeriesSnapshot(side="in", service="s", endpoint="e", peer="p", age_s=0).requests == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nats_mesh.core.members import Health, Instance, ServiceSummary
-from nats_mesh.telemetry.aggregate import Row
+from nats_mesh_cli.demo.rows import Row
 from nats_mesh_cli.demo.state import EdgeLine, InstanceLine, Recent, ServiceLine
 from nats_mesh_cli.demo.watch import Heard
 

@@ -22,6 +22,7 @@ from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
 from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, locate
+from nats_mesh_cli.demo.rows import edge_rows, service_rows
 from nats_mesh_cli.demo.state import Mark, PagesLine, Phase, ViewState
 from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, milliseconds, missing, summarise
 from nats_mesh_cli.demo.watch import BusWatch
@@ -185,8 +186,9 @@ class Session:
         return problems
 
     def _summarise(self, mesh: Mesh, watch: BusWatch, load: Load, problems: list[str]) -> Summary:
-        services = in_order(watch.aggregate.services(_now()), EXPECTED)
-        edges = in_order(watch.aggregate.edges(_now()), EXPECTED)
+        snapshot = watch.snapshot()
+        services = in_order(service_rows(snapshot), EXPECTED)
+        edges = in_order(edge_rows(snapshot), EXPECTED)
         seen = mesh.stats.series("out", SERVICE, ENDPOINT, CALLER).histogram
         if load.failed:
             statuses = ", ".join(f"{status} {count}" for status, count in load.statuses.most_common())
@@ -243,7 +245,8 @@ class Session:
         )
         if watch is None or fleet is None:
             return state
-        rows = watch.aggregate.services(now)
+        snapshot = watch.snapshot()
+        rows = service_rows(snapshot)
         if now >= self._trend_due:
             self._trend_due = now + _TREND_EVERY_S
             for row in rows:
@@ -251,8 +254,8 @@ class Session:
         return msgspec.structs.replace(
             state,
             services=service_lines(rows, watch.registry.services(), EXPECTED, self._trends),
-            edges=edge_lines(watch.aggregate.edges(now), EXPECTED),
-            instances=instance_lines(watch.registry.instances(), watch.heard, EXPECTED, fleet.is_running),
+            edges=edge_lines(edge_rows(snapshot), EXPECTED),
+            instances=instance_lines(watch.registry.instances(), watch.heard(), EXPECTED, fleet.is_running),
         )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from nats_mesh.telemetry.aggregate import Figures, Row
+from nats_mesh.telemetry.snapshots import Figures
+from nats_mesh_cli.demo.rows import Row
 
 __all__ = [
     "EdgeSummary",
@@ -89,7 +90,7 @@ def summarise(
     edges: Sequence[Row],
     problems: Iterable[str],
 ) -> Summary:
-    """Put the rows of an aggregate and what went wrong into a summary."""
+    """Put the rows and what went wrong into a summary."""
     found = tuple(problems)
     return Summary(
         ok=not found,

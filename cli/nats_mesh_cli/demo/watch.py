@@ -7,18 +7,18 @@ from collections.abc import Callable, Collection
 import anyio
 import msgspec
 
-from nats_mesh import CodecError, Mesh
+from nats_mesh import Mesh
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.registry import Change, Registry
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.telemetry.aggregate import Aggregate
+from nats_mesh.telemetry.folding import Fold
+from nats_mesh.telemetry.hearing import Hearing
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.stats import decode_stats
-from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
+from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh.wire.subjects import ALL, Subjects
 
 __all__ = ["BusWatch", "Heard"]
 
-_WINDOW_S = 10.0
 _MAX_INSTANCES = 1000
 #: A snapshot may have been on its way when something ended; the one after it cannot.
 _SETTLED_AFTER = 2
@@ -27,34 +27,33 @@ _SETTLED_AFTER = 2
 class Heard(msgspec.Struct, frozen=True):
     """The latest word of one instance about itself."""
 
-    seq: int
     state: str
     in_flight: int
     calls: int
 
 
 class BusWatch:
-    """Keeps a registry and an aggregate true while :meth:`run` runs. ``ignored`` counts what was not believed."""
+    """Keeps a registry and all figures true while :meth:`run` runs."""
 
     def __init__(self, mesh: Mesh, on_change: Callable[[Change], None], clock: Clock = SYSTEM_CLOCK) -> None:
         client = mesh.client
-        self.aggregate = Aggregate(window_s=_WINDOW_S)
-        self.heard: dict[tuple[str, str], Heard] = {}
-        self.ignored = 0
         self._now = clock.monotonic
-        self._enforced = mesh.settings.enforced
+        self._fold = Fold(namespace=mesh.namespace, max_members=_MAX_INSTANCES, durations=True)
         self._transport = client.transport
         self._mux = client.mux
-        self._subjects = Subjects(mesh.namespace)
-        self._want = self._subjects.want("stats", ALL, mesh.name)
+        subjects = Subjects(mesh.namespace)
+        self._want = subjects.want("stats", ALL, mesh.name)
         self._news = anyio.Event()
-        self._subscription = self._transport.subscribe(self._subjects.telemetry_of("stats"), self._on_stats)
+        hearing = Hearing(
+            self._fold, services=(), enforced=mesh.settings.enforced, now=clock.monotonic, on_news=self.wake
+        )
+        self._subscription = self._transport.subscribe(subjects.telemetry_of("stats"), hearing.on_stats)
         self._observer = Observer(
-            subjects=self._subjects,
+            subjects=subjects,
             transport=self._transport,
             mux=self._mux,
             clock=clock,
-            enforced=self._enforced,
+            enforced=mesh.settings.enforced,
             on_change=lambda change: self._on_change(change, on_change),
         )
 
@@ -62,6 +61,28 @@ class BusWatch:
     def registry(self) -> Registry:
         """Who is there."""
         return self._observer.registry
+
+    @property
+    def ignored(self) -> int:
+        """Messages that were not believed."""
+        return self._fold.ignored
+
+    def snapshot(self) -> Snapshot:
+        """All figures of now; totals have their durations."""
+        return self._fold.snapshot(self._now())
+
+    def heard(self) -> dict[tuple[str, str], Heard]:
+        """What each instance said last of itself, by service and id."""
+        totals = self._fold.groups.members
+        return {
+            key: Heard(
+                str(known.message.state),
+                known.message.in_flight,
+                totals["in", *key].total.requests if ("in", *key) in totals else 0,
+            )
+            for key, known in self._fold.members.items()
+            if known.message is not None
+        }
 
     async def run(self) -> None:
         """Hold the lease on statistics until cancelled."""
@@ -80,11 +101,12 @@ class BusWatch:
     async def settled(self, members: Collection[tuple[str, str]]) -> None:
         """Return when every one of ``members`` has told what it had counted at this moment."""
         wanted = {key: self._seq(key) + _SETTLED_AFTER for key in members}
-        while any(self._seq(key) < seq for key, seq in wanted.items()):
+        while any(self._seq(key) < seq or self._fold.members[key].behind for key, seq in wanted.items()):
             await self._news.wait()
 
     def _seq(self, key: tuple[str, str]) -> int:
-        return self.heard[key].seq if key in self.heard else 0
+        known = self._fold.members.get(key)
+        return 0 if known is None else known.seq
 
     def close(self) -> None:
         """Stop listening; what was learnt stays."""
@@ -93,25 +115,4 @@ class BusWatch:
 
     def _on_change(self, change: Change, tell: Callable[[Change], None]) -> None:
         tell(change)
-        self.wake()
-
-    def _on_stats(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        _, _, _, _, service, instance = subject.split(".")
-        if not reply_allowed(reply, service, enforced=self._enforced):
-            self.ignored += 1
-            return
-        try:
-            message = decode_stats(
-                payload, service=service, instance=instance, namespace=self._subjects.namespace
-            )
-        except CodecError:
-            self.ignored += 1
-            return
-        key = (service, instance)
-        if key not in self.heard and len(self.heard) >= _MAX_INSTANCES:
-            self.ignored += 1
-            return
-        self.aggregate.apply(message, self._now())
-        calls = self.aggregate.answered(*key)
-        self.heard[key] = Heard(message.seq, str(message.state), message.in_flight, calls)
         self.wake()

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from nats_mesh.telemetry.aggregate import Figures
+from nats_mesh.telemetry.snapshots import Figures
 from nats_mesh_cli.top.words import duration_text
 
 __all__ = ["Bar", "bars_of", "bounds_for", "classes"]
