@@ -56,7 +56,7 @@ class MeshCollector(Collector):
     with the counters of one call perhaps a moment apart.
 
     Exact once calls rest: ``mesh_requests_total``, buckets, count and sum of ``mesh_request_duration_seconds``
-    (per call whole nanoseconds; a refused call never began and has no duration, hence ``_count`` may be below
+    (whole nanoseconds; a refused call never began and has no duration, hence ``_count`` may be below
     the requests). ``reporter="source"`` are calls made, whose destination's version is empty where it is not known
     (:mod:`nats_mesh.telemetry.destinations`); ``reporter="destination"`` are calls answered.
 

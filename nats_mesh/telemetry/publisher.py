@@ -76,12 +76,16 @@ class StatsPublisher:
         whole = self._whole_in <= 0
         self._whole_in = WHOLE_EVERY - 1 if whole else self._whole_in - 1
         self._sent += 1
+        self.publish_once(whole=whole)
+        self._timer = call_later(PERIOD_S, self._publish)
+
+    def publish_once(self, *, whole: bool) -> None:
+        """Publish the statistics of now, whoever listens."""
         try:
             for body in self._snapshot(whole):
                 self._transport.publish(self._subject, body, self._mux.one_way("telemetry"))
         except CallError:
             pass  # away or too large for this server: totals are cumulative, the next message holds them too
-        self._timer = call_later(PERIOD_S, self._publish)
 
     def close(self) -> None:
         """Stop publishing."""

@@ -90,8 +90,9 @@ class Series:
         else:
             self.refuse(status_name)
         # Sorting many into the histogram at once costs a quarter of sorting in each when it comes.
-        self._took.append(duration_s)
-        if len(self._took) >= _FOLD_AT:
+        took = self._took
+        took.append(duration_s)
+        if len(took) >= _FOLD_AT:
             self._fold()
 
     def _fold(self) -> None:

@@ -139,7 +139,7 @@ async def opened(service: Service | None = None) -> AsyncIterator[Bench]:
                 f"{len(server.links)} connections came through the loop's create_connection instead of 2: "
                 "the wire dials in another way now, and tests/bench/guard_server.py must stand in for that"
             )
-        bench = Bench(mesh, *server.links)
+        bench = Bench(mesh, instance, *server.links)
         for member in (mesh._tracing, instance._parts.tracing):
             if member is not None:
                 # While the clock stands still no room is made for more spans: there is enough for all of them.
@@ -151,8 +151,9 @@ async def opened(service: Service | None = None) -> AsyncIterator[Bench]:
 class Bench:
     """An open mesh and an open instance, with the server between them."""
 
-    def __init__(self, mesh: Mesh, instance: Link, caller: Link) -> None:
+    def __init__(self, mesh: Mesh, serving: Instance, instance: Link, caller: Link) -> None:
         self.mesh = mesh
+        self.serving = serving
         self.server = instance.server
         self.instance = instance
         self.caller = caller

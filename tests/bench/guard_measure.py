@@ -18,6 +18,8 @@ from tests.bench.guard_compare import Figure, Figures
 __all__ = [
     "GuardError",
     "count_instructions",
+    "count_marked",
+    "differences",
     "figures_of",
     "measure_time",
     "parts_of",
@@ -54,17 +56,23 @@ def valgrind() -> str | None:
 
 def count_instructions(only: Sequence[str] = ("",)) -> Figures:
     """Count, for all cases whose name contains one of ``only``. Takes about a minute."""
+    return figures_of(*count_marked([*_DRIVER, "marked", "--only", *only]))
+
+
+def count_marked(work: Sequence[str]) -> tuple[list[Label], list[int]]:
+    """Run a Python with these arguments under valgrind: what stands before each of its marks, by what it prints as JSON
+    in its last line, and the instructions counted there."""
     program = valgrind()
     if program is None:
         raise GuardError("valgrind is missing: install it (Debian: valgrind)")
     # First without valgrind: what is wrong shows at once, and no compiling of modules is ever counted.
-    _labels(_run([sys.executable, *_DRIVER, "marked", "--only", *only]))
+    _labels(_run([sys.executable, *work]))
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:
         out = Path(folder, "out")
         command = [program, "--quiet", "--tool=callgrind", _MARK, f"--callgrind-out-file={out}"]
-        labels = _labels(_run([*command, sys.executable, *_DRIVER, "marked", "--only", *only]))
+        labels = _labels(_run([*command, sys.executable, *work]))
         counts = parts_of(path.read_text("utf-8", "replace") for path in Path(folder).iterdir())
-    return figures_of(labels, counts)
+    return labels, counts
 
 
 def measure_time(only: Sequence[str] = ("",), pairs: int = 200) -> Figures:
@@ -107,6 +115,18 @@ def parts_of(texts: Iterable[str]) -> list[int]:
 
 def figures_of(labels: Sequence[Label], counts: Sequence[int]) -> Figures:
     """Instructions per call: the difference of two sizes, less the server's part, by the reference work."""
+    each = differences(labels, counts)
+    reference = each.pop(("reference", "", "all"))
+    figures: Figures = {}
+    for (case, side, part), instructions in each.items():
+        if part == "all":
+            own = instructions - each[case, side, "server"]
+            figures.setdefault(case, {})[side] = Figure(round(own / reference, 4), round(own))
+    return figures
+
+
+def differences(labels: Sequence[Label], counts: Sequence[int]) -> dict[tuple[str, str, str], float]:
+    """Instructions of one piece of work, by the two sizes in which it was counted."""
     if len(labels) != len(counts):
         raise GuardError(
             f"callgrind saw {len(counts)} marks of {len(labels)}: does something else call getppid?"
@@ -118,13 +138,7 @@ def figures_of(labels: Sequence[Label], counts: Sequence[int]) -> Figures:
     each: dict[tuple[str, str, str], float] = {}
     for key, ((few, low), (many, high)) in sized.items():
         each[key] = (high - low) / (many - few)
-    reference = each.pop(("reference", "", "all"))
-    figures: Figures = {}
-    for (case, side, part), instructions in each.items():
-        if part == "all":
-            own = instructions - each[case, side, "server"]
-            figures.setdefault(case, {})[side] = Figure(round(own / reference, 4), round(own))
-    return figures
+    return each
 
 
 def _labels(output: str) -> list[Label]:
