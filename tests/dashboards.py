@@ -15,12 +15,12 @@ import uvicorn
 
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh_cli.dashboard.app import application
-from nats_mesh_cli.dashboard.board import Board
 from nats_mesh_cli.dashboard.document import Picture, document, trends
 from nats_mesh_cli.dashboard.hub import Hub
 from nats_mesh_cli.dashboard.service_page import service_document
 from nats_mesh_cli.dashboard.serving import listening
 from nats_mesh_cli.demo.locate import DEFAULT
+from nats_mesh_cli.policy_board import Board
 from tests.cli.program import PATIENCE_S, Background, environment
 from tests.tools import ROOT
 

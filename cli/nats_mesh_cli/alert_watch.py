@@ -30,6 +30,7 @@ from nats_mesh.telemetry.slo import promises
 from nats_mesh.telemetry.stats import decode_stats
 from nats_mesh.wire.kv import KvAbsentError, KvError
 from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh_cli.output import counted
 from nats_mesh_cli.promised import DUTY
 
 __all__ = ["Watcher", "watches"]
@@ -45,7 +46,7 @@ _NO_STORE: Final = "there is no store to agree in (JetStream): whoever watches t
 
 def watches(count: int, namespace: str) -> str:
     """How many promises are watched, for people."""
-    return f"watches {f'{count} promises' if count != 1 else 'one promise'} in namespace {namespace}"
+    return f"watches {counted(count, 'promise')} in namespace {namespace}"
 
 
 class Watcher:

@@ -9,15 +9,15 @@ import anyio
 import msgspec
 
 from nats_mesh import CodecError
-from nats_mesh.core.shares import share_text
 from nats_mesh.model import check_name
 from nats_mesh.telemetry.alert_messages import (
     Alert,
     Burn,
     Standing,
     brief,
-    burn_text,
     decode_standing,
+    promise_text,
+    seen_text,
     span_text,
 )
 from nats_mesh.telemetry.alerts import Turn
@@ -46,12 +46,11 @@ def record_of(alert: Alert) -> Record:
 
 
 def _burn(record: Record, window_s: float) -> str:
-    """How fast one window burns, and how much of it was seen where that is not all."""
+    """How fast one window burns."""
     for each in record["burns"]:
         burn = msgspec.convert(each, Burn)
         if burn.window_s == window_s:
-            part = "" if burn.seen_s >= window_s else f" (seen {span_text(burn.seen_s)})"
-            return f"{burn_text(burn.burn)}{part}"
+            return seen_text(burn)
     return "-"
 
 
@@ -60,8 +59,7 @@ def _window(window_s: float, *, wide: bool = False) -> Column:
 
 
 def _promised(record: Record) -> str:
-    within = "" if record["threshold_s"] is None else f" within {record['threshold_s'] * 1000.0:g}ms"
-    return f"{share_text(record['share'], 9)}{within} over {span_text(record['window_s'])}"
+    return f"{promise_text(msgspec.convert(record, Alert))} over {span_text(record['window_s'])}"
 
 
 _COLUMNS: Final = (

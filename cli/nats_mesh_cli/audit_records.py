@@ -13,6 +13,7 @@ from nats_mesh.audit.records import (
     Stood,
     TapRecord,
 )
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh_cli.output import Record
 
 __all__ = ["is_about", "records_of"]
@@ -112,7 +113,7 @@ def _change(entry: Entry, record: ChangeRecord, change: DocumentChange) -> Recor
     action = "deleted" if after.deleted else "created" if before is None or before.deleted else "configured"
     return _head(entry) | {
         "action": action,
-        "what": change.key.replace(".", "/", 1) if entry.kind == "policy" else change.key.partition(".")[0],
+        "what": policy_label(change.key) if entry.kind == "policy" else change.key.partition(".")[0],
         "who": record.who or entry.writer,
         "why": record.why,
         "change": record.change,

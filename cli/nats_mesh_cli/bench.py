@@ -16,7 +16,7 @@ from nats_mesh_cli.call import Declared, declared_options, explain
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, exit_code_of, one_line
 from nats_mesh_cli.load import Plan, Tally, bars, run_load
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, dump, millis, paint
+from nats_mesh_cli.output import Out, counted, dump, millis, paint
 from nats_mesh_cli.values import check_codec_name, parse_headers, parse_target, read_value
 
 __all__ = ["bench", "document_of", "render"]
@@ -226,7 +226,7 @@ def _latency(document: dict[str, Any], open_loop: bool) -> list[str]:
         shares = ", ".join(
             f"{name[:8] or '?'} {count}" for name, count in list(document["instances"].items())[:8]
         )
-        lines.append(f"  answered by {len(document['instances'])} instances: {shares}")
+        lines.append(f"  answered by {counted(len(document['instances']), 'instance')}: {shares}")
     return lines
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nats_mesh_cli.catalog import fault_text
 from nats_mesh_cli.chain_text import options_table, side
-from nats_mesh_cli.output import Column, age, paint, table
+from nats_mesh_cli.output import Column, age, counted, millis, paint, table
 from nats_mesh_cli.schemas import definitions, type_name
 from nats_mesh_cli.told import is_said, told_table
 
@@ -130,8 +130,8 @@ def _endpoint_facts(endpoint: dict[str, Any]) -> dict[str, str]:
     if endpoint["schema_differs"]:
         facts["note"] = "instances differ in their schemas; that of the newest version is shown"
     if statistics.get("requests"):
-        average = f"{statistics['average_ms']} ms on average"
-        facts["so far"] = f"{statistics['requests']} requests, {statistics['errors']} errors, {average}"
+        told = (counted(statistics["requests"], "request"), counted(statistics["errors"], "error"))
+        facts["so far"] = f"{', '.join(told)}, {millis(statistics['average_ms'] / 1e3)} on average"
     if statistics.get("last_error"):
         facts["last error"] = statistics["last_error"]
     return facts

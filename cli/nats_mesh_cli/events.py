@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import anyio
 
 from nats_mesh import CallError, Mesh
 from nats_mesh.clock import SYSTEM_CLOCK
-from nats_mesh.core.members import Change, ChangeKind
-from nats_mesh.core.presence import incarnation
+from nats_mesh.core.members import Change, ChangeKind, Instance
+from nats_mesh.core.presence import Announcement, incarnation
 from nats_mesh.discovery.messages import rfc3339
 from nats_mesh.discovery.observer import Observer
+from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.errors import CodecError
 from nats_mesh.model import check_name
 from nats_mesh.telemetry.events import Event, decode_event, decode_recent
@@ -27,7 +28,7 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record
+from nats_mesh_cli.output import Column, Out, Record, counted
 from nats_mesh_cli.past_events import merged, past_events
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trouble import is_bad
@@ -48,7 +49,7 @@ _KINDS = {
 
 _COLUMNS = (
     Column("TIME", lambda r: shown_time(str(r["at"]))),
-    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "warn" if is_bad(r["kind"]) else "name"),
+    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "bad" if is_bad(r["kind"]) else "name"),
     Column("SERVICE", lambda r: str(r["service"])),
     Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
     Column("TARGET", lambda r: str(r["target"])),
@@ -82,13 +83,28 @@ def membership(change: Change, at: str) -> Record | None:
     detail = f"{instance.name}, version {instance.version}"
     if change.reason is not None:
         detail = f"{detail}: {change.reason}"
+    return _membership(kind, at, instance, instance.id, detail)
+
+
+def joins(infos: Iterable[InfoReply], namespace: str) -> list[Record]:
+    """When each instance of the mesh that is there has come, as it says itself."""
+    found = []
+    for info in visible(infos, namespace):
+        told = announcement_of(info)
+        if told is not None:
+            detail = f"{told.name}, version {told.version}"
+            found.append(_membership(EventKind.INSTANCE_JOINED, told.started, told, told.instance, detail))
+    return found
+
+
+def _membership(kind: EventKind, at: str, of: Announcement | Instance, instance: str, detail: str) -> Record:
     return {
         "at": at,
         "kind": kind.value,
-        "service": instance.service,
-        "instance": instance.id,
-        "namespace": instance.namespace,
-        "target": instance.id,
+        "service": of.service,
+        "instance": instance,
+        "namespace": of.namespace,
+        "target": instance,
         "detail": detail,
         "numbers": {},
         "seq": None,
@@ -222,20 +238,25 @@ async def events(
         if follow:
             await _follow(mesh, feed, options, out, since)
             return
-        records = await _before(mesh, feed, options, out, since)
+        there = joins(await fetch(mesh, options, out), mesh.namespace)
+        records = await _before(mesh, feed, options, out, since, there)
     nothing = "nothing has happened lately, as far as anybody here remembers"
     out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
     _complain(feed, out)
 
 
-async def _before(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str | None) -> list[Record]:
-    """What members remember, and what the audit knows that they do not."""
+async def _before(
+    mesh: Mesh, feed: Feed, options: Options, out: Out, since: str | None, there: Sequence[Record]
+) -> list[Record]:
+    """What members remember, and what the audit knows that they do not, or those ``there`` say of themselves."""
     timeout_s = options.timeout_s or QUESTION_S
     await feed.ask(timeout_s)
     remembered = feed.taken()
-    past, problem = await past_events(mesh, instant(since or _LATELY), timeout_s=timeout_s)
+    begin = instant(since or _LATELY)
+    past, problem = await past_events(mesh, begin, timeout_s=timeout_s)
     if problem and since is not None:
-        out.note(f"note: who came and went before, and what was changed, is not known: {problem}", "warn")
+        out.note(f"note: who went before, and what was changed, is not known: {problem}", "warn")
+    past = merged(past, [each for each in there if incarnation(each["at"]) >= incarnation(begin)])
     return merged(remembered, [record for record in past if feed.wanted(record)])
 
 
@@ -250,10 +271,10 @@ def _look_at_kinds(kinds: Sequence[str], out: Out) -> None:
 
 def _complain(feed: Feed, out: Out) -> None:
     if feed.lost:
-        out.note(f"note: {feed.lost} events came faster than they could be shown", "warn")
+        out.note(f"note: {counted(feed.lost, 'event')} came faster than they could be shown", "warn")
     if feed.ignored:
         out.note(
-            f"note: {feed.ignored} messages were no events, or not their publisher's, and are left out",
+            f"note: {counted(feed.ignored, 'message')} told of no event, or came from nobody who may: left out",
             "warn",
         )
 
@@ -271,7 +292,8 @@ async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str
         on_change=feed.on_change,
     )
     await client.transport.fence()
-    for info in visible(await fetch(mesh, options, out), mesh.namespace):
+    infos = await fetch(mesh, options, out)
+    for info in visible(infos, mesh.namespace):
         announcement = announcement_of(info)
         if announcement is not None and feed.service in (None, announcement.service):
             observer.take(announcement)
@@ -280,7 +302,7 @@ async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str
     client.transport.add_listener(connection)
     rows = Rows(out, options.format, _COLUMNS, _LEAST)
     try:
-        rows.show(await _before(mesh, feed, options, out, since))
+        rows.show(await _before(mesh, feed, options, out, since, joins(infos, mesh.namespace)))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_lease, mesh, feed, connection)
             while True:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh.policy.bus.revisions import Revision
 from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.hints import listed, nearest
@@ -21,7 +22,6 @@ __all__ = [
     "missing",
     "revision_called",
     "selected",
-    "shown_key",
     "without_revision",
 ]
 
@@ -30,11 +30,6 @@ _REVISION: Final = re.compile(r"(?:(\d{1,15})\.)?(\d{1,15})")
 _AT: Final = re.compile(r"(.+)@(\d{1,15})(?::\d+)?")
 #: How much of a change's id must be given at least.
 _LEAST_ID: Final = 4
-
-
-def shown_key(key: str) -> str:
-    """A policy's key as it is printed: ``Route/orders``."""
-    return key.replace(".", "/", 1)
 
 
 def without_revision(name: str) -> tuple[str, int | None]:
@@ -69,8 +64,8 @@ def missing(key: str, known: Iterable[str], *, place: str = "in the store") -> C
     is."""
     kind, _, name = key.partition(".")
     keys = list(known)
-    same = [shown_key(each) for each in keys if each.partition(".")[2] == name]
-    own = {each.partition(".")[2]: shown_key(each) for each in keys if each.startswith(f"{kind}.")}
+    same = [policy_label(each) for each in keys if each.partition(".")[2] == name]
+    own = {each.partition(".")[2]: policy_label(each) for each in keys if each.startswith(f"{kind}.")}
     near = difflib.get_close_matches(name, own, n=1, cutoff=0.6)  # their kind would make all of them alike
     if same:
         hint = f"did you mean {', '.join(sorted(same))}?"
@@ -79,8 +74,8 @@ def missing(key: str, known: Iterable[str], *, place: str = "in the store") -> C
     elif own:
         hint = f"there are: {listed(own.values())}"
     else:
-        hint = nearest(f"{kind}/{name}", map(shown_key, keys)) or "there are no policies"
-    return CliError(f"there is no {shown_key(key)} {place}", hint=hint, code=FAILED)
+        hint = nearest(f"{kind}/{name}", map(policy_label, keys)) or "there are no policies"
+    return CliError(f"there is no {policy_label(key)} {place}", hint=hint, code=FAILED)
 
 
 def is_instance(record: Mapping[str, Any], word: str, *, whole: bool = False) -> bool:

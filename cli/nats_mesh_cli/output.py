@@ -14,7 +14,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO, TypeAlias
+from typing import Any, Final, TextIO, TypeAlias
 
 from nats_mesh_cli.errors import PIPE, CliError, one_line
 from nats_mesh_cli.options import Format
@@ -25,6 +25,7 @@ __all__ = [
     "Record",
     "age",
     "column_widths",
+    "counted",
     "dump",
     "harmless",
     "millis",
@@ -291,16 +292,30 @@ def age(seconds: float | None) -> str:
     return f"{whole // 86_400}d"
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """`1 call`, `2 calls`; ``several`` where that is not just ``one`` with an s: `3 policies`."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
+
+
 def success_text(share: float) -> str:
     """How many calls went well, rounded down: `100%` means that none failed, and `99.99%` that one did."""
     return "100%" if share >= 1.0 else f"{math.floor(share * 10_000) / 100:.2f}%"
 
 
+_UNITS: Final = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0))
+_THREE_DIGITS: Final = 999.5
+
+
 def millis(seconds: float | None) -> str:
-    """A duration for people: ``0.42 ms``, ``12.3 ms``, ``1.25 s``."""
-    if seconds is None:
+    """A duration for people, in three digits: ``420 µs``, ``4.20 ms``, ``41.3 ms``, ``1.25 s``, ``16.7 m``, ``5.00 h``.
+
+    Nobody has measured more of it, and less would hide what was. ``-`` where there is none.
+    """
+    if seconds is None or not math.isfinite(seconds):
         return "-"
-    if seconds >= 1.0:
-        return f"{seconds:.2f} s"
-    ms = seconds * 1000.0
-    return f"{ms:.2f} ms" if ms < 10 else f"{ms:.1f} ms" if ms < 100 else f"{ms:.0f} ms"
+    for unit, size in _UNITS:
+        if abs(seconds) < _THREE_DIGITS * size:
+            value = seconds / size
+            digits = 0 if abs(value) >= 99.95 or not value else 1 if abs(value) >= 9.995 else 2
+            return f"{value:.{digits}f} {unit}"
+    return ">999 d"

@@ -16,7 +16,7 @@ from nats_mesh.policy.parts import Part
 from nats_mesh.policy.schema import KINDS, LATER_KINDS
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line, problem_documents
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, dump, paint, render_list
+from nats_mesh_cli.output import Column, Out, Record, counted, dump, paint, render_list
 from nats_mesh_cli.policies import target_of
 
 __all__ = ["explain", "schema", "validate"]
@@ -88,7 +88,7 @@ def _tell_good(options: Options, out: Out, namespace: str, policies: PolicySet) 
     text = render_list(records, _COLUMNS, options.format, name=lambda r: str(r["policy"]), color=out.color)
     if text:
         out.data(text)
-    count = "1 policy" if len(records) == 1 else f"{len(records)} policies"
+    count = counted(len(records), "policy", "policies")
     out.note(
         f"{paint('ok:', 'ok', _colored(out))} {count} for namespace {namespace} (-n names another); nothing was applied"
     )
@@ -100,7 +100,7 @@ def _tell_bad(options: Options, out: Out, error: PolicyError) -> None:
     for problem in error.problems:
         say(one_line(str(problem)))
     count = len(error.problems)
-    text = "1 problem" if count == 1 else f"{count} problems"
+    text = counted(count, "problem")
     out.note(f"{paint('not valid:', 'bad', _colored(out))} {text}; nothing in this folder would be applied")
 
 

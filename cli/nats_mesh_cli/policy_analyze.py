@@ -16,7 +16,7 @@ from nats_mesh_cli.catalog import endpoint_records, instance_record, visible
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump, paint
+from nats_mesh_cli.output import Out, Record, counted, dump, paint
 from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_given import folder_of, live_policies, policies_in
 
@@ -108,7 +108,7 @@ def _show(options: Options, out: Out, found: Sequence[Finding], policies: Sequen
         counts = [(severity, sum(each.severity == severity for each in found)) for severity in SEVERITIES]
         said = ", ".join(f"{count} {_plural(word, count)}" for word, count in counts if count)
         number = len(policies)
-        where = f"{number} {'policy' if number == 1 else 'policies'}"
+        where = f"{counted(number, 'policy', 'policies')}"
         worst = next((word for word, count in counts if count), "")
         out.note(f"{said or 'nothing found'} in {where}", _STYLES.get(worst, "ok"))
 

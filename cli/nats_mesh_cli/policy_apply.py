@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 
 from nats_mesh import Mesh, PolicyError
 from nats_mesh.changing import ACK_S, Changed, Changing, Prepared, UnacknowledgedError
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh.policy.bus.documents import read_document
 from nats_mesh.policy.bus.plan import Document
 from nats_mesh.policy.bus.revisions import Revision, Snapshot
 from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.policy.problems import place
 from nats_mesh_cli.errors import FAILED, OK, CliError, problem_documents
-from nats_mesh_cli.naming import missing, revision_called, selected, shown_key
+from nats_mesh_cli.naming import missing, revision_called, selected
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record
 from nats_mesh_cli.policy_bus import opened
@@ -89,7 +90,7 @@ async def apply(
         if prune:
             wanted |= {key: None for key in snapshot.policies if key not in wanted}
         for key, origin in () if prune else given.left_behind(snapshot.policies):
-            name = key.replace(".", "/", 1)
+            name = policy_label(key)
             out.note(
                 f"note: {name} stays: {origin} does not come to it; policy delete {name} removes it", "warn"
             )
@@ -135,7 +136,7 @@ async def undo(options: Options, out: Out, names: Sequence[str], revision: str |
         keys = {key for name in names for key in selected(name, {each.key: each for each in log})}
         if revision is None:
             back = last_change(log, keys)
-            out.note(told(back, " ".join(["policy undo", *map(shown_key, back.found)])))
+            out.note(told(back, " ".join(["policy undo", *map(policy_label, back.found)])))
             change.back_to, found = back.back_to, back.found
             change.message = change.message or f"undo of revision {back.undone.sequence}"
         else:
@@ -159,7 +160,7 @@ async def undo(options: Options, out: Out, names: Sequence[str], revision: str |
                 if gone or before is None
                 else f"revision {before.sequence}"
             )
-            out.note(f"puts back {shown_key(key)}: {stood}")
+            out.note(f"puts back {policy_label(key)}: {stood}")
         return await _make(options, out, changing, snapshot, wanted, change)
 
 
@@ -274,7 +275,7 @@ def _show(
             action = "configured" if before is not None or key in prepared.snapshot.policies else "created"
         records.append(
             {
-                "policy": key.replace(".", "/", 1),
+                "policy": policy_label(key),
                 "action": action,
                 "revision": sequences.get(key),
                 "dry_run": change.dry_run,

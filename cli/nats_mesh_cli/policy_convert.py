@@ -19,7 +19,7 @@ from nats_mesh.policy.reader import MAX_BYTES
 from nats_mesh_cli.bus import run_async
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump, paint
+from nats_mesh_cli.output import Out, Record, counted, dump, paint
 from nats_mesh_cli.policy_diff import LIVE, load_policies
 from nats_mesh_cli.policy_given import policies_in
 
@@ -128,9 +128,7 @@ def _tell(
         text = f"this version does not apply {', '.join(names)} yet: policy validate and apply refuse them"
         out.note(f"{paint('not yet:', 'warn', colored)} {one_line(text)}")
     count = len(found.policies)
-    said = (
-        f"{count} {'policy' if count == 1 else 'policies'}; {len(found.untranslated)} without a meaning here"
-    )
+    said = f"{counted(count, 'policy', 'policies')}; {len(found.untranslated)} without a meaning here"
     if found.serious:
         said += f", of which {len(found.serious)} change where calls go or who may call"
     out.note(said)

@@ -14,7 +14,7 @@ from nats_mesh.policy.istio import translate_files
 from nats_mesh.policy.problems import Problems
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.options import Options
-from nats_mesh_cli.output import Out
+from nats_mesh_cli.output import Out, counted
 
 __all__ = ["contents_of", "folder_of", "live_policies", "policies_in"]
 
@@ -45,7 +45,7 @@ def policies_in(paths: Sequence[str], out: Out, *, namespace: str) -> tuple[Poli
     if found.untranslated:
         count = len(found.untranslated)
         out.note(
-            f"note: {count} {'field' if count == 1 else 'fields'} of Istio's documents have no meaning here; "
+            f"note: {counted(count, 'field')} of Istio's documents {'has' if count == 1 else 'have'} no meaning here; "
             "policy convert names them",
             "warn",
         )

@@ -9,6 +9,7 @@ import msgspec
 
 from nats_mesh import Mesh
 from nats_mesh.audit.reading import AuditReader, BeforeError
+from nats_mesh.core.sync_state import ORDER, policy_label, verdict_of
 from nats_mesh.discovery.acks import Member
 from nats_mesh.errors import UNREADABLE
 from nats_mesh.policy.bus.past import DocumentsThen
@@ -18,14 +19,14 @@ from nats_mesh.policy.reader import MAX_DEPTH
 from nats_mesh.wire.kv import KvError
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line
 from nats_mesh_cli.instants import instant, shown_time
-from nats_mesh_cli.naming import changes_called, revision_called, selected, shown_key, without_revision
+from nats_mesh_cli.naming import changes_called, revision_called, selected, without_revision
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, render_list
 from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_members import acks_of
 from nats_mesh_cli.policy_past import stood_at, tell_older
 
-__all__ = ["get", "history", "policy_record", "status"]
+__all__ = ["get", "history", "member_record", "policy_record", "status"]
 
 
 class _Target(msgspec.Struct):
@@ -91,7 +92,9 @@ async def get(
     found = list({(each.key, each.sequence): each for each in found}.values())
     unread = [each for each in found if _document(each) is None]
     for each in unread:
-        out.note(f"{one_line(shown_key(each.key))}@{each.sequence} is no document that can be shown", "warn")
+        out.note(
+            f"{one_line(policy_label(each.key))}@{each.sequence} is no document that can be shown", "warn"
+        )
     if options.format in (Format.YAML, Format.JSON, Format.JSONL):
         documents = [document for each in found if (document := _document(each)) is not None]
         if unread and not documents:
@@ -222,8 +225,8 @@ async def status(options: Options, out: Out) -> int:
         own = mesh.client.transport.connection
     here = (snapshot.epoch, snapshot.sequence)
     records = sorted(
-        (_member_record(member, here) for member in members if member.instance != own),
-        key=lambda r: (r["state"] == "SYNCED", r["service"], r["instance"]),
+        (member_record(member, here) for member in members if member.instance != own),
+        key=lambda r: (ORDER.index(r["state"]), r["service"], r["instance"]),
     )
     out.rows(records, _MEMBERS, options.format, name=lambda r: str(r["instance"]))
     bad = [each for each in records if each["state"] in ("STALE", "REJECTED")]
@@ -244,33 +247,28 @@ async def _members(options: Options, out: Out, mesh: Mesh) -> list[Member]:
         return [*found, *acks.absent()]
 
 
-def _member_record(member: Member, here: tuple[int, int]) -> Record:
-    state, reason = "SYNCED", ""
-    if member.elsewhere:
-        state, reason = "ELSEWHERE", f"its policies come from {member.source}"
-    elif not member.answers:
-        state, reason = "STALE", member.why
-    elif member.rejected:
-        more = f" (and {member.rejected - 1} more)" if member.rejected > 1 else ""
-        state, reason = "REJECTED", f"{member.reason}{more}"
-    elif member.revision != here:
-        state, reason = (
-            "STALE",
-            f"the store is at {here[1]}" if member.revision[0] == here[0] else "another epoch",
-        )
-    if member.source == "cache" and state == "SYNCED":
-        state, reason = "STALE", "it reads from its cache: the store has not answered it"
+def member_record(member: Member, here: tuple[int, int]) -> Record:
+    """Where a member stands with the store, which is at ``here``, as ``policy status`` lists it."""
+    found = verdict_of(
+        member.source,
+        member.revision,
+        here,
+        rejected=member.rejected,
+        rejections=member.rejections,
+        reason=member.reason,
+        silent="" if member.answers else member.why or "does not answer",
+    )
     return {
         "service": member.service,
         "instance": member.instance,
         "host_pid": member.name,
         "kind": member.kind,
-        "state": state,
-        "revision": None if member.elsewhere else member.revision[1],
-        "epoch": None if member.elsewhere else member.revision[0],
+        "state": found.state,
+        "revision": member.revision[1] if found.follows else None,
+        "epoch": member.revision[0] if found.follows else None,
         "answers": member.answers,
         "source": member.source,
-        "reason": reason,
+        "reason": found.reason,
     }
 
 
@@ -317,7 +315,7 @@ def _target(document: dict[str, Any] | None) -> str:
 
 def _revision_record(revision: Revision) -> Record:
     return {
-        "policy": revision.key.replace(".", "/", 1),
+        "policy": policy_label(revision.key),
         "revision": revision.sequence,
         "time": revision.time,
         "operator": revision.operator,

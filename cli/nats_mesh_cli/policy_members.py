@@ -10,7 +10,7 @@ from nats_mesh.discovery.acks import MAX_MEMBERS, Acks, Member, Report
 from nats_mesh.discovery.witness import Witness
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.options import Options
-from nats_mesh_cli.output import Out
+from nats_mesh_cli.output import Out, counted
 
 __all__ = ["acks_of", "tell_report", "without_hint"]
 
@@ -54,7 +54,7 @@ def tell_report(out: Out, report: Report, without: Sequence[str] = ()) -> None:
             out.note(f"--without {name}: there is no such member now", "dim")
     if report.elsewhere:
         count = len(report.elsewhere)
-        who = "1 member follows" if count == 1 else f"{count} members follow"
+        who = counted(count, "member follows", "members follow")
         out.note(f"{who} files, code or nothing: not reached", "dim")
     if report.more:
         out.note(f"there are more than {MAX_MEMBERS:,} members: nobody waited for the others", "warn")

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from nats_mesh import Mesh
 from nats_mesh.audit.reading import AuditReader
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh.policy.bus.bucket import HISTORY
 from nats_mesh.policy.bus.past import DocumentsAt
 from nats_mesh.policy.bus.revisions import Revision, UnknownPastError
 from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.wire.kv import KvError
 from nats_mesh_cli.errors import FAILED, CliError
-from nats_mesh_cli.naming import by_key, shown_key
+from nats_mesh_cli.naming import by_key
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
 
@@ -81,7 +82,7 @@ async def tell_older(
     full = {key: each[0] for key, each in by_key(log).items() if key in shown and len(each) >= HISTORY}
     if not full:
         return
-    what = ", ".join(f"{shown_key(key)} before revision {each.sequence}" for key, each in _first(full))
+    what = ", ".join(f"{policy_label(key)} before revision {each.sequence}" for key, each in _first(full))
     more = f" and {len(full) - _SHOWN} more" if len(full) > _SHOWN else ""
     try:
         info = await _reader(options, mesh).info()
@@ -109,6 +110,6 @@ def _reader(options: Options, mesh: Mesh) -> AuditReader:
 
 
 def _listed(keys: Collection[str]) -> str:
-    names = [shown_key(key) for key in sorted(keys)]
+    names = [policy_label(key) for key in sorted(keys)]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more}"

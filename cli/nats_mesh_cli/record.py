@@ -28,7 +28,7 @@ from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import missing_service, namespace_text
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump
+from nats_mesh_cli.output import Out, Record, counted, dump
 from nats_mesh_cli.taken import Taken
 
 __all__ = ["RATE_PER_S", "STDOUT", "Plan", "headers_of", "rate", "record"]
@@ -258,7 +258,7 @@ class _Recorder:
             self._shown = now
             taken = self._taken
             self._out.note(
-                f"{now - self._start:.0f} s: {taken.recorded} calls of {taken.seen} recorded, "
+                f"{now - self._start:.0f} s: {counted(taken.recorded, 'call')} of {taken.seen} recorded, "
                 f"{taken.dropped} dropped",
                 "dim",
             )
@@ -271,7 +271,10 @@ class _Recorder:
                 summary |= {k: v for k, v in msgspec.to_builtins(part).items() if k != "record"}
             summary["instances"] = instances
             self._out.data(dump(summary, options.format, pretty=self._out.tty))
-        self._out.note(f"{end.recorded} calls recorded of {end.seen} seen, from {instances} instances", "ok")
+        self._out.note(
+            f"{counted(end.recorded, 'call')} recorded of {end.seen} seen, from {counted(instances, 'instance')}",
+            "ok",
+        )
         few = "found no room, and are missing: record a smaller --sample, or at a higher --rate"
         for count, text in (
             (end.dropped, f"calls of the sample {few}"),

@@ -6,6 +6,7 @@ import datetime
 import time
 
 from nats_mesh.core.rollout import Hold, Phase
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh.rollout.book import LEASE_S, Entry
 from nats_mesh.rollout.telling import Told
 from nats_mesh_cli.errors import one_line
@@ -51,7 +52,7 @@ def record_of(entry: Entry, now_s: float | None = None) -> Record:
         "step_lasts_s": None if step is None else step.for_s,
         "elapsed_s": round(at.ran_s, 3),
         "calls_in_step": record.calls,
-        "route": record.route.replace(".", "/", 1),
+        "route": policy_label(record.route),
         "route_revision": record.revision,
         "runner": record.holder or None,
         "wish": record.wish if record.asked else None,

@@ -25,9 +25,10 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import missing_endpoint, missing_service
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, millis
+from nats_mesh_cli.output import Column, Out, Record, counted, millis
 from nats_mesh_cli.policies import live_policies
 from nats_mesh_cli.rows import Rows
+from nats_mesh_cli.trouble import status_level
 
 __all__ = ["BY", "Heard", "ago", "ranked", "record_of", "slow", "where_it_went"]
 
@@ -43,7 +44,7 @@ _COLUMNS = (
     Column("TIME", lambda r: shown_time(str(r["at"]))),
     Column("ENDPOINT", lambda r: f"{r['service']}.{r['endpoint']}", style=lambda _: "name"),
     Column("CALLER", lambda r: str(r["caller"])),
-    Column("STATUS", lambda r: str(r["status"]), style=lambda r: "" if r["status"] == "OK" else "bad"),
+    Column("STATUS", lambda r: str(r["status"]), style=lambda r: status_level(r["status"])),
     Column("TOOK", lambda r: millis(r["duration_s"]), right=True),
     Column("×P99", lambda r: _times(r["times_p99"]), right=True),
     Column("FROM", lambda r: millis(r["threshold_s"]), wide=True, right=True),
@@ -269,9 +270,12 @@ def _asked(policies: PolicySet, service: str, endpoint: str) -> bool:
 
 def _complain(heard: Heard, out: Out) -> None:
     if heard.missed:
-        out.note(f"note: {heard.missed} more slow calls were too many to be kept by their instances", "warn")
+        out.note(
+            f"note: {counted(heard.missed, 'more slow call')} found no room at their instances",
+            "warn",
+        )
     if heard.lost:
-        out.note(f"note: {heard.lost} calls came faster than they could be shown", "warn")
+        out.note(f"note: {counted(heard.lost, 'call')} came faster than they could be shown", "warn")
     if heard.ignored:
         text = "messages were no slow calls, or not their publisher's, and are left out"
         out.note(f"note: {heard.ignored} {text}", "warn")

@@ -19,7 +19,7 @@ from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump, render_list, table
+from nats_mesh_cli.output import Out, Record, counted, dump, render_list, table
 from nats_mesh_cli.promised import Promised, PromisedReader
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
@@ -122,12 +122,18 @@ async def _once(look: _Look, options: Options, out: Out, services: Sequence[str]
 
 def _complain(seen: MeshView, snapshot: Snapshot, out: Out) -> None:
     if snapshot.ignored:
-        out.note(f"note: {snapshot.ignored} messages were not believed, or could not be read", "warn")
+        out.note(
+            f"note: {counted(snapshot.ignored, 'message was', 'messages were')} not believed, or could not be read",
+            "warn",
+        )
     if snapshot.overflowed:
         out.note(f"note: there is more than is kept here: {snapshot.overflowed} words found no room", "warn")
     if silent := seen.silent:
         named = ", ".join(sorted({service for service, _ in silent})[:8])
-        out.note(f"note: {len(silent)} instances tell no statistics (of {named})", "warn")
+        out.note(
+            f"note: {counted(len(silent), 'instance tells', 'instances tell')} no statistics (of {named})",
+            "warn",
+        )
 
 
 async def _watch(look: _Look, options: Options, out: Out) -> None:

@@ -10,6 +10,7 @@ from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh_cli.output import Column, Record, millis, success_text
 from nats_mesh_cli.promised import LEVEL_STYLES, Promised
 from nats_mesh_cli.stat_records import By, edge_records, service_records
+from nats_mesh_cli.trouble import breakers_level, success_level
 
 __all__ = ["Shown", "edges_table", "stat_table"]
 
@@ -23,8 +24,7 @@ def _success(record: Record) -> str:
 
 
 def _how(record: Record) -> str:
-    success = record["success"]
-    return "" if success is None else "ok" if success >= 0.999 else "warn" if success >= 0.95 else "bad"
+    return success_level(record["success"])
 
 
 def _counts(key: str) -> Callable[[Record], str]:
@@ -62,7 +62,7 @@ _CAPACITY = (
         "HEADROOM", _of_capacity("headroom_per_s", lambda rate: f"{_number(rate)}/s"), right=True, wide=True
     ),
 )
-_BREAKER = Column("BREAKER", _counts("breakers"), wide=True, style=lambda _: "bad")
+_BREAKER = Column("BREAKER", _counts("breakers"), wide=True, style=lambda r: breakers_level(r["breakers"]))
 
 _OBJECTIVES = Column(
     "OBJECTIVES",

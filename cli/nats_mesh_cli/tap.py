@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
@@ -18,9 +19,10 @@ from nats_mesh_cli.errors import DENIED, FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import missing_endpoint, missing_service, namespace_text
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.output import Out, Record, column_widths, counted, dump, row, table
 from nats_mesh_cli.printing import Printer
 from nats_mesh_cli.tap_given import Plan, check
+from nats_mesh_cli.tap_order import ORDER_S, InOrder
 from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, left_out_text, record_of
 
 __all__ = ["BODY", "tap"]
@@ -80,6 +82,7 @@ class _Tapper:
         self._said_left = 0
         self._over = False
         self._denied = ""
+        self._order = InOrder(ORDER_S)
         everything = fmt.structured or fmt is Format.WIDE
         self._feed = TapFeed(
             mesh,
@@ -105,7 +108,8 @@ class _Tapper:
                     tasks.cancel_scope.cancel()
                 if not self._done():
                     await anyio.sleep(BATCH_S)  # what ended within the time is on its way
-                    self._take()
+                self._show_all(self._order.put(self._feed.taken(), time.monotonic()))
+                self._show_all(self._order.rest())
         finally:
             transport.remove_listener(self)
             self._rows.close()
@@ -131,14 +135,15 @@ class _Tapper:
 
     async def _show(self) -> None:
         while not self._done():
-            self._take()
+            now = time.monotonic()
+            self._show_all(self._order.put(self._feed.taken(), now))
             self._say_left_out()
             if not self._done():
-                with anyio.move_on_after(_OFTEN_S):
+                with anyio.move_on_after(min(_OFTEN_S, self._order.due_s(now))):
                     await self._feed.news()
 
-    def _take(self) -> None:
-        for call in self._feed.taken():
+    def _show_all(self, calls: Sequence[SeenCall]) -> None:
+        for call in calls:
             if self._done():
                 return
             self._told += self._rows.show(call)
@@ -179,26 +184,30 @@ class _Tapper:
             self._said, more = now, left - self._said_left
             self._said_left = left
             why = left_out_text(self._feed.counts, self._printer.dropped)
-            self._out.note(f"{more} more calls are not shown; so far {why}", "warn")
+            self._out.note(
+                f"{counted(more, 'more call is', 'more calls are')} not shown; so far {why}", "warn"
+            )
 
     def _say_end(self) -> None:
         feed, counts, out = self._feed, self._feed.counts, self._out
         out.note(
-            f"{self._told} calls shown of {counts.ended} that ended, at {feed.instances} instances", "ok"
+            f"{counted(self._told, 'call')} shown of {counts.ended} that ended, "
+            f"at {counted(feed.instances, 'instance')}",
+            "ok",
         )
         left = left_out_text(counts, self._printer.dropped)
         if left:
             out.note(f"note: not shown, though asked for: {left}", "warn")
         for count, text in (
-            (counts.lost, "messages of instances never came; their calls are missing"),
-            (counts.ignored, "messages were no calls, or not their publisher's, and are left out"),
+            (counts.lost, "of instances never came; what they told is missing"),
+            (counts.ignored, "told of no calls, or came from nobody who may: left out"),
         ):
             if count:
-                out.note(f"note: {count} {text}", "warn")
+                out.note(f"note: {counted(count, 'message')} {text}", "warn")
         if feed.older and not self._plan.only.is_empty:
             out.note(
-                f"note: {len(feed.older)} instances are older and send every call: they were filtered here, and the "
-                "rate was theirs",
+                f"note: {counted(len(feed.older), 'older instance sends', 'older instances send')} every call: they "
+                "are filtered here, and the rate is theirs",
                 "warn",
             )
 

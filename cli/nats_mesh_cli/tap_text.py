@@ -9,6 +9,7 @@ from nats_mesh.telemetry.tap_messages import Body
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.output import Column, Record, millis, paint
+from nats_mesh_cli.trouble import status_level
 
 __all__ = ["COLUMNS", "WIDTHS", "body_lines", "left_out_text", "record_of"]
 
@@ -22,7 +23,7 @@ COLUMNS: Final = (
     Column("TIME", lambda r: shown_time(str(r["at"]))[11:]),
     Column("CALLER", lambda r: str(r["caller"])),
     Column("TARGET", lambda r: f"{r['service']}.{r['endpoint']}", style=lambda r: "name"),
-    Column("STATUS", lambda r: str(r["status"]), style=lambda r: "ok" if r["status"] == "OK" else "bad"),
+    Column("STATUS", lambda r: str(r["status"]), style=lambda r: status_level(r["status"])),
     Column("TOOK", lambda r: millis(r["duration_s"]), right=True),
     Column("ROUTE", lambda r: str(r["route"])),
     Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),

@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, dump, millis
+from nats_mesh_cli.output import Out, counted, dump, millis
 
 __all__ = ["Totals"]
 
@@ -61,6 +61,6 @@ class Totals:
             f" ({', '.join(f'{status} {count}' for status, count in failures.items())})" if failures else ""
         )
         out.note(
-            f"{self.calls} calls, {self.failed} failed{said}; p50 {millis(p50)}, p99 {millis(p99)}",
+            f"{counted(self.calls, 'call')}, {self.failed} failed{said}; p50 {millis(p50)}, p99 {millis(p99)}",
             "bad" if failures else "dim",
         )

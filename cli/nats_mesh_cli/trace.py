@@ -22,6 +22,7 @@ from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trace_document import document_of, record_of
 from nats_mesh_cli.trace_finding import ID, Found, Query, digits_of, listening, look, one_of
 from nats_mesh_cli.trace_text import waterfall
+from nats_mesh_cli.trouble import status_level
 
 __all__ = ["trace"]
 
@@ -45,7 +46,7 @@ _COLUMNS = (
     Column(
         "RETRIES", lambda r: str(r["retries"]), right=True, style=lambda r: "warn" if r["retries"] else ""
     ),
-    Column("STATUS", lambda r: _status(r), style=lambda r: "" if r["status"] == "OK" else "bad"),
+    Column("STATUS", lambda r: _status(r), style=lambda r: status_level(r["status"])),
     Column("SERVICES", lambda r: ",".join(r["services"]), wide=True),
     Column("ID", lambda r: str(r["trace"]), wide=True),
 )

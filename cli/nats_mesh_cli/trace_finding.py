@@ -20,6 +20,7 @@ from nats_mesh.wire.subjects import ALL, reply_allowed
 from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant
+from nats_mesh_cli.output import counted
 
 __all__ = ["ID", "SHOWN", "Found", "Query", "digits_of", "listening", "look", "one_of"]
 
@@ -157,7 +158,9 @@ def _warnings(store: SpanStore, heard: Heard) -> list[str]:
         notes.append(f"note: {store.dropped} spans found no room at their members: traces may have gaps")
     if store.untrusted or heard.ignored:
         count = store.untrusted.total() + heard.ignored
-        notes.append(f"note: {count} messages were no spans, or not their publisher's, and are left out")
+        notes.append(
+            f"note: {counted(count, 'message')} told of no span, or came from nobody who may: left out"
+        )
     if store.cut or heard.lost:
         notes.append("note: there is more than is read at once, and some of it is left out")
     return notes

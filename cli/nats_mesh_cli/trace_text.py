@@ -13,7 +13,7 @@ from nats_mesh.clock import rfc3339
 from nats_mesh.core.sampling import failed
 from nats_mesh.telemetry.span_messages import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace, summary_of
-from nats_mesh_cli.output import millis
+from nats_mesh_cli.output import counted, millis
 from nats_mesh_cli.trace_document import notes_of, where_of
 
 __all__ = ["NARROWEST", "waterfall"]
@@ -55,23 +55,19 @@ def _head(trace: Trace) -> Text:
     text.append(f" called by {summary.caller} at {rfc3339(trace.start_us / 1e6)}\n")
     facts = [
         millis(trace.took_us / 1e6),
-        _counted(summary.spans, "span"),
-        _counted(len(summary.services), "service"),
+        counted(summary.spans, "span"),
+        counted(len(summary.services), "service"),
     ]
     if summary.retries:
-        facts.append("1 retry" if summary.retries == 1 else f"{summary.retries} retries")
+        facts.append(counted(summary.retries, "retry", "retries"))
     if summary.errors:
-        facts.append(_counted(summary.errors, "failure"))
+        facts.append(counted(summary.errors, "failure"))
     if summary.slow:
         facts.append("slow")
     text.append(" · ".join(facts))
     text.append(" · ")
     text.append(_status(summary.status), "bold red" if failed(summary.status) else "bold")
     return text
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _status(status: str) -> str:

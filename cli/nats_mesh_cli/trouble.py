@@ -1,12 +1,44 @@
-"""Which events are trouble, for everything that shows some. Pure."""
+"""What is trouble, and how bad: the one scale of everything that shows a mesh, in a terminal or a browser. Pure.
+
+A level is ``bad`` (somebody should look now), ``warn`` (it is not as it should be), ``ok``, or empty where nothing can
+be said. How long calls take has none: what is slow for one service is usual for another, and objectives say which.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
 
 from nats_mesh.telemetry.kinds import EventKind
+from nats_mesh.telemetry.series import FAILURES
+from nats_mesh.telemetry.snapshots import Edge, Member, Service
 
-__all__ = ["is_bad"]
+__all__ = [
+    "BAD_BELOW",
+    "OK_FROM",
+    "Level",
+    "breakers_level",
+    "edge_level",
+    "is_bad",
+    "member_level",
+    "rank",
+    "ready_level",
+    "retry_level",
+    "service_level",
+    "status_level",
+    "success_level",
+    "worst",
+]
+
+Level: TypeAlias = Literal["bad", "warn", "ok", ""]
+_ORDER: Final[tuple[Level, ...]] = ("", "ok", "warn", "bad")
+
+#: Of the calls of the last seconds, the share without a fault of the service from which on nothing is wrong, and the
+#: one below which it is bad.
+OK_FROM: Final = 0.999
+BAD_BELOW: Final = 0.99
+#: From this share of repetitions among the attempts on something is wrong: budgets allow a tenth.
+_MANY_RETRIES: Final = 0.1
 
 _BAD: Final = frozenset(
     str(kind)
@@ -30,3 +62,62 @@ _BAD: Final = frozenset(
 def is_bad(kind: str) -> bool:
     """Whether an event of this kind wants somebody's attention."""
     return kind in _BAD
+
+
+def rank(level: Level) -> int:
+    """For sorting: the higher, the worse."""
+    return _ORDER.index(level)
+
+
+def worst(*levels: Level) -> Level:
+    """The worst of some levels."""
+    return max(levels, key=_ORDER.index, default="")
+
+
+def success_level(share: float | None) -> Level:
+    """Of a share of calls without fault; ``None``: there were none."""
+    if share is None:
+        return ""
+    return "ok" if share >= OK_FROM else "bad" if share < BAD_BELOW else "warn"
+
+
+def retry_level(share: float) -> Level:
+    """Of a share of repetitions among attempts."""
+    return "warn" if share >= _MANY_RETRIES else ""
+
+
+def breakers_level(breakers: Mapping[str, int]) -> Level:
+    """Of circuits that are not closed, counted by state."""
+    return "bad" if breakers.get("OPEN") else "warn" if breakers.get("HALF_OPEN") else ""
+
+
+def ready_level(ready: int, instances: int) -> Level:
+    """Of how many instances can be called."""
+    return "bad" if not ready else "warn" if ready < instances else ""
+
+
+def status_level(status: str) -> Level:
+    """Of how a call ended: what its caller did wrong is no fault of the service."""
+    return "ok" if status == "OK" else "bad" if status in FAILURES else "warn"
+
+
+def service_level(service: Service) -> Level:
+    """Of all that is known of a service."""
+    less: Level = "warn" if service.suspect or service.draining or service.ejected else ""
+    return worst(
+        success_level(service.red.success),
+        breakers_level(service.breakers),
+        ready_level(service.ready, service.instances),
+        less,
+    )
+
+
+def edge_level(edge: Edge) -> Level:
+    """Of the calls of one service to another."""
+    return worst(success_level(edge.red.success), breakers_level(edge.breakers))
+
+
+def member_level(member: Member) -> Level:
+    """Of one instance or client."""
+    state: Level = "bad" if member.state == "suspect" else "" if member.state == "ready" else "warn"
+    return worst(success_level(member.red.success), state, "warn" if member.rejected else "")

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh.policy.bus.bucket import HISTORY
 from nats_mesh.policy.bus.revisions import Revision
 from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.instants import shown_time
-from nats_mesh_cli.naming import by_key, shown_key
+from nats_mesh_cli.naming import by_key
 
 __all__ = ["Back", "last_change", "told"]
 
@@ -64,8 +65,9 @@ def last_change(log: Sequence[Revision], keys: Iterable[str] = ()) -> Back:
     last = max(tops, key=lambda each: each.latest)
     if last.back_to is not None:
         raise CliError(
-            f"{shown_key(last.revision.key)}: it is as it was at revision {last.back_to} (by the undo that is revision "
-            f"{last.revision.sequence}), and what is kept does not go back so far: what to undo next is not known",
+            f"{policy_label(last.revision.key)}: it is as it was at revision {last.back_to} (by the undo that is "
+            f"revision {last.revision.sequence}), and what is kept does not go back so far: what to undo next is "
+            "not known",
             hint="--to-revision N puts back any revision of 'history'",
             code=FAILED,
         )
@@ -75,7 +77,7 @@ def last_change(log: Sequence[Revision], keys: Iterable[str] = ()) -> Back:
         if not changes or changes[-1].back_to is not None or not _same(changes[-1].revision, last.revision):
             continue
         if len(changes) == 1 and len(of[key]) >= HISTORY:
-            raise CliError(f"{shown_key(key)}: what stood there before is not kept any more", code=FAILED)
+            raise CliError(f"{policy_label(key)}: what stood there before is not kept any more", code=FAILED)
         found[key] = changes[-2].revision if len(changes) > 1 else None
         first = min(first, changes[-1].first)
     return Back(found, first - 1, last.revision)

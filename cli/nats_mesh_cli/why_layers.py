@@ -15,9 +15,9 @@ from nats_mesh.policy import PolicySet
 from nats_mesh_cli.chain import chain_of
 from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.effective import ENDPOINT, Known
-from nats_mesh_cli.output import Record
+from nats_mesh_cli.output import Record, counted
 from nats_mesh_cli.why_inbound import Inbound
-from nats_mesh_cli.why_words import aim_text, counted, name_of, named
+from nats_mesh_cli.why_words import aim_text, name_of, named
 
 __all__ = ["layers_of"]
 
@@ -178,13 +178,13 @@ class _Outbound:
         if not way.instances:
             return f"{who} finds nobody"
         if balance is None:
-            return f"{who} gives it to one of {counted(len(way.instances))}: {named(self._instances)}"
+            return f"{who} gives it to one of {counted(len(way.instances), 'instance')}: {named(self._instances)}"
         if way.only:
             return (
                 f"{who} always takes {name_of(way.only, self._instances)} for it, of {named(self._instances)}"
             )
         chosen = [each for each in self._instances if each["instance"] in way.chosen]
-        text = f"{who} chooses among {counted(len(chosen))}: {named(chosen)}"
+        text = f"{who} chooses among {counted(len(chosen), 'instance')}: {named(chosen)}"
         if len(chosen) < len(self._instances):
             text += f"; of {len(self._instances)}, those of its own zone"
         return f"{text}; whom this caller has ejected is not known here"
@@ -201,5 +201,7 @@ class _Outbound:
 def _copy(copy: Copy) -> str:
     who = ""
     if copy.instances is not None:
-        who = f" ({counted(len(copy.instances))})" if copy.instances else " (where nobody takes it)"
+        who = (
+            f" ({counted(len(copy.instances), 'instance')})" if copy.instances else " (where nobody takes it)"
+        )
     return f"{share_text(copy.share)} are copied to {aim_text(copy.target)}{who}"

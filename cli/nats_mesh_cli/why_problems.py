@@ -10,8 +10,7 @@ from nats_mesh.explaining.hypothetical import labels_of, state_of
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.errors import did_you_mean
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
-from nats_mesh_cli.output import Record
-from nats_mesh_cli.why_words import counted
+from nats_mesh_cli.output import Record, counted
 
 __all__ = ["problems_of"]
 
@@ -56,8 +55,8 @@ def problems_of(
         ]
         if without and len(without) < len(way.instances or ()):
             text = (
-                f"{len(without)} of {counted(len(way.instances or ()))} of {target.service} have no endpoint "
-                f"{target.endpoint!r}, and answer UNIMPLEMENTED"
+                f"{len(without)} of {counted(len(way.instances or ()), 'instance')} of {target.service} have no "
+                f"endpoint {target.endpoint!r}, and answer UNIMPLEMENTED"
             )
             found.append(_problem("endpoint", text, f"they are: {listed(_what(info) for info in without)}"))
     known = {*clients, *services}

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from nats_mesh.core.shares import share_text
 from nats_mesh.policy.rules import DEFAULT
 from nats_mesh_cli.chain_text import duration_text, value_text
-from nats_mesh_cli.output import Record, paint
-from nats_mesh_cli.why_words import counted
+from nats_mesh_cli.output import Record, counted, paint
 
 __all__ = ["render"]
 
@@ -138,7 +137,7 @@ def _ways(document: Record, color: bool) -> Iterator[str]:
             number = f", {way['expected']:,.4g} of {document['count']:,}"
             if way["deviation"]:
                 number += f" (± {way['deviation']:,.2g})"
-        who = "" if way["instances"] is None else f" ({counted(len(way['instances']))})"
+        who = "" if way["instances"] is None else f" ({counted(len(way['instances']), 'instance')})"
         fails = ""
         if way["fails"]:
             fails = (

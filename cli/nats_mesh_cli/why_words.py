@@ -9,7 +9,7 @@ from nats_mesh_cli.hints import listed
 from nats_mesh_cli.output import Record
 
 __all__ = [
-    "aim_text", "counted", "faults_at", "name_of", "named", "short", "unknown",
+    "aim_text", "faults_at", "name_of", "named", "short", "unknown",
 ]  # fmt: skip
 
 
@@ -22,11 +22,6 @@ def unknown(layer: Record) -> str:
     """What only the instances could say, and nobody asked them."""
     layer["present"], layer["reason"] = None, "not known: nobody was asked"
     return str(layer["reason"])
-
-
-def counted(count: int, what: str = "instance") -> str:
-    """`1 instance`, `2 instances`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def faults_at(record: Record, instance: Record) -> list[Record]:

@@ -25,7 +25,7 @@ from nats_mesh.settings import Settings
 from nats_mesh_cli.errors import INTERRUPTED, OK
 from nats_mesh_cli.loader import load_services
 from nats_mesh_cli.options import Options
-from nats_mesh_cli.output import Out
+from nats_mesh_cli.output import Out, counted
 
 __all__ = ["Order", "main", "serve_here"]
 
@@ -113,16 +113,12 @@ def _log_to_stderr() -> None:
 
 def _ready_line(instance: Instance) -> str:
     service, policies = instance.service, len(instance.client.outbound.policies)
-    under = f" under {_counted(policies, 'policy', 'policies')}" if policies else ""
+    under = f" under {counted(policies, 'policy', 'policies')}" if policies else ""
     return (
-        f"{service.name} {service.version} is ready: {_counted(len(service.endpoints), 'endpoint', 'endpoints')} "
+        f"{service.name} {service.version} is ready: {counted(len(service.endpoints), 'endpoint')} "
         f"in namespace {instance.settings.namespace}{under} on {instance.transport.server} "
         f"as {instance.id} ({instance.name})"
     )
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 def _follow_stdin() -> None:

@@ -15,7 +15,7 @@ from nats_mesh.core.telemetry_rules import AccessLogRules
 from nats_mesh.errors import CallError, CircuitOpenError, Status
 from nats_mesh.model import is_name
 from nats_mesh.policy import PolicySet
-from nats_mesh.policy.rules import DEFAULT
+from nats_mesh.policy.rules import DEFAULT, policy_of
 from nats_mesh.telemetry.access_log import AccessLine, AccessLog, stamp
 
 __all__ = ["ClientLog"]
@@ -42,11 +42,10 @@ class ClientLog:
         self._clock = clock
         self._policies = PolicySet.empty(namespace=client.namespace)
         self._kinds: dict[Target, _Kind] = {}
-        self._names: dict[tuple[tuple[str, str], int], str] | None = None
 
     def apply(self, policies: PolicySet) -> None:
         """Follow ``policies`` from the next call on; where none asks for a log, no call is asked anything."""
-        self._policies, self._kinds, self._names = policies, {}, None
+        self._policies, self._kinds = policies, {}
         self._client.watch(_WATCHER, self if policies.logging() else None)
 
     def close(self) -> None:
@@ -111,12 +110,7 @@ class ClientLog:
         """The rule of the most specific route that sent a call there."""
         if not known.via:
             return ""
-        if self._names is None:
-            policies = self._policies
-            self._names = {
-                (rule.scope, rule.index): policies.rule_name(rule) for rule in policies.all_rules()
-            }
-        return self._names.get(known.via[-1], "")
+        return self._policies.rule_names().get(known.via[-1], "")
 
 
 def _word(call: CallEnd) -> str | None:
@@ -135,7 +129,5 @@ def _word(call: CallEnd) -> str | None:
 def _policy(call: CallEnd, kind: _Kind) -> str:
     """The policy that ended it, else the one that sent it where it went."""
     if isinstance(call.error, CircuitOpenError) and call.known.rules is not None:
-        source: str = call.known.rules.sources.get("breaker", DEFAULT)
-        if source != DEFAULT:
-            return source.partition(" (")[0]
+        return policy_of(call.known.rules.sources.get("breaker", DEFAULT)) or kind.route
     return kind.route

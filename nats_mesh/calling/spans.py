@@ -45,13 +45,12 @@ class ClientSpans:
         self._rng = rng
         self._slow: dict[Any, float] = {}
         self._policies = policies
-        self._rules: dict[Any, str] | None = None
         self.notes = tracing.side(self._read, self._alike)
 
     def settle(self, policies: PolicySet) -> None:
         """Follow ``policies`` from the next call on."""
         self._policies = policies
-        self._slow, self._rules = {}, None
+        self._slow = {}
 
     def __call__(self, call: CallEnd) -> None:
         """``call`` has ended."""
@@ -165,10 +164,6 @@ class ClientSpans:
         """The rules of routes that sent a call there."""
         if not known.via:
             return ()
-        if self._rules is None:
-            policies = self._policies
-            self._rules = {
-                (rule.scope, rule.index): policies.rule_name(rule) for rule in policies.all_rules()
-            }
-        names = [self._rules.get(each, "") for each in known.via[:_MAX_RULES]]
+        called = self._policies.rule_names()
+        names = [called.get(each, "") for each in known.via[:_MAX_RULES]]
         return tuple([name[:MAX_ERROR] for name in names if name])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
 from nats_mesh.core.presence import Rejection
+from nats_mesh.core.sync_state import ELSEWHERE
 
-__all__ = ["ELSEWHERE", "Member", "Report"]
-
-#: Sources of a member's policies that no change of the store reaches.
-ELSEWHERE: Final = frozenset({"files", "given", "off"})
+__all__ = ["Member", "Report"]
 
 
 class Member(msgspec.Struct, kw_only=True):

@@ -42,8 +42,8 @@ from nats_mesh.policy.parts import (
     Retry,
     Verdicts,
 )  # fmt: skip
-from nats_mesh.policy.problems import Problems, place
-from nats_mesh.policy.rules import DEFAULT
+from nats_mesh.policy.problems import Problems
+from nats_mesh.policy.rules import DEFAULT, source_text
 from nats_mesh.policy.schema import DestinationSpec
 from nats_mesh.policy.telemetry_parts import AccessLog, Slow, Tap, Tracing
 
@@ -140,7 +140,7 @@ class Layers:
         if leaf is None:
             return DEFAULT
         policy = leaf.policy
-        return f"{policy.name} ({place(policy.file, leaf.line)})" if policy.file else policy.name
+        return source_text(policy.name, policy.file, leaf.line)
 
     def sources(self, fields: Iterable[Field], prefix: str = "") -> Iterator[tuple[str, str]]:
         """The source of every value below ``fields``; of a block that is off, only who says so."""

@@ -46,8 +46,8 @@ from nats_mesh.policy.increments import (
 )
 from nats_mesh.policy.inert import Idle
 from nats_mesh.policy.layering import Layers
-from nats_mesh.policy.problems import Problems, place
-from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules
+from nats_mesh.policy.problems import Problems
+from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules, source_text
 from nats_mesh.policy.schema import Destination, DestinationSpec, Limit, Route
 from nats_mesh.policy.scopes import Scope, Via, around, namespace_of, scopes_of
 from nats_mesh.policy.telemetry import telemetry_rules
@@ -119,6 +119,7 @@ class PolicySet:
         problems.take(found)
         self._answer_like(before, base, concerned, everywhere)
         self._every_subset: frozenset[tuple[str, SubsetRules]] | None = None
+        self._rule_names: Mapping[tuple[tuple[str, str], int], str] | None = None
         if base is not None and all(base.subsets(name) == self.subsets(name) for name in concerned):
             self._every_subset = base._every_subset
 
@@ -254,8 +255,15 @@ class PolicySet:
     def rule_source(self, rule: Rule) -> str:
         """Its name, and where it stands: `Route/orders rules[1] (orders.yaml:27)`."""
         policy = self._route_of(rule)
-        where = _where(policy, f"spec.{rule.place}")
-        return f"{self.rule_name(rule)} ({where})" if where else self.rule_name(rule)
+        line = policy.lines.get(f"spec.{rule.place}", policy.line)
+        return source_text(self.rule_name(rule), policy.file, line)
+
+    def rule_names(self) -> Mapping[tuple[tuple[str, str], int], str]:
+        """The name of every rule, by the scope of its route and its place there, as targets tell by whom they were
+        reached (``via``)."""
+        if self._rule_names is None:
+            self._rule_names = {(rule.scope, rule.index): self.rule_name(rule) for rule in self.all_rules()}
+        return self._rule_names
 
     def all_rules(self) -> tuple[Rule, ...]:
         """Every rule of every route."""
@@ -448,9 +456,4 @@ class PolicySet:
 def _source(policy: Policy | None, path: str) -> str:
     if policy is None:
         return DEFAULT
-    where = _where(policy, path)
-    return f"{policy.name} ({where})" if where else policy.name
-
-
-def _where(policy: Policy, path: str) -> str:
-    return place(policy.file, policy.lines.get(path, policy.line)) if policy.file else ""
+    return source_text(policy.name, policy.file, policy.lines.get(path, policy.line))

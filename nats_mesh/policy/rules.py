@@ -17,11 +17,22 @@ from nats_mesh.core.rules import (
     SubsetRules,
 )
 from nats_mesh.core.telemetry_rules import TelemetryRules
+from nats_mesh.policy.problems import place
 
-__all__ = ["DEFAULT", "InboundRules", "OutboundRules", "same_rules"]
+__all__ = ["DEFAULT", "InboundRules", "OutboundRules", "policy_of", "same_rules", "source_text"]
 
 #: The source of what no policy says.
 DEFAULT = "default"
+
+
+def source_text(policy: str, file: str, line: int | None) -> str:
+    """Where a value comes from: the policy, and where it stands: `Destination/orders (orders.yaml:27)`."""
+    return f"{policy} ({place(file, line)})" if file else policy
+
+
+def policy_of(source: str) -> str:
+    """The policy alone of such a source; empty where none says the value."""
+    return "" if source == DEFAULT else source.partition(" (")[0]
 
 
 class OutboundRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,4 +80,4 @@ def same_rules(
 
 
 def _policies(sources: Mapping[str, str]) -> dict[str, str]:
-    return {path: source.partition(" (")[0] for path, source in sources.items()}
+    return {path: policy_of(source) for path, source in sources.items()}

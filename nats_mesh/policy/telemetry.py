@@ -20,8 +20,7 @@ from nats_mesh.core.telemetry_rules import (
 from nats_mesh.policy.decode import Policy
 from nats_mesh.policy.fields import fields_of
 from nats_mesh.policy.layering import Layers, Leaf
-from nats_mesh.policy.problems import place
-from nats_mesh.policy.rules import DEFAULT
+from nats_mesh.policy.rules import DEFAULT, source_text
 from nats_mesh.policy.telemetry_parts import Objective, Telemetry, TelemetrySpec
 
 __all__ = ["objectives_of", "telemetry_rules"]
@@ -135,6 +134,4 @@ def _value(leaves: Any, path: str, default: Any) -> Any:
 
 
 def _source(policy: Policy, path: str) -> str:
-    if not policy.file:
-        return policy.name
-    return f"{policy.name} ({place(policy.file, policy.lines.get(path, policy.line))})"
+    return source_text(policy.name, policy.file, policy.lines.get(path, policy.line))

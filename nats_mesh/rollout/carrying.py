@@ -19,6 +19,7 @@ import msgspec
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.rollout import Course, Happened, Hold, Phase, Progress
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh.errors import ConfigError, MeshError
 from nats_mesh.mesh import Mesh
 from nats_mesh.policy.bus.revisions import Change
@@ -333,7 +334,7 @@ class Carrier:
         return self.course.written(self._now())
 
     async def _by_whom(self, revision: int, found: Found | None) -> str:
-        name = self.record.route.replace(".", "/", 1)
+        name = policy_label(self.record.route)
         last = await self._store.revision(self.record.route)
         who = f" by {last.operator}" if last is not None and last.operator else ""
         did = "deleted" if found is None or found.deleted else "changed"

@@ -24,6 +24,8 @@ __all__ = [
     "burn_text",
     "decode_standing",
     "encode_standing",
+    "promise_text",
+    "seen_text",
     "span_text",
 ]
 
@@ -86,15 +88,30 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 def brief(alert: Alert) -> str:
     """What is promised, in a few words: `available 99.9% of orders`, `fast 99% within 300ms of orders.place`."""
-    within = "" if alert.threshold_s is None else f" within {alert.threshold_s * 1000.0:g}ms"
     some = f".{{{','.join(alert.endpoints)}}}" if len(alert.endpoints) > 1 else ""
     one = f".{alert.endpoints[0]}" if len(alert.endpoints) == 1 else some
-    return f"{alert.objective} {share_text(alert.share, 9)}{within} of {alert.service}{one}"
+    return f"{alert.objective} {promise_text(alert)} of {alert.service}{one}"
+
+
+def promise_text(alert: Alert) -> str:
+    """What is promised of a share of the calls, exactly as it was said: `99.9%`, `99% within 300ms`."""
+    within = "" if alert.threshold_s is None else f" within {alert.threshold_s * 1000.0:g}ms"
+    return f"{share_text(alert.share, 9)}{within}"
 
 
 def burn_text(burn: float) -> str:
     """Three digits, and never an exponent: `0.25`, `14.4`, `1000`."""
     return f"{burn:.0f}" if burn >= 100.0 else f"{burn:.3g}" if burn >= 0.001 or not burn else "<0.001"
+
+
+def seen_text(burn: Burn, sign: str = "") -> str:
+    """How fast a window burns, as levels count it; where less was seen than the window is long, that and how fast that
+    burns, too: `2.88 (seen 12m of 1h: 14.4)`. What was not seen counts as if nothing had failed."""
+    seen = f"{sign}{burn_text(burn.burn)}"
+    if burn.seen_s >= burn.window_s:
+        return seen
+    counts = f"{sign}{burn_text(burn.burn * burn.seen_s / burn.window_s)}"
+    return f"{counts} (seen {span_text(burn.seen_s)} of {span_text(burn.window_s)}: {seen})"
 
 
 def span_text(seconds: float) -> str:

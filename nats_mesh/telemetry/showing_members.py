@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from nats_mesh.core.breaker import BreakerState
+from nats_mesh.core.sync_state import ELSEWHERE, verdict_of
 from nats_mesh.telemetry.capacity import capacity_of, plus
 from nats_mesh.telemetry.known import LATE_S
 from nats_mesh.telemetry.reds import red_of
@@ -99,18 +101,18 @@ def troubles_of(fold: Fold, now: float) -> tuple[tuple[Breaker, ...], tuple[Ejec
 
 def sync_of(fold: Fold) -> PolicySync:
     """Where all of them stand with the policies."""
-    follows = []
-    others = rejecting = 0
-    for known in fold.members.values():
-        condition, revision = known.condition, known.revision
-        rejecting += known.rejected > 0
-        on_bus = revision != (0, 0) if condition is None else condition.source in ("bus", "cache")
-        if on_bus:
-            follows.append(revision)
-        else:
-            others += 1
-    head = max(follows, default=(0, 0))
-    synced = sum(1 for revision in follows if revision == head)
+    members = [
+        ("" if known.condition is None else known.condition.source, known.revision, known.rejected)
+        for known in fold.members.values()
+    ]
+    head = max([revision for source, revision, _ in members if source not in ELSEWHERE], default=(0, 0))
+    states = Counter(
+        verdict_of(source, revision, head, rejected=rejected).state for source, revision, rejected in members
+    )
     return PolicySync(
-        head=head, synced=synced, stale=len(follows) - synced, rejecting=rejecting, others=others
+        head=head,
+        synced=states["SYNCED"],
+        stale=states["STALE"],
+        rejecting=states["REJECTED"],
+        others=states["ELSEWHERE"],
     )

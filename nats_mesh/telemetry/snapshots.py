@@ -10,6 +10,7 @@ import msgspec
 
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.presence import Rejection
+from nats_mesh.core.sync_state import Verdict, verdict_of
 from nats_mesh.telemetry.events import Event
 
 __all__ = [
@@ -206,9 +207,20 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     breakers: tuple[Breaker, ...] = ()
     ejections: tuple[Ejection, ...] = ()
 
+    def verdict(self, head: tuple[int, int]) -> Verdict:
+        """Where it stands with the policies, of which ``head`` is the revision that holds."""
+        return verdict_of(
+            self.policy_source,
+            self.revision,
+            head,
+            rejected=self.rejected,
+            rejections=self.rejections,
+        )
+
 
 class PolicySync(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the members stand with the policies on the bus. ``head`` is the highest revision that any has applied."""
+    """Where the members stand with the policies on the bus, each counted once: :mod:`nats_mesh.core.sync_state`.
+    ``head`` is the highest revision that any has applied."""
 
     head: tuple[int, int] = (0, 0)
     synced: int = 0

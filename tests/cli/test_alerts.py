@@ -55,10 +55,10 @@ def test_two_watch_one_tells_and_the_other_goes_on(promised: Shop) -> None:
         promised.background("alerts", "--watch", "-o", "jsonl", "--as", "first") as first,
     ):
         services.wait_for("stock 0.3.0 is ready")
-        first.wait_for("watches one promise")
+        first.wait_for("watches 1 promise")
         first.wait_for("tells of alerts")
         with promised.background("alerts", "--watch", "-o", "jsonl", "--as", "second") as second:
-            second.wait_for("watches one promise")
+            second.wait_for("watches 1 promise")
             load = promised("bench", "orders.boom", "--rate", "20", "--duration", "3s", "--as", "web")
             assert load.code in (0, 1), load.err
             for each in (first, second):

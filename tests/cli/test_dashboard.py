@@ -22,16 +22,20 @@ from starlette.types import Message
 
 from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.core.presence import Rejection
+from nats_mesh.discovery.reports import Member as Acked
 from nats_mesh.policy.bus.revisions import Revision
-from nats_mesh.telemetry.snapshots import Edge, Member, Snapshot
+from nats_mesh.telemetry.snapshots import Edge, Member, PolicySync, Snapshot
 from nats_mesh.testing import NatsServer
 from nats_mesh_cli.dashboard.app import Stream, application, page
-from nats_mesh_cli.dashboard.board import MAX_POLICIES, Board
 from nats_mesh_cli.dashboard.document import MAX_EVENTS, Picture, document, state_of, trends
 from nats_mesh_cli.dashboard.guard import host_of
 from nats_mesh_cli.dashboard.hub import FullError, Hub, difference
 from nats_mesh_cli.dashboard.layout import MAX_ROWS, arrange
 from nats_mesh_cli.dashboard.service_page import service_document
+from nats_mesh_cli.policy_board import MAX_POLICIES, Board
+from nats_mesh_cli.policy_history import member_record
+from nats_mesh_cli.top.following import followers
+from nats_mesh_cli.top.model import Data
 from tests.cli.program import Background, run_cli, run_many
 from tests.snapshots import figures, red, snapshot
 
@@ -117,8 +121,8 @@ def test_an_empty_mesh_is_a_document_too() -> None:
         ({"breakers": {"HALF_OPEN": 1}}, "degraded"),
         ({"breakers": {"OPEN": 1}}, "failing"),
         ({"ejected": 1}, "degraded"),
-        ({"red": red(1000, 6)}, "degraded"),
-        ({"red": red(1000, 51)}, "failing"),
+        ({"red": red(1000, 2)}, "degraded"),
+        ({"red": red(1000, 11)}, "failing"),
     ],
 )
 def test_a_service_has_one_state(changes: dict[str, Any], state: str) -> None:
@@ -155,11 +159,59 @@ def test_members_stand_as_policy_status_says() -> None:
     found = {each["id"]: (each["sync"], each["reason"]) for each in _document(shown)["members"].values()}
     assert found == {
         "a": ("SYNCED", ""),
-        "b": ("STALE", "others are at 42"),
+        "b": ("STALE", "it is at 41, the policies are at 42"),
         "c": ("REJECTED", "Route/x: no such subset (and 2 more)"),
         "d": ("ELSEWHERE", "its policies come from files"),
         "e": ("STALE", "it reads from its cache: the store has not answered it"),
     }
+
+
+def test_every_view_gives_the_same_verdict() -> None:
+    """A member stands in `top`, in the page and in `policy status` in the same words, and is counted once."""
+    head, refusal = (1, 42), Rejection(policy="Route.x", revision=(1, 42), reason="no such subset")
+    sources = ("bus", "cache", "files", "given", "off")
+    members = tuple(
+        Member(
+            service="s",
+            id=f"{source}{revision}{rejected}",
+            name="n",
+            red=red(0, 0),
+            policy_source=source,
+            revision=(epoch, revision),
+            rejected=rejected,
+            rejections=(refusal,) if rejected else (),
+        )
+        for source in sources
+        for epoch, revision in ((1, 42), (1, 41), (2, 1), (0, 0))
+        for rejected in (0, 1, 3)
+    )
+    board = Board()
+    board.take(head, [])
+    shown = msgspec.structs.replace(snapshot(0), members=members, policies=PolicySync(head=head))
+    page = _document(shown, board)
+    in_page = {
+        each["id"]: (each["sync"], each["revision"], each["reason"]) for each in page["members"].values()
+    }
+    in_top = {
+        each.id: (each.state, each.revision, each.reason) for each in followers(Data(mesh=shown, head=head))
+    }
+    in_status = {}
+    for each in members:
+        record = member_record(
+            Acked(
+                service="s",
+                instance=each.id,
+                source=each.policy_source,
+                revision=each.revision,
+                rejected=each.rejected,
+                rejections=each.rejections,
+            ),
+            head,
+        )
+        in_status[each.id] = (record["state"], record["revision"], record["reason"])
+    assert in_page == in_top == in_status
+    counted = page["mesh"][""]
+    assert sum(counted[each] for each in ("synced", "stale", "rejecting", "others")) == len(members)
 
 
 def test_what_is_listed_is_bounded() -> None:

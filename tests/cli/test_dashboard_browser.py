@@ -321,6 +321,45 @@ def test_locks_colours_and_motion(browser: Browser, stage: Scripted) -> None:
     browser.until(f"{lock} === 'none'")
 
 
+def test_what_is_bad_is_shown_as_bad(browser: Browser, stage: Scripted) -> None:
+    """In every table that has it: the colour and the sign of the level that the server gives, whatever the page is."""
+    shown = snapshot(4)
+    calls = (red(1000, 0), red(1000, 5), red(1000, 11), red(0, 0))
+    services = tuple(
+        msgspec.structs.replace(each, red=calls[at], breakers={}, ejected=0, ready=each.instances)
+        for at, each in enumerate(shown.services)
+    )
+    edges = tuple(
+        msgspec.structs.replace(each, red=calls[at], breakers={}) for at, each in enumerate(shown.edges)
+    )
+    stage.shown = msgspec.structs.replace(shown, services=services, edges=edges, breakers=(), ejections=())
+    for view, name in (("services", "Services"), ("graph", "Edges")):
+        browser.open(f"{stage.url}#/{view}", scheme="light")
+        browser.until("document.querySelectorAll('main tbody tr').length >= 4")
+        rows = browser.evaluate(
+            "Object.fromEntries([...document.querySelectorAll('main tbody tr')].map((row) => { "
+            "const cell = [...row.cells].find((each) => / %$|^–$/.test(each.textContent)); "
+            "const probe = document.createElement('i'); document.body.append(probe); "
+            "const of = (name) => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; }; "
+            "const ground = getComputedStyle(row.cells[0]).backgroundColor; "
+            "probe.style.color = 'var(--badback)'; const bad = getComputedStyle(probe).color === ground; "
+            "const found = [cell.textContent, row.dataset.level || '', bad, "
+            "['bad', 'warn', 'ok'].find((each) => of(each) === getComputedStyle(cell).color) || '']; "
+            "probe.remove(); return [row.cells[view_column].textContent, found]; }))".replace(
+                "view_column", "0" if view == "services" else "1"
+            )
+        )
+        assert rows["service-0"] == ["100 %", "ok", False, "ok"], name
+        assert rows["service-1"] == ["▲ 99.50 %", "warn", False, "warn"], name
+        assert rows["service-2"] == ["✕ 98.90 %", "bad", True, "bad"], name
+        assert rows["service-3"] == ["–", "", False, ""], name
+    kinds = browser.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('g.edge')].map((edge) => "
+        "[edge.dataset.edge.split('>')[1], edge.classList.contains('errors')]))"
+    )
+    assert kinds == {"service-0": False, "service-1": False, "service-2": True, "service-3": False}
+
+
 def test_figures_stay_where_a_reader_looks(browser: Browser, stage: Scripted) -> None:
     """New figures change texts and no elements: what has the focus keeps it, and a row keeps its node."""
     stage.shown = snapshot(3)

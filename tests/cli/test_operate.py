@@ -239,19 +239,21 @@ def test_events_are_followed(shop: Shop) -> None:
     """What is remembered first, then what happens and who comes and goes, one a line; Ctrl-C is 130 and quiet."""
     stock = ids(shop)["stock"]
     shop.many(["fault", "stock", "--delay", "1ms"], ["fault", "stock", "--clear"])
-    with shop.background("events", "-f", "--service", "stock", "-o", "jsonl") as following:
+    with shop.background("events", "--watch", "--service", "stock", "-o", "jsonl") as following:
         before = json.loads(following.wait_for('"kind":"fault.cleared"'))
+        there = json.loads(following.wait_for('"kind":"instance.joined"'))
         shop.many(["drain", stock], ["undrain", stock])
         drained = json.loads(following.wait_for('"kind":"instance.draining"'))
         following.wait_for('"kind":"instance.undrained"')
         with shop.background("run", "shopapp:stock") as running:
-            joined = json.loads(following.wait_for('"kind":"instance.joined"'))
+            joined = json.loads(following.wait_for('"kind":"instance.joined"', times=2))
             assert running.end(signal.SIGTERM) == 0
         gone = json.loads(following.wait_for('"kind":"instance.gone"'))
         assert following.end(signal.SIGINT) == 130
     assert before["service"] == drained["service"] == "stock"
     assert (drained["instance"], drained["target"]) == (stock, stock)
     assert joined["instance"] == gone["instance"] != stock
+    assert (there["instance"], there["at"] < before["at"]) == (stock, True), "it says itself when it came"
     assert following.err == []
     lines = [json.loads(line) for line in following.out]
     keys = [(line["instance"], line["seq"]) for line in lines if line["seq"] is not None]

@@ -153,10 +153,19 @@ def test_age(seconds: float | None, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(None, "-"), (0.00042, "0.42 ms"), (0.0123, "12.3 ms"), (0.25, "250 ms"), (1.25, "1.25 s")],
+    [
+        (None, "-"),
+        (0.00042, "420 µs"),
+        (0.0042, "4.20 ms"),
+        (0.0123, "12.3 ms"),
+        (0.25, "250 ms"),
+        (1.25, "1.25 s"),
+        (99.6, "99.6 s"),
+        (1000.0, "16.7 m"),
+    ],
 )
 def test_millis(seconds: float | None, shown: str) -> None:
-    """Durations keep three digits or so."""
+    """Durations keep three digits: what was measured, and no more."""
     assert millis(seconds) == shown
 
 

@@ -62,7 +62,7 @@ def test_a_run_is_recorded_and_tried(shop: Shop, tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0, "headers of others are not for everybody on the machine"
     summary = json.loads("".join(recording.out))
     assert (summary["file"], summary["recorded"], summary["instances"]) == (str(path), 4, 1)
-    assert "4 calls recorded of 4 seen, from 1 instances" in "".join(recording.err)
+    assert "4 calls recorded of 4 seen, from 1 instance" in "".join(recording.err)
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text(DESTINATION % "2s" + ROUTE % (100, 0), encoding="utf-8")
     new.write_text(DESTINATION % "2s" + ROUTE % (0, 100), encoding="utf-8")

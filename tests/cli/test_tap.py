@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from nats_mesh_cli.output import Out, column_widths
 from nats_mesh_cli.printing import Printer
 from nats_mesh_cli.tap_given import filter_of
 from nats_mesh_cli.tap_line import EXAMPLE, Wanted, wanted_of
+from nats_mesh_cli.tap_order import InOrder
 from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, left_out_text, record_of
 from tests.cli.conftest import Shop
 from tests.cli.program import PROGRAM, environment, run_many
@@ -53,7 +55,7 @@ def test_calls_are_shown_as_they_end(shop: Shop) -> None:
     assert place.split()[1:4] == ["web", "orders.place", "OK"]
     assert boom.split()[1:4] == ["web", "orders.boom", "INTERNAL"]
     assert "\x1b" not in "".join(tap.out)
-    assert "2 calls shown of 2 that ended, at 1 instances" in "".join(tap.err)
+    assert "2 calls shown of 2 that ended, at 1 instance" in "".join(tap.err)
 
 
 def test_filters_and_bounds(shop: Shop) -> None:
@@ -183,6 +185,40 @@ def test_what_cannot_be_tapped_is_refused() -> None:
 
 
 # -- texts --------------------------------------------------------------------------------------------
+
+
+def _at(second: float) -> SeenCall:
+    return call(at=f"2026-01-01T12:00:{second:09.6f}Z")
+
+
+def test_calls_of_several_instances_come_in_order() -> None:
+    """One that came later and ended earlier goes first, if it comes within the wait; nobody waits for longer."""
+    order = InOrder(0.25)
+    late, early, last = _at(2.0), _at(1.0), _at(3.0)
+    assert order.put([late], 10.0) == []
+    assert order.due_s(10.0) == 0.25
+    assert order.put([early], 10.2) == []
+    assert order.put([last], 10.25) == [early, late]
+    assert order.due_s(10.25) == pytest.approx(0.25)
+    assert order.put([], 10.5) == [last]
+    assert order.due_s(10.5) == math.inf
+
+
+def test_what_is_too_late_stands_where_it_came() -> None:
+    """It is shown, and holds up nobody; at the end nothing is left behind."""
+    order = InOrder(0.25)
+    assert order.put([_at(2.0)], 10.0) == []
+    assert order.put([], 10.3) == [_at(2.0)]
+    assert order.put([_at(1.0), _at(0.5)], 10.4) == []
+    assert order.rest() == [_at(0.5), _at(1.0)]
+    assert order.rest() == []
+
+
+def test_instants_are_compared_and_not_their_texts() -> None:
+    """However many digits a host writes."""
+    order = InOrder(0.0)
+    short, long = call(at="2026-01-01T12:00:01Z"), call(at="2026-01-01T12:00:00.999999999Z")
+    assert order.put([short, long], 1.0) == [long, short]
 
 
 def test_a_row_fits_a_terminal_of_80_columns() -> None:

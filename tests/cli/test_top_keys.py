@@ -25,7 +25,6 @@ CALLS = tuple(
         target="orders.place",
         status="OK" if n % 3 else "UNAVAILABLE",
         duration_s=0.001 * n,
-        failed=not n % 3,
     )
     for n in range(20)
 )
@@ -246,6 +245,23 @@ def test_describe_asks_and_the_answer_comes_only_to_who_waits() -> None:
     assert answered.wanted is None
     closed = pressed(state, "esc")
     assert described(closed, "describe service-7", "late") == closed
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"), [("5", ("orders.place", "web")), ("6", ("service-4.op-0", ""))], ids=["call", "event"]
+)
+def test_describe_goes_on_from_a_page(keys: str, wanted: tuple[str, str]) -> None:
+    """A call's or an event's facts lead to the endpoint they are about, and that leads back to them."""
+    page = pressed(start(DATA), keys, "enter")
+    assert page.page is not None
+    asked = pressed(page, "d")
+    assert asked.wanted == wanted
+    answered = described(asked, "describe", "all of it")
+    assert answered.page is not None
+    assert answered.page.lines == ("all of it",)
+    assert pressed(answered, "esc").page == page.page
+    assert pressed(asked, "esc").page == page.page
+    assert pressed(answered, "esc", "esc").page is None
 
 
 def test_pages_scroll_no_further_than_they_go() -> None:

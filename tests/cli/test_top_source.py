@@ -52,6 +52,20 @@ def test_who_comes_goes_and_falls_silent_is_an_event() -> None:
     ]
 
 
+def test_who_was_there_has_come_when_it_says() -> None:
+    """At the first look that is sure: in the order of their starts, before whatever comes; no audit is asked."""
+    comings = Comings("default")
+    late, early = (
+        msgspec.structs.replace(each, started=f"2026-01-01T1{n}:00:00Z")
+        for n, each in ((2, MEMBERS[0]), (1, MEMBERS[1]))
+    )
+    comings.take([late], AT, sure=False)
+    comings.take([late, early, MEMBERS[2]], AT)
+    comings.take([late, early, MEMBERS[2]], AT)
+    assert told(comings) == [("instance.joined", early.id), ("instance.joined", late.id)]
+    assert [event.at for event in comings.events] == ["2026-01-01T11:00:00Z", "2026-01-01T12:00:00Z"]
+
+
 def test_comings_are_bounded() -> None:
     """However often somebody comes and goes."""
     comings = Comings("default")
@@ -68,9 +82,9 @@ def test_how_far_each_follows() -> None:
     data = Data(mesh=msgspec.structs.replace(MESH, members=(files, *MEMBERS[:3], cached)), head=(1, 42))
     found = followers(data)
     assert [each.state for each in found] == ["REJECTED", "STALE", "STALE", "SYNCED", "ELSEWHERE"]
-    assert found[0].reason == "Route.cart: subset 'v3' is not defined"
+    assert found[0].reason == "Route/cart: subset 'v3' is not defined"
     assert {each.reason for each in found[1:3]} == {
-        "the policies are at 42",
+        "it is at 41, the policies are at 42",
         "it reads from its cache: the store has not answered it",
     }
     assert found[4].revision is None
@@ -93,10 +107,10 @@ def test_a_call_is_a_line_with_its_facts() -> None:
         status="UNAVAILABLE", duration_s=0.25, queue_s=0.01, attempt=2, refused="concurrency", bytes_in=10,
     )  # fmt: skip
     line = call_line(call, 5)
-    assert (line.key, line.target, line.failed) == ("5", "orders.place", True)
+    assert (line.key, line.target, line.status) == ("5", "orders.place", "UNAVAILABLE")
     facts = dict(line.facts)
     assert facts["attempt"] == "2"
-    assert facts["queued"] == "10ms"
+    assert facts["queued"] == "10.0ms"
     assert "mirror" not in facts
     assert "trace" not in facts
 

@@ -41,7 +41,7 @@ web → a.get                     10.0 ms ▒▒▒▒▒▒▒▒▒▒▒▒�
         b.get @b2 attempt 2     6.00 ms         ████████████████
           b → c.get             5.00 ms          ▒▒▒▒▒▒▒▒▒▒▒▒▒
             c.get @c            4.50 ms          ████████████
-own time: c 4.50 ms, b 2.50 ms, a 0.60 ms"""
+own time: c 4.50 ms, b 2.50 ms, a 600 µs"""
 
 
 def test_a_waterfall_shows_who_waited_for_whom() -> None:
@@ -117,7 +117,7 @@ def test_what_was_decided_about_a_call_is_told_in_order() -> None:
     told = [(step["layer"], step["happened"]) for step in call["steps"]]
     assert told[0] == ("route", "sent to b.get, subset v2 by Route/b rules[0]")
     assert told[1] == ("retry", "2 attempts")
-    assert told[2][1].startswith("attempt 1, after 0.00 ms: UNAVAILABLE in 2.00 ms")
+    assert told[2][1].startswith("attempt 1, after 0 µs: UNAVAILABLE in 2.00 ms")
     assert ("concurrency", "not let in: 32 calls run already") in told
     assert told[-1] == (
         "outcome", "its caller was told: UNAVAILABLE, busy; no other attempt was allowed",

@@ -223,7 +223,6 @@ DATA = Data(
             status="UNAVAILABLE",
             duration_s=0.25,
             instance="CA1XYZ0123456789",
-            failed=True,
             facts=(("route", "all"), ("trace", "0af7651916cd43dd8448eb211c80319c")),
         ),
         CallLine(

@@ -15,10 +15,12 @@ from nats_mesh.core.histogram import Histogram
 from nats_mesh.errors import CodecError, Status
 from nats_mesh.telemetry.alert_messages import (
     MAX_BYTES,
+    Burn,
     Standing,
     burn_text,
     decode_standing,
     encode_standing,
+    seen_text,
     span_text,
 )
 from nats_mesh.telemetry.alerts import MAX_WATCHED, AlertBook, Turn
@@ -362,6 +364,16 @@ def test_words_for_burn_rates() -> None:
         "1000",
         "99999",
     ]
+
+
+def test_what_counts_stands_before_what_was_seen() -> None:
+    """Of a window that was seen in part: how fast it burns as levels count it, and how fast what was seen does."""
+    whole = Burn(window_s=300.0, seen_s=300.0, calls=100, bad=1, burn=14.4)
+    assert seen_text(whole) == "14.4"
+    part = Burn(window_s=3600.0, seen_s=720.0, calls=100, bad=1, burn=14.4)
+    assert seen_text(part, "×") == "×2.88 (seen 12m of 1h: ×14.4)"
+    unseen = Burn(window_s=3600.0, seen_s=0.0, calls=0, bad=0, burn=0.0)
+    assert seen_text(unseen) == "0 (seen 0s of 1h: 0)"
 
 
 def test_words_for_spans() -> None:

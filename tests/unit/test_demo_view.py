@@ -106,7 +106,7 @@ nats-mesh demo  nats://127.0.0.1:41849    ● running 0:52 of 1:00  t top  q qui
 SERVICES                READY   CALLS/S   SUCCESS       P50       P99     CALLS
 productpage               1/1      50.0    ✓ 100%   2.18 ms   12.3 ms      2512
 details                   1/1      50.0    ✓ 100%   2.18 ms   12.3 ms      2512
-reviews                 ▲ 2/3      50.0  ▲ 99.99%   2.18 ms   12.3 ms      2512
+reviews                 ▲ 2/3      50.0  ✓ 99.99%   2.18 ms   12.3 ms      2512
 ratings                 ▲ 0/1       0.0         -         -         -         0
 EDGES                           CALLS/S   SUCCESS       P50       P99     CALLS
 web → productpage                  50.0  ✗ 97.12%   2.18 ms    1.50 s      2512
@@ -134,7 +134,7 @@ nats-mesh demo  nats://127.0.0.1:41849  Bookinfo                                
 SERVICES                READY   CALLS/S   SUCCESS       P50       P99     CALLS  TREND     ANSWERED BY
 productpage               1/1      50.0    ✓ 100%   2.18 ms   12.3 ms      2512  ▆▆▆▆▆▆▆▆  1.0.0 100%
 details                   1/1      50.0    ✓ 100%   2.18 ms   12.3 ms      2512  ▁▃▆       1.0.0 100%
-reviews                 ▲ 2/3      50.0  ▲ 99.99%   2.18 ms   12.3 ms      2512            1.0.0 33% 2.0.0 34% 3.0.0 33%
+reviews                 ▲ 2/3      50.0  ✓ 99.99%   2.18 ms   12.3 ms      2512            1.0.0 33% 2.0.0 34% 3.0.0 33%
 ratings                 ▲ 0/1       0.0         -         -         -         0
 
 EDGES                           CALLS/S   SUCCESS       P50       P99     CALLS
@@ -218,7 +218,7 @@ def test_colours_say_nothing_that_text_does_not() -> None:
     plain = "\n".join(lines(Size(120, 36)))
     for text in (
         "✓ 100%",
-        "▲ 99.99%",
+        "✓ 99.99%",
         "✗ 97.12%",
         "▲ 2/3",
         "● ready",
@@ -265,7 +265,7 @@ def test_before_anything_runs_the_view_says_that_it_starts() -> None:
 def test_hundred_percent_means_all() -> None:
     """A share is rounded down: one failure in a hundred thousand does not look like none."""
     one = msgspec.structs.replace(STATE.edges[0], recent=msgspec.structs.replace(RECENT, success=0.99999))
-    assert "▲ 99.99%" in "\n".join(lines(Size(80, 24), msgspec.structs.replace(STATE, edges=(one,))))
+    assert "✓ 99.99%" in "\n".join(lines(Size(80, 24), msgspec.structs.replace(STATE, edges=(one,))))
 
 
 def test_more_rows_than_there_is_room_for_are_counted() -> None:

@@ -237,7 +237,7 @@ def test_conditions_become_rows() -> None:
     assert (row.capacity.limit, row.capacity.in_flight, row.capacity.queue) == (128, 3, 2)
     assert (row.breakers, row.ejected, row.instances) == ({"OPEN": 1}, 1, 2)
     assert shown.policies.head == (1, 42)
-    assert (shown.policies.synced, shown.policies.stale) == (1, 1)
+    assert (shown.policies.synced, shown.policies.stale) == (1, 0)
     assert (shown.policies.rejecting, shown.policies.others) == (1, 1)
     assert member_of(shown, "c1").rtt_s == 0.002
     assert [each.state for each in member_of(shown, "c1").breakers] == [BreakerState.OPEN]

@@ -141,7 +141,9 @@ def _events(
         str | None,
         typer.Option("--service", metavar="NAME", help="The same, as an option."),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and show what comes, too.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--watch", "-w", "--follow", "-f", help="Go on, and show what comes, too.")
+    ] = False,
     kinds: Annotated[
         list[str] | None,
         typer.Option(

@@ -8,31 +8,36 @@ they are; the page shows them as text and never as markup.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from nats_mesh.clock import rfc3339
+from nats_mesh.core.sync_state import Verdict
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.snapshots import Edge, Member, Service, Snapshot
-from nats_mesh_cli.dashboard.board import Board
 from nats_mesh_cli.dashboard.figures import capacity_of, millis, red_of
 from nats_mesh_cli.dashboard.layout import Place, arrange
 from nats_mesh_cli.output import Record
-from nats_mesh_cli.trouble import is_bad
+from nats_mesh_cli.policy_board import Board
+from nats_mesh_cli.policy_history import policy_record
+from nats_mesh_cli.trouble import Level, breakers_level, edge_level, is_bad, service_level
 
 __all__ = ["MAX_EVENTS", "Picture", "document", "state_of", "trends"]
 
 #: The newest events that the page has.
 MAX_EVENTS: Final = 200
-#: Below these shares of success a service is failing, or not quite well.
-_FAILING, _DEGRADED = 0.95, 0.995
 _OPEN, _HALF = "OPEN", "HALF_OPEN"
+_WORDS: Final[dict[Level, str]] = {"bad": "failing", "warn": "degraded"}
+_GUARD: Final = "Access/"
 
 
 class Picture:
-    """The places of the services, made anew only when a service or an edge comes or goes."""
+    """What is made anew only where it has changed: the places of the services, the records of policies."""
 
     def __init__(self) -> None:
+        self._read: object = None
+        self._policies: dict[str, Record] = {}
         self._nodes: frozenset[str] = frozenset()
         self._links: frozenset[tuple[str, str]] = frozenset()
         self._places: Mapping[str, Place] = {}
@@ -45,6 +50,13 @@ class Picture:
             self._places = arrange(*wanted)
         return self._places
 
+    def policies(self, board: Board) -> dict[str, Record]:
+        """The policies of the store, by name."""
+        if board.revisions is not self._read:
+            self._read = board.revisions
+            self._policies = {str(each["policy"]): each for each in map(policy_record, board.revisions)}
+        return self._policies
+
 
 def document(
     snapshot: Snapshot, picture: Picture, board: Board, *, tls: bool
@@ -54,15 +66,22 @@ def document(
     links = [(edge.source, edge.service) for edge in snapshot.edges]
     places = picture.places({*services, *(name for link in links for name in link)}, links)
     clients = sorted(places.keys() - services.keys())
+    head = board.head_with(snapshot.policies.head)
+    verdicts = [each.verdict(head) for each in snapshot.members]
+    policies = picture.policies(board)
+    guarded = _guarded(policies.values())
     return {
-        "mesh": {"": _mesh(snapshot, board, tls=tls)},
+        "mesh": {"": _mesh(snapshot, board, head, verdicts, tls=tls)},
         "services": {
             **{name: _service(each, places[name]) for name, each in services.items()},
             **{name: _client(name, places[name]) for name in clients},
         },
-        "edges": {f"{edge.source}>{edge.service}": _edge(edge, board, tls=tls) for edge in snapshot.edges},
-        "policies": {each["policy"]: each for each in board.policies},
-        "members": {f"{each.service}/{each.id}": _sync(each, snapshot) for each in snapshot.members},
+        "edges": {f"{edge.source}>{edge.service}": _edge(edge, guarded, tls=tls) for edge in snapshot.edges},
+        "policies": policies,
+        "members": {
+            f"{each.service}/{each.id}": _sync(each, said)
+            for each, said in zip(snapshot.members, verdicts, strict=True)
+        },
         "events": {_event_key(each): _event(each) for each in snapshot.events[-MAX_EVENTS:]},
     }
 
@@ -75,23 +94,15 @@ def trends(snapshot: Snapshot) -> dict[str, list[float]]:
 
 def state_of(service: Service) -> str:
     """One word for how a service does: ``down``, ``failing``, ``degraded``, ``ok`` or ``idle``."""
-    success = service.red.success
     if not service.ready:
         return "down"
-    if service.breakers.get(_OPEN) or (success is not None and success < _FAILING):
-        return "failing"
-    if (
-        service.ready < service.instances
-        or service.breakers
-        or service.ejected
-        or (success is not None and success < _DEGRADED)
-    ):
-        return "degraded"
-    return "idle" if success is None else "ok"
+    return _WORDS.get(service_level(service)) or ("idle" if service.red.success is None else "ok")
 
 
-def _mesh(snapshot: Snapshot, board: Board, *, tls: bool) -> Record:
-    sync = snapshot.policies
+def _mesh(
+    snapshot: Snapshot, board: Board, head: tuple[int, int], verdicts: Sequence[Verdict], *, tls: bool
+) -> Record:
+    sync = Counter(each.state for each in verdicts)
     return {
         "at": rfc3339(snapshot.wall_s),
         "namespace": snapshot.namespace,
@@ -109,11 +120,11 @@ def _mesh(snapshot: Snapshot, board: Board, *, tls: bool) -> Record:
         "overflowed": snapshot.overflowed,
         "policies_known": board.known,
         "policies_problem": board.problem,
-        "head": max(board.head, sync.head)[1],
-        "synced": sync.synced,
-        "stale": sync.stale,
-        "rejecting": sync.rejecting,
-        "others": sync.others,
+        "head": head[1],
+        "synced": sync["SYNCED"],
+        "stale": sync["STALE"],
+        "rejecting": sync["REJECTED"],
+        "others": sync["ELSEWHERE"],
         **red_of(snapshot.red),
     }
 
@@ -131,6 +142,8 @@ def _service(service: Service, place: Place) -> Record:
         "suspect": service.suspect,
         "draining": service.draining,
         "breakers": dict(service.breakers),
+        "breakers_level": breakers_level(service.breakers),
+        "level": service_level(service),
         "ejected": service.ejected,
         "capacity": capacity_of(service.capacity),
         **red_of(service.red),
@@ -142,37 +155,31 @@ def _client(name: str, place: Place) -> Record:
     return {"name": name, "kind": "client", "state": "client", "x": place.column, "y": place.row}
 
 
-def _edge(edge: Edge, board: Board, *, tls: bool) -> Record:
-    locks = [word for word, on in (("TLS", tls), ("access policy", board.guards(edge.service))) if on]
+def _guarded(policies: Iterable[Record]) -> frozenset[str]:
+    """The services that a policy of access is about; ``*``: all of them."""
+    return frozenset(
+        str(each["target"]).partition("/")[0] for each in policies if str(each["policy"]).startswith(_GUARD)
+    )
+
+
+def _edge(edge: Edge, guarded: frozenset[str], *, tls: bool) -> Record:
+    guards = edge.service in guarded or "*" in guarded
+    locks = [word for word, on in (("TLS", tls), ("access policy", guards)) if on]
     breakers = edge.breakers
     return {
         "source": edge.source,
         "service": edge.service,
         "reporter": edge.reporter,
         "breaker": _OPEN if breakers.get(_OPEN) else _HALF if breakers.get(_HALF) else "",
+        "breakers_level": breakers_level(breakers),
+        "level": edge_level(edge),
         "locks": locks,
         **red_of(edge.red),
     }
 
 
-def _sync(member: Member, snapshot: Snapshot) -> Record:
-    """Where a member stands with the policies, in the words of ``policy status``."""
-    head = snapshot.policies.head
-    state, reason = "SYNCED", ""
-    if member.policy_source not in ("bus", "cache"):
-        state = "ELSEWHERE"
-        reason = (
-            f"its policies come from {member.policy_source}" if member.policy_source else "it does not say"
-        )
-    elif member.rejected or member.rejections:
-        more = f" (and {member.rejected - 1} more)" if member.rejected > 1 else ""
-        first = member.rejections[0] if member.rejections else None
-        state = "REJECTED"
-        reason = f"{first.policy}: {first.reason}{more}" if first else f"{member.rejected} policies"
-    elif member.revision != head:
-        state, reason = "STALE", f"others are at {head[1]}"
-    elif member.policy_source == "cache":
-        state, reason = "STALE", "it reads from its cache: the store has not answered it"
+def _sync(member: Member, verdict: Verdict) -> Record:
+    """Where a member stands with the policies."""
     return {
         "service": member.service,
         "id": member.id,
@@ -180,9 +187,9 @@ def _sync(member: Member, snapshot: Snapshot) -> Record:
         "kind": member.kind,
         "version": member.version,
         "health": member.state,
-        "sync": state,
-        "revision": member.revision[1],
-        "reason": reason,
+        "sync": verdict.state,
+        "revision": member.revision[1] if verdict.follows else None,
+        "reason": verdict.reason,
     }
 
 

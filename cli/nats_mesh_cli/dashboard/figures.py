@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nats_mesh.telemetry.snapshots import Capacity, Red
 from nats_mesh_cli.output import Record
+from nats_mesh_cli.trouble import success_level
 
 __all__ = ["capacity_of", "millis", "red_of"]
 
@@ -20,6 +21,7 @@ def red_of(red: Red) -> Record:
         "p99_ms": millis(red.p99_s),
         "in_flight": red.in_flight,
         "retry_share": round(red.retry_share, 3),
+        "success_level": success_level(red.success),
         "last_error": red.last_error,
     }
 
@@ -37,5 +39,5 @@ def capacity_of(capacity: Capacity) -> Record:
 
 
 def millis(seconds: float | None) -> float | None:
-    """A duration in milliseconds."""
-    return None if seconds is None else round(seconds * 1e3, 1 if seconds >= 0.01 else 2)
+    """A duration in milliseconds, in three digits."""
+    return None if seconds is None else float(f"{seconds * 1e3:.3g}")

@@ -9,6 +9,7 @@ from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.telemetry.snapshots import Endpoint, Member, Red, Snapshot
 from nats_mesh_cli.dashboard.figures import capacity_of, millis, red_of
 from nats_mesh_cli.output import Record
+from nats_mesh_cli.trouble import breakers_level, member_level
 
 __all__ = ["service_document"]
 
@@ -95,6 +96,7 @@ def _endpoint(endpoint: Endpoint) -> Record:
         "name": endpoint.name,
         "instances": endpoint.instances,
         "breakers": dict(endpoint.breakers),
+        "breakers_level": breakers_level(endpoint.breakers),
         "capacity": capacity_of(endpoint.capacity),
         **red_of(endpoint.red),
     }
@@ -106,6 +108,7 @@ def _instance(member: Member) -> Record:
         "name": member.name,
         "version": member.version,
         "state": member.state,
+        "level": member_level(member),
         "labels": dict(member.labels),
         "started": member.started,
         "heard_s": round(member.heard_s, 1),

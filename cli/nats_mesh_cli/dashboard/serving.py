@@ -20,18 +20,17 @@ from nats_mesh import Mesh
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.dashboard.app import application
-from nats_mesh_cli.dashboard.board import Board, Reader
 from nats_mesh_cli.dashboard.document import Picture, document, trends
 from nats_mesh_cli.dashboard.hub import Hub
 from nats_mesh_cli.dashboard.service_page import service_document
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
+from nats_mesh_cli.policy_board import Board, Reader
 
 __all__ = ["dashboard", "listening"]
 
 _EVERY_S: Final = 1.0
-_POLICIES_EVERY_S: Final = 5.0
 #: Connections at a time, those of streams and of everything else; what is beyond gets 503.
 _CONNECTIONS: Final = 256
 _BACKLOG: Final = 64
@@ -159,7 +158,7 @@ async def _read_policies(mesh: Mesh, hub: Hub, board: Board) -> None:
     while True:
         await hub.wanted()
         await reader.read()
-        await anyio.sleep(_POLICIES_EVERY_S)
+        await reader.pause()
 
 
 def _encrypted(mesh: Mesh) -> bool:

@@ -19,13 +19,12 @@ from nats_mesh_cli.demo.layout import (
     two_sided,
 )
 from nats_mesh_cli.demo.state import Event, InstanceLine, Mark, Phase, Recent, ServiceLine, Size, ViewState
-from nats_mesh_cli.output import millis, success_text
+from nats_mesh_cli.output import millis
+from nats_mesh_cli.top.words import success_cell
 
 __all__ = ["MIN_SIZE", "render"]
 
 MIN_SIZE = Size(50, 10)
-#: Below this share of calls without fault a service is bad, not merely imperfect.
-_BAD = 0.99
 _MAX_ROWS = 12
 _MIN_EVENTS = 2
 _TREND = 8
@@ -148,7 +147,7 @@ def _pages(state: ViewState, width: int) -> Text:
     ]
     segments = [
         Cell(f"{edge.rate_per_s:.1f} of {pages.asked_per_s:g} pages/s", "bold"),
-        _success(edge.success),
+        success_cell(edge.success),
         *troubles,
         Cell(f"p99 {millis(edge.p99_s)}"),
         Cell(f"{pages.in_flight} in flight"),
@@ -191,21 +190,11 @@ def _instance(instance: InstanceLine) -> dict[str, Cell]:
 def _recent(recent: Recent) -> dict[str, Cell]:
     return {
         "rate": Cell(f"{recent.rate_per_s:.1f}"),
-        "success": _success(recent.success),
+        "success": success_cell(recent.success),
         "p50": Cell(millis(recent.p50_s)),
         "p99": Cell(millis(recent.p99_s)),
         "calls": Cell(str(recent.calls)),
     }
-
-
-def _success(share: float | None) -> Cell:
-    """Rounded down: 100 % means that nothing failed."""
-    if share is None:
-        return Cell("-", "dim")
-    if share >= 1.0:
-        return Cell("✓ 100%", "green")
-    text = success_text(share)
-    return Cell(f"▲ {text}", "yellow") if share >= _BAD else Cell(f"✗ {text}", "red")
 
 
 def _events(events: Sequence[Event], width: int, height: int) -> list[Text]:

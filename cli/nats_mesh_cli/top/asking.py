@@ -1,4 +1,4 @@
-"""What ``top`` asks beside what the mesh tells anyway: the policies as they stand in the store, and live calls."""
+"""What ``top`` asks beside what the mesh tells anyway, as it shows it: policies of the store, and live calls."""
 
 from __future__ import annotations
 
@@ -11,67 +11,29 @@ import msgspec
 
 from nats_mesh import Mesh
 from nats_mesh.core.envelope import RecordedCall
-from nats_mesh.errors import UNREADABLE, MeshError
+from nats_mesh.core.presence import incarnation
+from nats_mesh.errors import UNREADABLE
 from nats_mesh.policy.bus.revisions import Revision
-from nats_mesh.policy.bus.store import PolicyStore
-from nats_mesh.telemetry.series import FAILURES
 from nats_mesh.telemetry.tap_feed import SeenCall, TapFeed
-from nats_mesh.wire.kv import KvAbsentError
-from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.options import Format
-from nats_mesh_cli.output import dump
+from nats_mesh_cli.output import counted, dump
 from nats_mesh_cli.policy_history import policy_record
 from nats_mesh_cli.tap_line import Wanted, wanted_of
 from nats_mesh_cli.top.model import CallLine, PolicyLine
 from nats_mesh_cli.top.words import duration_text
 
-__all__ = ["MAX_CALLS", "Store", "Tap", "call_line", "policy_lines"]
+__all__ = ["MAX_CALLS", "Tap", "call_line", "policy_lines"]
 
-#: How many policies and how many calls are kept to be shown.
-MAX_POLICIES: Final = 2000
+#: How many calls are kept to be shown.
 MAX_CALLS: Final = 500
 #: How many calls a second are taken in, from each instance and from all together: more nobody can read.
 _RATE_PER_S: Final = 200.0
-_STORE_S: Final = 2.0
-_NO_STORE: Final = (
-    "no policy store in this namespace: members follow files, or nothing ('nats-mesh policy apply' makes one)"
-)
 _MAX_DOCUMENT: Final = 64 * 1024
 
 
-class Store:
-    """The policies as they were read last. ``problem`` says why they could not be, where they could not."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        client = mesh.client
-        self.head: tuple[int, int] | None = None
-        self.lines: tuple[PolicyLine, ...] = ()
-        self.problem = ""
-        self._store = PolicyStore(
-            mesh.namespace, transport=client.transport, mux=client.mux, timeout_s=_STORE_S
-        )
-        self._open = False
-
-    async def read(self) -> None:
-        """Look once; what goes wrong becomes the ``problem``, as everything else can be seen without policies."""
-        try:
-            if not self._open:
-                await self._store.open(make=False)
-                self._open = True
-            found = await self._store.snapshot()
-        except KvAbsentError:
-            self._open, self.head, self.lines, self.problem = False, None, (), _NO_STORE
-        except MeshError as error:
-            self._open, self.problem = False, one_line(f"the policy store cannot be read: {error}")
-        else:
-            self.head, self.problem = (found.epoch, found.sequence), ""
-            self.lines = policy_lines(list(found.policies.values()))
-
-
 def policy_lines(revisions: Sequence[Revision]) -> tuple[PolicyLine, ...]:
-    """Policies for the view, by name."""
-    chosen = sorted(revisions, key=lambda each: each.key)[:MAX_POLICIES]
-    return tuple([_policy_line(each) for each in chosen])
+    """Policies for the view."""
+    return tuple([_policy_line(each) for each in revisions])
 
 
 def _policy_line(revision: Revision) -> PolicyLine:
@@ -127,22 +89,29 @@ class Tap:
         if feed is None:
             return "nobody is asked for calls yet"
         counts = feed.counts
-        said = f"{counts.ended} calls at {feed.instances} instances"
+        said = f"{counted(counts.ended, 'call')} at {counted(feed.instances, 'instance')}"
         parts = [f"{counts.shown} of {said}" if self._only else said]
         if counts.left_out:
-            parts.append(f"{counts.left_out} are not shown")
+            parts.append(f"{counted(counts.left_out, 'is', 'are')} not shown")
         if counts.lost:
-            parts.append(f"{counts.lost} messages lost")
+            parts.append(f"{counted(counts.lost, 'message')} lost")
         if self._only and feed.older:
-            parts.append(f"{len(feed.older)} older instances send every call")
+            parts.append(
+                f"{counted(len(feed.older), 'older instance sends', 'older instances send')} every call"
+            )
         return ", ".join(parts)
 
     def take(self) -> tuple[CallLine, ...]:
         """The last calls, with those that came since."""
         if self._feed is not None:
-            for call in sorted(self._feed.taken(), key=lambda each: each.at):
+            news = self._feed.taken()
+            for call in news:
                 self._count += 1
                 self.calls.append(call_line(call, self._count))
+            if news:  # instances tell in batches: what came last need not have ended last
+                self.calls = deque(
+                    sorted(self.calls, key=lambda each: incarnation(each.at)), maxlen=MAX_CALLS
+                )
         return tuple(self.calls)
 
     async def run(self) -> None:
@@ -186,6 +155,5 @@ def call_line(call: RecordedCall | SeenCall, number: int) -> CallLine:
         status=call.status,
         duration_s=call.duration_s,
         instance=call.instance,
-        failed=call.status in FAILURES,
         facts=tuple([(name, value) for name, value in facts.items() if value]),
     )

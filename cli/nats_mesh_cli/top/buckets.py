@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 
 from nats_mesh.telemetry.snapshots import Figures
-from nats_mesh_cli.top.words import duration_text
 
 __all__ = ["Bar", "bars_of", "bounds_for", "classes"]
 
@@ -50,8 +49,9 @@ def classes(buckets: Sequence[tuple[float, int]], bounds: Sequence[float]) -> tu
     total = sum(counts)
     if not total:
         return ()
-    labels = [f"≤{duration_text(bound)}" for bound in bounds] + [f">{duration_text(bounds[-1])}"]
+    names = [f"{bound:g}s" if bound >= 1.0 else f"{bound * 1e3:g}ms" for bound in bounds]
+    labels = [f"≤{name}" for name in names] + [f">{names[-1]}"]
     return tuple(
-        Bar(label=label.replace(".0", ""), count=count, share=count / total)
+        Bar(label=label, count=count, share=count / total)
         for label, count in zip(labels, counts, strict=True)
     )

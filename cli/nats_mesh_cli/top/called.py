@@ -7,26 +7,19 @@ from typing import Any, Final
 from nats_mesh.telemetry.snapshots import Edge, Service
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
-from nats_mesh_cli.top.columns import ERROR, RED, Order, Sheet, high, red_cells, share
+from nats_mesh_cli.top.columns import ERROR, RED, Order, Sheet, high, red_cells, share, trouble
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.graph import Branch, branches
 from nats_mesh_cli.top.grid import Field
-from nats_mesh_cli.top.model import BAD_SUCCESS, edge_key
+from nats_mesh_cli.top.model import edge_key
+from nats_mesh_cli.trouble import edge_level, service_level
 
 __all__ = ["EDGES", "GRAPH", "SERVICES"]
 
 
-def _service_level(service: Service) -> int:
-    success = share(service.red.success)
-    if service.breakers.get("OPEN") or service.ready == 0 or success < BAD_SUCCESS:
-        return 2
-    less = service.ready < service.instances or service.suspect or service.ejected
-    return 1 if less or service.breakers or success < 1.0 else 0
-
-
 def _worst_service(service: Service) -> tuple[Any, ...]:
     red = service.red
-    return -_service_level(service), share(red.success), high(red.p99_s), service.name
+    return -trouble(service_level(service)), share(red.success), high(red.p99_s), service.name
 
 
 def _versions(versions: dict[str, int]) -> str:
@@ -82,15 +75,13 @@ SERVICES: Final = Sheet(
 
 
 def _worst_edge(edge: Edge) -> tuple[Any, ...]:
-    success = share(edge.red.success)
-    level = (
-        2
-        if edge.breakers.get("OPEN") or success < BAD_SUCCESS
-        else 1
-        if edge.breakers or success < 1.0
-        else 0
+    return (
+        -trouble(edge_level(edge)),
+        share(edge.red.success),
+        high(edge.red.p99_s),
+        edge.source,
+        edge.service,
     )
-    return -level, success, high(edge.red.p99_s), edge.source, edge.service
 
 
 def _edge_cells(edge: Edge, facts: Facts) -> dict[str, Cell]:

@@ -12,8 +12,9 @@ from nats_mesh_cli.top import words
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.grid import Field
 from nats_mesh_cli.top.model import Data
+from nats_mesh_cli.trouble import Level, rank
 
-__all__ = ["ERROR", "RED", "SHORT", "Order", "Sheet", "high", "red_cells", "share"]
+__all__ = ["ERROR", "RED", "SHORT", "Order", "Sheet", "high", "red_cells", "share", "trouble"]
 
 #: How much of an id is shown in a column.
 SHORT: Final = 8
@@ -60,6 +61,11 @@ def share(value: float | None) -> float:
     return 1.0 if value is None else value
 
 
+def trouble(level: Level) -> int:
+    """For sorting, the worst last; what is well and what cannot be said are one."""
+    return max(0, rank(level) - 1)
+
+
 def red_cells(red: Red) -> dict[str, Cell]:
     """The columns that everything has that is called."""
     return {
@@ -76,11 +82,11 @@ def red_cells(red: Red) -> dict[str, Cell]:
 RED: Final = (
     Field(key="success", head="SUCCESS", width=8),
     Field(key="rate", head="RPS", width=5),
-    Field(key="p50", head="P50", width=5, drop=7),
-    Field(key="p95", head="P95", width=5, drop=6),
-    Field(key="p99", head="P99", width=5),
-    Field(key="trend", head="TREND", width=6, most=30, right=False, tail=True, drop=8),
+    Field(key="p50", head="P50", width=6, drop=7),
+    Field(key="p95", head="P95", width=6, drop=10),
+    Field(key="p99", head="P99", width=6),
+    Field(key="trend", head="TREND", width=6, most=30, right=False, tail=True, drop=9),
     Field(key="breaker", head="BREAKER", width=7, right=False, drop=4),
-    Field(key="retry", head="RETRY%", width=6, drop=9),
+    Field(key="retry", head="RETRY%", width=6, drop=8),
 )
 ERROR: Final = Field(key="error", head="LAST ERROR", width=16, most=80, right=False, drop=14)

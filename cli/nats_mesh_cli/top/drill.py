@@ -12,15 +12,16 @@ from rich.cells import cell_len
 
 from nats_mesh.telemetry.snapshots import Edge, Endpoint, Red, Service
 from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.output import counted
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
-from nats_mesh_cli.top.following import Facts, state_of
+from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line
 from nats_mesh_cli.top.grid import Field, clip
 from nats_mesh_cli.top.model import ARROW, Data
 from nats_mesh_cli.top.objectives import objective_lines
 from nats_mesh_cli.top.section import section
-from nats_mesh_cli.trouble import is_bad
+from nats_mesh_cli.trouble import is_bad, status_level
 
 __all__ = ["errors_of", "latency_lines", "lines_of", "name_of", "red_of"]
 
@@ -34,9 +35,9 @@ _ENDPOINTS: Final = (
     Field(key="name", head="ENDPOINT", width=14, most=40, right=False),
     Field(key="success", head="SUCCESS", width=8),
     Field(key="rate", head="RPS", width=5),
-    Field(key="p50", head="P50", width=5, drop=4),
-    Field(key="p95", head="P95", width=5, drop=3),
-    Field(key="p99", head="P99", width=5),
+    Field(key="p50", head="P50", width=6, drop=4),
+    Field(key="p95", head="P95", width=6, drop=3),
+    Field(key="p99", head="P99", width=6),
     Field(key="flight", head="IN FLT", width=6, drop=5),
     Field(key="breaker", head="BREAKER", width=7, right=False, drop=2),
     Field(key="retry", head="RETRY%", width=6, drop=6),
@@ -47,8 +48,8 @@ _INSTANCES: Final = (
     Field(key="name", head="INSTANCE", width=14, most=40, right=False),
     Field(key="success", head="SUCCESS", width=8),
     Field(key="rate", head="RPS", width=5),
-    Field(key="p50", head="P50", width=5, drop=4),
-    Field(key="p99", head="P99", width=5),
+    Field(key="p50", head="P50", width=6, drop=4),
+    Field(key="p99", head="P99", width=6),
     Field(key="flight", head="IN FLT", width=6, drop=5),
     Field(key="state", head="STATE", width=10, right=False),
     Field(key="sync", head="POLICIES", width=10, right=False, drop=6),
@@ -104,7 +105,8 @@ def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
     if red is not None:
         for status, count in sorted(red.recent.statuses.items(), key=lambda pair: -pair[1]):
             if status != "OK":
-                lines.append([Cell("✗ ", words.BAD), Cell(clip(f"{status} ×{count}", width - 2))])
+                sign = words.leveled("", status_level(status))
+                lines.append([sign, Cell(clip(f"{status} ×{count}", width - 2))])
         if red.last_error:
             lines.append([Cell("✗ ", words.BAD), Cell(clip(words.clean(red.last_error), width - 2))])
     for event in reversed(data.mesh.events):
@@ -146,7 +148,9 @@ def lines_of(drill: str, data: Data, width: int) -> list[Line]:
     else:
         lines += section("ENDPOINTS", _ENDPOINTS, _endpoint_rows(name, data), width)
         lines += section("CALLERS", _CALLERS, _caller_rows(name, data), width)
-    lines += section("INSTANCES", _INSTANCES, _instance_rows(name, Facts(data)), width)
+    facts = Facts(data)
+    fields = [each for each in _INSTANCES if facts.policed or each.key != "sync"]
+    lines += section("INSTANCES", fields, _instance_rows(name, facts), width)
     return lines
 
 
@@ -159,7 +163,7 @@ def _facts(red: Red, service: Service | None, edge: Edge | None, width: int) -> 
         f"p95 {words.duration_text(red.p95_s)}",
         f"p99 {words.duration_text(red.p99_s)}",
         f"{red.in_flight} in flight",
-        f"{red.total.requests} calls in all",
+        f"{counted(red.total.requests, 'call')} in all",
     ]
     told = [Cell(_fitting(facts, width), words.HEAD)]
     if edge is not None:
@@ -255,7 +259,7 @@ def _instance_rows(name: str, facts: Facts) -> list[dict[str, Cell]]:
             **_red(each.red),
             "name": Cell(words.clean(f"{each.id[:8]} {each.version}"), words.NAME),
             "state": words.state_cell(each.state),
-            "sync": words.state_cell(state_of(each, facts.head)[0]),
+            "sync": words.state_cell(each.verdict(facts.data.head).state),
         }
         for each in facts.data.mesh.members
         if each.service == name and each.kind == "instance"

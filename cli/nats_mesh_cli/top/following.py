@@ -4,56 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from typing import Final
 
+from nats_mesh.core.sync_state import ORDER, policy_label
 from nats_mesh.telemetry.alert_messages import LevelName
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.top.model import Data, Follower, PolicyLine
 
-__all__ = ["ORDER", "Facts", "followers", "head_of", "state_of"]
-
-#: The states, the worst first.
-ORDER: Final = ("REJECTED", "STALE", "SYNCED", "ELSEWHERE")
-_ELSEWHERE: Final = frozenset({"files", "given", "off", ""})
-
-
-def head_of(data: Data) -> tuple[int, int]:
-    """The revision that members ought to have: the store's, or where nobody can read that the highest applied."""
-    return data.mesh.policies.head if data.head is None else data.head
-
-
-def state_of(member: Member, head: tuple[int, int]) -> tuple[str, str]:
-    """How far a member follows, and what is to be said of it."""
-    if member.rejected:
-        reasons = [f"{each.policy}: {each.reason}" for each in member.rejections]
-        more = member.rejected - len(reasons)
-        return "REJECTED", "; ".join([*reasons, *([f"and {more} more"] if more > 0 and reasons else [])])
-    if member.policy_source == "cache":
-        return "STALE", "it reads from its cache: the store has not answered it"
-    if member.policy_source in _ELSEWHERE and member.revision == (0, 0):
-        where = member.policy_source
-        return "ELSEWHERE", f"its policies come from {where}" if where else "it does not say whom it follows"
-    if head == (0, 0):
-        return "ELSEWHERE", "there are no policies to follow"
-    if member.revision != head:
-        return "STALE", f"the policies are at {head[1]}" if member.revision[0] == head[0] else "another epoch"
-    return "SYNCED", ""
+__all__ = ["Facts", "followers"]
 
 
 def followers(data: Data) -> list[Follower]:
     """Everybody, the worst first."""
-    head = head_of(data)
     found = []
     for member in data.mesh.members:
-        state, reason = state_of(member, head)
+        said = member.verdict(data.head)
         found.append(
             Follower(
                 service=member.service,
                 id=member.id,
                 name=member.name,
-                state=state,
-                revision=None if state == "ELSEWHERE" else member.revision[1],
-                reason=reason,
+                state=said.state,
+                revision=member.revision[1] if said.follows else None,
+                reason=said.reason,
             )
         )
     return sorted(found, key=lambda each: (ORDER.index(each.state), each.service, each.id))
@@ -64,11 +36,6 @@ class Facts:
 
     def __init__(self, data: Data) -> None:
         self.data = data
-
-    @cached_property
-    def head(self) -> tuple[int, int]:
-        """See :func:`head_of`."""
-        return head_of(self.data)
 
     @cached_property
     def followers(self) -> list[Follower]:
@@ -91,6 +58,11 @@ class Facts:
         return self.data.promised.worst
 
     @property
+    def policed(self) -> bool:
+        """Whether there are policies on the bus at all, or members that refuse some."""
+        return self.data.head != (0, 0) or bool(self.counts["REJECTED"])
+
+    @property
     def fires(self) -> bool:
         """Whether any alert does."""
         return any(level != "ok" for level in self.levels.values())
@@ -106,7 +78,7 @@ class Facts:
         found: dict[str, list[tuple[Member, str]]] = {}
         for member in self.data.mesh.members:
             for each in member.rejections:
-                found.setdefault(each.policy.replace(".", "/", 1), []).append((member, each.reason))
+                found.setdefault(policy_label(each.policy), []).append((member, each.reason))
         return found
 
     def refused(self, policy: PolicyLine) -> list[tuple[Member, str]]:

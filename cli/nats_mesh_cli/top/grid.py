@@ -22,9 +22,10 @@ _WORD = re.compile(r"( *)([^ ]+)")
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """One column: at least ``width`` cells, up to ``most`` where there is room. When it goes: the highest ``drop``
-    first, 0 never. It pushes others out until it has ``need`` cells, where what stands in it wants as many. ``tail``:
-    what is too long loses its beginning, as what came last matters."""
+    """One column: at least ``width`` cells, up to ``most`` where there is room; one of numbers (``right``) as many as
+    its longest has. When it goes: the highest ``drop`` first, those with 0 last, from the right; the first column
+    stays. It pushes others out until it has ``need`` cells, where what stands in it wants as many. ``tail``: what is
+    too long loses its beginning, as what came last matters."""
 
     key: str
     head: str
@@ -40,15 +41,26 @@ def fitted(
     fields: Sequence[Field], width: int, wanted: Mapping[str, int] | None = None
 ) -> list[tuple[Field, int]]:
     """Those columns that fit into ``width``, with their widths: what is left over goes to those that can use it, first
-    come first served, up to what they want."""
+    come first served, up to what they want. Columns go whole: a number that is cut is another number."""
     wishes = wanted or {}
-    least = {each.key: max(each.width, min(each.need, wishes.get(each.key, 0))) for each in fields}
+    least = {each.key: _least(each, wishes.get(each.key, 0)) for each in fields}
     shown = list(fields)
-    while len(shown) > 1 and sum(least[each.key] + 1 for each in shown) - 1 > width:
+
+    def over() -> int:
+        return sum(least[each.key] + 1 for each in shown) - 1 - width
+
+    while len(shown) > 1 and over() > 0:
         going = max(shown, key=lambda each: each.drop)
         if going.drop == 0:
             break
         shown.remove(going)
+    for each in shown:  # texts may be cut: they make room before what matters goes
+        if not each.right:
+            least[each.key] -= max(0, min(over(), least[each.key] - each.width))
+    while len(shown) > 1 and over() > 0:
+        shown.pop()
+    if over() > 0:
+        least[shown[0].key] = max(0, width)
     left = width - (sum(least[each.key] + 1 for each in shown) - 1)
     sizes = []
     for each in shown:
@@ -58,15 +70,12 @@ def fitted(
         grown = max(0, min(left, most - least[each.key]))
         left -= grown
         sizes.append((each, least[each.key] + grown))
-    if left < 0:  # even what must stay does not fit: the last ones give way
-        for at in range(len(sizes) - 1, -1, -1):
-            field, size = sizes[at]
-            taken = min(size, -left)
-            sizes[at] = (field, size - taken)
-            left += taken
-            if left == 0:
-                break
     return sizes
+
+
+def _least(field: Field, wanted: int) -> int:
+    """The fewest cells that a column can do with."""
+    return max(field.width, wanted if field.right else min(field.need, wanted))
 
 
 def clip(text: str, width: int) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.output import age, counted
 from nats_mesh_cli.promised import LEVELS, Promised
 from nats_mesh_cli.top import words
-from nats_mesh_cli.top.following import Facts, head_of
+from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line, joined, width_of
 from nats_mesh_cli.top.grid import clip
 from nats_mesh_cli.top.state import State
@@ -29,7 +30,7 @@ def title(state: State, facts: Facts, width: int) -> Line:
     else:
         bus = Cell("✗ away", words.BAD)
     sync = facts.counts
-    following = sync["SYNCED"] + sync["STALE"] + sync["REJECTED"] if facts.head != (0, 0) else 0
+    following = sync["SYNCED"] + sync["STALE"] + sync["REJECTED"] if facts.policed else 0
     synced = f"SYNCED {sync['SYNCED']}/{following}"
     if sync["REJECTED"]:
         synced_cell = Cell(f"✗ {sync['REJECTED']} REJECTED {synced}", words.BAD)
@@ -38,7 +39,7 @@ def title(state: State, facts: Facts, width: int) -> Line:
     else:
         synced_cell = Cell(f"✓ {synced}", words.GOOD)
     policies = (
-        [Cell(f"policies rev {head_of(state.data)[1]}"), synced_cell]
+        [Cell(f"policies rev {state.data.head[1]}"), synced_cell]
         if following
         else [Cell("no policies", words.DIM)]
     )
@@ -56,12 +57,11 @@ def banner(state: State, width: int) -> Line | None:
     mesh = state.data.mesh
     if not mesh.connected:
         why = f" ({words.clean(state.data.away)})" if state.data.away else ""
-        text = (
-            f"✗ THE BUS IS AWAY since {words.duration_text(mesh.away_s)}: figures are old, trying again{why}"
-        )
+        text = f"✗ THE BUS IS AWAY since {age(mesh.away_s)}: figures are old, trying again{why}"
         return [Cell(clip(text, width), "bold red")]
     if mesh.overflowed:
-        text = f"▲ more instances or series than can be kept: {mesh.overflowed} words were left out"
+        left = counted(mesh.overflowed, "word was", "words were")
+        text = f"▲ more instances or series than can be kept: {left} left out"
         return [Cell(clip(text, width), words.WARN)]
     return None
 
@@ -93,7 +93,7 @@ def numbers(state: State, width: int) -> Line:
         else Cell("DENIED 0", words.DIM),
         *([Cell(f"✗ {len(bad)} NOT READY", words.BAD)] if bad else []),
         *([Cell("ALERTS 0", words.DIM)] if _kept(state.data.promised) else []),
-        Cell(f"{len(mesh.services)} services"),
+        Cell(counted(len(mesh.services), "service")),
         Cell(f"{red.in_flight} in flight"),
         Cell(f"tries {words.rate_text(red.attempts_per_s)}/s"),
     ]

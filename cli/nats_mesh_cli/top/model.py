@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from nats_mesh.core.sync_state import SyncState
 from nats_mesh.telemetry.snapshots import Edge, Snapshot
 from nats_mesh_cli.promised import Promised
 
-__all__ = ["ARROW", "BAD_SUCCESS", "CallLine", "Data", "Follower", "PolicyLine", "edge_key"]
+__all__ = ["ARROW", "CallLine", "Data", "Follower", "PolicyLine", "edge_key"]
 
-#: Below this share of calls without fault something is bad, not merely imperfect.
-BAD_SUCCESS = 0.99
 #: Between caller and service in what an edge is called; neither name has it.
 ARROW = "→"
 
@@ -21,12 +20,12 @@ def edge_key(edge: Edge) -> str:
 
 
 class Follower(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one member follows the policies: ``state`` is ``SYNCED``, ``STALE``, ``REJECTED`` or ``ELSEWHERE``."""
+    """How far one member follows the policies: :mod:`nats_mesh.core.sync_state`."""
 
     service: str
     id: str
     name: str
-    state: str
+    state: SyncState
     revision: int | None = None
     reason: str = ""
 
@@ -53,21 +52,20 @@ class CallLine(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     duration_s: float
     instance: str = ""
-    failed: bool = False
     facts: tuple[tuple[str, str], ...] = ()
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is known: what the bus told, and what was asked beside it. The newest of ``calls`` is the last.
 
-    ``away`` says why the bus is away, where it is. ``head`` is the revision of the policy store; where there is none
-    ``store`` says why, and the highest that any member applied stands for it. ``tapped`` tells of the tap: what was
-    seen, and what was left out. ``promised``: how objectives stand, where somebody watches them.
+    ``away`` says why the bus is away, where it is. ``head`` is the revision of the policies that members ought to
+    have; (0, 0) where there are none. ``store`` says what of the store is not known, and why. ``tapped`` tells of the
+    tap: what was seen, and what was left out. ``promised``: how objectives stand, where somebody watches them.
     """
 
     mesh: Snapshot
     away: str = ""
-    head: tuple[int, int] | None = None
+    head: tuple[int, int] = (0, 0)
     store: str = ""
     policies: tuple[PolicyLine, ...] = ()
     calls: tuple[CallLine, ...] = ()

@@ -8,11 +8,12 @@ from nats_mesh.telemetry.snapshots import Edge, Red, Service
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Column, Record, dump, millis, success_text, table
 from nats_mesh_cli.promised import LEVEL_STYLES
-from nats_mesh_cli.top.following import followers, head_of
+from nats_mesh_cli.top.following import followers
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.sheets import listed
 from nats_mesh_cli.top.state import View, start
 from nats_mesh_cli.top.words import rate_text
+from nats_mesh_cli.trouble import breakers_level, success_level
 
 __all__ = ["document", "report"]
 
@@ -22,7 +23,7 @@ def document(data: Data) -> Record:
     found: Record = msgspec.to_builtins(data.mesh)
     for name in ("at", "policies"):
         found.pop(name)
-    epoch, revision = head_of(data)
+    epoch, revision = data.head
     policies = {
         "revision": revision,
         "epoch": epoch,
@@ -87,6 +88,7 @@ def _service(service: Service) -> Record:
         "ready": service.ready,
         "instances": service.instances,
         "breaker": _circuits(service.breakers),
+        "breakers": service.breakers,
         **_numbers(service.red),
     }
 
@@ -95,6 +97,7 @@ def _edge(edge: Edge) -> Record:
     return {
         "edge": f"{edge.source} → {edge.service}",
         "breaker": _circuits(edge.breakers),
+        "breakers": edge.breakers,
         **_numbers(edge.red),
     }
 
@@ -109,8 +112,7 @@ def _success(record: Record) -> str:
 
 
 def _verdict(record: Record) -> str:
-    share = record["success"]
-    return "" if share is None else "ok" if share >= 1.0 else "bad"
+    return success_level(record["success"])
 
 
 _NUMBERS = (
@@ -121,7 +123,7 @@ _NUMBERS = (
     Column("P95", lambda r: millis(r["p95"]), right=True),
     Column("P99", lambda r: millis(r["p99"]), right=True),
     Column("RETRY%", lambda r: f"{r['retry'] * 100:.1f}", right=True),
-    Column("BREAKER", lambda r: str(r["breaker"]), style=lambda r: "bad"),
+    Column("BREAKER", lambda r: str(r["breaker"]), style=lambda r: breakers_level(r["breakers"])),
     Column("LAST ERROR", lambda r: str(r["error"]), wide=True),
 )
 _SERVICES = (

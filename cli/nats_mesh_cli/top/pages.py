@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from msgspec.structs import replace
+
 from nats_mesh.telemetry.events import Event
 from nats_mesh_cli.tap_line import EXAMPLE
 from nats_mesh_cli.top.following import Facts
@@ -68,13 +70,12 @@ def policy_page(policy: PolicyLine, data: Data) -> Page:
     refused = {member.id: reason for member, reason in facts.refused(policy)}
     for each in facts.followers:
         state, reason = each.state, each.reason
-        if state != "ELSEWHERE":
-            if each.id in refused:
-                state, reason = "REJECTED", refused[each.id]
-            elif (each.revision or 0) >= policy.revision:
-                state, reason = "SYNCED", ""
-            else:
-                state = "STALE"
+        if each.id in refused:
+            state, reason = "REJECTED", refused[each.id]
+        elif (
+            state == "REJECTED" or (each.revision or 0) >= policy.revision
+        ):  # it is another one that it refuses
+            state, reason = "SYNCED", ""
         lines.append(clean(f"{state:<9}  {each.service}/{each.name or each.id}  {reason}".rstrip()))
     if not facts.followers:
         lines.append("nobody is there")
@@ -93,7 +94,7 @@ def call_page(call: CallLine) -> Page:
         "instance": call.instance,
         **dict(call.facts),
     }
-    return _page(f"{call.caller} → {call.target}", facts)
+    return replace(_page(f"{call.caller} → {call.target}", facts), about=(call.target, call.caller))
 
 
 def event_page(event: Event) -> Page:
@@ -108,7 +109,8 @@ def event_page(event: Event) -> Page:
         **{name: f"{value:g}" for name, value in event.numbers.items()},
         "left out": f"{event.missed} of this kind before it" if event.missed else "",
     }
-    return _page(event.kind, facts)
+    about = (event.target or event.service, "") if event.service else None
+    return replace(_page(event.kind, facts), about=about)
 
 
 def _page(title: str, facts: Mapping[str, str]) -> Page:

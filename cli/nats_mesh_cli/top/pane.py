@@ -6,10 +6,11 @@ from typing import Any, Final
 
 from rich.cells import cell_len
 
+from nats_mesh.core.sync_state import ORDER
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.drill import errors_of, latency_lines, name_of, red_of
-from nats_mesh_cli.top.following import ORDER, Facts
+from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line, boxed, filled, ruled, width_of
 from nats_mesh_cli.top.grid import SAMPLED, Field, clip, fitted, pieces
 from nats_mesh_cli.top.sheets import sheet_of
@@ -76,7 +77,16 @@ def _members(facts: Facts, width: int, height: int) -> list[Line]:
     """Who follows the policies, the worst first."""
     sync = facts.counts
     count = "  ".join(f"{state} {sync[state]}" for state in ORDER if sync[state])
-    lines = [ruled([Cell(f" members ▸ {count or 'nobody'} ", words.HEAD)], width, "├", "┤")]
+    if not facts.policed:
+        count = "there are no policies to follow"
+    head = [Cell(f" members ▸ {count or 'nobody'} ", words.HEAD)]
+    if facts.data.policies and facts.data.store:
+        head.append(
+            Cell(clip(f"▲ {words.clean(facts.data.store)} ", max(0, width - 4 - width_of(head))), words.WARN)
+        )
+    lines = [ruled(head, width, "├", "┤")]
+    if not facts.policed:
+        return filled(lines, width, height + 1)
     shown = facts.followers[: height - 1]
     cells = [
         {

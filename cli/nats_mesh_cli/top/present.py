@@ -8,21 +8,23 @@ from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
-from nats_mesh_cli.top.columns import ERROR, SHORT, Order, Sheet, high, red_cells, share
-from nats_mesh_cli.top.following import Facts, state_of
+from nats_mesh_cli.top.columns import ERROR, SHORT, Order, Sheet, high, red_cells, share, trouble
+from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.grid import Field
-from nats_mesh_cli.top.model import BAD_SUCCESS, CallLine, PolicyLine
-from nats_mesh_cli.trouble import is_bad
+from nats_mesh_cli.top.model import CallLine, PolicyLine
+from nats_mesh_cli.trouble import is_bad, member_level, rank, status_level
 
 __all__ = ["EVENTS", "INSTANCES", "POLICIES", "TAP"]
 
 
 def _worst_member(member: Member) -> tuple[Any, ...]:
-    success = share(member.red.success)
-    level = 2 if member.state == "suspect" or success < BAD_SUCCESS else 0
-    if level == 0 and (member.state != "ready" or success < 1.0 or member.rejected):
-        level = 1
-    return -level, success, high(member.red.p99_s), member.service, member.id
+    return (
+        -trouble(member_level(member)),
+        share(member.red.success),
+        high(member.red.p99_s),
+        member.service,
+        member.id,
+    )
 
 
 def _member_cells(member: Member, facts: Facts) -> dict[str, Cell]:
@@ -36,7 +38,7 @@ def _member_cells(member: Member, facts: Facts) -> dict[str, Cell]:
         "flight": Cell(f"{member.red.in_flight}/{limit}" if limit else str(member.red.in_flight)),
         **red_cells(member.red),
         "ejected": Cell(f"▲ by {out}", words.WARN) if out else Cell("-", words.DIM),
-        "sync": words.state_cell(state_of(member, facts.head)[0]),
+        "sync": words.state_cell(member.verdict(facts.data.head).state),
         "rtt": Cell(words.duration_text(member.rtt_s)),
         "host": Cell(words.clean(member.name)),
         "error": Cell(words.clean(member.red.last_error), words.DIM),
@@ -52,11 +54,11 @@ INSTANCES: Final = Sheet(
         Field(key="flight", head="IN FLT", width=6, most=9, drop=7),
         Field(key="success", head="SUCCESS", width=8, drop=4),
         Field(key="rate", head="RPS", width=5, drop=3),
-        Field(key="p99", head="P99", width=5, drop=5),
+        Field(key="p99", head="P99", width=6, drop=5),
         Field(key="sync", head="POLICIES", width=10, right=False, drop=6),
-        Field(key="p50", head="P50", width=5, drop=12),
+        Field(key="p50", head="P50", width=6, drop=12),
         Field(key="ejected", head="EJECTED", width=7, right=False, drop=9),
-        Field(key="rtt", head="RTT", width=5, drop=10),
+        Field(key="rtt", head="RTT", width=6, drop=10),
         Field(key="host", head="HOST-PID", width=12, most=30, right=False, drop=11),
         ERROR,
     ),
@@ -73,6 +75,7 @@ INSTANCES: Final = Sheet(
     text=lambda m: f"{m.service} {m.id} {m.name} {m.version} {m.state}",
     cells=_member_cells,
     nothing="no instances yet: 'nats-mesh run MODULE:APP' starts one",
+    left_out=lambda facts: frozenset() if facts.policed else frozenset({"sync"}),
 )
 
 
@@ -124,7 +127,7 @@ def _call_cells(call: CallLine, facts: Facts) -> dict[str, Cell]:
         "at": Cell(words.clean(call.at[11:23]), words.DIM),
         "caller": Cell(words.clean(call.caller)),
         "target": Cell(f"→ {words.clean(call.target)}", words.NAME),
-        "status": words.status_cell(call.status, failed=call.failed),
+        "status": words.status_cell(call.status),
         "took": Cell(words.duration_text(call.duration_s)),
         "instance": Cell(words.clean(call.instance[:SHORT])),
         "facts": Cell(" ".join(f"{name}={value}" for name, value in call.facts), words.DIM),
@@ -137,14 +140,14 @@ TAP: Final = Sheet(
         Field(key="caller", head="CALLER", width=8, most=24, right=False, drop=1),
         Field(key="target", head="→ ENDPOINT", width=14, most=44, need=24, right=False),
         Field(key="status", head="STATUS", width=10, most=22, right=False),
-        Field(key="took", head="TOOK", width=5),
+        Field(key="took", head="TOOK", width=6),
         Field(key="instance", head="INSTANCE", width=8, right=False, drop=3),
         Field(key="facts", head="MORE", width=10, most=200, right=False, drop=4),
     ),
     orders=(
         Order("newest first", "at", None),
         Order("slowest first", "took", lambda c: -c.duration_s),
-        Order("failed first", "status", lambda c: (not c.failed, c.status == "OK")),
+        Order("failed first", "status", lambda c: -rank(status_level(c.status))),
     ),
     items=lambda data: data.calls[::-1],
     key=lambda c: c.key,

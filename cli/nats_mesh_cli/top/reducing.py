@@ -44,7 +44,8 @@ def described(state: State, title: str, text: str) -> State:
     if state.wanted is None:
         return state
     lines = tuple([clean(line) for line in text.split("\n")[:MAX_PAGE]])
-    return replace(state, wanted=None, page=Page(title, lines))
+    under = None if state.page is None else state.page.under
+    return replace(state, wanted=None, page=Page(title, lines, under=under))
 
 
 def wrapped(page: Page, width: int) -> list[str]:
@@ -150,11 +151,13 @@ def _scrolled(top: int, key: str, body: int, count: int) -> int | None:
 
 def _read(state: State, page: Page, key: str) -> State:
     """Keys while a page shows."""
+    if key == "d" and page.about is not None:
+        return _want(state, *page.about)
     if key in ("esc", "enter", "backspace", "?", "d"):
-        return replace(state, page=None, wanted=None)
+        return replace(state, page=page.under, wanted=None)
     count = len(wrapped(page, max(1, state.size.width - 4)))
     top = _scrolled(page.top, key, _body(state), count)
-    return state if top is None else replace(state, page=Page(page.title, page.lines, top))
+    return state if top is None else replace(state, page=replace(page, top=top))
 
 
 def _look(state: State, drill: str, key: str) -> State:
@@ -252,4 +255,4 @@ def _describe(state: State) -> State:
 
 def _want(state: State, what: str, caller: str) -> State:
     title = f"describe {what}{f' --from {caller}' if caller else ''}"
-    return replace(state, wanted=(what, caller), page=Page(title, (_WAITING,)))
+    return replace(state, wanted=(what, caller), page=Page(title, (_WAITING,), under=state.page))

@@ -23,7 +23,7 @@ from nats_mesh_cli.demo.screen import Screen, screen
 from nats_mesh_cli.describe import describe_on
 from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, as_cli_error
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out
+from nats_mesh_cli.output import Out, counted
 from nats_mesh_cli.top.keys import KeyReader
 from nats_mesh_cli.top.once import report
 from nats_mesh_cli.top.reducing import described, fed, reduce, resized
@@ -60,7 +60,10 @@ async def once(options: Options, out: Out, *, name: str | None = None) -> int:
         if not data.mesh.services:
             out.note("no services yet: nobody is there, and nobody is called", "dim")
         elif data.mesh.overflowed or data.mesh.ignored:
-            out.note(f"note: {data.mesh.overflowed + data.mesh.ignored} messages were left out", "warn")
+            out.note(
+                f"note: {counted(data.mesh.overflowed + data.mesh.ignored, 'message was', 'messages were')} left out",
+                "warn",
+            )
     return OK
 
 

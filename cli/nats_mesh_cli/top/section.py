@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.frame import Line
-from nats_mesh_cli.top.grid import Field, fitted, pieces
+from nats_mesh_cli.top.grid import SAMPLED, Field, fitted, pieces
 
 __all__ = ["section"]
 
@@ -17,7 +19,10 @@ def section(title: str, fields: Sequence[Field], rows: Sequence[dict[str, Cell]]
     if not rows:
         return [[], [Cell(title, words.HEAD), Cell("  none known", words.DIM)]]
     wanted = {
-        field.key: max(len(each[field.key].text) for each in rows if field.key in each) for field in fields
+        field.key: max(
+            [cell_len(each[field.key].text[:SAMPLED]) for each in rows if field.key in each], default=0
+        )
+        for field in fields
     }
     sizes = fitted(fields, width, wanted)
     heads = pieces(sizes, {each.key: Cell(each.head, words.HEAD) for each, _ in sizes})

@@ -10,18 +10,17 @@ from msgspec.structs import replace
 
 from nats_mesh import CallError, Mesh
 from nats_mesh.clock import rfc3339
+from nats_mesh.core.presence import incarnation
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
+from nats_mesh_cli.policy_board import Board, Reader
 from nats_mesh_cli.promised import PromisedReader
-from nats_mesh_cli.top.asking import Store, Tap
+from nats_mesh_cli.top.asking import Tap, policy_lines
 from nats_mesh_cli.top.comings import Comings
-from nats_mesh_cli.top.model import Data
+from nats_mesh_cli.top.model import Data, PolicyLine
 
 __all__ = ["Source"]
 
-#: How often the policies are read (seconds); where members tell of a newer revision, at once.
-_READ_S: Final = 10.0
-_SOON_S: Final = 0.5
 #: After so long it is known who is there (seconds).
 _KNOWN_S: Final = 3.0
 
@@ -34,32 +33,29 @@ class Source:
         self.tap = Tap(mesh)
         self._mesh = mesh
         self._view = view
-        self._store = Store(mesh)
+        self._board = Board()
+        self._reader = Reader(mesh, self._board)
+        self._policies: tuple[PolicyLine, ...] = ()
+        self._read: object = None
         self._promised = PromisedReader(mesh)
         self._tapping: anyio.CancelScope | None = None
-        self._stale = anyio.Event()
         self._comings = Comings(mesh.namespace)
         self._began: float | None = None
         self._looked = -1.0
-        self._applied = (0, 0)
         mesh.client.transport.add_listener(self)
 
     def data(self) -> Data:
         """Everything as it is now."""
         mesh = self._told(self._view.snapshot())
-        store = self._store
-        head = store.head
-        if mesh.policies.head != self._applied:  # somebody follows what was not read yet
-            self._applied = mesh.policies.head
-            self._stale.set()
-        if head is not None and mesh.policies.head[0] == head[0]:
-            head = max(head, mesh.policies.head)
+        board = self._board
+        if board.revisions is not self._read:
+            self._read, self._policies = board.revisions, policy_lines(board.revisions)
         return Data(
             mesh=mesh,
             away=self.away,
-            head=head,
-            store=store.problem,
-            policies=store.lines,
+            head=board.head_with(mesh.policies.head),
+            store=board.problem,
+            policies=self._policies,
             calls=self.tap.take(),
             tapped=self.tap.told,
             promised=self._promised.now(),
@@ -76,23 +72,19 @@ class Source:
             self._comings.take(mesh.members, rfc3339(mesh.wall_s), sure=mesh.at - self._began > _KNOWN_S)
         if not self._comings.events:
             return mesh
-        events = sorted([*mesh.events, *self._comings.events], key=lambda each: each.at)
+        events = sorted([*mesh.events, *self._comings.events], key=lambda each: incarnation(each.at))
         return replace(mesh, events=tuple(events))
 
     async def ready(self) -> None:
         """Read the policies for the first time, and how what is promised stands."""
-        await self._store.read()
+        await self._reader.read()
         await self._promised.read()
 
     async def follow(self) -> None:
         """Read the policies again now and then, until cancelled."""
         while True:
-            with anyio.move_on_after(_READ_S):
-                await self._stale.wait()
-                await anyio.sleep(_SOON_S)
-            self._stale = anyio.Event()
-            if self._mesh.client.transport.connected:
-                await self._store.read()
+            await self._reader.pause()
+            await self._reader.read()
 
     async def watch_promises(self) -> None:
         """Read how what is promised stands now and then, until cancelled."""
@@ -128,7 +120,7 @@ class Source:
     def on_reconnect(self) -> None:
         """The bus is back; what was missed is asked for."""
         self.away = ""
-        self._stale.set()
+        self._board.doubt()
 
     def on_denied(self, operation: str, subject: str) -> None:
         """What may not be seen stays empty; tapping says so by showing nothing."""

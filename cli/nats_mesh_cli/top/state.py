@@ -47,11 +47,14 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A text over everything else, from line ``top`` on."""
+    """A text over everything else, from line ``top`` on. ``about`` is what ``d`` describes of it (a target, and who
+    would call), ``under`` the page that it leads back to."""
 
     title: str
     lines: tuple[str, ...]
     top: int = 0
+    about: tuple[str, str] | None = None
+    under: Page | None = None
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):

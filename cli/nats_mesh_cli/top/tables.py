@@ -12,7 +12,7 @@ from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.columns import Sheet
 from nats_mesh_cli.top.following import Facts
-from nats_mesh_cli.top.frame import Line, boxed, filled
+from nats_mesh_cli.top.frame import Line, boxed, filled, width_of
 from nats_mesh_cli.top.grid import SAMPLED, Field, fitted, pieces
 from nats_mesh_cli.top.pane import pane_of
 from nats_mesh_cli.top.sheets import index_of, listed, sheet_of
@@ -43,7 +43,9 @@ def table(state: State, facts: Facts, width: int, height: int) -> list[Line]:
     unsaid = sheet.left_out(facts)
     fields = [field for field in sheet.fields if field.key not in unsaid]
     sizes = fitted(fields, width - 3, _wanted(fields, cells))
-    lines = [boxed([Cell(" "), *_heads(state, sheet, sizes, first, len(shown), len(items))], width)]
+    lines = [
+        boxed([Cell(" "), *_heads(state, sheet, sizes, first, len(shown), len(items), width - 3)], width)
+    ]
     for place, row in enumerate(cells, first):
         if place == at:
             marked = [
@@ -66,20 +68,27 @@ def _marked(style: str) -> str:
 
 
 def _wanted(fields: Sequence[Field], cells: Sequence[dict[str, Cell]]) -> dict[str, int]:
-    """How wide each column that can grow would like to be."""
+    """How wide each column that can grow would like to be, and how wide each of numbers has to be."""
     return {
         field.key: max(
             [cell_len(each[field.key].text[:SAMPLED]) for each in cells if field.key in each], default=0
         )
         for field in fields
-        if field.most
+        if field.most or field.right
     }
 
 
 def _heads(
-    state: State, sheet: Sheet, sizes: Sequence[tuple[Field, int]], first: int, shown: int, count: int
+    state: State,
+    sheet: Sheet,
+    sizes: Sequence[tuple[Field, int]],
+    first: int,
+    shown: int,
+    count: int,
+    width: int,
 ) -> Line:
-    """The columns' names; the one that is sorted by is marked, and where not all rows show that is said."""
+    """The columns' names; the one that is sorted by is marked, and where not all rows show that is said, where there is
+    room for it."""
     choice = state.choice
     sorted_by = sheet.orders[choice.sorted % len(sheet.orders)].column
     mark = "▲" if choice.turned else "▼"
@@ -91,7 +100,9 @@ def _heads(
         cells[field.key] = Cell(head, words.HEAD)
     line = pieces(sizes, cells)
     if shown < count:
-        line += [Cell(" "), Cell(f"{first + 1}–{first + shown} of {count}", words.DIM)]
+        for text in (f"{first + 1}–{first + shown} of {count}", f"{first + shown}/{count}"):
+            if width_of(line) + 1 + len(text) <= width:
+                return [*line, Cell(" "), Cell(text, words.DIM)]
     return line
 
 

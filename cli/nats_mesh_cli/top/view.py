@@ -96,6 +96,8 @@ def _footer(state: State, width: int) -> Line:
         keys = ["type to filter", "enter keep", "esc drop"]
     elif state.page is not None:
         keys = ["esc back", "q quit", "↑↓ scroll"]
+        if state.page.about is not None:
+            keys.insert(1, "d describe")
     elif state.drill:
         keys = ["esc back", "q quit", "? help", "d describe", "↑↓ scroll", "p pause"]
     else:

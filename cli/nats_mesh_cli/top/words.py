@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from nats_mesh_cli.demo.layout import Cell
-from nats_mesh_cli.output import success_text
-from nats_mesh_cli.top.model import BAD_SUCCESS
+from nats_mesh_cli.output import millis, success_text
+from nats_mesh_cli.trouble import Level, breakers_level, ready_level, retry_level, status_level, success_level
 
 __all__ = [
     "BAD",
@@ -23,6 +23,7 @@ __all__ = [
     "clock",
     "count_text",
     "duration_text",
+    "leveled",
     "rate_text",
     "ready_cell",
     "retry_cell",
@@ -39,6 +40,13 @@ GOOD, WARN, BAD = "green", "yellow", "red"
 _NOTHING: Final = Cell("-", DIM)
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
+#: How each level looks: never by its colour alone.
+_SIGNS: Final[dict[Level, tuple[str, str]]] = {
+    "bad": ("✗", BAD),
+    "warn": ("▲", WARN),
+    "ok": ("✓", GOOD),
+    "": ("", ""),
+}
 _LEVELS: Final = {
     "page": Cell("✗ PAGE", BAD),
     "ticket": Cell("▲ TICKET", WARN),
@@ -48,7 +56,7 @@ _STATES: Final = {
     "ready": Cell("● ready", GOOD),
     "joining": Cell("○ joining", WARN),
     "draining": Cell("○ draining", WARN),
-    "suspect": Cell("▲ suspect", BAD),
+    "suspect": Cell("✗ suspect", BAD),
     "SYNCED": Cell("✓ SYNCED", GOOD),
     "STALE": Cell("▲ STALE", WARN),
     "REJECTED": Cell("✗ REJECTED", BAD),
@@ -63,18 +71,15 @@ def clean(text: str) -> str:
     return "".join([c if c.isprintable() else " " for c in text])
 
 
+def leveled(text: str, level: Level, *, gap: str = " ") -> Cell:
+    """``text`` with the sign and the colour of a level."""
+    sign, style = _SIGNS[level]
+    return Cell(f"{sign}{gap}{text}" if sign else text, style)
+
+
 def duration_text(seconds: float | None) -> str:
-    """A duration in at most five cells: ``420µs``, ``4.2ms``, ``41ms``, ``1.3s``, ``12s``, ``5m``, ``3h``."""
-    if seconds is None or not math.isfinite(seconds):
-        return "-"
-    if seconds < 0.000_999_5:
-        return f"{seconds * 1e6:.0f}µs"
-    if seconds < 0.999_5:
-        ms = seconds * 1e3
-        return f"{ms:.1f}ms" if ms < 9.95 else f"{ms:.0f}ms"
-    if seconds < 99.5:
-        return f"{seconds:.1f}s" if seconds < 9.95 else f"{seconds:.0f}s"
-    return f"{seconds / 60:.0f}m" if seconds < 5970 else f"{seconds / 3600:.0f}h"
+    """As :func:`~nats_mesh_cli.output.millis`, without the blank: at most six cells."""
+    return millis(seconds).replace(" ", "")
 
 
 def rate_text(per_s: float) -> str:
@@ -95,37 +100,28 @@ def count_text(count: int) -> str:
 
 def success_cell(share: float | None) -> Cell:
     """Rounded down: 100 % means that nothing failed."""
-    if share is None:
-        return _NOTHING
-    if share >= 1.0:
-        return Cell("✓ 100%", GOOD)
-    text = success_text(share)
-    return Cell(f"▲ {text}", WARN) if share >= BAD_SUCCESS else Cell(f"✗ {text}", BAD)
+    return _NOTHING if share is None else leveled(success_text(share), success_level(share))
 
 
 def ready_cell(ready: int, instances: int) -> Cell:
     """How many instances can be called."""
-    text = f"{ready}/{instances}"
-    if ready == 0:
-        return Cell(f"✗{text}", BAD)
-    return Cell(text) if ready >= instances else Cell(f"▲{text}", WARN)
+    return leveled(f"{ready}/{instances}", ready_level(ready, instances), gap="")
 
 
 def breaker_cell(breakers: Mapping[str, int]) -> Cell:
     """The worst of some circuits."""
-    if opened := breakers.get("OPEN", 0):
-        return Cell("✗ OPEN" if opened == 1 else f"✗ {opened} OPEN", BAD)
-    if half := breakers.get("HALF_OPEN", 0):
-        return Cell("▲ HALF" if half == 1 else f"▲ {half} HALF", WARN)
-    return _NOTHING
+    level = breakers_level(breakers)
+    if not level:
+        return _NOTHING
+    count, word = (breakers["OPEN"], "OPEN") if level == "bad" else (breakers["HALF_OPEN"], "HALF")
+    return leveled(word if count == 1 else f"{count} {word}", level)
 
 
 def retry_cell(share: float) -> Cell:
     """The share of repetitions among the attempts, in percent."""
     if share <= 0.0:
         return _NOTHING
-    text = f"{share * 100:.1f}"
-    return Cell(f"▲ {text}", WARN) if share >= 0.1 else Cell(text)
+    return leveled(f"{share * 100:.1f}", retry_level(share))
 
 
 def alert_cell(level: str | None) -> Cell:
@@ -138,11 +134,9 @@ def state_cell(state: str) -> Cell:
     return _STATES.get(state) or Cell(clean(state))
 
 
-def status_cell(status: str, *, failed: bool) -> Cell:
+def status_cell(status: str) -> Cell:
     """How a call ended."""
-    if status == "OK":
-        return Cell("✓ OK", GOOD)
-    return Cell(f"✗ {status}", BAD) if failed else Cell(f"▲ {status}", WARN)
+    return leveled(clean(status), status_level(status))
 
 
 def trend_text(values: tuple[float, ...], width: int) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh.errors import PolicyError
 from nats_mesh.policy.bus.documents import read_document
 from nats_mesh.policy.bus.plan import Document, Step, steps_of
@@ -122,7 +123,7 @@ def _with_unread(
 
 def _in_two(problems: Sequence[PolicyError], steps: Sequence[Step]) -> PolicyError:
     """The error for a change that holds as a whole, and of which no first part holds with what stands there."""
-    first = ", ".join(sorted(key.replace(".", "/", 1) for key in steps[0].values))
+    first = ", ".join(sorted(policy_label(key) for key in steps[0].values))
     return together(
         [
             *problems,

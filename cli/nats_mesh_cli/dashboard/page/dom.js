@@ -105,13 +105,16 @@ class Table {
     keyed(
       this.body, shown, this.key,
       () => h("tr", {}, ...this.columns.map(() => h("td"))),
-      (tr, row) => this.columns.forEach((column, at) => {
-        const td = tr.childNodes[at];
-        const kind = column.kind ? column.kind(row) : "";
-        set(td, "class", [column.num ? "num" : "", column.short ? "short" : "", kind].filter(Boolean).join(" ") || null);
-        if (column.fill) column.fill(td, row);
-        else text(td, column.cell(row));
-      }),
+      (tr, row) => {
+        set(tr, "data-level", row.level || null);
+        this.columns.forEach((column, at) => {
+          const td = tr.childNodes[at];
+          const kind = column.kind ? column.kind(row) : "";
+          set(td, "class", [column.num ? "num" : "", column.short ? "short" : "", kind].filter(Boolean).join(" ") || null);
+          if (column.fill) column.fill(td, row);
+          else text(td, column.cell(row));
+        });
+      },
     );
     show(this.none, !shown.length);
     show(this.table, shown.length > 0);

@@ -10,11 +10,13 @@ function rate(value) {
   return value >= 100 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1);
 }
 
+// In three digits, as everywhere else: nobody has measured more.
+const UNITS = [["µs", 0.001], ["ms", 1], ["s", 1000], ["m", 60000], ["h", 3600000]];
 function time(ms) {
   if (ms === undefined || ms === null) return NOTHING;
-  if (ms >= 10000) return `${(ms / 1000).toFixed(0)} s`;
-  if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
-  return ms >= 10 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(ms < 1 ? 2 : 1)} ms`;
+  const [unit, size] = UNITS.find(([, each]) => ms < 999.5 * each) || UNITS.at(-1);
+  const value = ms / size;
+  return `${value.toFixed(value >= 99.95 || !value ? 0 : value >= 9.995 ? 1 : 2)} ${unit}`;
 }
 
 // Cut and not rounded: 99.996 % is not all.
@@ -48,6 +50,10 @@ function versions(counts) {
 function breakers(counts) {
   return Object.entries(counts || {}).map(([state, count]) => (count > 1 ? `${state} ×${count}` : state)).join(" ");
 }
+
+// How bad something is, the server says (trouble.py): the page knows no limits of its own.
+const SIGNS = { bad: "✕", warn: "▲" };
+const signed = (level, text) => (SIGNS[level] ? `${SIGNS[level]} ${text}` : text);
 
 function errorShare(row) {
   return row.success === null || row.success === undefined ? 0 : 1 - row.success;

@@ -29,10 +29,10 @@ graph.table = new Table("Edges", [
   { head: "Service", fill: (td, e) => linkTo(td, e.service), sort: (e) => e.service },
   { head: "Calls/s", num: true, cell: (e) => rate(e.rate_per_s), sort: (e) => e.rate_per_s },
   { head: "Attempts/s", num: true, cell: (e) => rate(e.attempts_per_s), sort: (e) => e.attempts_per_s },
-  { head: "Success", num: true, cell: (e) => percent(e.success), kind: (e) => (errorShare(e) > 0.05 ? "bad" : errorShare(e) > 0.005 ? "warn" : ""), sort: errorShare },
+  { head: "Success", num: true, cell: (e) => signed(e.success_level, percent(e.success)), kind: (e) => e.success_level, sort: errorShare },
   { head: "p50", num: true, cell: (e) => time(e.p50_ms), sort: (e) => e.p50_ms || 0 },
   { head: "p99", num: true, cell: (e) => time(e.p99_ms), sort: (e) => e.p99_ms || 0 },
-  { head: "Breaker", short: true, cell: (e) => (e.breaker ? `⊘ ${e.breaker}` : "closed"), kind: (e) => (e.breaker ? "bad" : "dim"), sort: (e) => e.breaker },
+  { head: "Breaker", short: true, cell: (e) => (e.breaker ? `⊘ ${e.breaker}` : "closed"), kind: (e) => e.breakers_level || "dim", sort: (e) => e.breaker },
   { head: "Locked by", cell: (e) => e.locks.join(", ") || NOTHING, sort: (e) => e.locks.length },
   { head: "Last error", cell: (e) => e.last_error || "" },
 ], (e) => `${e.source}>${e.service}`, { sort: 4, empty: "nobody has called anybody yet" });
@@ -177,7 +177,7 @@ function makeEdge(each) {
 
 function drawEdge(node, each, on) {
   const errors = errorShare(each);
-  const kind = each.breaker === "OPEN" ? "open" : each.breaker ? "half" : errors > 0.005 ? "errors" : "";
+  const kind = each.breaker === "OPEN" ? "open" : each.breaker ? "half" : each.success_level === "bad" ? "errors" : each.success_level === "warn" ? "some" : "";
   const [title, line, flow, label] = node.childNodes;
   const [lock, figures, trouble] = label.childNodes;
   const { path, x, y } = route(model.document.services[each.source], model.document.services[each.service]);

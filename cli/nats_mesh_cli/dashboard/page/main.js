@@ -87,7 +87,7 @@ function head() {
   set(byId("sync"), "class", !followers || !all.head ? "dim" : behind ? "warn" : "ok");
   tile("rate", rate(all.rate_per_s));
   drawSpark(whole, model.trends[""] || [], `calls a second over the last minute, now ${rate(all.rate_per_s)}`);
-  tile("success", percent(all.success), errorShare(all) > 0.05 ? "bad" : errorShare(all) > 0.005 ? "warn" : "");
+  tile("success", signed(all.success_level, percent(all.success)), all.success_level);
   tile("p99", time(all.p99_ms));
   tile("open", all.breakers_open ? `⊘ ${all.breakers_open}` : "0", all.breakers_open ? "bad" : "");
   tile("ejected", all.ejected ? `▲ ${all.ejected}` : "0", all.ejected ? "warn" : "");

@@ -29,13 +29,13 @@ views.service = {
       rateCell("Calls/s", "rate_per_s"), successCell, timeCell("p50", "p50_ms"), timeCell("p90", "p90_ms"), timeCell("p99", "p99_ms"),
       { head: "In flight", num: true, cell: (row) => `${row.capacity.in_flight}/${row.capacity.limit || "∞"}`, sort: (row) => row.capacity.in_flight },
       { head: "Waiting", num: true, cell: (row) => row.capacity.queue, sort: (row) => row.capacity.queue },
-      { head: "Breakers", short: true, cell: (row) => (breakers(row.breakers) ? `⊘ ${breakers(row.breakers)}` : ""), kind: () => "bad" },
+      { head: "Breakers", short: true, cell: (row) => (breakers(row.breakers) ? `⊘ ${breakers(row.breakers)}` : ""), kind: (row) => row.breakers_level },
     ], (row) => row.name, { empty: "none has been called" });
     this.instances = new Table("Instances", [
       { head: "Instance", cell: (row) => row.name || row.id, sort: (row) => row.name },
       { head: "Id", cell: (row) => row.id, sort: (row) => row.id },
       { head: "Version", cell: (row) => row.version, sort: (row) => row.version },
-      { head: "State", short: true, cell: (row) => `${row.state === "ready" ? "●" : "▲"} ${row.state}`, kind: (row) => (row.state === "ready" ? "ok" : "warn"), sort: (row) => row.state },
+      { head: "State", short: true, cell: (row) => `${{ ready: "●", suspect: "✕" }[row.state] || "▲"} ${row.state}`, kind: (row) => ({ ready: "ok", suspect: "bad" })[row.state] || "warn", sort: (row) => row.state },
       rateCell("Calls/s", "rate_per_s"), successCell, timeCell("p99", "p99_ms"),
       { head: "In flight", num: true, cell: (row) => row.capacity.in_flight, sort: (row) => row.capacity.in_flight },
       { head: "To the bus", num: true, cell: (row) => time(row.rtt_ms), sort: (row) => row.rtt_ms || 0 },

@@ -7,8 +7,8 @@ const stateCell = {
   sort: (row) => -stateOf(row.state)[3],
 };
 const successCell = {
-  head: "Success", num: true, cell: (row) => percent(row.success), sort: errorShare,
-  kind: (row) => (errorShare(row) > 0.05 ? "bad" : errorShare(row) > 0.005 ? "warn" : ""),
+  head: "Success", num: true, cell: (row) => signed(row.success_level, percent(row.success)), sort: errorShare,
+  kind: (row) => row.success_level,
 };
 const timeCell = (head, field) => ({ head, num: true, cell: (row) => time(row[field]), sort: (row) => row[field] || 0 });
 const rateCell = (head, field) => ({ head, num: true, cell: (row) => rate(row[field]), sort: (row) => row[field] || 0 });
@@ -28,7 +28,7 @@ views.services = {
       rateCell("Attempts/s", "attempts_per_s"),
       timeCell("p50", "p50_ms"), timeCell("p90", "p90_ms"), timeCell("p99", "p99_ms"),
       { head: "In flight", num: true, cell: (row) => row.in_flight, sort: (row) => row.in_flight },
-      { head: "Breakers", short: true, cell: (row) => (breakers(row.breakers) ? `⊘ ${breakers(row.breakers)}` : ""), kind: () => "bad", sort: (row) => breakers(row.breakers) },
+      { head: "Breakers", short: true, cell: (row) => (breakers(row.breakers) ? `⊘ ${breakers(row.breakers)}` : ""), kind: (row) => row.breakers_level, sort: (row) => breakers(row.breakers) },
       { head: "Last minute", fill: (td, row) => {
         if (!td.firstChild) td.append(spark());
         drawSpark(td.firstChild, model.trends[row.name] || [], `calls a second over the last minute, now ${rate(row.rate_per_s)}`);
@@ -58,7 +58,7 @@ views.policies = {
       { head: "Instance", cell: (row) => row.name || row.id, sort: (row) => row.name },
       { head: "State", short: true, cell: (row) => `${(SYNC[row.sync] || ["?"])[0]} ${row.sync}`, kind: (row) => (SYNC[row.sync] || ["", ""])[1],
         sort: (row) => ["ELSEWHERE", "SYNCED", "STALE", "REJECTED"].indexOf(row.sync) },
-      { head: "Revision", num: true, cell: (row) => (row.sync === "ELSEWHERE" ? NOTHING : row.revision), sort: (row) => row.revision },
+      { head: "Revision", num: true, cell: (row) => row.revision ?? NOTHING, sort: (row) => row.revision ?? -1 },
       { head: "Reason", cell: (row) => row.reason },
     ], (row) => `${row.service}/${row.id}`, { sort: 2, empty: "Nobody is there." });
     this.element = h("div", {}, this.note, this.policies.element, this.members.element);
@@ -68,13 +68,15 @@ views.policies = {
     text(this.note, all.policies_problem ? `▲ ${all.policies_problem}` : "");
     set(this.note, "class", "warn");
     this.policies.update(rows("policies").filter((row) => matches(row.policy) || matches(row.target)));
+    // Without policies nobody is behind, and nobody has others: there is nothing to say of members.
+    show(this.members.element, all.head > 0 || all.rejecting > 0);
     this.members.update(rows("members").filter((row) => matches(row.service)));
   },
 };
 
 const eventColumns = [
   { head: "Time", short: true, cell: (row) => clock(row.at), sort: (row) => row.at },
-  { head: "Event", short: true, cell: (row) => `${row.bad ? "▲" : "·"} ${row.kind}`, kind: (row) => (row.bad ? "warn" : ""), sort: (row) => row.kind },
+  { head: "Event", short: true, cell: (row) => `${row.bad ? "✕" : "·"} ${row.kind}`, kind: (row) => (row.bad ? "bad" : ""), sort: (row) => row.kind },
   { head: "Told by", cell: (row) => row.service, sort: (row) => row.service },
   { head: "About", cell: (row) => row.target, sort: (row) => row.target },
   { head: "What", cell: (row) => `${row.detail}${row.missed ? ` (${row.missed} more before it were too many)` : ""}` },
