@@ -320,7 +320,7 @@ class Sender:
                 if not sampled:
                     notable = None
                 elif notes is not None and tried == 1 and not flags:
-                    notable = None
+                    notable = watching.rest
                     above = None if request.plain and parent is None else span_above(request, parent)
                     span = "" if above is None else above.span_id
                     notes.add_row(known, (ids, span, request.route or ALL, answered_by, start, start, now))

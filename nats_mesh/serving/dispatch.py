@@ -36,6 +36,7 @@ from nats_mesh.layers.fault import TOO_MANY, FaultGate, Postponed
 from nats_mesh.model import Interceptor, Request
 from nats_mesh.serving.handling import Served, UndecodableError, decode_body
 from nats_mesh.serving.replier import Replier, merged
+from nats_mesh.serving.watching import Watching
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
 from nats_mesh.telemetry.notes import Notes
 from nats_mesh.telemetry.series import OTHER, Series
@@ -81,12 +82,7 @@ class _Route(NamedTuple):
     series: Series
 
 
-#: What stands before the ids of a trace that is the last thing in a block.
-_IS_LAST: Final = b" 00-"
-#: Ids of spans that are drawn at a time.
-_DRAWN: Final = 32
 #: Looked up once: a name of another module costs more, each time.
-_OK: Final = Status.OK
 _JSON: Final = JSON
 _set_context: Final = current_context.set
 #: What stands for the end of a handler's steps.
@@ -162,15 +158,8 @@ class Dispatcher:
         #: How many calls may run at a time, over all endpoints.
         self.limit = 0
         self._blocks = 0
-        #: Who is told of calls that have ended, by name; and what tells all of them, where there is anybody.
-        self._watchers: dict[str, Tap] = {}
-        self._notable: dict[str, tuple[Tap, float, Notes | None]] = {}
-        self._notes: Notes | None = None
-        self._alone = False
-        self._drawn = ""
-        self._drawn_at = 0
-        self._slow_s = math.inf
-        self._tap: Tap | None = None
+        #: Who is told of calls that have ended.
+        self.watching = Watching(rng)
         self._sum_limits()
 
     def _serve(self, endpoint: Endpoint, interceptors: Sequence[Interceptor]) -> Served:
@@ -196,83 +185,18 @@ class Dispatcher:
     def watch(
         self,
         name: str,
-        tap: Tap | None,
+        watcher: Tap | None,
         *,
         every: bool = True,
         slow_s: float = math.inf,
         notes: Notes | None = None,
+        own_calls: bool = False,
     ) -> None:
-        """Have ``tap`` told of calls that arrive from now on, each once it has ended (in the place of who was called
-        ``name``); ``None``: of none any more.
-
-        Unless it is to hear of ``every`` call: of those whose trace is sampled, that did not end well, or that took
-        ``slow_s`` seconds and more. What is to be told in any case is noted from its arrival on, which a call's route
-        says; it is looked up anew. While nobody watches, no call is asked anything. Who gives ``notes`` finds the
-        spans of sampled calls there of which there is nothing else to say, and is not told of them.
-        """
-        self._watchers.pop(name, None)
-        self._notable.pop(name, None)
-        if tap is not None and every:
-            self._watchers[name] = tap
-        elif tap is not None:
-            self._notable[name] = (tap, slow_s, notes)
-        self._slow_s = min((each for _, each, _ in self._notable.values()), default=math.inf)
-        takers = [each for _, _, each in self._notable.values() if each is not None]
-        self._notes = takers[0] if len(takers) == 1 else None
-        self._alone = len(self._notable) == 1
-        self._tap = self._tell if self._watchers else None
+        """Have ``watcher`` told of calls from now on, each once it has ended (in the place of who was called ``name``);
+        ``None``: nobody any more. See :meth:`~nats_mesh.serving.watching.Watching.set`. What a call's route says of
+        being noted is looked up anew."""
+        self.watching.set(name, watcher, every=every, slow_s=slow_s, notes=notes, own_calls=own_calls)
         self._routes.clear()
-
-    def _tell(self, call: Arrival, took_s: float) -> None:
-        for name, tap in self._watchers.items():
-            self._hand(name, tap, call, took_s)
-
-    def _tell_notable(self, call: Arrival, took_s: float) -> None:
-        """``call`` has ended, and somebody wants to hear of such calls."""
-        notes = self._notes
-        noted = False
-        if call.status is _OK and took_s < self._slow_s:
-            block, context = call.headers, call.context
-            if not h.is_sampled(block, alone=call.plain):
-                return
-            ids = ""
-            if notes is not None and context is not None and not call.injected and not call.ended:
-                if call.plain:
-                    # Behind the trace of most requests stands nothing, not even a codec.
-                    at = len(block) - 56 if block[-60:-56] == _IS_LAST else block.find(h.TRACEPARENT) + 18
-                    ids = block[at : at + 49].decode("latin-1")
-                elif call.attempt == 1:
-                    above = h.trace_parent(block)
-                    ids = "" if above is None else f"{above.trace_id}-{above.span_id}"
-            if ids and notes is not None and context is not None:
-                noted = True
-                own = context.own_span_id or self._span_id(context)
-                received = call.received
-                notes.add_row(
-                    (call.kind, call.caller),
-                    (ids, own, call.route, "", received, call.started, received + took_s),
-                )
-                if self._alone:
-                    return
-        for name, (tap, _, own_notes) in self._notable.items():
-            if not noted or own_notes is not notes:
-                self._hand(name, tap, call, took_s)
-
-    def _span_id(self, context: Context) -> str:
-        """Draw the span id of a call that made none of its own; many at a time cost as much as one."""
-        at = self._drawn_at
-        if at >= len(self._drawn):
-            self._drawn, at = self._rng.randbytes(8 * _DRAWN).hex(), 0
-        self._drawn_at = end = at + 16
-        context.own_span_id = drawn = self._drawn[at:end]
-        return drawn
-
-    def _hand(self, name: str, tap: Tap, call: Arrival, took_s: float) -> None:
-        try:
-            tap(call, took_s)
-        # Whoever observes must not change what a caller gets, whatever is wrong with it.
-        except Exception:
-            log.exception("a call could not be told to %s", name)
 
     def compose(self) -> None:
         """Look again at which gates may refuse anybody now."""
@@ -412,7 +336,7 @@ class Dispatcher:
         self, subject: str, served: Served | None, endpoint: str, caller: str, route: str, *, addressed: bool
     ) -> _Route:
         series = self._stats.series("in", self.service, endpoint if served is not None else OTHER, caller)
-        noted, route = addressed or self._tap is not None, DIRECT if addressed else route
+        noted, route = addressed or self.watching.every, DIRECT if addressed else route
         found = _Route(served, endpoint, caller, f"{INBOX}{caller}.", addressed, noted, route, series)
         if len(self._routes) >= _MAX_ROUTES:
             self._routes.pop(next(iter(self._routes)))
@@ -437,10 +361,7 @@ class Dispatcher:
             call.series.refuse(status)
             self._flag(call, status, flags_of_ended(call.ended, call.injected))
             self.replier.fail(call, status, text, maybe=maybe)
-            if call.noted and self._tap is not None:
-                self._tap(call, self._now() - call.received)
-            if self._notable:
-                self._tell_notable(call, self._now() - call.received)
+            self._tell(call)
             return None
         call.started = self._now()
         for entered, enter in enumerate(served.enter):
@@ -467,7 +388,7 @@ class Dispatcher:
                 call.headers,
                 call.plain,
             )
-            if call.noted and self._tap is not None:
+            if call.noted and self.watching.own_calls:
                 context.own_calls = []
             _set_context(context)
             if not call.plain and served.keyed is not None and h.IDEMPOTENCY_KEY in call.headers:
@@ -644,10 +565,7 @@ class Dispatcher:
         )
         call.series.refuse(refusal.status)
         self._flag(call, refusal.status, flags_of_refusal(refusal.refused, call.injected))
-        if call.noted and self._tap is not None:
-            self._tap(call, self._now() - call.received)
-        if self._notable:
-            self._tell_notable(call, self._now() - call.received)
+        self._tell(call)
 
     def _refuse_unknown(self, reply: str, route: _Route) -> None:
         call = Arrival(route.caller, route.series, reply, b"", b"", self._now())
@@ -686,10 +604,14 @@ class Dispatcher:
             call.series.record(took, status)
         if call.ended or call.injected:
             self._flag(call, status, flags_of_ended(call.ended, call.injected))
-        if call.noted and self._tap is not None:
-            self._tap(call, took)
-        if self._notable:
-            self._tell_notable(call, took)
+        watching = self.watching
+        if watching.anybody:
+            watching.ended(call, took)
+
+    def _tell(self, call: Arrival) -> None:
+        """Tell whoever watches of a call that was not let in."""
+        if self.watching.anybody:
+            self.watching.ended(call, self._now() - call.received)
 
     def _flag(self, call: Arrival, status: Status, flags: str) -> None:
         """Say why the mesh itself ended a call that is counted under ``status``, where it did."""

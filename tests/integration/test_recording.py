@@ -80,7 +80,7 @@ class Listener:
 
 def listened(dispatcher: Dispatcher) -> bool:
     """Whether calls are asked anything."""
-    return "tap" in dispatcher._watchers
+    return "tap" in dispatcher.watching.names
 
 
 async def test_calls_are_told_of_while_somebody_wants_them(bus: Bus) -> None:
