@@ -23,7 +23,7 @@ from nats_mesh.calling.exchange import (
     span_above,
     trace_of,
 )
-from nats_mesh.calling.hedging import Asked, Race
+from nats_mesh.calling.hedging import Race, Raced
 from nats_mesh.calling.watching import AttemptEnd, CallEnd
 from nats_mesh.context import Context
 from nats_mesh.core.trace import TraceContext
@@ -190,8 +190,8 @@ class Sender:
                     if hedger is not None and not foreign:
                         hedge_s = hedger.delay_s(now)
                         if hedge_s is not None and hedge_s < remaining:
-                            asked = Asked(known, request, parent, codec, payload, until, ids[:32], sampled)
-                            race = Race(self, hedger, asked, future, number, way, now)
+                            raced = Raced(known, request, parent, codec, payload, until, ids[:32], sampled)
+                            race = Race(self, hedger, raced, future, number, way, now)
                             race.start(hedge_s)
                     headers, body = await future
                     number = 0  # the mux forgets by itself who got a reply
@@ -451,9 +451,9 @@ class Sender:
         """Have ``waiter`` wait for the reply to an attempt that was written already."""
         self._mux.replace(known.inbox, number, waiter)
 
-    def hedge(self, asked: Asked, number: int, way: Way | None, now: float) -> None:
+    def hedge(self, raced: Raced, number: int, way: Way | None, now: float) -> None:
         """Publish one more attempt of a race."""
-        known, request, parent, codec, payload, until, trace_id, sampled = asked
+        known, request, parent, codec, payload, until, trace_id, sampled = raced
         ids = self._heads.ids(trace_id)
         self.write(
             known, request, parent, codec, payload, number, way, "", until - now, now, ids, sampled
