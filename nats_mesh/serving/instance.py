@@ -298,7 +298,7 @@ class Instance:
         dispatcher, crediting = self._parts.dispatcher, self._parts.crediting
         if dispatcher is None or crediting is None:
             return
-        changed = dispatcher.apply_limits(find)
+        changed = dispatcher.limits.apply(find)
         if not self._leaving.withdrawn:
             crediting.apply(dispatcher.served.values())
         for name, (before, after) in changed.items():
