@@ -27,7 +27,9 @@ TARGET = "nats_mesh_cli/_bookinfo"
 
 COMPILED = (
     "calling/client",
+    "calling/effects",
     "calling/exchange",
+    "calling/reading",
     "calling/sending",
     "calling/watching",
     "core/age",
