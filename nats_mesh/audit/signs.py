@@ -16,6 +16,7 @@ import msgspec
 
 from nats_mesh.audit.records import MAX_WITHIN_S, Event, PresenceRecord, encode_record, endpoint_names
 from nats_mesh.clock import Clock, rfc3339
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Announcement, Kind
 from nats_mesh.errors import UNREADABLE, CallError
 from nats_mesh.wire import headers as h
@@ -60,7 +61,7 @@ class _Taken(msgspec.Struct):
     error: _Trouble | None = None
 
 
-_decode_taken = msgspec.json.Decoder(_Taken).decode
+_decode_taken = at_first_use(lambda: msgspec.json.Decoder(_Taken).decode)
 
 
 class SignKeeper:

@@ -17,6 +17,7 @@ import msgspec
 from nats_mesh.audit.records import ChangeRecord, DocumentChange, Stood, encode_record
 from nats_mesh.audit.stream import audit_log, make_stream
 from nats_mesh.clock import Clock, rfc3339
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.errors import UNREADABLE, CallError, PermissionDeniedError
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.kv import KvError
@@ -61,7 +62,7 @@ class _Taken(msgspec.Struct):
     error: _Trouble | None = None
 
 
-_decode_taken = msgspec.json.Decoder(_Taken).decode
+_decode_taken = at_first_use(lambda: msgspec.json.Decoder(_Taken).decode)
 
 
 class AuditWriter:
