@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from nats_mesh import Mesh
+from nats_mesh.errors import MeshError
+from nats_mesh.policy.bus.revisions import Snapshot
 from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.bus import CALLER, connected
@@ -13,7 +15,7 @@ from nats_mesh_cli.options import Options
 from nats_mesh_cli.store_errors import store_errors
 from nats_mesh_cli.who import operator_name
 
-__all__ = ["opened"]
+__all__ = ["StoreReader", "opened"]
 
 
 @asynccontextmanager
@@ -38,3 +40,26 @@ async def opened(
                 if not absent_ok:
                     raise
             yield mesh, store
+
+
+class StoreReader:
+    """Reads the policy store of a mesh again and again, and makes none; each time at most for ``timeout_s`` seconds."""
+
+    def __init__(self, mesh: Mesh, timeout_s: float) -> None:
+        client = mesh.client
+        self._store = PolicyStore(
+            mesh.namespace, transport=client.transport, mux=client.mux, timeout_s=timeout_s
+        )
+        self._open = False
+
+    async def read(self) -> Snapshot:
+        """What stands there; :class:`KvAbsentError` where there is no store, another :class:`MeshError` where it cannot
+        be read. It is opened anew after either."""
+        try:
+            if not self._open:
+                await self._store.open(make=False)
+                self._open = True
+            return await self._store.snapshot()
+        except MeshError:
+            self._open = False
+            raise

@@ -150,7 +150,7 @@ class Gathering:
             asked.late = True
             return
         try:
-            if h.server_status(headers) == 503:
+            if h.server_status(headers) == h.NO_RESPONDERS:
                 raise NoInstancesError(f"instance {asked.instance} is gone: it listens no more")
             _, _, value = self._client._sender.reading.read(self._known, self._request, headers, payload)
         except CallError as error:

@@ -224,7 +224,7 @@ class Race:
 
     def _refusal(self, headers: bytes, body: bytes) -> CallError | None:
         """Why nobody took the attempt, no responders or a refusal before the handler ran; ``None`` for an answer."""
-        if h.server_status(headers) == 503:
+        if h.server_status(headers) == h.NO_RESPONDERS:
             return NoInstancesError("nobody listens there")
         if h.field(headers, h.REFUSED) is None:
             return None

@@ -37,7 +37,7 @@ class Reading:
         """Any reply: a refusal of the server, an error, or a value in whatever it says."""
         if headers:
             code = h.server_status(headers)
-            if code == 503:
+            if code == h.NO_RESPONDERS:
                 raise NoInstancesError("nobody listens there")
             if code is not None and code >= 400:  # JetStream's way to say no, without a body
                 text = h.one_line(headers.partition(b"\r\n")[0][9:].decode("utf-8", "replace"))

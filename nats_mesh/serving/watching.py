@@ -91,8 +91,9 @@ class Watching(Watchers[Tap]):
                         (call.kind, call.caller),
                         (ids, own, call.route, "", received, call.started, received + took_s),
                     )
-                    for name, tap in self._rest.items():
-                        _tell(name, tap, call, took_s)
+                    if self._rest:
+                        for name, tap in self._rest.items():
+                            _tell(name, tap, call, took_s)
                     return
         for name, (tap, _, _) in self._notable.items():
             _tell(name, tap, call, took_s)

@@ -274,7 +274,7 @@ class KvBucket:
             raise KvError(f"{self.name}: {error.message}", maybe=error.executed is not Executed.NO) from None
         finally:
             self._mux.forget(self._inbox, number)
-        if h.server_status(headers) == 503:
+        if h.server_status(headers) == h.NO_RESPONDERS:
             raise KvAbsentError(f"nobody answers for the bucket {self.name!r}")
         return headers, body
 

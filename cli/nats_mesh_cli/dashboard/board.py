@@ -7,10 +7,10 @@ from typing import Final
 from nats_mesh import Mesh
 from nats_mesh.errors import MeshError
 from nats_mesh.policy.bus.revisions import Revision
-from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.output import Record
+from nats_mesh_cli.policy_bus import StoreReader
 from nats_mesh_cli.policy_history import policy_record
 
 __all__ = ["Board", "Reader"]
@@ -58,26 +58,17 @@ class Reader:
     """Reads the store of a mesh's namespace onto a :class:`Board`."""
 
     def __init__(self, mesh: Mesh, board: Board) -> None:
-        client = mesh.client
         self._board = board
-        self._open = False
-        self._store = PolicyStore(
-            mesh.namespace, transport=client.transport, mux=client.mux, timeout_s=_TIMEOUT_S
-        )
+        self._store = StoreReader(mesh, _TIMEOUT_S)
 
     async def read(self) -> None:
         """Look once. Whatever goes wrong stands on the board: the rest of the view does without policies."""
         try:
-            if not self._open:
-                await self._store.open(make=False)
-                self._open = True
-            found = await self._store.snapshot()
+            found = await self._store.read()
         except KvAbsentError:
-            self._open = False
             self._board.take((0, 0), [])
             self._board.fail("this namespace has no policy store: members follow files, or nothing")
         except MeshError as error:
-            self._open = False
             self._board.fail(str(error))
         else:
             self._board.take((found.epoch, found.sequence), list(found.policies.values()))

@@ -13,13 +13,13 @@ from nats_mesh import Mesh
 from nats_mesh.core.envelope import RecordedCall
 from nats_mesh.errors import UNREADABLE, MeshError
 from nats_mesh.policy.bus.revisions import Revision
-from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.telemetry.series import FAILURES
 from nats_mesh.telemetry.tap_feed import SeenCall, TapFeed
 from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import dump
+from nats_mesh_cli.policy_bus import StoreReader
 from nats_mesh_cli.policy_history import policy_record
 from nats_mesh_cli.tap_line import Wanted, wanted_of
 from nats_mesh_cli.top.model import CallLine, PolicyLine
@@ -43,26 +43,19 @@ class Store:
     """The policies as they were read last. ``problem`` says why they could not be, where they could not."""
 
     def __init__(self, mesh: Mesh) -> None:
-        client = mesh.client
         self.head: tuple[int, int] | None = None
         self.lines: tuple[PolicyLine, ...] = ()
         self.problem = ""
-        self._store = PolicyStore(
-            mesh.namespace, transport=client.transport, mux=client.mux, timeout_s=_STORE_S
-        )
-        self._open = False
+        self._store = StoreReader(mesh, _STORE_S)
 
     async def read(self) -> None:
         """Look once; what goes wrong becomes the ``problem``, as everything else can be seen without policies."""
         try:
-            if not self._open:
-                await self._store.open(make=False)
-                self._open = True
-            found = await self._store.snapshot()
+            found = await self._store.read()
         except KvAbsentError:
-            self._open, self.head, self.lines, self.problem = False, None, (), _NO_STORE
+            self.head, self.lines, self.problem = None, (), _NO_STORE
         except MeshError as error:
-            self._open, self.problem = False, one_line(f"the policy store cannot be read: {error}")
+            self.problem = one_line(f"the policy store cannot be read: {error}")
         else:
             self.head, self.problem = (found.epoch, found.sequence), ""
             self.lines = policy_lines(list(found.policies.values()))
