@@ -15,7 +15,7 @@ from nats_mesh.core.telemetry_rules import AccessLogRules
 from nats_mesh.errors import CallError, CircuitOpenError, Status
 from nats_mesh.model import is_name
 from nats_mesh.policy import PolicySet
-from nats_mesh.policy.rules import DEFAULT
+from nats_mesh.policy.rules import DEFAULT, policy_in
 from nats_mesh.telemetry.access_log import AccessLine, AccessLog, stamp
 
 __all__ = ["ClientLog"]
@@ -136,6 +136,5 @@ def _policy(call: CallEnd, kind: _Kind) -> str:
     """The policy that ended it, else the one that sent it where it went."""
     if isinstance(call.error, CircuitOpenError) and call.known.rules is not None:
         source: str = call.known.rules.sources.get("breaker", DEFAULT)
-        if source != DEFAULT:
-            return source.partition(" (")[0]
+        return policy_in(source) or kind.route
     return kind.route

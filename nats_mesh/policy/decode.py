@@ -63,6 +63,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """`file:line`."""
         return place(self.file, self.line)
 
+    def place_of(self, path: str) -> str:
+        """`file:line` of a field, or of the document that does not write it; empty where it is in no file."""
+        return place(self.file, self.lines.get(path, self.line)) if self.file else ""
+
+    def source_of(self, path: str) -> str:
+        """Where a value comes from: its name, and the place of the field where there is one."""
+        where = self.place_of(path)
+        return f"{self.name} ({where})" if where else self.name
+
 
 def parse(content: bytes | str, *, file: str = "") -> tuple[Policy, ...]:
     """The policies in a file's content; everything that is wrong with it is one :class:`PolicyError`."""

@@ -46,7 +46,7 @@ from nats_mesh.policy.increments import (
 )
 from nats_mesh.policy.inert import Idle
 from nats_mesh.policy.layering import Layers
-from nats_mesh.policy.problems import Problems, place
+from nats_mesh.policy.problems import Problems
 from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules
 from nats_mesh.policy.schema import Destination, DestinationSpec, Limit, Route
 from nats_mesh.policy.scopes import Scope, Via, around, namespace_of, scopes_of
@@ -242,7 +242,7 @@ class PolicySet:
         specific first. What of it a caller's calls can meet is in :meth:`outbound`."""
         return tuple(
             [
-                (_source(group.routes[where], "spec.rules"), group.rules[where])
+                (group.routes[where].source_of("spec.rules"), group.rules[where])
                 for group, where in self._routes_around(service, endpoint)
             ]
         )
@@ -253,8 +253,7 @@ class PolicySet:
 
     def rule_source(self, rule: Rule) -> str:
         """Its name, and where it stands: `Route/orders rules[1] (orders.yaml:27)`."""
-        policy = self._route_of(rule)
-        where = _where(policy, f"spec.{rule.place}")
+        where = self._route_of(rule).place_of(f"spec.{rule.place}")
         return f"{self.rule_name(rule)} ({where})" if where else self.rule_name(rule)
 
     def all_rules(self) -> tuple[Rule, ...]:
@@ -437,20 +436,9 @@ class PolicySet:
             lowers=least is not None and lowers,
         )
         sources = {
-            "concurrency.limit": _source(None if least is None else least[1], "spec.concurrency.limit"),
-            "concurrency.leaveQueue": _source(
-                None if leave is None else leave[1], "spec.concurrency.leaveQueue"
+            "concurrency.limit": DEFAULT if least is None else least[1].source_of("spec.concurrency.limit"),
+            "concurrency.leaveQueue": (
+                DEFAULT if leave is None else leave[1].source_of("spec.concurrency.leaveQueue")
             ),
         }
         return InboundRules(concurrency=rules if least or leave else None, sources=sources)
-
-
-def _source(policy: Policy | None, path: str) -> str:
-    if policy is None:
-        return DEFAULT
-    where = _where(policy, path)
-    return f"{policy.name} ({where})" if where else policy.name
-
-
-def _where(policy: Policy, path: str) -> str:
-    return place(policy.file, policy.lines.get(path, policy.line)) if policy.file else ""

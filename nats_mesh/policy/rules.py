@@ -18,7 +18,7 @@ from nats_mesh.core.rules import (
 )
 from nats_mesh.core.telemetry_rules import TelemetryRules
 
-__all__ = ["DEFAULT", "InboundRules", "OutboundRules", "same_rules"]
+__all__ = ["DEFAULT", "InboundRules", "OutboundRules", "policy_in", "same_rules"]
 
 #: The source of what no policy says.
 DEFAULT = "default"
@@ -69,4 +69,9 @@ def same_rules(
 
 
 def _policies(sources: Mapping[str, str]) -> dict[str, str]:
-    return {path: source.partition(" (")[0] for path, source in sources.items()}
+    return {path: policy_in(source) for path, source in sources.items()}
+
+
+def policy_in(source: str) -> str:
+    """The policy that a source names; empty where none says it."""
+    return "" if source == DEFAULT else source.partition(" (")[0]

@@ -11,7 +11,7 @@ from nats_mesh.core.slowness import Slowness
 from nats_mesh.layers.base import Tap
 from nats_mesh.layers.call_log import Logged, ServerLog, SlowWatch, Watched
 from nats_mesh.policy import PolicySet
-from nats_mesh.policy.rules import DEFAULT
+from nats_mesh.policy.rules import DEFAULT, policy_in
 from nats_mesh.serving.dispatch import Dispatcher
 from nats_mesh.telemetry.access_log import AccessLog
 from nats_mesh.telemetry.series import OTHER
@@ -95,5 +95,4 @@ class InstanceLog:
 
 def _policy(sources: Mapping[str, str], path: str) -> str:
     """The policy that a value comes from; empty where none says it."""
-    source = sources.get(path, DEFAULT)
-    return "" if source == DEFAULT else source.partition(" (")[0]
+    return policy_in(sources.get(path, DEFAULT))
