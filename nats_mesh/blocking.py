@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec import UNSET
 
 from nats_mesh.calling.gathering import Gathered, Want
@@ -14,6 +13,8 @@ from nats_mesh.errors import ConfigError
 from nats_mesh.model import CallOptions, HeadersLike, Reply
 
 if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
     from nats_mesh.mesh import Mesh
 
 __all__ = ["BlockingMesh"]
@@ -35,6 +36,8 @@ class BlockingMesh:
     def __enter__(self) -> Self:
         if self._portal is not None:
             raise ConfigError(f"mesh {self._mesh.name!r} is open already")
+        from anyio.from_thread import start_blocking_portal  # which nobody else needs
+
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             stack.enter_context(portal.wrap_async_context_manager(self._mesh))

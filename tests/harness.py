@@ -104,7 +104,7 @@ class Bus:
             name = f"{instance.service.name} {instance.id}"
             found[f"{name} waits for replies"] = instance.client.mux.pending
             found[f"{name} runs"] = dispatcher.in_flight
-            found[f"{name} remembers"] = len(dispatcher._by_reply) + len(dispatcher._waiting)
+            found[f"{name} remembers"] = len(dispatcher.waiting.by_reply) + len(dispatcher.waiting.calls)
             for endpoint, served in dispatcher.served.items():
                 found[f"{name} slots of {endpoint}"] = served.concurrency.in_flight
         return {what: count for what, count in found.items() if count}

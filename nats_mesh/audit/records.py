@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, EndpointInfo, Instant, Labels, Name, State, Version
 from nats_mesh.errors import CodecError
 from nats_mesh.model import is_name
@@ -175,11 +176,11 @@ class TapRecord(_Record, frozen=True, kw_only=True):
 Record: TypeAlias = ChangeRecord | PresenceRecord | RolloutRecord | TapRecord
 
 _DECODERS: Final = {
-    "policy": JSON.decoder(ChangeRecord),
-    "config": JSON.decoder(ChangeRecord),
-    "presence": JSON.decoder(PresenceRecord),
-    "rollout": JSON.decoder(RolloutRecord),
-    "tap": JSON.decoder(TapRecord),
+    "policy": at_first_use(lambda: JSON.decoder(ChangeRecord)),
+    "config": at_first_use(lambda: JSON.decoder(ChangeRecord)),
+    "presence": at_first_use(lambda: JSON.decoder(PresenceRecord)),
+    "rollout": at_first_use(lambda: JSON.decoder(RolloutRecord)),
+    "tap": at_first_use(lambda: JSON.decoder(TapRecord)),
 }
 
 

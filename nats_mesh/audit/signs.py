@@ -17,8 +17,9 @@ import msgspec
 from nats_mesh.audit.records import MAX_WITHIN_S, Event, PresenceRecord, encode_record, endpoint_names
 from nats_mesh.clock import Clock, rfc3339
 from nats_mesh.core.presence import Announcement, Kind
-from nats_mesh.errors import UNREADABLE, CallError
+from nats_mesh.errors import CallError
 from nats_mesh.wire import headers as h
+from nats_mesh.wire.jetstream import read_taken
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
@@ -44,23 +45,11 @@ _EVENTS: Final[dict[Kind, Event]] = {
     Kind.CHANGE: "change",
     Kind.LEAVE: "leave",
 }
-_NO_RESPONDERS: Final = 503
 
 
 def sign_interval_s(instances_known: int, sign_s: float = SIGN_S) -> float:
     """Seconds between two signs, without jitter; it grows with the service, as that of beats does."""
     return min(max(sign_s, _MAX_SIGN_S), max(sign_s, instances_known / _MAX_SIGNS_PER_S))
-
-
-class _Trouble(msgspec.Struct):
-    description: str = ""
-
-
-class _Taken(msgspec.Struct):
-    error: _Trouble | None = None
-
-
-_decode_taken = msgspec.json.Decoder(_Taken).decode
 
 
 class SignKeeper:
@@ -167,13 +156,12 @@ class SignKeeper:
         hears it.
         """
         problem, level = "", logging.INFO
-        if h.server_status(headers) == _NO_RESPONDERS:
+        if h.server_status(headers) == h.NO_RESPONDERS:
             problem = "there is no audit stream; operators make one ('policy apply', 'audit --make')"
             level = logging.DEBUG
         else:
-            try:
-                taken = _decode_taken(payload)
-            except UNREADABLE:
+            taken = read_taken(payload)
+            if taken is None:
                 return
             if taken.error is not None:
                 problem = h.one_line(taken.error.description)

@@ -17,8 +17,9 @@ import msgspec
 from nats_mesh.audit.records import ChangeRecord, DocumentChange, Stood, encode_record
 from nats_mesh.audit.stream import audit_log, make_stream
 from nats_mesh.clock import Clock, rfc3339
-from nats_mesh.errors import UNREADABLE, CallError, PermissionDeniedError
+from nats_mesh.errors import CallError, PermissionDeniedError
 from nats_mesh.wire import headers as h
+from nats_mesh.wire.jetstream import read_taken
 from nats_mesh.wire.kv import KvError
 from nats_mesh.wire.kv_log import KvLog
 from nats_mesh.wire.mux import ReplyMux
@@ -36,7 +37,6 @@ _ROOM: Final = 4 << 10
 #: How long an operator waits for the stream (seconds).
 _WAIT_S: Final = 2.0
 _MAX_LINE: Final = 1024
-_NO_RESPONDERS: Final = 503
 _DESTINATION: Final = "audit"
 
 
@@ -48,20 +48,6 @@ class Origin(NamedTuple):
     why: str
     change: str
     epoch: int = 0
-
-
-class _Trouble(msgspec.Struct):
-    description: str = ""
-
-
-class _Taken(msgspec.Struct):
-    """A stream's acknowledgement."""
-
-    stream: str = ""
-    error: _Trouble | None = None
-
-
-_decode_taken = msgspec.json.Decoder(_Taken).decode
 
 
 class AuditWriter:
@@ -200,12 +186,11 @@ class _Acks:
         self._stream = stream
 
     def on_reply(self, headers: bytes, payload: bytes) -> None:
-        if h.server_status(headers) == _NO_RESPONDERS:
+        if h.server_status(headers) == h.NO_RESPONDERS:
             self._fail(f"there is no stream {self._stream!r} that keeps it")
             return
-        try:
-            taken = _decode_taken(payload)
-        except UNREADABLE:
+        taken = read_taken(payload)
+        if taken is None:
             return  # whatever answers here beside the stream
         if taken.error is not None:
             self._fail(h.one_line(taken.error.description))

@@ -21,6 +21,7 @@ from nats_mesh.calling.gathering import Gathered
 from nats_mesh.calling.holding import RouteHold
 from nats_mesh.calling.outbound import Outbound
 from nats_mesh.calling.sending import Sender
+from nats_mesh.calling.targets import TargetMaker, no_target
 from nats_mesh.calling.verdicts import Opinions
 from nats_mesh.calling.watching import CallWatcher, Watching
 from nats_mesh.clock import Clock
@@ -28,7 +29,6 @@ from nats_mesh.context import Context, current_context
 from nats_mesh.core.deadline import check_timeout, deadline_for
 from nats_mesh.discovery.directory import Directory
 from nats_mesh.discovery.fleets import FleetDirectory
-from nats_mesh.endpoint import Contract, contract_of
 from nats_mesh.errors import ConfigError
 from nats_mesh.layers.breaker import Tell
 from nats_mesh.layers.stack import compose
@@ -48,7 +48,7 @@ from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.loop import TaskPool
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.subjects import ALL, Subjects, check_plain_subject
+from nats_mesh.wire.subjects import ALL, Subjects
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Client"]
@@ -60,7 +60,6 @@ _MAX_TARGETS = 4096
 _get_context: Final = current_context.get
 _NO_OPTIONS: Mapping[str, Any] = {}
 _OPTIONS = ", ".join(("returns", *CallOptions.__annotations__))
-_PLAIN = "nats://"
 _LEARN_EVERY_S = 60.0
 
 
@@ -110,6 +109,7 @@ class Client:
         self._rng = rng
         self._targets: dict[Any, Target] = {}
         self._watching = Watching()
+        self._maker = TargetMaker(name, self.subjects, self.mux, stats, self._watching)
         self._background = TaskPool(_report)
         self.interceptors = tuple(interceptors)
         self._chain: Next | None = compose(interceptors, self._send_request) if interceptors else None
@@ -126,7 +126,7 @@ class Client:
             tell=tell,
             zone=zone,
             policies=policies,
-            make=self._mesh_target,
+            make=self._maker.make,
         )
         self._hold = RouteHold(self.outbound.policies, self._apply, clock.monotonic)
         self._sender = Sender(
@@ -145,68 +145,16 @@ class Client:
         try:
             known = self._targets.get(target)
         except TypeError:  # it has no hash, so it is neither a name nor a function
-            raise ConfigError(f"target {target!r:.80}: say 'service.endpoint' or 'nats://subject'") from None
+            raise no_target(target) from None
         return known or self._resolve(target)
 
     def _resolve(self, target: Any) -> Target:
-        if isinstance(target, str):
-            resolved = self._resolve_name(target)
-        else:
-            contract = contract_of(target)
-            resolved = self._mesh_target(contract.service, contract.endpoint, contract)
+        resolved = self._maker.of(target)
         self.outbound.compose(resolved)
         if len(self._targets) >= _MAX_TARGETS:
             self.outbound.forget(self._targets.pop(next(iter(self._targets))))
         self._targets[target] = resolved
         return resolved
-
-    def _resolve_name(self, target: str) -> Target:
-        if target.startswith(_PLAIN):
-            subject = check_plain_subject(target[len(_PLAIN) :])
-            series = self.stats.series("out", "_PLAIN", "_OTHER", self.name)
-            return self._usual(Target("", subject, subject, "", series, None, self.mux.inbox(subject)))
-        service, dot, endpoint = target.partition(".")
-        if not dot:
-            raise ConfigError(f"target {target[:80]!r}: say 'service.endpoint' or 'nats://subject'")
-        return self._mesh_target(check_name("service", service), check_name("endpoint", endpoint), None)
-
-    def _mesh_target(
-        self, service: str, endpoint: str, contract: Contract | None, subset: str = ""
-    ) -> Target:
-        return self._usual(
-            Target(
-                service,
-                endpoint,
-                self.subjects.rpc(service, endpoint, self.name, subset or ALL),
-                self.subjects.cancel(service, self.name),
-                self.stats.series("out", service, endpoint, self.name, subset),
-                contract,
-                self.mux.inbox(service),
-                subset=subset,
-            )
-        )
-
-    def _usual(self, target: Target) -> Target:
-        """Give a target the request that all of its calls begin as."""
-        contract = target.contract
-        target.watching = self._watching
-        target.usual = Request(
-            target.service,
-            target.endpoint,
-            self.name,
-            self.namespace,
-            None,
-            NO_HEADERS,
-            0.0,
-            Any if contract is None else contract.returns,
-            target.codec,
-            () if contract is None else contract.raises,
-            None,
-            subject=target.subject,
-            plain=True,
-            route=target.subset or ALL,
-        )
-        return target
 
     def watch(
         self,

@@ -128,7 +128,7 @@ async def _counted(
 async def _instances(client: Client, known: Target, deadline: float) -> list[str]:
     """The ids of everybody who is to be asked; an error where there is nobody, or where there are too many."""
     service = known.service
-    await client._sender._become_ready(deadline)
+    await client._sender.become_ready(deadline)
     fleet = client.fleets.visit(service)
     if fleet is None:
         raise CallError(

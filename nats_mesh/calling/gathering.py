@@ -104,7 +104,7 @@ class Gathering:
             if self.over.is_set():
                 break
             if not client.transport.ready:
-                await client._sender._become_ready(request.deadline)
+                await client._sender.become_ready(request.deadline)
             now = client._now()
             remaining_s = request.deadline - now
             block = request_block(
@@ -150,9 +150,9 @@ class Gathering:
             asked.late = True
             return
         try:
-            if h.server_status(headers) == 503:
+            if h.server_status(headers) == h.NO_RESPONDERS:
                 raise NoInstancesError(f"instance {asked.instance} is gone: it listens no more")
-            _, _, value = self._client._sender._read(self._known, self._request, headers, payload)
+            _, _, value = self._client._sender.reading.read(self._known, self._request, headers, payload)
         except CallError as error:
             if (
                 type(error) is DeadlineExceededError

@@ -24,14 +24,14 @@ from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.loop import Future, Timer, Waiter, call_later
 from nats_mesh.wire.outcome import decode_error
 
-__all__ = ["Asked", "Finish", "Line", "Race"]
+__all__ = ["Finish", "Line", "Race", "Raced"]
 
 log = logging.getLogger("nats_mesh.client")
 
 
-class Asked(NamedTuple):
-    """What all attempts of a race have in common; ``until`` is when each of them ends (monotonic seconds), ``trace_id``
-    and ``sampled`` are those of the trace they all belong to."""
+class Raced(NamedTuple):
+    """The call that a race is about: what all its attempts have in common. ``until`` is when each of them ends
+    (monotonic seconds), ``trace_id`` and ``sampled`` are those of the trace they all belong to."""
 
     known: Target
     request: Request
@@ -71,7 +71,7 @@ class Line(Protocol):
 
     def replace(self, known: Target, number: int, waiter: Waiter) -> None: ...
 
-    def hedge(self, asked: Asked, number: int, way: Way | None, now: float) -> None: ...
+    def hedge(self, raced: Raced, number: int, way: Way | None, now: float) -> None: ...
 
     def forget(self, known: Target, number: int) -> None: ...
 
@@ -118,7 +118,7 @@ class Race:
         self,
         line: Line,
         hedger: Hedger,
-        asked: Asked,
+        raced: Raced,
         future: Future,
         number: int,
         way: Way | None,
@@ -126,7 +126,7 @@ class Race:
     ) -> None:
         self._line = line
         self._hedger = hedger
-        self._asked = asked
+        self._raced = raced
         self._future = future
         self._number = number
         self._way = way
@@ -154,7 +154,7 @@ class Race:
         for runner in list(self._running):
             self._leave(runner)
             self._may_have_run = True
-            self._line.give_up(self._asked.known, runner.number)
+            self._line.give_up(self._raced.known, runner.number)
             self._passed_over(runner)
         way = self._way if decided or not self._begun else None
         return Finish(self._begun, self._hedges, way, self._since, self._judged, self._may_have_run)
@@ -173,11 +173,11 @@ class Race:
 
     def _hedge(self, now: float) -> None:
         """Ask another instance, where there is one and the rules still allow it."""
-        line, asked = self._line, self._asked
-        known = asked.known
-        if asked.until <= now or not line.ready:
+        line, raced = self._line, self._raced
+        known = raced.known
+        if raced.until <= now or not line.ready:
             return
-        way = None if known.balance is None else known.balance.pick(now, asked.request, self._instances)
+        way = None if known.balance is None else known.balance.pick(now, raced.request, self._instances)
         if way is not None and way.member.id in self._instances:
             way.dropped(now)  # everybody who may be called is asked already
             return
@@ -187,8 +187,8 @@ class Race:
             return
         runner = _Runner(self, 0, way, now)
         try:
-            runner.number = line.expect(known, way, runner, asked.until)
-            line.hedge(asked, runner.number, way, now)
+            runner.number = line.expect(known, way, runner, raced.until)
+            line.hedge(raced, runner.number, way, now)
         # No room, or the bus is away, or a handler left in its context what cannot be sent: what runs goes on alone.
         except Exception as error:
             if runner.number:
@@ -224,11 +224,11 @@ class Race:
 
     def _refusal(self, headers: bytes, body: bytes) -> CallError | None:
         """Why nobody took the attempt, no responders or a refusal before the handler ran; ``None`` for an answer."""
-        if h.server_status(headers) == 503:
+        if h.server_status(headers) == h.NO_RESPONDERS:
             return NoInstancesError("nobody listens there")
         if h.field(headers, h.REFUSED) is None:
             return None
-        known = self._asked.known
+        known = self._raced.known
         error = decode_error(
             headers, body, service=known.service, endpoint=known.endpoint, attempts=1, raises=()
         )
@@ -250,9 +250,9 @@ class Race:
             self._way, self._since, self._judged = runner.way, runner.since, True
             self._future.set_exception(failure)
         if silent:
-            self._line.give_up(self._asked.known, runner.number)
+            self._line.give_up(self._raced.known, runner.number)
         else:
-            self._line.forget(self._asked.known, runner.number)
+            self._line.forget(self._raced.known, runner.number)
         self._judge(runner, failure, b"", silent=silent)
 
     def _leave(self, runner: _Runner) -> None:

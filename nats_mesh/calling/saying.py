@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.errors import UNREADABLE, CallError
 from nats_mesh.model import is_name
 from nats_mesh.wire.mux import ReplyMux
@@ -50,7 +51,7 @@ class Heard(NamedTuple):
 OnVerdict: TypeAlias = Callable[[str, str, str, bool], None]
 """``(of whom, caller, connection, bad)``."""
 
-_decode = msgspec.json.Decoder(Verdict).decode
+_decode = at_first_use(lambda: msgspec.json.Decoder(Verdict).decode)
 _encode = msgspec.json.Encoder().encode
 
 

@@ -13,17 +13,11 @@ from typing import Any, Final
 
 import anyio
 
-from nats_mesh.calling.exchange import (
-    Effects,
-    PlainHeads,
-    Target,
-    UsualReplies,
-    decode_value,
-    request_block,
-    span_above,
-    trace_of,
-)
-from nats_mesh.calling.hedging import Asked, Race
+from nats_mesh.calling.effects import Affecting
+from nats_mesh.calling.exchange import PlainHeads, Target, request_block, span_above, trace_of
+from nats_mesh.calling.foreign import elsewhere
+from nats_mesh.calling.hedging import Race, Raced
+from nats_mesh.calling.reading import Reading
 from nats_mesh.calling.watching import AttemptEnd, CallEnd
 from nats_mesh.context import Context
 from nats_mesh.core.trace import TraceContext
@@ -36,7 +30,6 @@ from nats_mesh.errors import (
     Executed,
     NoInstancesError,
     Refused,
-    RemoteError,
     Status,
 )
 from nats_mesh.layers.balance import Way
@@ -48,7 +41,6 @@ from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.loop import CancelledError, Deadline, Future, Waiter, future_maker
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.outcome import decode_error, failed_with, is_error
 from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.transport import Transport
 
@@ -82,8 +74,9 @@ class Sender:
         self._now = now
         self._rng = rng
         self._new_future = future_maker()
-        self._replies = UsualReplies()
+        self.reading = Reading()
         self._heads = PlainHeads(rng)
+        self._affecting = Affecting(transport, mux, self._heads, now=now, chance=rng.random)
 
     async def send(self, known: Target, request: Request, parent: Context | None) -> tuple[bytes, str, Any]:
         """The call as it is counted; the header block of its reply, the instance that answered, and the value."""
@@ -109,21 +102,21 @@ class Sender:
         attempts: list[AttemptEnd] | None = None
         problem: BaseException | None = None
         delayed = False
-        if request.plain and parent is None:
+        trace: TraceContext | None = None
+        if not request.plain:
+            trace = trace_of(request, parent)
+        elif parent is not None:
+            trace = parent.trace
+        if trace is None:
             trace_id = ""
             sampled = known.sampling > 0.0 and self._rng.random() < known.sampling
         else:
-            trace = parent.trace if request.plain and parent is not None else trace_of(request, parent)
-            if trace is None:
-                trace_id = ""
-                sampled = known.sampling > 0.0 and self._rng.random() < known.sampling
-            else:
-                trace_id, sampled = trace.trace_id, trace.sampled
+            trace_id, sampled = trace.trace_id, trace.sampled
         try:
             payload, codec = known.encoded(request.value, request.codec)
             if known.effects is not None:
                 trace_id = trace_id or self._heads.ids()[:32]  # copies are of the call's trace
-                delayed = await self._affect(
+                delayed = await self._affecting.affect(
                     known.effects, request, parent, codec, payload, trace_id, sampled=sampled
                 )
                 now = self._now()
@@ -145,7 +138,7 @@ class Sender:
                     if circuit is not None and not circuit.breaker.closed:
                         permit = circuit.enter(now)
                     if not transport.ready:
-                        await self._become_ready(until)
+                        await self.become_ready(until)
                         sent = sent_to_way = now = self._now()
                     remaining = until - now
                     if remaining <= 0:
@@ -190,8 +183,8 @@ class Sender:
                     if hedger is not None and not foreign:
                         hedge_s = hedger.delay_s(now)
                         if hedge_s is not None and hedge_s < remaining:
-                            asked = Asked(known, request, parent, codec, payload, until, ids[:32], sampled)
-                            race = Race(self, hedger, asked, future, number, way, now)
+                            raced = Raced(known, request, parent, codec, payload, until, ids[:32], sampled)
+                            race = Race(self, hedger, raced, future, number, way, now)
                             race.start(hedge_s)
                     headers, body = await future
                     number = 0  # the mux forgets by itself who got a reply
@@ -200,7 +193,7 @@ class Sender:
                         tried += finish.hedges
                         way, sent_to_way = finish.way, finish.since
                         may_have_run = may_have_run or finish.may_have_run
-                    answer = self._read(known, request, headers, body)
+                    answer = self.reading.read(known, request, headers, body)
                     end = self._now()
                     if hedger is not None:
                         hedger.answered(end, end - sent)
@@ -269,7 +262,7 @@ class Sender:
                     way = None
                 elif isinstance(failed, NoInstancesError) and known.mesh and not foreign:
                     try:
-                        foreign = await self._elsewhere(known, request)
+                        foreign = await elsewhere(self._directory, self._namespace, known, request, now)
                     except CallError as error:
                         failed = error
                         now = self._now()
@@ -320,7 +313,7 @@ class Sender:
                 if not sampled:
                     notable = None
                 elif notes is not None and tried == 1 and not flags:
-                    notable = None
+                    notable = watching.rest
                     above = None if request.plain and parent is None else span_above(request, parent)
                     span = "" if above is None else above.span_id
                     notes.add_row(known, (ids, span, request.route or ALL, answered_by, start, start, now))
@@ -366,66 +359,6 @@ class Sender:
         )
         self._transport.publish(subject, payload, f"{known.inbox}{number}", block)
 
-    async def _affect(
-        self,
-        effects: Effects,
-        request: Request,
-        parent: Context | None,
-        codec: Codec,
-        payload: bytes,
-        trace_id: str,
-        *,
-        sampled: bool,
-    ) -> bool:
-        """What a route does to a call before it is sent: a fault, then copies, of which nothing reaches the caller.
-        Returns whether it was delayed."""
-        fault, chance = effects.fault, self._rng.random
-        delayed = False
-        if fault is not None:
-            if fault.delay_s > 0.0 and (fault.delay_share >= 1.0 or chance() < fault.delay_share):
-                delayed = True
-                left = request.deadline - self._now()
-                await anyio.sleep(max(0.0, min(fault.delay_s, left)))
-                if fault.delay_s >= left:
-                    error = DeadlineExceededError(
-                        f"a route delays it by {fault.delay_s:g} s on purpose, and it had {max(0.0, left):.3f} s",
-                        executed=Executed.NO,
-                    )
-                    error.fault = "delay"
-                    raise error
-            if fault.abort is not None and (fault.abort_share >= 1.0 or chance() < fault.abort_share):
-                raise failed_with(fault.abort, "a route fails this call on purpose", fault="abort")
-        for mirror, share in effects.mirrors:
-            if share >= 1.0 or chance() < share:
-                self._mirror(
-                    mirror, request, parent, codec, payload, self._heads.ids(trace_id), sampled=sampled
-                )
-        return delayed
-
-    def _mirror(
-        self,
-        mirror: Target,
-        request: Request,
-        parent: Context | None,
-        codec: Codec,
-        payload: bytes,
-        ids: str,
-        *,
-        sampled: bool,
-    ) -> None:
-        """Publish a copy. Whatever becomes of it is no affair of the call's."""
-        now = self._now()
-        remaining = request.deadline - now
-        if remaining <= 0.0 or not self._transport.ready:
-            return
-        block = request_block(
-            request, parent, codec, ids=ids, sampled=sampled, remaining_s=remaining, now=now, mirror=True
-        )
-        try:
-            self._transport.publish(mirror.subject, payload, self._mux.one_way(mirror.service), block)
-        except CallError as error:
-            log.debug("a copy for %s could not be sent: %s", mirror.label, error.message)
-
     def _no_verdict(self, circuit: Circuit | None, permit: int, way: Way | None) -> None:
         """The attempt was broken off from this side, or its answer is not what the caller can read."""
         now = self._now()
@@ -451,9 +384,9 @@ class Sender:
         """Have ``waiter`` wait for the reply to an attempt that was written already."""
         self._mux.replace(known.inbox, number, waiter)
 
-    def hedge(self, asked: Asked, number: int, way: Way | None, now: float) -> None:
+    def hedge(self, raced: Raced, number: int, way: Way | None, now: float) -> None:
         """Publish one more attempt of a race."""
-        known, request, parent, codec, payload, until, trace_id, sampled = asked
+        known, request, parent, codec, payload, until, trace_id, sampled = raced
         ids = self._heads.ids(trace_id)
         self.write(
             known, request, parent, codec, payload, number, way, "", until - now, now, ids, sampled
@@ -484,7 +417,7 @@ class Sender:
         ) as error:  # the handler ends at its own deadline; what ends here must not end otherwise
             log.debug("a cancellation could not be sent: %s", error.message)
 
-    async def _become_ready(self, deadline: float) -> None:
+    async def become_ready(self, deadline: float) -> None:
         """Wait for the connection, or for its socket to take bytes again, but not beyond the deadline."""
         transport = self._transport
         remaining = deadline - self._now()
@@ -495,76 +428,3 @@ class Sender:
         elif transport.congested:
             with anyio.move_on_after(remaining):
                 await transport.writable()
-
-    # -- answering ----------------------------------------------------------------------------------
-
-    def _read(self, known: Target, request: Request, headers: bytes, body: bytes) -> tuple[bytes, str, Any]:
-        """The reply's header block, who answered, and the value; or the error that the reply is."""
-        usual = self._replies.known.get(headers) or self._replies.of_busy(headers)
-        if usual is None:
-            return self._read_any(known, request, headers, body)
-        try:
-            return headers, usual.instance, known.usual_value(usual.codec, body, request.returns)
-        except CodecError as error:
-            raise CodecError(f"{known.label}: {error}", executed=Executed.YES) from None
-
-    def _read_any(
-        self, known: Target, request: Request, headers: bytes, body: bytes
-    ) -> tuple[bytes, str, Any]:
-        """Any reply: a refusal of the server, an error, or a value in whatever it says."""
-        if headers:
-            code = h.server_status(headers)
-            if code == 503:
-                raise NoInstancesError("nobody listens there")
-            if code is not None and code >= 400:  # JetStream's way to say no, without a body
-                text = h.one_line(headers.partition(b"\r\n")[0][9:].decode("utf-8", "replace"))
-                raise RemoteError(
-                    f"answered {text}",
-                    status=Status.from_code(code),
-                    executed=Executed.MAYBE,
-                    attempts=request.attempt,
-                )
-            if is_error(headers):
-                raise decode_error(
-                    headers,
-                    body,
-                    service=known.service,
-                    endpoint=known.endpoint,
-                    attempts=request.attempt,
-                    raises=request.raises,
-                )
-            self._replies.learn(headers)
-        try:
-            value = decode_value(headers, body, request.returns)
-        except CodecError as error:
-            raise CodecError(f"{known.label}: {error}", executed=Executed.YES) from None
-        instance = h.text_field(headers, h.INSTANCE)
-        return headers, instance if is_name(instance) else "", value
-
-    async def _elsewhere(self, known: Target, request: Request) -> str:
-        """Nobody serves the mesh subject: a service of the NATS Services API may, on a subject of its own."""
-        if known.subset:
-            raise NoInstancesError(
-                f"no instance of {known.service!r} is in its subset {known.subset!r}",
-                attempts=request.attempt,
-            )
-        found = await self._directory.find(
-            known.service, timeout_s=min(1.0, max(0.001, request.deadline - self._now()))
-        )
-        # Whose own instances answer is a service of the mesh, wherever it runs: nobody else is asked in their place.
-        foreign = None if found is None or found.namespaces else found.foreign_subject(known.endpoint)
-        if foreign is not None:
-            return foreign
-        text = f"nobody serves {known.service!r} in namespace {self._namespace!r}; is it running?"
-        if found is not None and found.namespaces and self._namespace not in found.namespaces:
-            there = ", ".join(repr(n) for n in sorted(found.namespaces))
-            text = f"{known.service!r} runs in namespace {there}, this caller is in {self._namespace!r}"
-        elif found is not None and not found.namespaces:
-            there = ", ".join(sorted(found.endpoints)) or "none"
-            raise RemoteError(
-                f"the service has no endpoint {known.endpoint!r}; it has: {there}",
-                status=Status.UNIMPLEMENTED,
-                executed=Executed.NO,
-                attempts=request.attempt,
-            )
-        raise NoInstancesError(text, attempts=request.attempt)

@@ -11,6 +11,7 @@ from nats_mesh.context import Context
 from nats_mesh.errors import Status
 from nats_mesh.model import Request
 from nats_mesh.telemetry.notes import Notes
+from nats_mesh.telemetry.watchers import Watchers
 
 __all__ = ["AttemptEnd", "CallEnd", "CallWatcher", "Watching"]
 
@@ -59,23 +60,18 @@ class CallEnd(NamedTuple):
 CallWatcher: TypeAlias = Callable[[CallEnd], None]
 
 
-class Watching:
+class Watching(Watchers[CallWatcher]):
     """The watchers of one client, by name. While there is none, no call is asked anything."""
 
-    __slots__ = ("_every", "_notable", "notable", "notes", "slow_s", "tell")
+    __slots__ = ("notable", "rest", "tell")
 
     def __init__(self) -> None:
-        self._every: dict[str, CallWatcher] = {}
-        self._notable: dict[str, tuple[CallWatcher, float, Notes | None]] = {}
-        #: What tells whoever wants to hear of every call, and whoever wants to hear of the notable ones; ``None``:
-        #: there is nobody.
+        super().__init__()
+        #: What tells whoever wants to hear of every call, of the notable ones, and of those notable ones that were
+        #: noted; ``None``: there is nobody.
         self.tell: CallWatcher | None = None
         self.notable: CallWatcher | None = None
-        #: Where sampled calls of which there is nothing else to say leave their spans, for whoever wants to hear of
-        #: notable ones; ``None``: they are told like the others.
-        self.notes: Notes | None = None
-        #: From how many seconds on a call is notable for its time alone.
-        self.slow_s = math.inf
+        self.rest: CallWatcher | None = None
 
     def set(
         self,
@@ -86,23 +82,11 @@ class Watching:
         slow_s: float = math.inf,
         notes: Notes | None = None,
     ) -> None:
-        """Have ``watcher`` told from now on, in the place of who was called ``name``; ``None``: nobody any more.
-
-        Unless it is to hear of ``every`` call: of those whose trace is sampled, that failed, or that took ``slow_s``
-        seconds and more. It costs the others next to nothing. Where several ask, each hears what any asked for. Who
-        gives ``notes`` finds the spans of sampled calls there of which there is nothing else to say, and is not told of
-        them, as long as it is the only one.
-        """
-        self._every.pop(name, None)
-        self._notable.pop(name, None)
-        if watcher is not None and every:
-            self._every[name] = watcher
-        elif watcher is not None:
-            self._notable[name] = (watcher, slow_s, notes)
+        """See :meth:`~nats_mesh.telemetry.watchers.Watchers.set`."""
+        super().set(name, watcher, every=every, slow_s=slow_s, notes=notes)
         self.tell = self._tell_every if self._every else None
         self.notable = self._tell_notable if self._notable else None
-        self.slow_s = min((each for _, each, _ in self._notable.values()), default=math.inf)
-        self.notes = next(iter(self._notable.values()))[2] if len(self._notable) == 1 else None
+        self.rest = self._tell_rest if self._rest else None
 
     def _tell_every(self, call: CallEnd) -> None:
         for name, watcher in self._every.items():
@@ -110,6 +94,10 @@ class Watching:
 
     def _tell_notable(self, call: CallEnd) -> None:
         for name, (watcher, _, _) in self._notable.items():
+            _tell(name, watcher, call)
+
+    def _tell_rest(self, call: CallEnd) -> None:
+        for name, watcher in self._rest.items():
             _tell(name, watcher, call)
 
 

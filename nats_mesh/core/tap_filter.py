@@ -10,7 +10,7 @@ import msgspec
 from nats_mesh.core.envelope import MAX_VALUE, Envelope, is_secret, is_whole
 from nats_mesh.core.presence import Name
 
-__all__ = ["MAX_CHOICES", "MAX_HEADERS", "MAX_SLOW_S", "OK", "Ended", "Filter"]
+__all__ = ["MAX_CHOICES", "MAX_HEADERS", "MAX_SLOW_S", "OK", "Filter", "Tappable"]
 
 #: How many of each may be named, and how many headers.
 MAX_CHOICES: Final = 32
@@ -26,7 +26,7 @@ _HeaderName = Annotated[str, msgspec.Meta(pattern=r"\A[!#$%&'*+.^_`|~0-9a-z-]{1,
 _Value = Annotated[str, msgspec.Meta(max_length=MAX_VALUE)]
 
 
-class Ended(msgspec.Struct, frozen=True):
+class Tappable(msgspec.Struct, frozen=True):
     """What a filter may ask of a call that has ended. ``headers`` gives those that may be shown, with their names in
     lower case; it is asked where a filter names some."""
 
@@ -58,7 +58,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether it lets every call through."""
         return self == _ALL
 
-    def admits(self, call: Ended) -> bool:
+    def admits(self, call: Tappable) -> bool:
         """Whether this call is wanted."""
         if self.endpoints and call.endpoint not in self.endpoints:
             return False
@@ -80,7 +80,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def admits_told(self, call: Envelope) -> bool:
         """The same, of a call that an instance has told of."""
         return self.admits(
-            Ended(call.endpoint, call.caller, call.route, call.status, call.duration_s, lambda: call.headers)
+            Tappable(
+                call.endpoint, call.caller, call.route, call.status, call.duration_s, lambda: call.headers
+            )
         )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Name, State
 from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.wire.codecs import JSON
@@ -101,9 +102,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: Count = 0
 
 
-_decode_head = JSON.decoder(_Head)
-_decode_command = JSON.decoder(Drain | Undrain | FaultCommand | LogLevel | CheckConfig)
-_decode_answer = JSON.decoder(Answer)
+_decode_head = at_first_use(lambda: JSON.decoder(_Head))
+_decode_command = at_first_use(lambda: JSON.decoder(Drain | Undrain | FaultCommand | LogLevel | CheckConfig))
+_decode_answer = at_first_use(lambda: JSON.decoder(Answer))
 
 
 def encode(message: Command | Answer) -> bytes:

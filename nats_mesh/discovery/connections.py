@@ -17,6 +17,7 @@ from typing import Final
 import anyio
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.errors import UNREADABLE, CallError
 from nats_mesh.model import is_name
 from nats_mesh.wire import headers as h
@@ -63,8 +64,8 @@ class _Stated(msgspec.Struct):
     server: _Server = _Server()
 
 
-_decode_connz = msgspec.json.Decoder(_Counted).decode
-_decode_statz = msgspec.json.Decoder(_Stated).decode
+_decode_connz = at_first_use(lambda: msgspec.json.Decoder(_Counted).decode)
+_decode_statz = at_first_use(lambda: msgspec.json.Decoder(_Stated).decode)
 
 
 def instance_subject(service: str, instance: str) -> str:

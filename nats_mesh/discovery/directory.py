@@ -90,7 +90,7 @@ class Collector:
         self._bytes = 0
 
     def on_reply(self, headers: bytes, payload: bytes) -> None:
-        if h.server_status(headers) == 503:
+        if h.server_status(headers) == h.NO_RESPONDERS:
             self.none = True
         elif len(self.replies) < self._limit and self._bytes + len(payload) <= _MAX_REPLY_BYTES:
             self.replies.append((headers, payload))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from nats_mesh.clock import rfc3339
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import (
     MAX_INTERVAL_S,
     POLICY_SCHEMA,
@@ -61,7 +62,7 @@ MAX_BEATS_PER_S: Final = 20.0
 _MAX_REASON = 512
 _MAX_DIGITS = 15
 _RESERVED = frozenset({"all", "anonymous"})
-_decode = JSON.decoder(Announcement)
+_decode = at_first_use(lambda: JSON.decoder(Announcement))
 
 
 def encode(announcement: Announcement) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from nats_mesh.clock import Clock
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import MAX_INTERVAL_S, Kind, Load, State
 from nats_mesh.core.registry import BEAT_FACTOR, SUSPECT_AFTER
 from nats_mesh.discovery.messages import BASE_INTERVAL_S, MAX_BYTES, nominal_interval_s
@@ -43,7 +44,7 @@ class _Said(msgspec.Struct, frozen=True):
     interval_s: float = BASE_INTERVAL_S
 
 
-_decode = msgspec.json.Decoder(_Said).decode
+_decode = at_first_use(lambda: msgspec.json.Decoder(_Said).decode)
 
 
 class Peers:

@@ -31,7 +31,7 @@ _Note: TypeAlias = tuple[bool, str, Arrival, float, bool]
 
 class ServerSpans:
     """Notes the calls of one instance that leave spans; it is told of those that are sampled, failed, or took longer
-    than the lowest limit (:meth:`nats_mesh.serving.dispatch.Dispatcher.watch`). ``slow_s`` says of an endpoint from how
+    than the lowest limit (:meth:`nats_mesh.serving.watching.Watching.set`). ``slow_s`` says of an endpoint from how
     many seconds on its calls are slow; :meth:`settle` asks it again."""
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Final
 
 from nats_mesh.clock import Clock, rfc3339
 from nats_mesh.core.envelope import hashed_key, kept_headers
-from nats_mesh.core.tap_filter import OK, Ended
+from nats_mesh.core.tap_filter import OK, Tappable
 from nats_mesh.core.telemetry_rules import TapRules
 from nats_mesh.errors import Status
 from nats_mesh.layers.arrived import attempt_of, endpoint_of, trace_of
@@ -53,7 +53,7 @@ class CallTap:
                     found.append(() if rules is None else _shown(call, None, rules)[0])
                 return found[0]
 
-            ended = Ended(endpoint, call.caller, call.route, status, took_s, headers)
+            ended = Tappable(endpoint, call.caller, call.route, status, took_s, headers)
             # Calls without a trace are sampled by where they are answered, which no two calls have in common.
             shown = taps.see(ended, (trace_of(call.headers) or call.reply) if taps.sampling else "")
             if shown is not None:
@@ -61,7 +61,7 @@ class CallTap:
         except Exception:  # noqa: BLE001 - whatever is wrong with what tells of a call, the call is over and answered
             self._taps.fail()
 
-    def _described(self, call: Arrival, ended: Ended, shown: Shown) -> TapCall:
+    def _described(self, call: Arrival, ended: Tappable, shown: Shown) -> TapCall:
         block, took_s = call.headers, ended.duration_s
         kept, cut = _shown(call, self._taps.wish.headers, shown.rules)
         key = h.field(block, h.IDEMPOTENCY_KEY)

@@ -17,6 +17,7 @@ from nats_mesh.policy.gateway_parts import GatewaySpec
 from nats_mesh.policy.kinds import Kind, shown
 from nats_mesh.policy.parts import Part, Target
 from nats_mesh.policy.problems import Problems, hint, joined, later_text, place
+from nats_mesh.policy.rules import source_text
 from nats_mesh.policy.schema import API_VERSION, KINDS, Document
 
 if TYPE_CHECKING:
@@ -62,6 +63,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def place(self) -> str:
         """`file:line`."""
         return place(self.file, self.line)
+
+    def place_of(self, path: str) -> str:
+        """`file:line` of a field, or of the document that does not write it; empty where it is in no file."""
+        return place(self.file, self.lines.get(path, self.line)) if self.file else ""
+
+    def source_of(self, path: str) -> str:
+        """Where a value comes from: its name, and the place of the field where there is one."""
+        return source_text(self.name, self.file, self.lines.get(path, self.line))
 
 
 def parse(content: bytes | str, *, file: str = "") -> tuple[Policy, ...]:

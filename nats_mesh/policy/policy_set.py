@@ -243,7 +243,7 @@ class PolicySet:
         specific first. What of it a caller's calls can meet is in :meth:`outbound`."""
         return tuple(
             [
-                (_source(group.routes[where], "spec.rules"), group.rules[where])
+                (group.routes[where].source_of("spec.rules"), group.rules[where])
                 for group, where in self._routes_around(service, endpoint)
             ]
         )
@@ -445,15 +445,9 @@ class PolicySet:
             lowers=least is not None and lowers,
         )
         sources = {
-            "concurrency.limit": _source(None if least is None else least[1], "spec.concurrency.limit"),
-            "concurrency.leaveQueue": _source(
-                None if leave is None else leave[1], "spec.concurrency.leaveQueue"
+            "concurrency.limit": DEFAULT if least is None else least[1].source_of("spec.concurrency.limit"),
+            "concurrency.leaveQueue": (
+                DEFAULT if leave is None else leave[1].source_of("spec.concurrency.leaveQueue")
             ),
         }
         return InboundRules(concurrency=rules if least or leave else None, sources=sources)
-
-
-def _source(policy: Policy | None, path: str) -> str:
-    if policy is None:
-        return DEFAULT
-    return source_text(policy.name, policy.file, policy.lines.get(path, policy.line))

@@ -20,7 +20,7 @@ from nats_mesh.core.telemetry_rules import (
 from nats_mesh.policy.decode import Policy
 from nats_mesh.policy.fields import fields_of
 from nats_mesh.policy.layering import Layers, Leaf
-from nats_mesh.policy.rules import DEFAULT, source_text
+from nats_mesh.policy.rules import DEFAULT
 from nats_mesh.policy.telemetry_parts import Objective, Telemetry, TelemetrySpec
 
 __all__ = ["objectives_of", "telemetry_rules"]
@@ -51,10 +51,10 @@ def telemetry_rules(policies: Iterable[Policy]) -> TelemetryRules:
         if spec.labels is not UNSET:
             for name, value in spec.labels.items():
                 labels[name] = value
-                sources[f"{_LABELS}.{name}"] = _source(policy, f"spec.{_LABELS}")
+                sources[f"{_LABELS}.{name}"] = policy.source_of(f"spec.{_LABELS}")
         if spec.objectives is not UNSET:
             objectives = objectives_of(policy)
-            sources[_OBJECTIVES] = _source(policy, f"spec.{_OBJECTIVES}")
+            sources[_OBJECTIVES] = policy.source_of(f"spec.{_OBJECTIVES}")
     leaves = layers.leaves
     sampling = leaves.get("tracing.sampling")
     return TelemetryRules(
@@ -131,7 +131,3 @@ def _tap(leaves: Any) -> TapRules | None:
 def _value(leaves: Any, path: str, default: Any) -> Any:
     leaf = leaves.get(path)
     return default if leaf is None else leaf.value
-
-
-def _source(policy: Policy, path: str) -> str:
-    return source_text(policy.name, policy.file, policy.lines.get(path, policy.line))

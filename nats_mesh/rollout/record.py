@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from nats_mesh.core.gates import ErrorGate, Gates, LatencyGate
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Name
 from nats_mesh.core.rollout import Phase, Progress, RolloutRules, StepRules
 from nats_mesh.errors import CodecError
@@ -73,7 +74,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return self.wished > self.answered
 
 
-_decode = JSON.decoder(Record)
+_decode = at_first_use(lambda: JSON.decoder(Record))
 
 
 def decode_record(data: bytes) -> Record:

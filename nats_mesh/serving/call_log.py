@@ -81,9 +81,8 @@ class InstanceLog:
             log = ServerLog(self.log, service, dispatcher.instance, self._clock, logged)
             dispatcher.watch(_LOG, log if logged else None)
         if watched or self._watched:
-            dispatcher.watch(
-                _SLOW, SlowWatch(self.slow, self._clock, watched, self._keep) if watched else None
-            )
+            slow = SlowWatch(self.slow, self._clock, watched, self._keep) if watched else None
+            dispatcher.watch(_SLOW, slow, own_calls=True)
         self._logged, self._watched = logged, watched
 
     def close(self) -> None:

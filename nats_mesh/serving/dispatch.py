@@ -13,7 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from nats_mesh.calling.client import Client
 from nats_mesh.clock import Clock
@@ -22,71 +22,42 @@ from nats_mesh.context import Context, Home, current_context
 from nats_mesh.core.age import AgeGauge
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
 from nats_mesh.core.fault import Faults
-from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.endpoint import Endpoint
-from nats_mesh.errors import ApplicationError, CallError, DeadlineExceededError, Refused, Status
-from nats_mesh.layers.base import DIRECT, PLAIN, Arrival, Gate, Refusal, Tap
+from nats_mesh.layers.base import Arrival, Gate, Tap
 from nats_mesh.layers.concurrency import ConcurrencyGate
 from nats_mesh.layers.credit import CreditGate
 from nats_mesh.layers.deadline import DeadlineGate
 from nats_mesh.layers.draining import DrainingGate
-from nats_mesh.layers.duplicates import DuplicateError, Duplicates, Kept
-from nats_mesh.layers.fault import TOO_MANY, FaultGate, Postponed
+from nats_mesh.layers.duplicates import Duplicates, Kept
+from nats_mesh.layers.fault import FaultGate, Postponed
 from nats_mesh.model import Interceptor, Request
-from nats_mesh.serving.handling import Served, UndecodableError, decode_body
+from nats_mesh.serving.arriving import KnownSubjects
+from nats_mesh.serving.failing import Failing
+from nats_mesh.serving.handling import Served, decode_body
+from nats_mesh.serving.limits import Limits
+from nats_mesh.serving.refusing import Refusing
 from nats_mesh.serving.replier import Replier, merged
-from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
+from nats_mesh.serving.waiting import STOPPED, Waiting
+from nats_mesh.serving.watching import Watching
+from nats_mesh.telemetry.flags import flags_of_ended
 from nats_mesh.telemetry.notes import Notes
-from nats_mesh.telemetry.series import OTHER, Series
 from nats_mesh.telemetry.stats import EndpointLoad, Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, Codec, by_content_type
 from nats_mesh.wire.eager import EagerPool, Held
-from nats_mesh.wire.loop import CancelledError, being_cancelled, call_later
-from nats_mesh.wire.subjects import ANONYMOUS, INBOX, parse_rpc, plain_answer, reply_allowed
+from nats_mesh.wire.subjects import plain_answer, reply_allowed
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Dispatcher"]
 
 log = logging.getLogger("nats_mesh.instance")
 
-_MAX_ROUTES = 4096
-#: When to look again for a call whose cancellation may have overtaken it on its way through the client (seconds).
-_OVERTAKEN_S = 0.01
-#: How much too early a timer of any loop may come (seconds).
-_TIMER_EARLY_S = 0.005
 #: A handler that does not wait for so long holds up everybody else (seconds).
 _BLOCKED_S = 1.0
-#: How many attempts one cancellation can name.
-_MAX_CANCELLED = 256
 #: How long the outcomes of calls with an idempotency key may take on their way to the store at the end (seconds).
 _BEHIND_S = 1.0
-#: What a caller learns of an error that the endpoint does not declare; the details go to the log.
-INTERNAL_TEXT = "internal error"
-
-
-class _Route(NamedTuple):
-    """What a request's subject says, looked up once; ``served`` is ``None`` where the endpoint does not exist."""
-
-    served: Served | None
-    endpoint: str
-    caller: str
-    #: What a reply subject of this caller begins with.
-    inbox: str
-    addressed: bool
-    #: Whether its calls are noted: they chose this instance, or somebody records; and the route they came by.
-    noted: bool
-    route: str
-    series: Series
-
-
-#: What stands before the ids of a trace that is the last thing in a block.
-_IS_LAST: Final = b" 00-"
-#: Ids of spans that are drawn at a time.
-_DRAWN: Final = 32
 #: Looked up once: a name of another module costs more, each time.
-_OK: Final = Status.OK
 _JSON: Final = JSON
 _set_context: Final = current_context.set
 #: What stands for the end of a handler's steps.
@@ -132,18 +103,15 @@ class Dispatcher:
         self._clock = clock
         self._now: Callable[[], float] = clock.monotonic
         self._rng = rng
-        self._stats = stats
         self._enforced = enforced
         self._gauge = AgeGauge()
         self._pool: EagerPool[Arrival] = EagerPool(self, self._died)
-        #: The calls whose handlers wait, by themselves and by the reply subject that a cancellation names.
-        self._waiting: dict[int, Arrival] = {}
-        self._by_reply: dict[str, Arrival] = {}
         self._home: Home | None = None
-        self._routes: dict[str, _Route] = {}
         #: What operators inject, and the calls that wait for it.
         self.faults = Faults()
         self._postponed = Postponed(self._pool.push)
+        #: The calls whose handlers wait.
+        self.waiting = Waiting(self._pool, self._postponed, self._now)
         self.replier.load = self._load
         #: Called when an endpoint with ``leave_queue`` has taken its last slot, or may have one again.
         self.on_credit: Callable[[], None] = _nothing
@@ -159,19 +127,22 @@ class Dispatcher:
             enforced=enforced,
         )
         self.served = {name: self._serve(endpoint, interceptors) for name, endpoint in endpoints.items()}
-        #: How many calls may run at a time, over all endpoints.
-        self.limit = 0
+        #: How many calls may run at a time.
+        self.limits = Limits(self.served)
         self._blocks = 0
-        #: Who is told of calls that have ended, by name; and what tells all of them, where there is anybody.
-        self._watchers: dict[str, Tap] = {}
-        self._notable: dict[str, tuple[Tap, float, Notes | None]] = {}
-        self._notes: Notes | None = None
-        self._alone = False
-        self._drawn = ""
-        self._drawn_at = 0
-        self._slow_s = math.inf
-        self._tap: Tap | None = None
-        self._sum_limits()
+        #: Who is told of calls that have ended.
+        self.watching = Watching(rng)
+        self.subjects = KnownSubjects(service, self.served, stats)
+        self._known = self.subjects.known
+        self._failing = Failing(service, self.replier, self._now)
+        self._refusing = Refusing(
+            service,
+            self.served,
+            replier=self.replier,
+            watching=self.watching,
+            postponed=self._postponed,
+            now=self._now,
+        )
 
     def _serve(self, endpoint: Endpoint, interceptors: Sequence[Interceptor]) -> Served:
         timeout_s = endpoint.contract.timeout_s or DEFAULT_TIMEOUT_S
@@ -196,110 +167,23 @@ class Dispatcher:
     def watch(
         self,
         name: str,
-        tap: Tap | None,
+        watcher: Tap | None,
         *,
         every: bool = True,
         slow_s: float = math.inf,
         notes: Notes | None = None,
+        own_calls: bool = False,
     ) -> None:
-        """Have ``tap`` told of calls that arrive from now on, each once it has ended (in the place of who was called
-        ``name``); ``None``: of none any more.
-
-        Unless it is to hear of ``every`` call: of those whose trace is sampled, that did not end well, or that took
-        ``slow_s`` seconds and more. What is to be told in any case is noted from its arrival on, which a call's route
-        says; it is looked up anew. While nobody watches, no call is asked anything. Who gives ``notes`` finds the
-        spans of sampled calls there of which there is nothing else to say, and is not told of them.
-        """
-        self._watchers.pop(name, None)
-        self._notable.pop(name, None)
-        if tap is not None and every:
-            self._watchers[name] = tap
-        elif tap is not None:
-            self._notable[name] = (tap, slow_s, notes)
-        self._slow_s = min((each for _, each, _ in self._notable.values()), default=math.inf)
-        takers = [each for _, _, each in self._notable.values() if each is not None]
-        self._notes = takers[0] if len(takers) == 1 else None
-        self._alone = len(self._notable) == 1
-        self._tap = self._tell if self._watchers else None
-        self._routes.clear()
-
-    def _tell(self, call: Arrival, took_s: float) -> None:
-        for name, tap in self._watchers.items():
-            self._hand(name, tap, call, took_s)
-
-    def _tell_notable(self, call: Arrival, took_s: float) -> None:
-        """``call`` has ended, and somebody wants to hear of such calls."""
-        notes = self._notes
-        noted = False
-        if call.status is _OK and took_s < self._slow_s:
-            block, context = call.headers, call.context
-            if not h.is_sampled(block, alone=call.plain):
-                return
-            ids = ""
-            if notes is not None and context is not None and not call.injected and not call.ended:
-                if call.plain:
-                    # Behind the trace of most requests stands nothing, not even a codec.
-                    at = len(block) - 56 if block[-60:-56] == _IS_LAST else block.find(h.TRACEPARENT) + 18
-                    ids = block[at : at + 49].decode("latin-1")
-                elif call.attempt == 1:
-                    above = h.trace_parent(block)
-                    ids = "" if above is None else f"{above.trace_id}-{above.span_id}"
-            if ids and notes is not None and context is not None:
-                noted = True
-                own = context.own_span_id or self._span_id(context)
-                received = call.received
-                notes.add_row(
-                    (call.kind, call.caller),
-                    (ids, own, call.route, "", received, call.started, received + took_s),
-                )
-                if self._alone:
-                    return
-        for name, (tap, _, own_notes) in self._notable.items():
-            if not noted or own_notes is not notes:
-                self._hand(name, tap, call, took_s)
-
-    def _span_id(self, context: Context) -> str:
-        """Draw the span id of a call that made none of its own; many at a time cost as much as one."""
-        at = self._drawn_at
-        if at >= len(self._drawn):
-            self._drawn, at = self._rng.randbytes(8 * _DRAWN).hex(), 0
-        self._drawn_at = end = at + 16
-        context.own_span_id = drawn = self._drawn[at:end]
-        return drawn
-
-    def _hand(self, name: str, tap: Tap, call: Arrival, took_s: float) -> None:
-        try:
-            tap(call, took_s)
-        # Whoever observes must not change what a caller gets, whatever is wrong with it.
-        except Exception:
-            log.exception("a call could not be told to %s", name)
+        """Have ``watcher`` told of calls from now on, each once it has ended (in the place of who was called ``name``);
+        ``None``: nobody any more. See :meth:`~nats_mesh.serving.watching.Watching.set`. What a call's route says of
+        being noted is looked up anew."""
+        self.watching.set(name, watcher, every=every, slow_s=slow_s, notes=notes, own_calls=own_calls)
+        self.subjects.note(self.watching.every)
 
     def compose(self) -> None:
         """Look again at which gates may refuse anybody now."""
         for served in self.served.values():
             served.compose()
-
-    def apply_limits(self, find: Callable[[str], ConcurrencyRules | None]) -> dict[str, tuple[int, int]]:
-        """Limit each endpoint as ``find`` says of its name; ``None``: as it declares. What changed, as (before, after).
-
-        Calls that run go on. A chain that has not changed stays as it is.
-        """
-        changed: dict[str, tuple[int, int]] = {}
-        for name, served in self.served.items():
-            rules, slots = find(name), served.concurrency
-            declared = served.endpoint.concurrency
-            limit = declared if rules is None else rules.of(declared)
-            if limit != slots.limit:
-                changed[name] = (slots.limit, limit)
-                slots.limit = limit
-            if served.credit is not None:
-                served.credit.present = rules is not None and rules.leave_queue
-            served.compose()
-        self._sum_limits()
-        return changed
-
-    def _sum_limits(self) -> None:
-        self.limit = sum(served.concurrency.limit for served in self.served.values())
 
     @property
     def in_flight(self) -> int:
@@ -308,25 +192,10 @@ class Dispatcher:
 
     def loads(self) -> dict[str, EndpointLoad]:
         """How busy each endpoint is: its slots, those taken, and the calls that wait for their turn or for a delay."""
-        waiting = Counter(call.kind.endpoint.name for call in [*self._pool.unstarted(), *self._postponed])
-        return {
-            name: EndpointLoad(
-                limit=served.concurrency.limit, in_flight=served.concurrency.in_flight, queue=waiting[name]
-            )
-            for name, served in self.served.items()
-        }
-
-    def limited(self) -> dict[tuple[str, str], int]:
-        """How many calls its slots have refused, by endpoint and by the policy that says how many there are."""
-        found: dict[tuple[str, str], int] = {}
-        for name, served in list(self.served.items()):
-            slots = served.concurrency
-            for policy, count in list(slots.refused_by.items()):
-                found[name, policy] = count
-        return found
+        return self.limits.loads([*self._pool.unstarted(), *self._postponed])
 
     def _load(self) -> str:
-        return f"{self._pool.others + len(self._postponed)}/{self.limit}"
+        return f"{self._pool.others + len(self._postponed)}/{self.limits.total}"
 
     def _credit(self) -> None:
         self.on_credit()
@@ -335,21 +204,21 @@ class Dispatcher:
 
     def on_request(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on one of this instance's ``rpc`` or ``direct`` subjects."""
-        route = self._routes.get(subject) or self._route(subject)
-        if route is None:
+        known = self._known.get(subject) or self.subjects.find(subject)
+        if known is None:
             self._drop("malformed", subject)
             return
-        if (not reply.startswith(route.inbox) or reply == route.inbox) and not reply_allowed(
-            reply, route.caller, enforced=self._enforced
+        if (not reply.startswith(known.inbox) or reply == known.inbox) and not reply_allowed(
+            reply, known.caller, enforced=self._enforced
         ):
             self._drop("forged", subject)
-        elif route.served is None:
-            self._refuse_unknown(reply, route)
+        elif known.served is None:
+            self._refusing.unknown(reply, known)
         else:
-            call = Arrival(route.caller, route.series, reply, headers, payload, self._now(), route.served)
-            if (stall_s := self._transport_stats.stall_s) or route.noted:
-                call.stall_s, call.instance_addressed = stall_s, route.addressed
-                call.noted, call.route = route.noted, route.route
+            call = Arrival(known.caller, known.series, reply, headers, payload, self._now(), known.served)
+            if (stall_s := self._transport_stats.stall_s) or known.noted:
+                call.stall_s, call.instance_addressed = stall_s, known.addressed
+                call.noted, call.route = known.noted, known.route
             self._pool.push(call)
 
     def on_plain(self, served: Served, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
@@ -358,66 +227,19 @@ class Dispatcher:
         if answer is None:
             self._drop("forged", subject)
             return
-        route = self._routes.get(subject)
-        if route is None:
-            route = self._remember(subject, served, served.endpoint.name, ANONYMOUS, PLAIN, addressed=False)
-        call = Arrival(route.caller, route.series, answer, headers, payload, self._now(), served)
+        known = self._known.get(subject) or self.subjects.find_plain(subject, served)
+        call = Arrival(known.caller, known.series, answer, headers, payload, self._now(), served)
         call.stall_s = self._transport_stats.stall_s
-        call.noted, call.route = route.noted, route.route
+        call.noted, call.route = known.noted, known.route
         self._pool.push(call)
 
     def on_cancel(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A caller no longer waits for one of its attempts, or for several: a line names each."""
         caller = subject[subject.rfind(".") + 1 :]
-        if not reply_allowed(reply, caller, enforced=self._enforced):
+        if reply_allowed(reply, caller, enforced=self._enforced):
+            self.waiting.cancel(payload, caller, ordered=self._transport.ordered)
+        else:
             self._drop("forged", subject)
-            return
-        named = payload.decode("ascii", "replace").split("\n", _MAX_CANCELLED)[:_MAX_CANCELLED]
-        elsewhere = self._cancel(named, caller)
-        if elsewhere and not self._transport.ordered:
-            call_later(_OVERTAKEN_S, self._cancel, elsewhere, caller)
-
-    def _cancel(self, replies: list[str], caller: str) -> list[str]:
-        """End the calls of ``caller`` that are answered at ``replies``; returns those that are not here.
-
-        Every instance hears of every cancellation, and most match nothing: the queue is gone through once for all of
-        them, and not at all where it is empty.
-        """
-        unstarted: dict[str, Arrival] | None = None
-        elsewhere: list[str] = []
-        for reply in replies:
-            call = self._by_reply.get(reply) or self._postponed.find(reply)
-            if call is None:  # it may not have begun yet
-                if unstarted is None:
-                    unstarted = {each.reply: each for each in self._pool.unstarted() if each.reply}
-
-                call = unstarted.get(reply)
-            if call is None:
-                elsewhere.append(reply)
-            elif call.caller == caller:
-                self._end(call, "cancelled")
-                self._postponed.resume(call)
-        return elsewhere
-
-    def _route(self, subject: str) -> _Route | None:
-        parsed = parse_rpc(subject)
-        if parsed is None or parsed.service != self.service:
-            return None
-        served = self.served.get(parsed.endpoint)
-        return self._remember(
-            subject, served, parsed.endpoint, parsed.caller, parsed.route, addressed=bool(parsed.instance)
-        )
-
-    def _remember(
-        self, subject: str, served: Served | None, endpoint: str, caller: str, route: str, *, addressed: bool
-    ) -> _Route:
-        series = self._stats.series("in", self.service, endpoint if served is not None else OTHER, caller)
-        noted, route = addressed or self._tap is not None, DIRECT if addressed else route
-        found = _Route(served, endpoint, caller, f"{INBOX}{caller}.", addressed, noted, route, series)
-        if len(self._routes) >= _MAX_ROUTES:
-            self._routes.pop(next(iter(self._routes)))
-        self._routes[subject] = found
-        return found
 
     # -- running ------------------------------------------------------------------------------------
 
@@ -433,14 +255,7 @@ class Dispatcher:
         """Let a call in and start its handler; ``None`` where that was all of it. Runs in the call's own context."""
         served: Served = call.kind
         if call.ended:
-            status, text, maybe = _ENDED[call.ended]
-            call.series.refuse(status)
-            self._flag(call, status, flags_of_ended(call.ended, call.injected))
-            self.replier.fail(call, status, text, maybe=maybe)
-            if call.noted and self._tap is not None:
-                self._tap(call, self._now() - call.received)
-            if self._notable:
-                self._tell_notable(call, self._now() - call.received)
+            self._refusing.stopped(call)
             return None
         call.started = self._now()
         for entered, enter in enumerate(served.enter):
@@ -448,7 +263,7 @@ class Dispatcher:
             if refusal is not None:
                 for held in served.present[:entered]:
                     held.leave(call)
-                self._refuse(call, refusal)
+                self._refusing.refuse(call, refusal)
                 return None
         call.leave = served.leave
         try:
@@ -467,7 +282,7 @@ class Dispatcher:
                 call.headers,
                 call.plain,
             )
-            if call.noted and self._tap is not None:
+            if call.noted and self.watching.own_calls:
                 context.own_calls = []
             _set_context(context)
             if not call.plain and served.keyed is not None and h.IDEMPOTENCY_KEY in call.headers:
@@ -507,14 +322,7 @@ class Dispatcher:
 
     def held(self, call: Arrival, stop: Callable[[], object]) -> None:
         """Its handler waits: from now on it can be stopped, by its caller or at its deadline."""
-        call.stop = stop
-        call.series.in_flight += 1
-        self._waiting[id(call)] = call
-        if call.reply:
-            self._by_reply[call.reply] = call
-        call.timer = call_later(max(0.0, call.deadline - self._now()), self._end, call, "deadline")
-        if call.ended:  # before it began to wait
-            stop()
+        self.waiting.add(call, stop)
 
     def done(self, call: Arrival, result: Any) -> None:
         """Its handler has returned."""
@@ -536,30 +344,7 @@ class Dispatcher:
     def failed(self, call: Arrival, error: BaseException) -> None:
         """Its handler has raised, or was stopped."""
         try:
-            if isinstance(error, CancelledError):
-                if call.ended or being_cancelled():
-                    call.ended = call.ended or "shutdown"
-                else:  # the handler awaited something that was cancelled
-                    self._internal(call, error)
-            elif isinstance(error, UndecodableError):
-                self.replier.fail(call, Status.INVALID_ARGUMENT, str(error), refused=Refused.INVALID)
-            elif isinstance(error, DuplicateError):
-                self.replier.fail(
-                    call,
-                    error.status,
-                    str(error),
-                    refused=error.refused,
-                    retry_after_s=error.retry_after_s,
-                    maybe=error.maybe,
-                )
-            elif isinstance(error, CallError):
-                try:
-                    self._handler_error(call, error)
-                # Its text and details are whatever the handler put there; where they cannot be written, that is it.
-                except Exception as failure:  # noqa: BLE001
-                    self._internal(call, failure)
-            else:
-                self._internal(call, error)
+            self._failing.failed(call, error)
         finally:
             self._over(call)
 
@@ -592,78 +377,7 @@ class Dispatcher:
             priority=context.priority,
         )
 
-    # -- answering ----------------------------------------------------------------------------------
-
-    def _handler_error(self, call: Arrival, error: CallError) -> None:
-        """An error of the mesh's own kind left the handler: what was meant for the caller travels."""
-        if error.service and type(error) not in call.kind.endpoint.raises:
-            # It came from a call the handler made. That is this endpoint's inner affair, except for the time.
-            if isinstance(error, DeadlineExceededError) and self._now() >= call.deadline - 0.001:
-                text = f"the time ran out in a call to {error.service}.{error.endpoint}"
-                self.replier.fail(call, Status.DEADLINE_EXCEEDED, text)
-            else:
-                self._internal(call, error)
-            return
-        kind = "" if type(error) in (ApplicationError, CallError) else type(error).__name__
-        self.replier.fail(
-            call,
-            error.status,
-            error.message,
-            kind=kind if isinstance(error, ApplicationError) else "",
-            details=dict(error.details),
-            retry_after_s=error.retry_after_s,
-        )
-
-    def _internal(self, call: Arrival, error: BaseException) -> None:
-        name = call.kind.endpoint.name
-        log.error(
-            "%s.%s, called by %s, failed", self.service, name, call.caller, exc_info=error,
-            extra={"service": self.service, "endpoint": name, "caller": call.caller},
-        )  # fmt: skip
-        # Anybody may ask for statistics, and the text is not meant for anybody.
-        call.series.last_error = f"{type(error).__name__} (its text is in the log)"
-        self.replier.fail(call, Status.INTERNAL, INTERNAL_TEXT)
-
-    def resume_all(self) -> None:
-        """Whatever an injected delay holds back goes on now."""
-        self._postponed.resume_all()
-
-    def _refuse(self, call: Arrival, refusal: Refusal) -> None:
-        if refusal.delay_s > 0.0:
-            # It comes to the gates again, at the latest when its deadline is surely over: a timer may be early.
-            left_s = call.deadline - self._now() + _TIMER_EARLY_S
-            if self._postponed.hold(call, min(refusal.delay_s, left_s)):
-                return
-            refusal = TOO_MANY
-        self.replier.fail(
-            call,
-            refusal.status,
-            refusal.message,
-            refused=refusal.refused,
-            retry_after_s=refusal.retry_after_s,
-        )
-        call.series.refuse(refusal.status)
-        self._flag(call, refusal.status, flags_of_refusal(refusal.refused, call.injected))
-        if call.noted and self._tap is not None:
-            self._tap(call, self._now() - call.received)
-        if self._notable:
-            self._tell_notable(call, self._now() - call.received)
-
-    def _refuse_unknown(self, reply: str, route: _Route) -> None:
-        call = Arrival(route.caller, route.series, reply, b"", b"", self._now())
-        call.instance_addressed, call.noted, call.route = route.addressed, route.noted, route.route
-        known = ", ".join(sorted(self.served)) or "none"
-        text = f"{self.service} has no endpoint {route.endpoint!r}; it has: {known[:512]}"
-        self._refuse(call, Refusal(Status.UNIMPLEMENTED, Refused.UNIMPLEMENTED, text))
-
     # -- ending -------------------------------------------------------------------------------------
-
-    def _end(self, call: Arrival, why: str) -> None:
-        """Stop a call from outside; its task ends it and :meth:`_over` answers."""
-        if not call.ended:
-            call.ended = why
-            if call.stop is not None:
-                call.stop()
 
     def _over(self, call: Arrival) -> None:
         """An admitted call is over: give back, count, and answer where nothing has answered yet."""
@@ -674,27 +388,24 @@ class Dispatcher:
             call.context.over = True
         took = self._now() - call.received
         if call.stop is not None:
-            self._let_go(served, call, took)
+            self.waiting.remove(call)
+            served.concurrency.took(took)
         elif took > _BLOCKED_S and call.started and self._now() - call.started > _BLOCKED_S:
             self._blocked(served, self._now() - call.started)
         status = call.status
         if status is None:
-            status, text, maybe = _ENDED.get(call.ended, _ENDED["shutdown"])
+            status, text, maybe = STOPPED.get(call.ended, STOPPED["shutdown"])
             call.series.record(took, status)
             self.replier.fail(call, status, text, maybe=maybe)
         else:
             call.series.record(took, status)
         if call.ended or call.injected:
-            self._flag(call, status, flags_of_ended(call.ended, call.injected))
-        if call.noted and self._tap is not None:
-            self._tap(call, took)
-        if self._notable:
-            self._tell_notable(call, took)
-
-    def _flag(self, call: Arrival, status: Status, flags: str) -> None:
-        """Say why the mesh itself ended a call that is counted under ``status``, where it did."""
-        if flags:
-            call.series.flag(status, flags)
+            flags = flags_of_ended(call.ended, call.injected)
+            if flags:
+                call.series.flag(status, flags)
+        watching = self.watching
+        if watching.anybody:
+            watching.ended(call, took)
 
     def _blocked(self, served: Served, seconds: float) -> None:
         """A handler that never waited took so long that everything else of this process stood still."""
@@ -709,17 +420,6 @@ class Dispatcher:
                 self._blocks,
             )
 
-    def _let_go(self, served: Served, call: Arrival, took: float) -> None:
-        """It waited, and is over: what :meth:`held` noted is taken back."""
-        if call.timer is not None:
-            call.timer.cancel()
-        if self._by_reply.get(call.reply) is call:
-            del self._by_reply[call.reply]
-        del self._waiting[id(call)]
-        call.stop = None
-        call.series.in_flight -= 1
-        served.concurrency.took(took)
-
     def _died(self, error: BaseException) -> None:
         log.error("a call's task died", exc_info=error)
 
@@ -733,27 +433,20 @@ class Dispatcher:
     async def finish_all(self, timeout_s: float) -> int:
         """Wait for what runs, then stop what still does; returns how many had to be stopped."""
         self.resume_all()
-        stopped: list[Arrival] = []
+        stopped = 0
         try:
             if not await self._pool.join(timeout_s):
-                stopped = list(self._waiting.values())
-                for call in stopped:
-                    self._end(call, "shutdown")
+                stopped = self.waiting.end_all("shutdown")
                 await self._pool.join(2.0)
             await self.duplicates.finish(_BEHIND_S)
         finally:
             self._pool.close()
-        return len(stopped)
+        return stopped
+
+    def resume_all(self) -> None:
+        """Whatever an injected delay holds back goes on now."""
+        self._postponed.resume_all()
 
 
 def _nothing() -> None:
     """Nobody asks for credit."""
-
-
-#: What a stopped call is answered with, and whether nobody knows how far its handler came. Who leaves answers as who
-#: dies does: what may run again goes to another instance, and the caller's breaker counts a failure.
-_ENDED: dict[str, tuple[Status, str, bool]] = {
-    "deadline": (Status.DEADLINE_EXCEEDED, "the handler did not finish in time and was stopped", False),
-    "cancelled": (Status.CANCELLED, "the caller no longer waits", False),
-    "shutdown": (Status.UNAVAILABLE, "the instance is shutting down and stopped the handler", True),
-}

@@ -13,11 +13,10 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nats_mesh.calling.client import Client
-from nats_mesh.core.trace import parse_traceparent
 from nats_mesh.errors import ConfigError
+from nats_mesh.layers.arrived import trace_of
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.stats import Stats
-from nats_mesh.wire import headers as h
 
 if TYPE_CHECKING:
     from nats_mesh.telemetry.collector import MeshCollector
@@ -57,9 +56,8 @@ class Examples:
         from nats_mesh.telemetry.metrics import BUCKETS_S, MAX_EXAMPLES
 
         def take(call: Arrival, took_s: float) -> None:
-            named = h.field(call.headers, b"\r\ntraceparent: ") if call.headers else None
-            trace = None if named is None else parse_traceparent(named.decode("ascii", "replace"))
-            if trace is None:
+            trace = trace_of(call.headers)
+            if not trace:
                 return
             series = call.series
             key = ("destination", series.peer, service, series.endpoint)
@@ -68,7 +66,7 @@ class Examples:
                 if len(self.found) >= MAX_EXAMPLES:
                     return
                 buckets = self.found[key] = {}
-            buckets[bisect_left(BUCKETS_S, took_s)] = trace.trace_id, took_s, time()
+            buckets[bisect_left(BUCKETS_S, took_s)] = trace, took_s, time()
 
         return take
 

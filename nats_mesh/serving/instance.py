@@ -20,7 +20,7 @@ from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.errors import ConfigError
 from nats_mesh.following import Follower
 from nats_mesh.policy import PolicySet
-from nats_mesh.policy.rules import DEFAULT
+from nats_mesh.policy.rules import DEFAULT, policy_of
 from nats_mesh.service import Service
 from nats_mesh.serving import exposing
 from nats_mesh.serving.call_log import InstanceLog
@@ -288,7 +288,7 @@ class Instance:
         if self._parts.dispatcher is not None:
             for name, served in self._parts.dispatcher.served.items():
                 said = policies.inbound(service, name).sources.get("concurrency.limit", DEFAULT)
-                served.concurrency.policy = "" if said == DEFAULT else said.partition(" ")[0]
+                served.concurrency.policy = policy_of(said)
 
     def apply_limits(self, find: Callable[[str], ConcurrencyRules | None]) -> None:
         """Limit the endpoints as ``find`` says of their names, from the next call on; ``None``: as they declare.
@@ -298,7 +298,7 @@ class Instance:
         dispatcher, crediting = self._parts.dispatcher, self._parts.crediting
         if dispatcher is None or crediting is None:
             return
-        changed = dispatcher.apply_limits(find)
+        changed = dispatcher.limits.apply(find)
         if not self._leaving.withdrawn:
             crediting.apply(dispatcher.served.values())
         for name, (before, after) in changed.items():

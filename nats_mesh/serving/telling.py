@@ -282,7 +282,7 @@ class Telling:
         requests, errors = self._stats.totals("in")
         return Load(
             in_flight=dispatcher.in_flight,
-            limit=dispatcher.limit,
+            limit=dispatcher.limits.total,
             requests=requests,
             errors=errors,
             full=crediting is not None and crediting.full,

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Instant, Name
 from nats_mesh.core.shares import share_text
 from nats_mesh.errors import CodecError
@@ -133,7 +134,7 @@ def encode_standing(standing: Standing) -> bytes:
         standing = msgspec.structs.replace(standing, alerts=kept, left_out=left_out)
 
 
-_decode = JSON.decoder(Standing)
+_decode = at_first_use(lambda: JSON.decoder(Standing))
 
 
 def decode_standing(data: bytes) -> Standing:

@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Instant, Name
 from nats_mesh.discovery.messages import rfc3339
 from nats_mesh.errors import CallError, CodecError
@@ -231,8 +232,8 @@ def _line(text: str, limit: int) -> str:
     return one_line(text, limit) if text else ""
 
 
-_decode_event = JSON.decoder(Event)
-_decode_recent = JSON.decoder(Recent)
+_decode_event = at_first_use(lambda: JSON.decoder(Event))
+_decode_recent = at_first_use(lambda: JSON.decoder(Recent))
 
 
 def decode_event(

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.sampling import failed
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.span_messages import Chunk, Span, read_rows
@@ -40,7 +41,7 @@ _MISSING: Final = (
     "pip install 'nats-mesh[otel]'"
 )
 
-_decode: Final = msgspec.json.Decoder(list[Span]).decode
+_decode = at_first_use(lambda: msgspec.json.Decoder(list[Span]).decode)
 
 #: Who may still have something to send when the process ends.
 _open: weakref.WeakSet[OtelExport] = weakref.WeakSet()

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock, rfc3339
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Instant, Name, Version
 from nats_mesh.core.refill import Refill
 from nats_mesh.core.seldom import worth_saying
@@ -260,8 +261,8 @@ def _seconds(value: float) -> float:
     return min(_LONGEST_S, max(0.0, round(value, 6)))
 
 
-_decode_call = JSON.decoder(SlowCall)
-_decode_recent = JSON.decoder(SlowRecent)
+_decode_call = at_first_use(lambda: JSON.decoder(SlowCall))
+_decode_recent = at_first_use(lambda: JSON.decoder(SlowRecent))
 
 
 def decode_slow(

@@ -149,7 +149,7 @@ class SourceReading:
             if ready:
                 self._add("mesh_concurrency_limit", (name, endpoint), load.limit)
             self._add("mesh_queue_depth", (name, endpoint), load.queue)
-        for (endpoint, policy), count in calm(dispatcher.limited).items():
+        for (endpoint, policy), count in calm(dispatcher.limits.refused).items():
             self._add("mesh_limited", (name, endpoint, policy, "concurrency"), count)
 
     def _read_outbound(self, outbound: Any, name: str, real: set[tuple[str, str]]) -> None:

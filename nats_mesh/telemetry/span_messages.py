@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Name, Version
 from nats_mesh.core.sampling import Reason
 from nats_mesh.errors import CodecError
@@ -149,9 +150,9 @@ class SpanMessage(SpanHead, frozen=True, kw_only=True):
     wire: Literal[1] = 1
 
 
-_decode_wish = JSON.decoder(SpanWish)
-_decode_spans = JSON.decoder(SpanMessage)
-_decode_group = msgspec.json.Decoder(SpanRows).decode
+_decode_wish = at_first_use(lambda: JSON.decoder(SpanWish))
+_decode_spans = at_first_use(lambda: JSON.decoder(SpanMessage))
+_decode_group = at_first_use(lambda: msgspec.json.Decoder(SpanRows).decode)
 #: As :data:`Row`, from whoever it may be.
 _decode_row = JSON.decoder(tuple[str, str, str, str, _Seconds, _Seconds, _Seconds])
 #: What stands in an object as it is was not looked into when that was read.

@@ -4,7 +4,7 @@ A word of a series is turned into what is new in it (:mod:`nats_mesh.telemetry.l
 it belongs. So what a view costs depends on how much it shows, and not on how many instances tell of it. Pure;
 durations are seconds.
 
-Rejected: to sum up the series whenever somebody looks, as :mod:`nats_mesh.telemetry.aggregate` does. It is exact, too,
+Rejected: to sum up the series whenever somebody looks. It is exact, too,
 but with thousands of series it holds up a terminal for a tenth of a second each time.
 """
 

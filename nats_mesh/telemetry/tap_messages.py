@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from nats_mesh.core.envelope import MAX_NAMES, Envelope, HeaderNames, RecordedCall, Share
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import MAX_ENDPOINTS, Count, Name, Version
 from nats_mesh.core.tap_filter import Filter
 from nats_mesh.errors import CodecError
@@ -146,8 +147,8 @@ def encode_tap(message: TapMessage, max_bytes: int) -> list[bytes]:
     return encode_tap(first, max_bytes) + encode_tap(second, max_bytes)
 
 
-_decode_wish = JSON.decoder(Wish)
-_decode_tap = JSON.decoder(TapMessage)
+_decode_wish = at_first_use(lambda: JSON.decoder(Wish))
+_decode_tap = at_first_use(lambda: JSON.decoder(TapMessage))
 
 
 def decode_wish(data: bytes) -> Wish:

@@ -14,7 +14,7 @@ import msgspec
 
 from nats_mesh.clock import Clock
 from nats_mesh.core.envelope import sampled
-from nats_mesh.core.tap_filter import Ended
+from nats_mesh.core.tap_filter import Tappable
 from nats_mesh.core.telemetry_rules import TapRules
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.tap_messages import (
@@ -82,7 +82,7 @@ class _Held:
             self.wish = wish
         self.until = until
 
-    def wants(self, call: Ended, trace: str) -> bool:
+    def wants(self, call: Tappable, trace: str) -> bool:
         """Whether the observer has asked for this call."""
         return sampled(trace, self.wish.sample) and self.wish.only.admits(call)
 
@@ -173,7 +173,7 @@ class Taps:
         if self._batch is None:
             self._batch = call_later(BATCH_S, self._send)
 
-    def see(self, call: Ended, trace: str) -> Shown | None:
+    def see(self, call: Tappable, trace: str) -> Shown | None:
         """A call of ``trace`` has ended: what to tell of it, with :meth:`tell`; ``None``: nothing."""
         self.pass_by()
         wanted = [held for held in self._wishes.values() if held.wants(call, trace)]

@@ -33,7 +33,7 @@ from nats_mesh.telemetry.span_messages import (
     encode_spans,
 )
 from nats_mesh.telemetry.wants import LEASE_S, Wants
-from nats_mesh.wire.headers import server_status
+from nats_mesh.wire.headers import NO_RESPONDERS, server_status
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
@@ -55,7 +55,6 @@ _TRY_S: Final = 10.0
 _TAKEN_S: Final = 30.0
 _KIND: Final = "span"
 _DESTINATION: Final = "spans"
-_NO_RESPONDERS: Final = 503
 
 #: How many rows stand together at most.
 _ROWS: Final = 128
@@ -272,7 +271,7 @@ class Tracing:
     def _on_answer(self, headers: bytes, payload: bytes) -> None:
         """A stream took a message, or nobody was there for it."""
         tried, self._tried = self._tried, []
-        if server_status(headers) != _NO_RESPONDERS:
+        if server_status(headers) != NO_RESPONDERS:
             self._taken_until = self._now() + _TAKEN_S
             if self._chunks:
                 self._begin()

@@ -7,6 +7,7 @@ Lookups of the mesh's own fields scan the raw block; a dictionary is built for u
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from nats_mesh.core.trace import TraceContext, checked_tracestate, parse_traceparent
 from nats_mesh.model import CONTROL, Headers, is_header_name, is_reserved_header
@@ -22,6 +23,7 @@ __all__ = [
     "IDEMPOTENCY_KEY",
     "INSTANCE",
     "LOAD",
+    "NO_RESPONDERS",
     "PREAMBLE",
     "PRIORITY",
     "REFUSED",
@@ -52,6 +54,8 @@ __all__ = [
 
 PREAMBLE = b"NATS/1.0\r\n"
 END = b"\r\n"
+#: The inline status that answers a request which nobody hears.
+NO_RESPONDERS: Final = 503
 
 
 def _key(name: str) -> bytes:

@@ -7,6 +7,9 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
+from nats_mesh.errors import UNREADABLE
+
 __all__ = [
     "ACCOUNT_FULL",
     "NAME_TAKEN",
@@ -17,8 +20,10 @@ __all__ = [
     "STORE_FAILED",
     "TOO_LARGE",
     "WRONG_SEQUENCE",
+    "Taken",
     "Trouble",
     "first_that_fits",
+    "read_taken",
     "wants_room",
 ]
 
@@ -43,6 +48,24 @@ class Trouble(msgspec.Struct):
     code: int = 0
     err_code: int = 0
     description: str = ""
+
+
+class Taken(msgspec.Struct):
+    """What a stream answers to a message that it keeps, or that it does not."""
+
+    stream: str = ""
+    error: Trouble | None = None
+
+
+_decode_taken = at_first_use(lambda: msgspec.json.Decoder(Taken).decode)
+
+
+def read_taken(payload: bytes) -> Taken | None:
+    """``None``: it is something else that answers there."""
+    try:
+        return _decode_taken(payload)
+    except UNREADABLE:
+        return None
 
 
 class _Said(Protocol):

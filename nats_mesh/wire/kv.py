@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.errors import UNREADABLE, CallError, Executed, MeshError, PermissionDeniedError
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.jetstream import (
@@ -101,7 +102,7 @@ class _Answer(msgspec.Struct):
     count: int = 0
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = at_first_use(lambda: msgspec.json.Decoder(_Answer).decode)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -273,7 +274,7 @@ class KvBucket:
             raise KvError(f"{self.name}: {error.message}", maybe=error.executed is not Executed.NO) from None
         finally:
             self._mux.forget(self._inbox, number)
-        if h.server_status(headers) == 503:
+        if h.server_status(headers) == h.NO_RESPONDERS:
             raise KvAbsentError(f"nobody answers for the bucket {self.name!r}")
         return headers, body
 

@@ -174,7 +174,7 @@ class KvLog:
             raise KvError(f"{self.name}: {error.message}", maybe=error.executed is not Executed.NO) from None
         finally:
             self._mux.close(reply)
-        if h.server_status(headers) == 503:
+        if h.server_status(headers) == h.NO_RESPONDERS:
             raise KvAbsentError(f"nobody answers for the bucket {self.name!r}")
         return headers, body
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.errors import UNREADABLE
 from nats_mesh.wire.jetstream import Trouble, first_that_fits
 from nats_mesh.wire.kv import KvError
@@ -34,7 +35,7 @@ class StreamAnswer(msgspec.Struct):
     error: Trouble | None = None
 
 
-_decode = msgspec.json.Decoder(StreamAnswer).decode
+_decode = at_first_use(lambda: msgspec.json.Decoder(StreamAnswer).decode)
 
 
 async def ask_stream(log: KvLog, verb: str, question: object, timeout_s: float) -> StreamAnswer:

@@ -202,16 +202,16 @@ async def test_a_change_of_policies_begins_and_ends_it(bus: Bus, tmp_path: Path)
     """While files say so; in between, calls are asked nothing."""
     path, folder = tmp_path / "access.log", policies(tmp_path, TOLD.format(spec="tap: off"))
     instance = await bus.serve(shop(folder), access_log=str(path))
-    watched = instance.dispatcher._watchers
-    assert "access-log" not in watched
+    watching = instance.dispatcher.watching
+    assert "access-log" not in watching.names
     policies(tmp_path, TOLD.format(spec="accessLog: errors, slow: 1ms"))
-    await eventually(lambda: {"access-log", "slow"} <= watched.keys())
+    await eventually(lambda: {"access-log", "slow"} <= watching.names)
     with pytest.raises(RemoteError):
         await bus.mesh.call("shop.buy", "nothing")
     await bus.mesh.call("shop.take", "tea")
     await eventually(lambda: len(written(path)) == 1)
     policies(tmp_path, TOLD.format(spec="tap: off"))
-    await eventually(lambda: not {"access-log", "slow"} & watched.keys())
+    await eventually(lambda: not {"access-log", "slow"} & watching.names)
 
 
 async def test_slow_calls_are_answered_and_told(bus: Bus) -> None:
@@ -242,13 +242,13 @@ async def test_policies_of_the_store_are_followed(bus: Bus) -> None:
     """On the bus as from files: it begins with the document, and ends with it; no call is lost in between."""
     async with operator(bus.url, bus.namespace) as ops:
         instance = await bus.serve(shop(None))
-        watched = instance.dispatcher._watchers
-        assert "slow" not in watched
+        watching = instance.dispatcher.watching
+        assert "slow" not in watching.names
         await ops.put(document("Telemetry", "told", {"target": {"service": "shop"}, "slow": "1us"}))
-        await eventually(lambda: "slow" in watched)
+        await eventually(lambda: "slow" in watching.names)
         assert await bus.mesh.call("shop.buy", "tea") == "tea"
         await ops.put(delete=("Telemetry.told",))
-        await eventually(lambda: "slow" not in watched)
+        await eventually(lambda: "slow" not in watching.names)
         assert await bus.mesh.call("shop.buy", "tea") == "tea"
     written = instance._parts.written
     assert written is not None

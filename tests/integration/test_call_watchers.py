@@ -98,10 +98,10 @@ async def test_a_sampled_trace_that_begins_here(bus: Bus) -> None:
 
 
 async def test_an_instance_hears_of_its_calls_and_of_what_they_called(bus: Bus) -> None:
-    """What a handler called is told with the time that it took, where somebody hears of every call."""
+    """What a handler called is told with the time that it took, where somebody reads it."""
     instance = await bus.serve(_shop(iter([])))
     seen: list[Arrival] = []
-    instance.dispatcher.watch("test", lambda call, took_s: seen.append(call))
+    instance.dispatcher.watch("test", lambda call, took_s: seen.append(call), own_calls=True)
     await bus.mesh.call("shop.visit")
     inner, outer = seen
     assert (inner.caller, outer.caller) == ("shop", "web")

@@ -383,7 +383,7 @@ async def test_tables_stay_bounded_whatever_is_sent(bus: Bus, raw: RawNats) -> N
             await settled(bus, raw)  # in portions, because a loop that stands still learns no clocks
     await settled(bus, raw)
     dispatcher = victim.instance.dispatcher
-    assert len(dispatcher._routes) <= 4096
+    assert len(dispatcher.subjects.known) <= 4096
     assert len(dispatcher._gauge) <= 4096
     assert len(victim.instance.stats) <= 2048
     endpoints = {series.endpoint for series in victim.instance.stats}

@@ -80,7 +80,7 @@ class Listener:
 
 def listened(dispatcher: Dispatcher) -> bool:
     """Whether calls are asked anything."""
-    return "tap" in dispatcher._watchers
+    return "tap" in dispatcher.watching.names
 
 
 async def test_calls_are_told_of_while_somebody_wants_them(bus: Bus) -> None:
@@ -149,10 +149,10 @@ async def test_nothing_stays_once_nobody_listens(bus: Bus) -> None:
     await listener.want(bus)
     assert listened(dispatcher)
     await bus.mesh.call("shop.buy", "tea", returns=str)
-    assert all(route.noted for route in dispatcher._routes.values())
+    assert all(subject.noted for subject in dispatcher.subjects.known.values())
     taps.close()
     assert not listened(dispatcher)
-    assert not dispatcher._routes
+    assert not dispatcher.subjects.known
     await eventually(lambda: len(listener.calls) == 1)
     await bus.mesh.call("shop.buy", "tea", returns=str)
     await instance.client.transport.fence()

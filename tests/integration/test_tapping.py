@@ -85,7 +85,7 @@ def heard(feed: TapFeed) -> bool:
 
 def listened(instance: Instance) -> bool:
     """Whether calls are told to anybody's tap."""
-    return "tap" in instance.dispatcher._watchers
+    return "tap" in instance.dispatcher.watching.names
 
 
 async def test_observers_come_and_go_without_a_service_noticing(bus: Bus) -> None:

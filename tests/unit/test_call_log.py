@@ -11,6 +11,7 @@ import pytest
 from nats_mesh import ApplicationError, Context, Mesh, RemoteError, Service
 from nats_mesh.clock import rfc3339
 from nats_mesh.errors import CodecError, MeshError
+from nats_mesh.layers.base import Arrival
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.serving.instance import Instance
 from nats_mesh.telemetry.access_log import AccessLine, stamp
@@ -229,17 +230,38 @@ def test_without_a_policy_no_call_is_asked_anything() -> None:
         none, asks = policies("tap: off"), policies("accessLog: on, slow: 1s")
         async with MemoryMesh(*shop(none)) as mesh, mesh.client("web", policies=none) as web:
             own = instance_of(mesh, "shop")
-            watchers = own.dispatcher._watchers
-            assert not {"access-log", "slow"} & watchers.keys()
-            assert "access-log" not in web.client._watching._every
+            watching = own.dispatcher.watching
+            assert not {"access-log", "slow"} & watching.names
+            assert "access-log" not in web.client._watching.names
             own._follow(asks)
-            assert {"access-log", "slow"} <= watchers.keys()
-            assert "access-log" in own.client._watching._every
+            assert {"access-log", "slow"} <= watching.names
+            assert "access-log" in own.client._watching.names
             own._follow(none)
-            assert not {"access-log", "slow"} & watchers.keys()
-            assert "access-log" not in own.client._watching._every
+            assert not {"access-log", "slow"} & watching.names
+            assert "access-log" not in own.client._watching.names
 
     run_virtual(main)
+
+
+def test_calls_that_a_handler_makes_are_noted_for_whoever_reads_them() -> None:
+    """That is the log of slow calls: an access log needs none of them, and its calls keep none."""
+
+    async def main(spec: str) -> list[list[str] | None]:
+        kept: list[list[str] | None] = []
+        async with MemoryMesh(*shop(policies(spec))) as mesh:
+            dispatcher = instance_of(mesh, "shop").dispatcher
+
+            def see(call: Arrival, took_s: float) -> None:
+                calls = call.context.own_calls
+                kept.append(None if calls is None else [target for target, *_ in calls])
+
+            dispatcher.watch("test", see)
+            await mesh.call("shop.buy", "tea")
+            assert "access-log" in dispatcher.watching.names
+        return kept
+
+    assert run_virtual(main, "accessLog: on") == [None]
+    assert run_virtual(main, "accessLog: on, slow: 1s") == [["stock.take"]]
 
 
 def test_a_slow_call_says_where_its_time_went() -> None:

@@ -86,7 +86,7 @@ def instance(name: str = "orders", version: str = "1.0.0", limit: int = 64, **op
     made.state = State.READY
     made.dispatcher = SimpleNamespace(
         loads=lambda: {"place": EndpointLoad(limit=limit, queue=3)},
-        limited=lambda: {("place", ""): 1, ("place", "Limit.tight"): 4},
+        limits=SimpleNamespace(refused=lambda: {("place", ""): 1, ("place", "Limit.tight"): 4}),
         dropped=Counter({"forged": 7}),
         replier=SimpleNamespace(lost=8),
     )

@@ -116,10 +116,10 @@ def test_uneven_instances_stay_uneven(spec: str, limits: tuple[int, int], leaves
             for instance, limit in zip(instances, limits, strict=True):
                 instance.apply_limits(lambda endpoint: found.inbound("pool", endpoint).concurrency)
                 served = instance.dispatcher.served["do"]
-                assert (served.concurrency.limit, instance.dispatcher.limit) == (limit, limit)
+                assert (served.concurrency.limit, instance.dispatcher.limits.total) == (limit, limit)
                 assert served.credit is not None
                 assert served.credit.present is leaves
                 instance.apply_limits(lambda endpoint: None)
-            assert [each.dispatcher.limit for each in instances] == [2, 12]
+            assert [each.dispatcher.limits.total for each in instances] == [2, 12]
 
     run_virtual(main)

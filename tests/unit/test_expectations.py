@@ -12,7 +12,7 @@ from nats_mesh.policy import PolicySet, parse
 from nats_mesh.policy.files import load_folder, read_files
 from nats_mesh.policy.trials.expectations import parse_trials
 from nats_mesh.policy.trials.judging import Failure, Result, run
-from nats_mesh.policy.trials.predict import Asked, Oracle
+from nats_mesh.policy.trials.predict import Oracle, TrialCall
 from tests.expectation_docs import PAGE, brought_up_to_date
 from tests.tools import ROOT
 
@@ -229,7 +229,7 @@ def test_a_sticky_call_goes_exactly_one_way() -> None:
     """For a given value of the header the way is certain, the one that callers take."""
     ways = [
         Oracle(parse(POLICIES, file="p.yaml")).ways(
-            Asked(service="orders", endpoint="get", caller="web", headers={"user": [f"u{number}"]})
+            TrialCall(service="orders", endpoint="get", caller="web", headers={"user": [f"u{number}"]})
         )
         for number in range(200)
     ]

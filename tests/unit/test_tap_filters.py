@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nats_mesh.core.envelope import HIDDEN, MAX_VALUE, kept_headers
 from nats_mesh.core.redact import Redactor, parse_path
-from nats_mesh.core.tap_filter import Ended, Filter
+from nats_mesh.core.tap_filter import Filter, Tappable
 from nats_mesh.telemetry.tap_bodies import MAX_LOOK, Bodies, shown_body
 from nats_mesh.telemetry.tap_messages import MAX_BODY, Body
 from nats_mesh.wire.codecs import JSON, MSGPACK, RAW
@@ -21,11 +21,11 @@ from nats_mesh.wire.codecs import JSON, MSGPACK, RAW
 CARD = "4929-1234-5678-9012"
 
 
-def ended(**fields: Any) -> Ended:
+def ended(**fields: Any) -> Tappable:
     """A call that has ended."""
     headers = fields.pop("headers", ())
     usual = {"endpoint": "place", "caller": "web", "route": "all", "status": "OK", "duration_s": 0.05}
-    return Ended(headers=lambda: headers, **{**usual, **fields})
+    return Tappable(headers=lambda: headers, **{**usual, **fields})
 
 
 # -- filters ------------------------------------------------------------------------------------------

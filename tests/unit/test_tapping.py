@@ -347,9 +347,9 @@ def test_thousands_of_wishes_leave_nothing_behind() -> None:
                 assert len(taps._wishes) <= MAX_OBSERVERS + 1
         await client.transport.fence()
         assert wants.ignored == 4000 * 5 // 8
-        assert "tap" in instance.dispatcher._watchers
+        assert "tap" in instance.dispatcher.watching.names
         await asyncio.sleep(LEASE_S + 1.0)
-        assert (taps._wishes, "tap" in instance.dispatcher._watchers) == ({}, False)
+        assert (taps._wishes, "tap" in instance.dispatcher.watching.names) == ({}, False)
 
     run(shop(), work)
 

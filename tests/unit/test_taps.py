@@ -272,7 +272,7 @@ def test_a_large_batch_travels_in_parts() -> None:
 
 def asked(instance: Instance) -> bool:
     """Whether calls are asked anything."""
-    return "tap" in instance.dispatcher._watchers
+    return "tap" in instance.dispatcher.watching.names
 
 
 def test_a_recording_ends_with_its_last_lease() -> None:

@@ -15,6 +15,7 @@ from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.output import counted
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
+from nats_mesh_cli.top.columns import red_cells
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line
 from nats_mesh_cli.top.grid import Field, clip
@@ -221,18 +222,14 @@ def _beside(one: Line, other: Line, left: int) -> Line:
 
 
 def _red(red: Red) -> dict[str, Cell]:
+    nothing = Cell("")
     return {
-        "success": words.success_cell(red.success),
-        "rate": Cell(words.rate_text(red.rate_per_s)),
-        "p50": Cell(words.duration_text(red.p50_s)),
-        "p95": Cell(words.duration_text(red.p95_s)),
-        "p99": Cell(words.duration_text(red.p99_s)),
-        "retry": words.retry_cell(red.retry_share),
+        **red_cells(red),
         "flight": Cell(str(red.in_flight)),
-        "breaker": Cell(""),
-        "trend": Cell(""),
-        "state": Cell(""),
-        "sync": Cell(""),
+        "breaker": nothing,
+        "trend": nothing,
+        "state": nothing,
+        "sync": nothing,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import MAX_REJECTIONS, Count, Name, Rejection, Standing
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.wire.codecs import JSON
@@ -46,7 +47,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
     wire: Literal[1] = 1
 
 
-_decode = JSON.decoder(Ack)
+_decode = at_first_use(lambda: JSON.decoder(Ack))
 
 
 def decode_ack(

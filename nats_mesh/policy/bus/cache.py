@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.replica import MAX_KEYS, MAX_TOTAL_BYTES, Record
 from nats_mesh.errors import UNREADABLE
 from nats_mesh.policy.bus.disk import CacheError, read_kept, replace_kept
@@ -43,7 +44,7 @@ class _Body(msgspec.Struct, array_like=True):
     records: tuple[tuple[int, str, bytes | None, str, str, bool, str, int], ...]
 
 
-_decode = msgspec.msgpack.Decoder(_Body).decode
+_decode = at_first_use(lambda: msgspec.msgpack.Decoder(_Body).decode)
 _encode = msgspec.msgpack.Encoder().encode
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nats_mesh.policy.istio.found import made
-from nats_mesh.policy.istio.hosts import name_of
 from nats_mesh.policy.istio.items import Item
 from nats_mesh.policy.istio.matches import header_name
-from nats_mesh.policy.istio.targets import NO_LABEL, aims_of
+from nats_mesh.policy.istio.targets import aims_of, emit_widely
 from nats_mesh.policy.istio.world import World
 from nats_mesh.policy.reader import Node
 
@@ -34,16 +33,13 @@ def translate_request_authentication(spec: Item, world: World) -> None:
         return
     if not aims:
         spec.give_up()
-    for aim in aims:
-        if aim.unknown:
-            spec.source.lost(aim.path, aim.line, NO_LABEL, "serious")
-            continue
-        if aim.others:
-            text = f"holds for every instance of {aim.service}, whatever its {', '.join(aim.others)}"
-            spec.source.lost(aim.path, aim.line, text)
-        name = name_of(spec.source.name, aim.service if len(aims) > 1 else "")
-        document = {**aim.target, "issuers": made(issuers, spec.line("jwtRules"))}
-        world.emit(spec.source, "Authentication", name, aim.namespace, document)
+    emit_widely(
+        spec,
+        world,
+        "Authentication",
+        aims,
+        lambda aim: {**aim.target, "issuers": made(issuers, spec.line("jwtRules"))},
+    )
 
 
 def _issuer(rule: Item) -> Node | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 from nats_mesh.policy.istio.found import made
-from nats_mesh.policy.istio.hosts import MESH_WIDE, ROOT, service_of_labels
+from nats_mesh.policy.istio.hosts import MESH_WIDE, ROOT, name_of, service_of_labels
 from nats_mesh.policy.istio.items import Item
 from nats_mesh.policy.istio.world import World
 from nats_mesh.policy.reader import Node
 
-__all__ = ["NO_LABEL", "Aim", "aims_of"]
+__all__ = ["NO_LABEL", "Aim", "aims_of", "emit_widely"]
 
 NO_LABEL: Final = "names no service: workloads are known by the label app (or app.kubernetes.io/name)"
 _GATEWAY: Final = "is about a gateway of Istio's: what a gateway lets in is said by the Gateway itself"
@@ -90,3 +91,19 @@ def _outside(name: str, world: World) -> str:
                 (world.names.outside[host] for host in spec.words("hosts") if host in world.names.outside), ""
             )
     return ""
+
+
+def emit_widely(
+    spec: Item, world: World, kind: str, aims: Sequence[Aim], made_for: Callable[[Aim], dict[str, Any]]
+) -> None:
+    """Add a policy of ``kind`` for each of ``aims``, of what ``made_for`` makes of it: of a service it is about every
+    instance, whatever else the labels say, which is told."""
+    for aim in aims:
+        if aim.unknown:
+            spec.source.lost(aim.path, aim.line, NO_LABEL, "serious")
+            continue
+        if aim.others:
+            text = f"holds for every instance of {aim.service}, whatever its {', '.join(aim.others)}"
+            spec.source.lost(aim.path, aim.line, text)
+        name = name_of(spec.source.name, aim.service if len(aims) > 1 else "")
+        world.emit(spec.source, kind, name, aim.namespace, made_for(aim))

@@ -8,9 +8,8 @@ from typing import Any, Final
 from nats_mesh.core.presence import check_labels
 from nats_mesh.errors import ConfigError
 from nats_mesh.policy.istio.found import made
-from nats_mesh.policy.istio.hosts import name_of
 from nats_mesh.policy.istio.items import Item
-from nats_mesh.policy.istio.targets import NO_LABEL, aims_of
+from nats_mesh.policy.istio.targets import aims_of, emit_widely
 from nats_mesh.policy.istio.world import World, share
 from nats_mesh.policy.reader import Node
 
@@ -26,15 +25,7 @@ def translate_telemetry(spec: Item, world: World) -> None:
     document = {**_tracing(spec), **_logging(spec)}
     if not document:
         return
-    for aim in aims:
-        if aim.unknown:
-            spec.source.lost(aim.path, aim.line, NO_LABEL, "serious")
-            continue
-        if aim.others:
-            text = f"holds for every instance of {aim.service}, whatever its {', '.join(aim.others)}"
-            spec.source.lost(aim.path, aim.line, text)
-        name = name_of(spec.source.name, aim.service if len(aims) > 1 else "")
-        world.emit(spec.source, "Telemetry", name, aim.namespace, {**aim.target, **document})
+    emit_widely(spec, world, "Telemetry", aims, lambda aim: {**aim.target, **document})
 
 
 def _tracing(spec: Item) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from nats_mesh.policy.trials.judging_text import (
     verdicts,
     way_text,
 )
-from nats_mesh.policy.trials.predict import Asked, Oracle, Way
+from nats_mesh.policy.trials.predict import Oracle, TrialCall, Way
 
 __all__ = ["Failure", "Result", "run"]
 
@@ -78,14 +78,14 @@ class _Judging:
         self._path = f"spec.cases[{index}]"
         self._case = case
         service, _, endpoint = case.call.to.partition(".")
-        asked = Asked(
+        call = TrialCall(
             service=service,
             endpoint=endpoint,
             caller=case.call.from_ or "anonymous",
             headers=cast("dict[str, list[str]]", case.call.headers or {}),
             claims=None if case.call.claims is UNSET else cast("dict[str, Any]", case.call.claims),
         )
-        self._ways = oracle.ways(asked)
+        self._ways = oracle.ways(call)
         self._failures: list[Failure] = []
 
     def result(self) -> Result:

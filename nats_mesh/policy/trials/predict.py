@@ -25,10 +25,10 @@ from nats_mesh.policy.rules import InboundRules, OutboundRules
 from nats_mesh.policy.scopes import namespace_of
 from nats_mesh.policy.ways import PolicyWay, PolicyWays
 
-__all__ = ["Asked", "Oracle", "Verdict", "Way"]
+__all__ = ["Oracle", "TrialCall", "Verdict", "Way"]
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class TrialCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call: ``caller`` asks ``service.endpoint``. ``headers`` by their names in lower case; ``claims`` is what a
     token says, ``None`` without one."""
 
@@ -82,12 +82,12 @@ class Oracle:
         self.applied = PolicySet.of(without_layerless(every), namespace=namespace)
         self._ways = PolicyWays(self.applied)
 
-    def ways(self, call: Asked) -> list[Way]:
+    def ways(self, call: TrialCall) -> list[Way]:
         """Every way of a call; their shares come to 1."""
         found = self._ways.of(call.service, call.endpoint, call.caller, call.values)
         return [self._way(call, way) for way in found]
 
-    def _way(self, call: Asked, way: PolicyWay) -> Way:
+    def _way(self, call: TrialCall, way: PolicyWay) -> Way:
         asked = msgspec.structs.replace(call, service=way.service, endpoint=way.endpoint)
         return Way(
             share=way.share,
@@ -104,7 +104,7 @@ class Oracle:
             access=self.access(asked),
         )
 
-    def access(self, call: Asked) -> Verdict:
+    def access(self, call: TrialCall) -> Verdict:
         """Whether an instance lets a call in that has come to it."""
         claims, refused = self._authenticated(call)
         if refused is not None:
@@ -132,7 +132,7 @@ class Oracle:
             allowed=found.allowed, by=by, rule=rule, where=where, reason=found.reason, dry_run=dry_run
         )
 
-    def _authenticated(self, call: Asked) -> tuple[Claims, Verdict | None]:
+    def _authenticated(self, call: TrialCall) -> tuple[Claims, Verdict | None]:
         """What is known of the end user: the claims that are handed on, or who refuses the token, or its absence."""
         found = authentications(self.policies, call.service, call.endpoint)
         if not found:

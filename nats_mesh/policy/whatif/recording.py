@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from nats_mesh.core.envelope import HeaderNames, RecordedCall, Share
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Instant, Name
 from nats_mesh.errors import UNREADABLE, ConfigError
 
@@ -96,10 +97,10 @@ class _Tag(msgspec.Struct):
     format: int = 0
 
 
-_tag = msgspec.json.Decoder(_Tag).decode
-_header = msgspec.json.Decoder(Header).decode
-_end = msgspec.json.Decoder(End).decode
-_call = msgspec.json.Decoder(RecordedCall).decode
+_tag = at_first_use(lambda: msgspec.json.Decoder(_Tag).decode)
+_header = at_first_use(lambda: msgspec.json.Decoder(Header).decode)
+_end = at_first_use(lambda: msgspec.json.Decoder(End).decode)
+_call = at_first_use(lambda: msgspec.json.Decoder(RecordedCall).decode)
 
 
 def read_recording(lines: Iterable[bytes], *, file: str = "recording") -> Recording:

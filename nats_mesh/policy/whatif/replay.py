@@ -17,7 +17,6 @@ from nats_mesh.core.envelope import RecordedCall
 from nats_mesh.policy.kinds import SHARE
 from nats_mesh.policy.layerless import layerless
 from nats_mesh.policy.policy_set import PolicySet
-from nats_mesh.policy.problems import place
 from nats_mesh.policy.rules import OutboundRules
 from nats_mesh.policy.ways import keep
 from nats_mesh.policy.whatif.difference import difference
@@ -297,6 +296,6 @@ def _left_out(old: Candidate, new: Candidate) -> tuple[NotEvaluated, ...]:
         if policy.name not in changed or policy.kind == "Access":
             continue
         for path, what in layerless(policy):
-            where = place(policy.file, policy.lines.get(path, policy.line)) if policy.file else ""
+            where = policy.place_of(path)
             found[policy.name, path] = NotEvaluated(policy=policy.name, place=where, path=path, what=what)
     return tuple(found.values())

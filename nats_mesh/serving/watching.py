@@ -1,0 +1,116 @@
+"""Who is told of the calls that an instance answers, once each has ended: logs, taps, spans, and whatever else
+observes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from typing import Final
+
+from nats_mesh.context import Context
+from nats_mesh.errors import Status
+from nats_mesh.layers.base import Arrival, Tap
+from nats_mesh.telemetry.notes import Notes
+from nats_mesh.telemetry.watchers import Watchers
+from nats_mesh.wire import headers as h
+
+__all__ = ["Watching"]
+
+log = logging.getLogger("nats_mesh.instance")
+
+#: An attribute of an enumeration costs a call each time it is looked up.
+_OK: Final = Status.OK
+#: What stands before the ids of a trace that is the last thing in a block.
+_IS_LAST: Final = b" 00-"
+#: Ids of spans that are drawn at a time.
+_DRAWN: Final = 32
+
+
+class Watching(Watchers[Tap]):
+    """The watchers of one instance, by name. While there is none (:attr:`anybody`), no call is asked anything."""
+
+    __slots__ = ("_drawn", "_drawn_at", "_readers", "_rng", "anybody", "every", "own_calls")
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self._rng = rng
+        self._drawn = ""
+        self._drawn_at = 0
+        self._readers: set[str] = set()
+        self.anybody = False
+        #: Whether somebody wants to hear of every call, which then is noted from its arrival on; and whether somebody
+        #: reads which calls its handler made (:attr:`~nats_mesh.context.Context.own_calls`).
+        self.every = False
+        self.own_calls = False
+
+    def set(
+        self,
+        name: str,
+        watcher: Tap | None,
+        *,
+        every: bool = True,
+        slow_s: float = math.inf,
+        notes: Notes | None = None,
+        own_calls: bool = False,
+    ) -> None:
+        """See :meth:`~nats_mesh.telemetry.watchers.Watchers.set`. ``own_calls``: whether it reads which calls the
+        handler made, of every call."""
+        super().set(name, watcher, every=every, slow_s=slow_s, notes=notes)
+        self._readers.discard(name)
+        if watcher is not None and own_calls:
+            self._readers.add(name)
+        self.every = bool(self._every)
+        self.anybody = self.every or bool(self._notable)
+        self.own_calls = bool(self._readers)
+
+    def ended(self, call: Arrival, took_s: float) -> None:
+        """``call`` has ended, and there is :attr:`anybody`: tell whoever wants to hear of such calls."""
+        if call.noted:  # whoever came to watch after it had arrived is not told
+            for name, tap in self._every.items():
+                _tell(name, tap, call, took_s)
+        if not self._notable:
+            return
+        if call.status is _OK and took_s < self.slow_s:
+            block, context, notes = call.headers, call.context, self.notes
+            if not h.is_sampled(block, alone=call.plain):
+                return
+            if notes is not None and context is not None and not call.injected and not call.ended:
+                ids = ""
+                if call.plain:
+                    # Behind the trace of most requests stands nothing, not even a codec.
+                    at = len(block) - 56 if block[-60:-56] == _IS_LAST else block.find(h.TRACEPARENT) + 18
+                    ids = block[at : at + 49].decode("latin-1")
+                elif call.attempt == 1:
+                    above = h.trace_parent(block)
+                    ids = "" if above is None else f"{above.trace_id}-{above.span_id}"
+                if ids:
+                    own = context.own_span_id or self._span_id(context)
+                    received = call.received
+                    notes.add_row(
+                        (call.kind, call.caller),
+                        (ids, own, call.route, "", received, call.started, received + took_s),
+                    )
+                    if self._rest:
+                        for name, tap in self._rest.items():
+                            _tell(name, tap, call, took_s)
+                    return
+        for name, (tap, _, _) in self._notable.items():
+            _tell(name, tap, call, took_s)
+
+    def _span_id(self, context: Context) -> str:
+        """Draw the span id of a call that made none of its own; many at a time cost as much as one."""
+        at = self._drawn_at
+        if at >= len(self._drawn):
+            self._drawn, at = self._rng.randbytes(8 * _DRAWN).hex(), 0
+        self._drawn_at = end = at + 16
+        context.own_span_id = drawn = self._drawn[at:end]
+        return drawn
+
+
+def _tell(name: str, tap: Tap, call: Arrival, took_s: float) -> None:
+    try:
+        tap(call, took_s)
+    # Whoever observes must not change what a caller gets, whatever is wrong with it.
+    except Exception:
+        log.exception("a call could not be told to %s", name)
