@@ -49,7 +49,6 @@ from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.loop import CancelledError, Deadline, Future, Waiter, future_maker
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import decode_error, failed_with, is_error
-from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Sender"]
@@ -323,7 +322,7 @@ class Sender:
                     notable = None
                     above = None if request.plain and parent is None else span_above(request, parent)
                     span = "" if above is None else above.span_id
-                    notes.add_row(known, (ids, span, request.route or ALL, answered_by, start, start, now))
+                    notes.add_row(known, (ids, span, request.route, answered_by, start, start, now))
             if tell is not None or notable is not None:
                 if ids:  # the last attempt, which was answered or broken off
                     last = AttemptEnd(ids, sent, now, status, answered_by)

@@ -14,7 +14,8 @@ from nats_mesh.core.sampling import reason
 from nats_mesh.errors import CallError, Status
 from nats_mesh.policy import PolicySet
 from nats_mesh.telemetry.series import OTHER
-from nats_mesh.telemetry.span_messages import MAX_ERROR, Span, encode_alike
+from nats_mesh.telemetry.span_parts import MAX_ERROR, Span
+from nats_mesh.telemetry.span_rows import encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.subjects import ALL
@@ -46,7 +47,7 @@ class ClientSpans:
         self._slow: dict[Any, float] = {}
         self._policies = policies
         self._rules: dict[Any, str] | None = None
-        self.notes = tracing.side(self._read, self._alike)
+        self.notes = tracing.side(self._read, self._alike, server=False)
 
     def settle(self, policies: PolicySet) -> None:
         """Follow ``policies`` from the next call on."""
@@ -86,7 +87,7 @@ class ClientSpans:
         self._slow[known] = limit_s
         return limit_s
 
-    def _alike(self, known: Target) -> str:
+    def _alike(self, known: Target) -> bytes:
         """What all calls of a target say."""
         service, endpoint = (known.service, known.endpoint) if known.mesh else (_PLAIN, OTHER)
         return encode_alike(

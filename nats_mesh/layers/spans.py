@@ -13,7 +13,8 @@ from nats_mesh.errors import Status
 from nats_mesh.layers.arrived import attempt_of, endpoint_of
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
-from nats_mesh.telemetry.span_messages import MAX_ERROR, Span, encode_alike
+from nats_mesh.telemetry.span_parts import MAX_ERROR, Span
+from nats_mesh.telemetry.span_rows import encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire import headers as h
 
@@ -42,7 +43,7 @@ class ServerSpans:
         self._slow_s = slow_s
         self._slow: dict[str, float] = {}
         self._any_slow = False
-        self.notes = tracing.side(self._read, self._alike)
+        self.notes = tracing.side(self._read, self._alike, server=True)
 
     def settle(self, endpoints: list[str]) -> None:
         """Look again at which calls are slow."""
@@ -77,7 +78,7 @@ class ServerSpans:
             call = _slim(call)
         notes.add((calm, trace, call, took_s, long))
 
-    def _alike(self, key: tuple[Any, str]) -> str:
+    def _alike(self, key: tuple[Any, str]) -> bytes:
         """What all calls of an endpoint by one caller say."""
         kind, caller = key
         return encode_alike(

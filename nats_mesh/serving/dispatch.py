@@ -83,6 +83,10 @@ class _Route(NamedTuple):
 
 #: What stands before the ids of a trace that is the last thing in a block.
 _IS_LAST: Final = b" 00-"
+#: What stands behind them, of most.
+_SAMPLED: Final = b"-01"
+_NOT_SAMPLED: Final = b"-00"
+_NO_IDS: Final = b""
 #: Ids of spans that are drawn at a time.
 _DRAWN: Final = 32
 #: Looked up once: a name of another module costs more, each time.
@@ -167,8 +171,7 @@ class Dispatcher:
         self._notable: dict[str, tuple[Tap, float, Notes | None]] = {}
         self._notes: Notes | None = None
         self._alone = False
-        self._drawn = ""
-        self._drawn_at = 0
+        self._drawn: list[str] = []
         self._slow_s = math.inf
         self._tap: Tap | None = None
         self._sum_limits()
@@ -233,38 +236,42 @@ class Dispatcher:
         noted = False
         if call.status is _OK and took_s < self._slow_s:
             block, context = call.headers, call.context
-            if not h.is_sampled(block, alone=call.plain):
+            # Behind the trace of most requests stands nothing, not even a codec.
+            last = call.plain and block[-60:-56] == _IS_LAST
+            flags = block[-7:-4] if last else _NO_IDS
+            if flags != _SAMPLED and (flags == _NOT_SAMPLED or not h.is_sampled(block, alone=call.plain)):
                 return
-            ids = ""
             if notes is not None and context is not None and not call.injected and not call.ended:
-                if call.plain:
-                    # Behind the trace of most requests stands nothing, not even a codec.
-                    at = len(block) - 56 if block[-60:-56] == _IS_LAST else block.find(h.TRACEPARENT) + 18
-                    ids = block[at : at + 49].decode("latin-1")
+                ids = _NO_IDS
+                if last:
+                    ids = block[-56:-7]
+                elif call.plain:
+                    at = block.find(h.TRACEPARENT) + 18
+                    ids = block[at : at + 49]
                 elif call.attempt == 1:
                     above = h.trace_parent(block)
-                    ids = "" if above is None else f"{above.trace_id}-{above.span_id}"
-            if ids and notes is not None and context is not None:
-                noted = True
-                own = context.own_span_id or self._span_id(context)
-                received = call.received
-                notes.add_row(
-                    (call.kind, call.caller),
-                    (ids, own, call.route, "", received, call.started, received + took_s),
-                )
-                if self._alone:
-                    return
+                    ids = _NO_IDS if above is None else f"{above.trace_id}-{above.span_id}".encode()
+                if ids:
+                    noted = True
+                    received = call.received
+                    notes.add_row(
+                        (call.kind, call.caller),
+                        (
+                            ids, context.own_span_id or self._span_id(context), call.route, "", received,
+                            call.started, received + took_s,
+                        ),
+                    )  # fmt: skip
+                    if self._alone:
+                        return
         for name, (tap, _, own_notes) in self._notable.items():
             if not noted or own_notes is not notes:
                 self._hand(name, tap, call, took_s)
 
     def _span_id(self, context: Context) -> str:
         """Draw the span id of a call that made none of its own; many at a time cost as much as one."""
-        at = self._drawn_at
-        if at >= len(self._drawn):
-            self._drawn, at = self._rng.randbytes(8 * _DRAWN).hex(), 0
-        self._drawn_at = end = at + 16
-        context.own_span_id = drawn = self._drawn[at:end]
+        if not self._drawn:
+            self._drawn = self._rng.randbytes(8 * _DRAWN).hex(" ", 8).split(" ")
+        context.own_span_id = drawn = self._drawn.pop()
         return drawn
 
     def _hand(self, name: str, tap: Tap, call: Arrival, took_s: float) -> None:

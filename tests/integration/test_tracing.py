@@ -13,7 +13,8 @@ from examples.bookinfo.model import Page, ProductId
 from nats_mesh import ApplicationError, CallError, Context, Mesh, Service
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.span_messages import Span, SpanMessage, SpanWish
+from nats_mesh.telemetry.span_messages import SpanMessage, SpanWish
+from nats_mesh.telemetry.span_parts import Span
 from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of, traces_of
 from nats_mesh.wire.codecs import JSON

@@ -31,7 +31,8 @@ from nats_mesh import ApplicationError, Context, Service
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry import otel
 from nats_mesh.telemetry.otel import MAX_WAITING, OtelExport
-from nats_mesh.telemetry.span_messages import Chunk, Span, encode_span
+from nats_mesh.telemetry.span_messages import Chunk, encode_span
+from nats_mesh.telemetry.span_parts import Span
 from nats_mesh.testing import MemoryMesh
 from tests.harness import eventually
 from tests.tools import ROOT
@@ -308,7 +309,7 @@ async def test_a_span_that_cannot_be_read_costs_no_other() -> None:
     export = OtelExport(exporter, lambda span: span, "s")
     good = Chunk(1, encode_span(a_span(1)), False)
     odd = encode_span(msgspec.structs.replace(a_span(2), instance="\x1b[2J"))
-    export([good, Chunk(1, odd, False), Chunk(1, "{", True), good], 0.0)
+    export([good, Chunk(1, odd, False), Chunk(1, b"{", True), good], 0.0)
     export.close()
     assert await anyio.to_thread.run_sync(export.join)
     assert len(exporter.taken) == export.sent == 2
