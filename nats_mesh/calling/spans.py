@@ -101,6 +101,7 @@ class ClientSpans:
                 start_us=0,
                 took_us=0,
                 rules=self._rules_of(known),
+                labels=self._labels_of(known),
             )
         )
 
@@ -118,7 +119,7 @@ class ClientSpans:
         several = len(attempts) > 1 or sent > 1
         own = attempts[0].ids[33:] if attempts and not several else self._rng.randbytes(8).hex()
         service, endpoint = (known.service, known.endpoint) if known.mesh else (_PLAIN, OTHER)
-        rules = self._rules_of(known)
+        rules, labels = self._rules_of(known), self._labels_of(known)
         spans = [
             Span(
                 trace=trace,
@@ -138,6 +139,7 @@ class ClientSpans:
                 flags=call.flags,
                 rules=rules,
                 error=one_line(problem, MAX_ERROR) if problem else "",
+                labels=labels,
             )
         ]
         if several:
@@ -157,10 +159,17 @@ class ClientSpans:
                     instance=each.instance,
                     attempt=number,
                     route=route or ALL,
+                    labels=labels,
                 )
                 for number, each in enumerate(attempts[:_MAX_ATTEMPTS], 1)
             ]
         return spans
+
+    def _labels_of(self, known: Target) -> dict[str, str]:
+        """What policies want to stand on the spans of calls there."""
+        if not known.mesh:
+            return {}
+        return self._policies.telemetry(known.service, known.endpoint).span_labels()
 
     def _rules_of(self, known: Target) -> tuple[str, ...]:
         """The rules of routes that sent a call there."""

@@ -33,14 +33,20 @@ _Note: TypeAlias = tuple[bool, str, Arrival, float, bool]
 class ServerSpans:
     """Notes the calls of one instance that leave spans; it is told of those that are sampled, failed, or took longer
     than the lowest limit (:meth:`nats_mesh.serving.dispatch.Dispatcher.watch`). ``slow_s`` says of an endpoint from how
-    many seconds on its calls are slow; :meth:`settle` asks it again."""
+    many seconds on its calls are slow; :meth:`settle` asks it again. ``labels`` says what stands on its spans."""
 
     def __init__(
-        self, tracing: Tracing, service: str, rng: random.Random, slow_s: Callable[[str], float]
+        self,
+        tracing: Tracing,
+        service: str,
+        rng: random.Random,
+        slow_s: Callable[[str], float],
+        labels: Callable[[str], dict[str, str]],
     ) -> None:
         self._service = service
         self._rng = rng
         self._slow_s = slow_s
+        self._labels = labels
         self._slow: dict[str, float] = {}
         self._any_slow = False
         self.notes = tracing.side(self._read, self._alike, server=True)
@@ -91,6 +97,7 @@ class ServerSpans:
                 caller=caller,
                 start_us=0,
                 took_us=0,
+                labels=self._labels(kind.endpoint.name),
             )
         )
 
@@ -131,6 +138,7 @@ class ServerSpans:
                 injected=call.injected,
                 flags=_flags(call) if failed else "",
                 error=h.one_line(call.problem, MAX_ERROR) if failed and call.problem else "",
+                labels=self._labels(endpoint),
             )
         ]
 

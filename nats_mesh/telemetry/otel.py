@@ -249,6 +249,8 @@ def _attributes(span: Span, *, error: bool) -> dict[str, Any]:
     ):
         if value:
             found[name] = value
+    for name, value in span.labels.items():
+        found[f"mesh.label.{name}"] = value
     if span.kind == "client":
         found["mesh.attempts"] = span.attempt
     else:

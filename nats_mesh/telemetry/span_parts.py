@@ -8,6 +8,7 @@ import msgspec
 
 from nats_mesh.core.presence import Count, Name, Version
 from nats_mesh.core.sampling import Reason
+from nats_mesh.core.telemetry_rules import MAX_SPAN_LABELS
 
 __all__ = ["MAX_ERROR", "MAX_SPANS", "RecordedSpan", "Span"]
 
@@ -25,6 +26,8 @@ _Maybe = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{0,63}\Z")]
 _Micros = Annotated[int, msgspec.Meta(ge=0, le=_LONGEST_US)]
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Line = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=MAX_ERROR)]
+#: As policies may say them.
+_Label = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=256)]
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,7 +40,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counts from 1; of a ``client`` span it is how many were made. ``queue_us`` is how long a call waited at the
     instance, ``refused`` why it was not let in, ``injected`` what an operator did to it. ``flags`` are those of the
     metrics. ``route`` is how it was sent (``all``, a subset, ``direct``, ``plain``), ``rules`` the policies' rules that
-    sent it there, ``error`` what its caller was told.
+    sent it there, ``error`` what its caller was told. ``labels`` are what the teller's policies put on such calls.
     """
 
     trace: _TraceId
@@ -60,6 +63,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     flags: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z,]{0,32}\Z")] = ""
     rules: Annotated[tuple[_Line, ...], msgspec.Meta(max_length=8)] = ()
     error: _Line = ""
+    labels: Annotated[dict[_Label, _Label], msgspec.Meta(max_length=MAX_SPAN_LABELS)] = {}
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ from nats_mesh.wire.codecs import JSON
 __all__ = ["SpanRows", "encode_alike", "encode_rows", "read_rows", "spans_of_rows"]
 
 #: What rows may have in common.
-_COMMON: Final = ("kind", "service", "endpoint", "caller", "rules")
+_COMMON: Final = ("kind", "service", "endpoint", "caller", "rules", "labels")
 #: Trace and span as a ``traceparent`` says them, and how long that is; and what stands for those of nobody.
 _IDS: Final = 49
 _ID: Final = 16

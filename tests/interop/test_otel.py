@@ -40,7 +40,12 @@ from tests.tools import ROOT
 pytestmark = pytest.mark.anyio
 
 COLLECTOR = Path(os.environ.get("TEST_COLLECTOR") or ROOT / "build" / "otelcol")
-SAMPLED = "apiVersion: mesh/v1\nkind: Telemetry\nmetadata: {name: traces}\nspec: {tracing: 100%}\n"
+SAMPLED = """
+apiVersion: mesh/v1
+kind: Telemetry
+metadata: {name: traces}
+spec: {tracing: 100%, labels: {team: shop}}
+"""
 
 
 class Receiver:
@@ -182,6 +187,7 @@ async def test_a_receiver_gets_what_happened(
         said = {each.key: each.value for each in span.attributes}
         assert said["rpc.system.name"].string_value == "nats_mesh"
         assert said["rpc.method"].string_value == span.name
+        assert said["mesh.label.team"].string_value == "shop"
         assert ("error.type" in said) == (span.status.code == 2)
         assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
         assert whose["service.namespace"] == "default"

@@ -256,9 +256,15 @@ def bodies_of(sent: SpanMessage, max_bytes: int) -> list[bytes]:
     st.sampled_from(["", "b7ad6b7169203331"]),
     st.sampled_from(["all", "v2"]),
     st.sampled_from([(), ('Route/"x" rules[1]', "Route/{y} rules[2]")]),
+    st.sampled_from([{}, {"team": "shop", "zone/a": 'the "first"'}]),
 )
 def test_rows_are_read_as_the_spans_they_stand_for(
-    kind: Literal["client", "server"], instants: list[float], above: str, route: str, rules: tuple[str, ...]
+    kind: Literal["client", "server"],
+    instants: list[float],
+    above: str,
+    route: str,
+    rules: tuple[str, ...],
+    labels: dict[str, str],
 ) -> None:
     """Whatever calls have in common, a row says the rest, in a message and for who takes spans beside it."""
     clock_s = 1_800_000_000.25
@@ -269,7 +275,7 @@ def test_rows_are_read_as_the_spans_they_stand_for(
     span = Span(
         trace=TRACE, id=own, kind=kind, service="b", endpoint="e", caller="b",
         start_us=round((start + clock_s) * 1e6), took_us=round((end - start) * 1e6), parent=parent,
-        queue_us=round((served - start) * 1e6) if kind == "server" else 0, route=route, rules=rules,
+        queue_us=round((served - start) * 1e6) if kind == "server" else 0, route=route, rules=rules, labels=labels,
     )  # fmt: skip
     other = above if kind == "client" else own
     row = (f"{TRACE}-00f067aa0ba902b7", other, route, "", start, served, end)
