@@ -322,7 +322,7 @@ class Sender:
                     notable = None
                     above = None if request.plain and parent is None else span_above(request, parent)
                     span = "" if above is None else above.span_id
-                    notes.add_row(known, (ids, span, request.route, answered_by, start, start, now))
+                    notes.add_row(known, (ids, span, request.route, answered_by, start, now - start, 0.0))
             if tell is not None or notable is not None:
                 if ids:  # the last attempt, which was answered or broken off
                     last = AttemptEnd(ids, sent, now, status, answered_by)

@@ -257,8 +257,8 @@ class Dispatcher:
                     notes.add_row(
                         (call.kind, call.caller),
                         (
-                            ids, context.own_span_id or self._span_id(context), call.route, "", received,
-                            call.started, received + took_s,
+                            ids, context.own_span_id or self._span_id(context), call.route, "", received, took_s,
+                            call.started - received,
                         ),
                     )  # fmt: skip
                     if self._alone:

@@ -10,21 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-__all__ = ["MAX_NOTES", "Notes", "Row", "trace_of"]
+__all__ = ["MAX_NOTES", "ROW", "Notes", "Row", "trace_of"]
 
 #: How many calls of each kind one side notes between two batches.
 MAX_NOTES: Final = 2048
 
 #: What a call has for itself: trace and span as its request said them, 49 characters (as text where they are a member's
 #: own, else as they came), one more span id (at the caller that of the call it was made from, if any, and at the
-#: instance its own), its route (empty: any), which instance answered (the caller's word alone), when it began, was
-#: served and ended (monotonic seconds).
+#: instance its own), its route (empty: any), which instance answered (the caller's word alone), when it began
+#: (monotonic seconds), how long it took and, at the instance, how long it waited of that (seconds).
 Row: TypeAlias = tuple[str | bytes, str, str, str, float, float, float]
+#: How many places of a list a row has.
+ROW: Final = 7
 
 
-def trace_of(row: Row) -> str:
+def trace_of(ids: str | bytes) -> str:
     """The trace of a row and what follows it, as text."""
-    ids = row[0]
     return ids if isinstance(ids, str) else ids.decode("latin-1")
 
 
@@ -48,8 +49,9 @@ class Notes:
         self.server = server
         #: Tuples that begin with whether they may be left out easily, and the trace.
         self.notes: list[Any] = []
-        #: Rows by what they have in common, and for how many more there is room.
-        self.rows: dict[Any, list[Row]] = {}
+        #: Rows by what they have in common, one behind the other in one list: tuples cost more to keep and to take
+        #: apart; and for how many more there is room.
+        self.rows: dict[Any, list[Any]] = {}
         self._room = MAX_NOTES
         #: Calls that were not noted, or found no room.
         self.dropped = 0
@@ -77,7 +79,7 @@ class Notes:
         rows = self.rows.get(key)
         room = self._room
         if rows is None or not room or self.below:
-            if not room or (self.below and trace_of(row) >= self.below):
+            if not room or (self.below and trace_of(row[0]) >= self.below):
                 self.dropped += 1
                 return
             if rows is None:
@@ -85,9 +87,9 @@ class Notes:
                     self._begin()
                 self.rows[key] = rows = []
         self._room = room - 1
-        rows.append(row)
+        rows.extend(row)
 
-    def taken(self) -> tuple[list[Any], dict[Any, list[Row]], int]:
+    def taken(self) -> tuple[list[Any], dict[Any, list[Any]], int]:
         """The notes, the rows and how many those are; there are none any more."""
         taken = self.notes, self.rows, self.count
         self.notes, self.rows, self._room = [], {}, MAX_NOTES

@@ -7,15 +7,14 @@ microseconds instead of fractions; to make them costs as much as it saves. Pure:
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Sequence
+from binascii import b2a_base64
 from struct import Struct, pack
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from nats_mesh.errors import CodecError
-from nats_mesh.telemetry.notes import Row
+from nats_mesh.telemetry.notes import ROW
 from nats_mesh.telemetry.span_parts import MAX_SPANS, Span
 from nats_mesh.wire.codecs import JSON
 
@@ -30,7 +29,8 @@ _NO_ID: Final = "0" * _ID
 _NO_IDS: Final = f"{'0' * 32}-{_NO_ID}"
 _NO_RAW_IDS: Final = _NO_IDS.encode()
 _ANY_ROUTE: Final = "all"
-_DOUBLE: Final = 8
+#: Bytes of a call's times.
+_TIMES: Final = 16
 #: By whatever clock, seconds: what is beyond is no instant.
 _FARTHEST_S: Final = 1e12
 
@@ -41,7 +41,7 @@ class SpanRows(msgspec.Struct, frozen=True, kw_only=True):
 
     alike: dict[str, msgspec.Raw]
     ids: Annotated[str, msgspec.Meta(max_length=_IDS * MAX_SPANS)]
-    times: Annotated[bytes, msgspec.Meta(max_length=3 * _DOUBLE * MAX_SPANS)]
+    times: Annotated[bytes, msgspec.Meta(max_length=_TIMES * MAX_SPANS)]
     spans: Annotated[str, msgspec.Meta(max_length=_ID * MAX_SPANS)] = ""
     route: str | Annotated[list[str], msgspec.Meta(max_length=MAX_SPANS)] = _ANY_ROUTE
     instance: str | Annotated[list[str], msgspec.Meta(max_length=MAX_SPANS)] = ""
@@ -57,12 +57,15 @@ def encode_alike(span: Span) -> bytes:
     return JSON.encode({name: getattr(span, name) for name in _COMMON if getattr(span, name)})
 
 
-def encode_rows(alike: bytes, rows: Sequence[Row], *, server: bool) -> bytes:
-    """Rows, of which there is one at least, with what they have in common, as JSON. Of a ``server`` they say when calls
-    were served, too."""
-    ids, others, routes, instances, begun, served, ended = zip(*rows, strict=True)
-    count = len(rows)
-    instants = begun + served + ended if server else begun + ended
+def encode_rows(alike: bytes, rows: list[Any], *, server: bool) -> bytes:
+    """Rows, one behind the other (:data:`~nats_mesh.telemetry.notes.Row`) and one at least, with what they have in
+    common, as JSON. Of a ``server`` they say how long calls waited, too."""
+    ids, others, routes, instances, begun, took, waited = [rows[at::ROW] for at in range(ROW)]
+    count = len(ids)
+    if server:
+        times = pack(f"<{count}d{2 * count}f", *begun, *took, *waited)
+    else:
+        times = pack(f"<{count}d{count}f", *begun, *took)
     return b"".join(
         [
             b'{"alike":', alike,
@@ -70,12 +73,12 @@ def encode_rows(alike: bytes, rows: Sequence[Row], *, server: bool) -> bytes:
             b',"spans":"', _joined_spans(others, count),
             b'","route":', _each(routes, count, _ANY_ROUTE),
             b',"instance":', _each(instances, count, ""),
-            b',"times":"', b64encode(pack(f"<{len(instants)}d", *instants)), b'"}',
+            b',"times":"', b2a_base64(times, newline=False), b'"}',
         ]
     )  # fmt: skip
 
 
-def _joined_ids(ids: tuple[Any, ...], count: int) -> bytes:
+def _joined_ids(ids: list[Any], count: int) -> bytes:
     """Ids as JSON. Those of a member's own are what they should be; those that came as bytes may be anything."""
     if isinstance(ids[0], str):
         return f'"{"".join(ids)}"'.encode()
@@ -85,14 +88,14 @@ def _joined_ids(ids: tuple[Any, ...], count: int) -> bytes:
     return JSON.encode(joined.decode("ascii"))
 
 
-def _joined_spans(others: tuple[str, ...], count: int) -> bytes:
+def _joined_spans(others: list[str], count: int) -> bytes:
     joined = "".join(others)
     if joined and len(joined) != _ID * count:
         joined = "".join([each or _NO_ID for each in others])
     return joined.encode()
 
 
-def _each(values: tuple[str, ...], count: int, default: str) -> bytes:
+def _each(values: list[str], count: int, default: str) -> bytes:
     """What all rows have, or what each has."""
     first = values[0]
     if values.count(first) == count:
@@ -117,27 +120,27 @@ def spans_of_rows(group: SpanRows, clock_s: float) -> list[Span]:
     _fits("ids", len(ids), _IDS * count)
     _fits("spans", len(others), _ID * count if others or server else 0)
     routes, instances = _column("route", group.route, count), _column("instance", group.instance, count)
-    _fits("times", len(group.times), (3 if server else 2) * _DOUBLE * count)
-    instants = Struct(f"<{len(group.times) // _DOUBLE}d").unpack(group.times)
-    if not all(-_FARTHEST_S <= each <= _FARTHEST_S for each in instants):
-        raise CodecError("spans: rows with an instant that is none")
-    begun, served, ended = instants[:count], instants[count:-count], instants[-count:]
+    form = Struct(f"<{count}d{2 * count if server else count}f")
+    _fits("times", len(group.times), form.size)
+    times = form.unpack(group.times)
+    if not all(-_FARTHEST_S <= each <= _FARTHEST_S for each in times):
+        raise CodecError("spans: rows with a time that is none")
+    begun, took, waited = times[:count], times[count : 2 * count], times[2 * count :]
     spans: list[Span] = []
     for at in range(count):
         trace, dash, id_ = (ids[at * _IDS :][:_IDS]).partition("-")
         if not dash or trace == "0" * 32 or id_ == _NO_ID:
             continue
         other = others[at * _ID :][:_ID]
-        start = begun[at]
         told = {
             "trace": trace,
             "id": other if server else id_,
             "parent": id_ if server else "" if other == _NO_ID else other,
             "route": routes[at],
             "instance": instances[at],
-            "start_us": max(0, round((start + clock_s) * 1e6)),
-            "took_us": max(0, round((ended[at] - start) * 1e6)),
-            "queue_us": max(0, round((served[at] - start) * 1e6)) if server else 0,
+            "start_us": max(0, round((begun[at] + clock_s) * 1e6)),
+            "took_us": max(0, round(took[at] * 1e6)),
+            "queue_us": max(0, round(waited[at] * 1e6)) if server else 0,
         }
         try:
             spans.append(msgspec.convert({**common, **told}, Span))

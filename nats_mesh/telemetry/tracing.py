@@ -19,7 +19,7 @@ from nats_mesh.clock import Clock
 from nats_mesh.core.refill import Refill
 from nats_mesh.core.sampling import kept
 from nats_mesh.errors import CallError, CodecError
-from nats_mesh.telemetry.notes import Notes, Row, trace_of
+from nats_mesh.telemetry.notes import ROW, Notes, trace_of
 from nats_mesh.telemetry.span_messages import (
     MAX_BYTES,
     Chunk,
@@ -194,9 +194,9 @@ class Tracing:
                     made.append(Chunk(len(spans), body, False))
             for key, alike in rows.items():
                 common = side.alike(key)
-                for at in range(0, len(alike), _ROWS):
-                    some = alike[at : at + _ROWS]
-                    made.append(Chunk(len(some), encode_rows(common, some, server=side.server), True))
+                for at in range(0, len(alike), _ROWS * ROW):
+                    some = alike[at : at + _ROWS * ROW]
+                    made.append(Chunk(len(some) // ROW, encode_rows(common, some, server=side.server), True))
         self._refill.take(told)
         self._adjust(most)
         return made
@@ -337,15 +337,15 @@ _LEAST: Final = 0.001
 
 
 def _kept(
-    notes: list[Any], rows: dict[Any, list[Row]], room: int
-) -> tuple[list[Any], dict[Any, list[Row]], int]:
+    notes: list[Any], rows: dict[Any, list[Any]], room: int
+) -> tuple[list[Any], dict[Any, list[Any]], int]:
     """What there is room for, and how many rows that is."""
-    flat = [(key, row) for key, alike in rows.items() for row in alike]
-    notes, places = kept(notes, [trace_of(row) for _, row in flat], room)
-    found: dict[Any, list[Row]] = {}
-    for at in places:
-        key, row = flat[at]
-        found.setdefault(key, []).append(row)
+    flat = [(key, at) for key, alike in rows.items() for at in range(0, len(alike), ROW)]
+    notes, places = kept(notes, [trace_of(rows[key][at]) for key, at in flat], room)
+    found: dict[Any, list[Any]] = {}
+    for place in places:
+        key, at = flat[place]
+        found.setdefault(key, []).extend(rows[key][at : at + ROW])
     return notes, found, len(places)
 
 
