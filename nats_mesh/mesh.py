@@ -204,7 +204,7 @@ class Mesh:
             await _close(transport)
             raise
         self._transport, self._client, self._follower = transport, client, follower
-        exposing.join(self, self.settings.metrics)
+        exposing.join(self, self.settings.metrics, self.settings.metrics_hosts)
         return self
 
     async def __aexit__(

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from nats_mesh.core.host_names import is_host_pattern
 from nats_mesh.errors import ConfigError
 from nats_mesh.model import check_name
 from nats_mesh.policy.bus.cache import default_cache_dir
@@ -74,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     js_domain: str = ""
     #: Where ``/metrics``, ``/healthz`` and ``/readyz`` are served: host and port (0: any free one); ``None``: nowhere.
     metrics: tuple[str, int] | None = None
+    #: By which names it may be asked there, beside addresses; see :mod:`nats_mesh.core.host_names`.
+    metrics_hosts: tuple[str, ...] = ()
     #: Whether spans are sent to a collector; where it is, OpenTelemetry's own variables say.
     otlp: bool = False
 
@@ -146,6 +149,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             cache_dir=_cache_dir(env),
             js_domain=_domain(env.get("MESH_JS_DOMAIN") or saved.jetstream_domain),
             metrics=_metrics(env.get("MESH_METRICS_PORT", "")),
+            metrics_hosts=_hosts(env.get("MESH_METRICS_HOSTS", "")),
             otlp=_otlp(env),
         )
 
@@ -165,6 +169,17 @@ def _metrics(said: str) -> tuple[str, int] | None:
             f"MESH_METRICS_PORT is {said[:80]!r}; use a port such as 9464, 0 for any that is free, or host:port"
         )
     return host or "0.0.0.0", int(port)
+
+
+def _hosts(said: str) -> tuple[str, ...]:
+    names = tuple([name.strip().lower() for name in said.split(",") if name.strip()])
+    for name in names:
+        if not is_host_pattern(name):
+            raise ConfigError(
+                f"MESH_METRICS_HOSTS has {name[:80]!r}; use names without port such as orders or *.example.com, with "
+                "commas between them, or * for any"
+            )
+    return names
 
 
 def _otlp(env: Mapping[str, str]) -> bool:

@@ -134,13 +134,14 @@ class Feed:
         #: Whether it is known who was there before: whoever is new from now on has come.
         self.introduced = False
         self._mesh = mesh
-        self._seen: dict[tuple[str, str, int], None] = {}
+        self._seen: dict[tuple[str, str, int, str, str], None] = {}
         self._waiting: deque[Record] = deque()
         self._news = anyio.Event()
 
     def take(self, event: Event) -> None:
         """One event, however often it comes."""
-        key = (event.service, event.instance, event.seq)
+        # Not the number alone: whoever says the next ones in another's name would keep what happens there from us.
+        key = (event.service, event.instance, event.seq, event.at, event.kind)
         if key in self._seen or event.namespace != self._mesh.namespace:
             return
         if self.service not in (None, event.service):

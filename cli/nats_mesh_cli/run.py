@@ -54,7 +54,13 @@ def run(
     from nats_mesh.telemetry.workers import WorkersCollector
 
     collector = WorkersCollector()
-    server = MetricsServer(collector, *settings.metrics, healthy=_healthy, ready=partial(_ready, collector))
+    server = MetricsServer(
+        collector,
+        *settings.metrics,
+        healthy=_healthy,
+        ready=partial(_ready, collector),
+        hosts=settings.metrics_hosts,
+    )
     out.note(f"metrics of all workers are on port {server.port}: /metrics, /healthz, /readyz")
     try:
         return _supervise(

@@ -147,11 +147,12 @@ class Heard:
         self._service = service
         self._endpoint = endpoint
         self._since = since
-        self._seen: dict[tuple[str, str, int], None] = {}
+        self._seen: dict[tuple[str, str, int, str, float], None] = {}
 
     def take(self, call: SlowCall) -> None:
         """One call, however often it comes."""
-        key = (call.service, call.instance, call.seq)
+        # Not the number alone: whoever says the next ones in another's name would keep its calls from us.
+        key = (call.service, call.instance, call.seq, call.at, call.duration_s)
         if key in self._seen or call.namespace != self._mesh.namespace:
             return
         if (self._service or call.service) != call.service:

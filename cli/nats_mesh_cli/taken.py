@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from nats_mesh.core.envelope import RecordedCall, sampled
+from nats_mesh.core.numbering import Numbering
 from nats_mesh.core.refill import Refill
 from nats_mesh.errors import CodecError
 from nats_mesh.policy.whatif.recording import End
@@ -46,14 +47,14 @@ class Taken:
         self._headers = None if headers is None else frozenset(headers)
         self._now = now
         self._rate = Refill(rate_per_s, max(1.0, rate_per_s * _BURST_S), now())
-        self._seqs: dict[tuple[str, str], int] = {}
+        self._numbers = Numbering(_MAX_INSTANCES)
         self._waiting: list[RecordedCall] = []
         self._news = anyio.Event()
 
     @property
     def instances(self) -> int:
         """How many instances told of calls."""
-        return len(self._seqs)
+        return len(self._numbers)
 
     def on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on an instance's tap subject."""
@@ -78,16 +79,10 @@ class Taken:
 
     def _follows(self, message: TapMessage) -> bool:
         """Whether a message is news of its instance; counts those between that never came."""
-        key = (message.service, message.instance)
-        before = self._seqs.get(key)
-        if before is None and len(self._seqs) >= _MAX_INSTANCES:
-            return False
-        if before is not None:
-            if message.seq < before:
-                return False
-            self.lost += max(0, message.seq - before - 1)
-        self._seqs[key] = message.seq
-        return True
+        numbers = self._numbers
+        news = numbers.is_news((message.service, message.instance), message.seq, self._now())
+        self.lost = numbers.lost
+        return news
 
     def _take(self, call: RecordedCall) -> None:
         if call.trace and not sampled(call.trace, self._sample):

@@ -10,7 +10,7 @@ import anyio
 
 from nats_mesh import Mesh
 from nats_mesh.model import check_name
-from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.telemetry.spans import MAX_TRACE, Trace, assemble, summary_of, traces_of
 from nats_mesh_cli.bus import CALLER, connected

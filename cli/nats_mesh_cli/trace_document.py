@@ -79,6 +79,7 @@ def _span(placed: Placed) -> Record:
         "refused": span.refused,
         "injected": span.injected,
         "error": span.error,
+        "labels": span.labels,
         "why": span.why,
         "lost": placed.lost,
     }

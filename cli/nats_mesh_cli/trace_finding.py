@@ -11,7 +11,8 @@ import msgspec
 from nats_mesh import Mesh
 from nats_mesh.clock import rfc3339
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.span_messages import RecordedSpan, SpanWish
+from nats_mesh.telemetry.span_messages import SpanWish
+from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.span_store import MAX_AGE_S, SpanStore
 from nats_mesh.telemetry.spans import Summary, traces_of
 from nats_mesh.wire.codecs import JSON

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nats_mesh.clock import rfc3339
 from nats_mesh.core.sampling import failed
-from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace, summary_of
 from nats_mesh_cli.output import counted, millis
 from nats_mesh_cli.trace_document import notes_of, where_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from nats_mesh.core.sampling import failed
-from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace
 from nats_mesh_cli.output import Record, millis
 

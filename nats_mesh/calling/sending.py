@@ -41,7 +41,6 @@ from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.loop import CancelledError, Deadline, Future, Waiter, future_maker
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.transport import Transport
 
 __all__ = ["Sender"]
@@ -316,7 +315,7 @@ class Sender:
                     notable = watching.rest
                     above = None if request.plain and parent is None else span_above(request, parent)
                     span = "" if above is None else above.span_id
-                    notes.add_row(known, (ids, span, request.route or ALL, answered_by, start, start, now))
+                    notes.add_row(known, (ids, span, request.route, answered_by, start, now - start, 0.0))
             if tell is not None or notable is not None:
                 if ids:  # the last attempt, which was answered or broken off
                     last = AttemptEnd(ids, sent, now, status, answered_by)

@@ -14,7 +14,8 @@ from nats_mesh.core.sampling import reason
 from nats_mesh.errors import CallError, Status
 from nats_mesh.policy import PolicySet
 from nats_mesh.telemetry.series import OTHER
-from nats_mesh.telemetry.span_messages import MAX_ERROR, Span, encode_alike
+from nats_mesh.telemetry.span_parts import MAX_ERROR, Span
+from nats_mesh.telemetry.span_rows import encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.subjects import ALL
@@ -45,7 +46,7 @@ class ClientSpans:
         self._rng = rng
         self._slow: dict[Any, float] = {}
         self._policies = policies
-        self.notes = tracing.side(self._read, self._alike)
+        self.notes = tracing.side(self._read, self._alike, server=False)
 
     def settle(self, policies: PolicySet) -> None:
         """Follow ``policies`` from the next call on."""
@@ -85,7 +86,7 @@ class ClientSpans:
         self._slow[known] = limit_s
         return limit_s
 
-    def _alike(self, known: Target) -> str:
+    def _alike(self, known: Target) -> bytes:
         """What all calls of a target say."""
         service, endpoint = (known.service, known.endpoint) if known.mesh else (_PLAIN, OTHER)
         return encode_alike(
@@ -99,6 +100,7 @@ class ClientSpans:
                 start_us=0,
                 took_us=0,
                 rules=self._rules_of(known),
+                labels=self._labels_of(known),
             )
         )
 
@@ -116,7 +118,7 @@ class ClientSpans:
         several = len(attempts) > 1 or sent > 1
         own = attempts[0].ids[33:] if attempts and not several else self._rng.randbytes(8).hex()
         service, endpoint = (known.service, known.endpoint) if known.mesh else (_PLAIN, OTHER)
-        rules = self._rules_of(known)
+        rules, labels = self._rules_of(known), self._labels_of(known)
         spans = [
             Span(
                 trace=trace,
@@ -136,6 +138,7 @@ class ClientSpans:
                 flags=call.flags,
                 rules=rules,
                 error=one_line(problem, MAX_ERROR) if problem else "",
+                labels=labels,
             )
         ]
         if several:
@@ -155,10 +158,17 @@ class ClientSpans:
                     instance=each.instance,
                     attempt=number,
                     route=route or ALL,
+                    labels=labels,
                 )
                 for number, each in enumerate(attempts[:_MAX_ATTEMPTS], 1)
             ]
         return spans
+
+    def _labels_of(self, known: Target) -> dict[str, str]:
+        """What policies want to stand on the spans of calls there."""
+        if not known.mesh:
+            return {}
+        return self._policies.telemetry(known.service, known.endpoint).span_labels()
 
     def _rules_of(self, known: Target) -> tuple[str, ...]:
         """The rules of routes that sent a call there."""

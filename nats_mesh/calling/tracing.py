@@ -91,6 +91,10 @@ class MemberTracing:
         rules = self._policies.telemetry(self._client.name, endpoint).slow
         return math.inf if rules is None or rules.threshold_s is None else rules.threshold_s
 
+    def labels(self, endpoint: str) -> dict[str, str]:
+        """What policies want to stand on the spans of calls that this service answers."""
+        return self._policies.telemetry(self._client.name, endpoint).span_labels()
+
     def _share(self, service: str, endpoint: str) -> float:
         wanted = max(self._boost, self._policies.telemetry(service, endpoint).sampling)
         return min(wanted, self.tracing.share)

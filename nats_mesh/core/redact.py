@@ -12,10 +12,18 @@ To search the text of a body for names instead would be quicker, but what stands
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
-from nats_mesh.core.envelope import HIDDEN, hidden_text, is_secret, names_secret
+from nats_mesh.core.envelope import (
+    HIDDEN,
+    hidden_text,
+    is_secret,
+    names_secret,
+    no_secret_names,
+    no_secret_values,
+    small,
+)
 
 __all__ = ["MAX_PATHS", "Path", "Redactor", "parse_path"]
 
@@ -29,6 +37,11 @@ _MAX_DEPTH: Final = 64
 _LEAST: Final = 6
 _is_step = re.compile(r"[^\x00-\x20\x7f-\xa0.*\[\]$'\"\u2028\u2029]{1,128}").fullmatch
 _ANY, _DEEP = "*", "**"
+#: Stands for every name that no path begins with: no step can be that.
+_OTHER: Final = ""
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+#: How many places on their way are remembered of the paths of one policy.
+_MAX_STATES: Final = 1024
 
 #: A path, step by step.
 Path: TypeAlias = tuple[str, ...]
@@ -52,33 +65,113 @@ def parse_path(text: str) -> Path:
     return steps
 
 
+class _Steps:
+    """Where some paths stand on the way through a body: what becomes of them under each name."""
+
+    __slots__ = ("_by_name", "_known", "_made", "_paths", "empty")
+
+    def __init__(self, paths: tuple[Path, ...], made: dict[tuple[Path, ...], _Steps]) -> None:
+        self.empty = not paths
+        self._paths = paths
+        self._made = made
+        self._by_name: dict[str, _Steps | None] = {}
+        #: Names that paths here begin with; under every other one the same comes of them.
+        self._known = frozenset([path[0] for path in paths])
+
+    def under(self, name: str) -> _Steps | None:
+        """Where they stand below ``name``; ``None`` where one of them ends there."""
+        name = name if name in self._known else _OTHER
+        found = self._by_name.get(name, self)
+        if found is self and name not in self._by_name:
+            found = self._by_name[name] = self._step(name)
+        return found
+
+    def _step(self, name: str) -> _Steps | None:
+        left: list[Path] = []
+        for path in self._paths:
+            step = path[0]
+            if step == _DEEP:
+                left.append(path)
+            elif step == _ANY or (step == name and name is not _OTHER):
+                if len(path) == 1:
+                    return None
+                left.append(path[1:])
+        return _steps(left, self._made)
+
+
+def _steps(paths: Iterable[Path], made: dict[tuple[Path, ...], _Steps]) -> _Steps:
+    """These paths; the same object for the same ones."""
+    opened = tuple(sorted(_opened(paths)))
+    found = made.get(opened)
+    if found is None:
+        if len(made) >= _MAX_STATES:
+            made.clear()
+        found = made[opened] = _Steps(opened, made)
+    return found
+
+
 class Redactor:
     """Hides values by ``paths``."""
 
-    __slots__ = ("_paths", "hidden")
+    __slots__ = ("_begin", "_known", "_names", "_values", "hidden")
 
     def __init__(self, paths: Iterable[Path] = ()) -> None:
-        self._paths = tuple(paths)
+        self._begin = _steps(paths, {})
+        #: Whether names, or texts, are to be looked at: not where all of them together have nothing of the kind.
+        self._names = self._values = True
+        #: Whether the names of this body look like secrets; most stand in it many times.
+        self._known: dict[str, bool] = {}
         #: How many values the last :meth:`shown` has hidden.
         self.hidden = 0
 
-    def shown(self, value: Any) -> Any:
-        """A decoded body with :data:`HIDDEN` in the place of what must not be seen; ``value`` stays as it is."""
+    def shown(self, value: Any, whole: str | None = None) -> Any:
+        """A decoded body with :data:`HIDDEN` in the place of what must not be seen; ``value`` stays as it is. ``whole``
+        is a text in which every name and text of it stands, without escapes of letters, where there is one."""
         self.hidden = 0
-        return self._walk(value, _opened(self._paths), 0)
+        whole = None if whole is None else small(whole)
+        self._names = whole is None or not no_secret_names(whole)
+        self._values = whole is None or not no_secret_values(whole)
+        self._known = {}
+        return self._walk(value, self._begin, 0)
 
-    def _walk(self, value: Any, paths: Sequence[Path], depth: int) -> Any:
+    def _walk(self, value: Any, steps: _Steps, depth: int) -> Any:
         if depth > _MAX_DEPTH:
             return self._hide()
         if isinstance(value, dict):
-            return {self._name(key): self._under(key, each, paths, depth) for key, each in value.items()}
+            return self._fields(value, steps, depth + 1)
         if isinstance(value, list | tuple):
-            return [self._walk(each, paths, depth + 1) for each in value]
+            if depth >= _MAX_DEPTH:
+                return [self._hide() for _ in value]
+            return [
+                each
+                if (kind := type(each)) is int or kind is float
+                else self._text(each)
+                if kind is str
+                else self._walk(each, steps, depth + 1)
+                for each in value
+            ]
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, bytes) and hidden_text(value.decode("latin-1")) == HIDDEN:
             return self._hide()
         return value
+
+    def _fields(self, value: dict[Any, Any], steps: _Steps, depth: int) -> dict[Any, Any]:
+        shown: dict[Any, Any] = {}
+        names, known, empty, secret = self._names, self._known, steps.empty, False
+        for key, each in value.items():
+            name = key if type(key) is str else str(_text_of(key))
+            below = steps if empty else steps.under(name)
+            if names:
+                if name not in known:
+                    known[name] = is_secret(name)
+                secret = known[name]
+            if below is None or secret:
+                each = self._hide()
+            elif depth > _MAX_DEPTH or type(each) not in _NUMBERS:
+                each = self._walk(each, below, depth)
+            shown[self._name(key) if names or self._values or name is not key else key] = each
+        return shown
 
     def _name(self, key: Any) -> Any:
         """A name as it may be shown; one in bytes, as some codecs have it, as the text that it is."""
@@ -86,29 +179,14 @@ class Redactor:
         return self._text(name) if isinstance(name, str) else name
 
     def _text(self, text: str) -> str:
-        if len(text) < _LEAST:
+        if len(text) < _LEAST or not (self._names or self._values):
             return text
         # A document within the document, as events of other systems have them.
-        inner = text.lstrip()[:1] in ("{", "[") and names_secret(text)
-        clean = HIDDEN if inner else hidden_text(text)
+        inner = self._names and text.lstrip()[:1] in ("{", "[") and names_secret(text)
+        clean = HIDDEN if inner else hidden_text(text) if self._values else text
         if clean != text:
             self.hidden += 1
         return clean
-
-    def _under(self, key: Any, value: Any, paths: Sequence[Path], depth: int) -> Any:
-        name = str(_text_of(key))
-        if is_secret(name):
-            return self._hide()
-        left: list[Path] = []
-        for path in paths:
-            step = path[0]
-            if step == _DEEP:
-                left.append(path)
-            elif step in (_ANY, name):
-                if len(path) == 1:
-                    return self._hide()
-                left.append(path[1:])
-        return self._walk(value, _opened(left), depth + 1)
 
     def _hide(self) -> str:
         self.hidden += 1

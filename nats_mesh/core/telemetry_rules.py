@@ -13,6 +13,7 @@ import msgspec
 
 __all__ = [
     "DEFAULT_SAMPLING",
+    "MAX_SPAN_LABELS",
     "AccessLogMode",
     "AccessLogRules",
     "LatencyGoal",
@@ -26,6 +27,8 @@ AccessLogMode: TypeAlias = Literal["on", "errors"]
 
 #: So many of the traces that begin somewhere are kept where no policy says anything.
 DEFAULT_SAMPLING: Final = 0.01
+#: How many labels go with a span.
+MAX_SPAN_LABELS: Final = 32
 
 
 class AccessLogRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +83,9 @@ class ObjectiveRules(msgspec.Struct, frozen=True, kw_only=True):
 class TelemetryRules(msgspec.Struct, frozen=True, kw_only=True):
     """What is told of the calls of one endpoint, on both sides.
 
-    ``sampling``: so many of the traces that begin with such a call. ``labels`` go with the lines of its access log and
-    with its slow calls. ``sources`` says for every value, by its path in a policy (`slow.threshold`), where it
-    comes from: `default`, or `Telemetry/orders (file:line)`.
+    ``sampling``: so many of the traces that begin with such a call. ``labels`` go with the lines of its access log,
+    with its slow calls and with its spans. ``sources`` says for every value, by its path in a policy
+    (`slow.threshold`), where it comes from: `default`, or `Telemetry/orders (file:line)`.
     """
 
     sampling: float = DEFAULT_SAMPLING
@@ -92,3 +95,7 @@ class TelemetryRules(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     objectives: tuple[ObjectiveRules, ...] = ()
     sources: Mapping[str, str] = {}
+
+    def span_labels(self) -> dict[str, str]:
+        """Those that go with spans: of more than :data:`MAX_SPAN_LABELS`, the first by name."""
+        return dict(self.labels[:MAX_SPAN_LABELS])

@@ -13,7 +13,8 @@ from nats_mesh.errors import Status
 from nats_mesh.layers.arrived import attempt_of, endpoint_of
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
-from nats_mesh.telemetry.span_messages import MAX_ERROR, Span, encode_alike
+from nats_mesh.telemetry.span_parts import MAX_ERROR, Span
+from nats_mesh.telemetry.span_rows import encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire import headers as h
 
@@ -32,17 +33,23 @@ _Note: TypeAlias = tuple[bool, str, Arrival, float, bool]
 class ServerSpans:
     """Notes the calls of one instance that leave spans; it is told of those that are sampled, failed, or took longer
     than the lowest limit (:meth:`nats_mesh.serving.watching.Watching.set`). ``slow_s`` says of an endpoint from how
-    many seconds on its calls are slow; :meth:`settle` asks it again."""
+    many seconds on its calls are slow; :meth:`settle` asks it again. ``labels`` says what stands on its spans."""
 
     def __init__(
-        self, tracing: Tracing, service: str, rng: random.Random, slow_s: Callable[[str], float]
+        self,
+        tracing: Tracing,
+        service: str,
+        rng: random.Random,
+        slow_s: Callable[[str], float],
+        labels: Callable[[str], dict[str, str]],
     ) -> None:
         self._service = service
         self._rng = rng
         self._slow_s = slow_s
+        self._labels = labels
         self._slow: dict[str, float] = {}
         self._any_slow = False
-        self.notes = tracing.side(self._read, self._alike)
+        self.notes = tracing.side(self._read, self._alike, server=True)
 
     def settle(self, endpoints: list[str]) -> None:
         """Look again at which calls are slow."""
@@ -77,7 +84,7 @@ class ServerSpans:
             call = _slim(call)
         notes.add((calm, trace, call, took_s, long))
 
-    def _alike(self, key: tuple[Any, str]) -> str:
+    def _alike(self, key: tuple[Any, str]) -> bytes:
         """What all calls of an endpoint by one caller say."""
         kind, caller = key
         return encode_alike(
@@ -90,6 +97,7 @@ class ServerSpans:
                 caller=caller,
                 start_us=0,
                 took_us=0,
+                labels=self._labels(kind.endpoint.name),
             )
         )
 
@@ -130,6 +138,7 @@ class ServerSpans:
                 injected=call.injected,
                 flags=_flags(call) if failed else "",
                 error=h.one_line(call.problem, MAX_ERROR) if failed and call.problem else "",
+                labels=self._labels(endpoint),
             )
         ]
 

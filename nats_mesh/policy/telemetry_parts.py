@@ -150,7 +150,8 @@ class TelemetrySpec(Part, frozen=True, kw_only=True):
     labels: Annotated[
         dict[str, str] | UnsetType,
         about(
-            "Words that go with the lines of its access log and with its slow calls.",
+            "Words that go with the lines of its access log, with its slow calls and with its spans (of more than 32, "
+            "the first by name).",
             kinds.TEXT,
             default="none",
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from time import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -116,9 +117,9 @@ class _Process:
 _process = _Process()
 
 
-def join(source: Exposed, address: tuple[str, int] | None) -> None:
-    """Have ``source`` report under ``address``; nothing where there is none. Never fails: a service without metrics
-    serves, and the log says what is wrong."""
+def join(source: Exposed, address: tuple[str, int] | None, hosts: Sequence[str] = ()) -> None:
+    """Have ``source`` report under ``address``, asked by the names ``hosts``; nothing where there is none. Never fails:
+    a service without metrics serves, and the log says what is wrong."""
     process = _process
     if address is None and process.report is None:
         return
@@ -134,7 +135,9 @@ def join(source: Exposed, address: tuple[str, int] | None) -> None:
     from nats_mesh.telemetry.http import MetricsServer
 
     try:
-        process.server = MetricsServer(collector, *address, healthy=process.healthy, ready=process.ready)
+        process.server = MetricsServer(
+            collector, *address, healthy=process.healthy, ready=process.ready, hosts=hosts
+        )
     except ConfigError as error:
         if process.refused != address:
             process.refused = address

@@ -222,7 +222,7 @@ class Instance:
         transport.add_listener(self)
         await transport.fence()
         self._check_lifespan()
-        exposing.join(self, self.settings.metrics)
+        exposing.join(self, self.settings.metrics, self.settings.metrics_hosts)
         log.info("%s %s is ready as %s (%s)", service.name, service.version, self.id, self.name)
 
     async def _configure(self, client: Client, dispatcher: Dispatcher) -> None:

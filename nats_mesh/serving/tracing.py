@@ -42,7 +42,7 @@ class InstanceTracing(MemberTracing):
             otlp=otlp,
         )
         self._dispatcher = dispatcher
-        self._answered = ServerSpans(self.tracing, dispatcher.service, rng, self.slow_s)
+        self._answered = ServerSpans(self.tracing, dispatcher.service, rng, self.slow_s, self.labels)
         self._watch_answered()
 
     def apply(self, policies: PolicySet) -> None:

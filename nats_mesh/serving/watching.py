@@ -23,6 +23,10 @@ log = logging.getLogger("nats_mesh.instance")
 _OK: Final = Status.OK
 #: What stands before the ids of a trace that is the last thing in a block.
 _IS_LAST: Final = b" 00-"
+#: What stands behind them, of most.
+_SAMPLED: Final = b"-01"
+_NOT_SAMPLED: Final = b"-00"
+_NO_IDS: Final = b""
 #: Ids of spans that are drawn at a time.
 _DRAWN: Final = 32
 
@@ -30,13 +34,12 @@ _DRAWN: Final = 32
 class Watching(Watchers[Tap]):
     """The watchers of one instance, by name. While there is none (:attr:`anybody`), no call is asked anything."""
 
-    __slots__ = ("_drawn", "_drawn_at", "_readers", "_rng", "anybody", "every", "own_calls")
+    __slots__ = ("_drawn", "_readers", "_rng", "anybody", "every", "own_calls")
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self._rng = rng
-        self._drawn = ""
-        self._drawn_at = 0
+        self._drawn: list[str] = []
         self._readers: set[str] = set()
         self.anybody = False
         #: Whether somebody wants to hear of every call, which then is noted from its arrival on; and whether somebody
@@ -73,23 +76,26 @@ class Watching(Watchers[Tap]):
             return
         if call.status is _OK and took_s < self.slow_s:
             block, context, notes = call.headers, call.context, self.notes
-            if not h.is_sampled(block, alone=call.plain):
+            # Behind the trace of most requests stands nothing, not even a codec.
+            last = call.plain and block[-60:-56] == _IS_LAST
+            flags = block[-7:-4] if last else _NO_IDS
+            if flags != _SAMPLED and (flags == _NOT_SAMPLED or not h.is_sampled(block, alone=call.plain)):
                 return
             if notes is not None and context is not None and not call.injected and not call.ended:
-                ids = ""
-                if call.plain:
-                    # Behind the trace of most requests stands nothing, not even a codec.
-                    at = len(block) - 56 if block[-60:-56] == _IS_LAST else block.find(h.TRACEPARENT) + 18
-                    ids = block[at : at + 49].decode("latin-1")
+                ids = _NO_IDS
+                if last:
+                    ids = block[-56:-7]
+                elif call.plain:
+                    at = block.find(h.TRACEPARENT) + 18
+                    ids = block[at : at + 49]
                 elif call.attempt == 1:
                     above = h.trace_parent(block)
-                    ids = "" if above is None else f"{above.trace_id}-{above.span_id}"
+                    ids = _NO_IDS if above is None else f"{above.trace_id}-{above.span_id}".encode()
                 if ids:
-                    own = context.own_span_id or self._span_id(context)
-                    received = call.received
+                    own, received = context.own_span_id or self._span_id(context), call.received
                     notes.add_row(
                         (call.kind, call.caller),
-                        (ids, own, call.route, "", received, call.started, received + took_s),
+                        (ids, own, call.route, "", received, took_s, call.started - received),
                     )
                     if self._rest:
                         for name, tap in self._rest.items():
@@ -100,11 +106,9 @@ class Watching(Watchers[Tap]):
 
     def _span_id(self, context: Context) -> str:
         """Draw the span id of a call that made none of its own; many at a time cost as much as one."""
-        at = self._drawn_at
-        if at >= len(self._drawn):
-            self._drawn, at = self._rng.randbytes(8 * _DRAWN).hex(), 0
-        self._drawn_at = end = at + 16
-        context.own_span_id = drawn = self._drawn[at:end]
+        if not self._drawn:
+            self._drawn = self._rng.randbytes(8 * _DRAWN).hex(" ", 8).split(" ")
+        context.own_span_id = drawn = self._drawn.pop()
         return drawn
 
 

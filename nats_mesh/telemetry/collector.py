@@ -44,7 +44,9 @@ MAX_SERIES: Final = 2000
 BUILD: Final = "mesh_build"
 BUILD_HELP: Final = "The version of nats-mesh in this process, and of its Python."
 #: What a label set that finds no room keeps: these say nothing about who called whom.
-_KEPT: Final = frozenset({"reporter", "status", "flags", "outcome", "state", "reason", "direction"})
+_KEPT: Final = frozenset(
+    {"reporter", "status", "flags", "outcome", "state", "reason", "direction", "decision"}
+)
 
 
 class MeshCollector(Collector):
@@ -128,7 +130,7 @@ class MeshCollector(Collector):
         return [*(family(name, {}) for name in METRICS), InfoMetricFamily(BUILD, BUILD_HELP)]
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric that has a value now."""
+        """Every metric, with the values that there are now."""
         yield from families(self.tables(), self.exemplars)
         yield InfoMetricFamily(BUILD, BUILD_HELP, value=self._build)
 

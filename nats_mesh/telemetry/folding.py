@@ -93,7 +93,7 @@ class Fold:
         #: How many were made since groups were last forgotten.
         self._made = 0
         self._dropped: OrderedDict[_Key, Known] = OrderedDict()
-        self._seen: OrderedDict[tuple[str, str, int], None] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str, int, str, str], None] = OrderedDict()
 
     def apply(self, word: Word, now: float) -> bool:
         """Take in one word, heard at ``now``; false where it brought nothing new or found no room."""
@@ -312,7 +312,8 @@ class Fold:
     # -- events -------------------------------------------------------------------------------------
 
     def _event(self, event: Event) -> bool:
-        key = (event.service, event.instance, event.seq)
+        # What happened is in it, too: a number that was made up hides nothing.
+        key = (event.service, event.instance, event.seq, event.at, event.kind)
         if key in self._seen or event.namespace != self.namespace:
             return False
         self._seen[key] = None

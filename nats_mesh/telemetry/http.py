@@ -4,7 +4,8 @@ The text is made by prometheus-client's own WSGI application (OpenMetrics with e
 the ``Accept`` headers ask), the protocol is spoken by the standard library's server: this is for a scraper every few
 seconds. Its threads share the interpreter with the loop, and nothing else. However many connect, :data:`MAX_REQUESTS`
 are served at a time and the others are closed; so is whoever has not said what he wants within :data:`_PATIENCE_S`
-seconds, or needs more than :data:`_MAX_HEAD` bytes for it, or takes longer than that to take the answer.
+seconds, or needs more than :data:`_MAX_HEAD` bytes for it, or takes longer than that to take the answer. By which
+names it may be asked :mod:`nats_mesh.core.host_names` says.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -24,6 +25,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
+from nats_mesh.core.host_names import may_ask, same_machine
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.errors import ConfigError
 
@@ -35,6 +37,9 @@ MAX_REQUESTS: Final = 16
 _PATIENCE_S: Final = 10.0
 #: The largest request, in bytes: the standard library would read 6 MB of headers, of each of them at once.
 _MAX_HEAD: Final = 32 * 1024
+
+#: Whether a request comes from this machine, where it is kept for what answers it.
+_HERE: Final = "nats_mesh.here"
 
 #: Whether it is so, and what there is to say of it.
 Check = Callable[[], tuple[bool, dict[str, Any]]]
@@ -74,6 +79,12 @@ class _Handler(WSGIRequestHandler):
         """Read no more, and no longer, than a scraper needs."""
         super().setup()
         self.rfile = io.BufferedReader(_Incoming(self.connection, self.timeout))
+
+    def get_environ(self) -> dict[str, Any]:
+        """As ever, and where it comes from."""
+        environ = super().get_environ()
+        environ[_HERE] = same_machine(str(self.client_address[0]), str(self.connection.getsockname()[0]))
+        return environ
 
     def get_stderr(self) -> io.StringIO:
         """Whoever comes cannot write to the log of the process: what fails here is told by :class:`MetricsServer`."""
@@ -126,7 +137,8 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 class MetricsServer:
     """Serves ``collector`` on ``host`` and ``port`` (0: any that is free) until :meth:`close`.
 
-    ``healthy`` and ``ready`` are asked in the server's threads. :class:`ConfigError` where the address cannot be had.
+    ``healthy`` and ``ready`` are asked in the server's threads. ``hosts`` are the names by which it may be asked
+    (:func:`~nats_mesh.core.host_names.may_ask`). :class:`ConfigError` where the address cannot be had.
     """
 
     def __init__(
@@ -137,12 +149,14 @@ class MetricsServer:
         *,
         healthy: Check,
         ready: Check,
+        hosts: Sequence[str] = (),
     ) -> None:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(collector)
         self._metrics: Any = make_wsgi_app(registry)
         self._checks = {"/healthz": healthy, "/readyz": ready}
-        self._failed = 0
+        self._hosts = tuple(hosts)
+        self._failed = self._refused = 0
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._server = _Server(family, (host, port))
@@ -169,6 +183,17 @@ class MetricsServer:
         self._thread.join(2.0)
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        host = environ.get("HTTP_HOST")
+        if not may_ask(host, self._hosts, here=environ[_HERE]):
+            self._refused += 1
+            if worth_saying(self._refused):
+                log.warning(
+                    "metrics: somebody asks by the name %.100r, not ours: refused (%d times so far); if it is, "
+                    "say it in MESH_METRICS_HOSTS",
+                    host, self._refused,
+                )  # fmt: skip
+            remedy = "ask by address, or say the name in MESH_METRICS_HOSTS"
+            return _say(start, "403 Forbidden", {"ok": False, "error": "not by this name", "remedy": remedy})
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             try:

@@ -95,6 +95,12 @@ METRICS: Final[Mapping[str, tuple[Callable[..., Metric], Labels, str]]] = {
         ("source_service", "destination_service"),
         "Times that a caller took an instance out of balancing for a while.",
     ),
+    # Without samples until there are access rules, which will count here.
+    "mesh_access_decisions": (
+        CounterMetricFamily,
+        ("destination_service", "endpoint", "policy", "decision"),
+        "Calls that access rules allowed or denied, by the policy that decided; counted from when access rules hold.",
+    ),
     "mesh_limited": (
         CounterMetricFamily,
         ("destination_service", "endpoint", "policy", "reason"),
@@ -165,10 +171,9 @@ def lasting(tables: Tables) -> Tables:
 
 
 def families(tables: Tables, exemplars: Exemplars = _NO_EXEMPLARS) -> Iterator[Metric]:
-    """The metrics that have values."""
+    """Every metric there may be; what has no values is named and described all the same, and has no samples."""
     for name, values in tables.items():
-        if values:
-            yield family(name, values, exemplars)
+        yield family(name, values, exemplars)
 
 
 def family(name: str, values: Mapping[Labels, Any], exemplars: Exemplars = _NO_EXEMPLARS) -> Metric:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nats_mesh.errors import CodecError
-from nats_mesh.telemetry.span_messages import RecordedSpan, decode_spans, spans_of
+from nats_mesh.telemetry.span_messages import decode_spans, spans_of
+from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.wire.jetstream import NAME_TAKEN, NOT_FOUND
 from nats_mesh.wire.kv import KvAbsentError, trouble
 from nats_mesh.wire.kv_log import KvLog, Message

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from nats_mesh.core.sampling import failed
-from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.telemetry.span_parts import RecordedSpan
 
 __all__ = [
     "MAX_DEPTH",

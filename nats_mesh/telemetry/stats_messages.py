@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from nats_mesh.core.buckets import LAYOUT, HistogramSnapshot
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Name, State, Version
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.series import MAX_ERROR, OTHER, Side
@@ -237,7 +238,7 @@ def encode_stats(message: StatsMessage | Outgoing) -> list[bytes]:
     return [*encode_stats(first), *encode_stats(second)]
 
 
-_decode = JSON.decoder(StatsMessage)
+_decode = at_first_use(lambda: JSON.decoder(StatsMessage))
 
 
 def decode_stats(

@@ -36,27 +36,34 @@ class Bodies:
     """Shows bodies under the fields that a policy has hidden, which are the same for many calls."""
 
     def __init__(self, fields: tuple[str, ...] = ()) -> None:
-        self._paths: tuple[Path, ...] = tuple([parse_path(field) for field in fields])
+        self._redactor = Redactor([parse_path(field) for field in fields])
+        self._hides = bool(fields)
 
     def show(self, data: bytes, codec: Codec | None, limit: int) -> Body:
         """``data`` in at most ``limit`` characters; ``codec`` is what it should be written in."""
-        return shown_body(data, codec, limit, self._paths)
+        return _shown(data, codec, limit, self._redactor, hides=self._hides)
 
 
 def shown_body(data: bytes, codec: Codec | None, limit: int, paths: tuple[Path, ...] = ()) -> Body:
     """A body of a call as it may be shown. Never raises for what is in it."""
+    return _shown(data, codec, limit, Redactor(paths), hides=bool(paths))
+
+
+def _shown(data: bytes, codec: Codec | None, limit: int, redactor: Redactor, *, hides: bool) -> Body:
     limit = min(limit, MAX_BODY)
     if not data:
         return Body(form="text")
     if len(data) > MAX_LOOK:
         return Body(withheld=_LARGE)
-    decode = _from_msgpack if codec is not None and codec.name == "msgpack" else _from_json
-    redactor = Redactor(paths)
     try:
-        text = _to_json(redactor.shown(decode(data))).decode()
+        if codec is not None and codec.name == "msgpack":  # it may hold bytes, which are written in base64
+            text = _to_json(redactor.shown(_from_msgpack(data))).decode()
+        else:
+            value = _from_json(data)
+            text = _to_json(redactor.shown(value, _to_json(value).decode())).decode()
     # Whoever sends bytes decides what is in them: no codec may end a call for it, however deep it is nested.
     except Exception:  # noqa: BLE001
-        return Body(withheld=_UNREADABLE) if paths else _raw(data, limit)
+        return Body(withheld=_UNREADABLE) if hides else _raw(data, limit)
     text = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     return Body(text=text[:limit], cut=len(text) > limit, hidden=redactor.hidden)
 

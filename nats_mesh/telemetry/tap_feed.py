@@ -17,6 +17,7 @@ import msgspec
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.envelope import sampled
+from nats_mesh.core.numbering import Numbering
 from nats_mesh.core.presence import Name, Version
 from nats_mesh.core.refill import Refill
 from nats_mesh.core.tap_filter import MAX_SLOW_S, Filter
@@ -96,7 +97,7 @@ class TapSink:
         self._wish = wish
         self._headers = None if wish.headers is None else frozenset(wish.headers)
         self._rate = Refill(rate_per_s, max(1.0, rate_per_s * _BURST_S), now())
-        self._seqs: dict[tuple[str, str], int] = {}
+        self._numbers = Numbering(_MAX_INSTANCES)
         self._waiting: deque[SeenCall] = deque()
         self._room = waiting
         self._news = anyio.Event()
@@ -104,7 +105,7 @@ class TapSink:
     @property
     def instances(self) -> int:
         """How many instances told of calls."""
-        return len(self._seqs)
+        return len(self._numbers)
 
     def on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on an instance's tap subject."""
@@ -141,16 +142,10 @@ class TapSink:
 
     def _follows(self, message: TapMessage) -> bool:
         """Whether a message is news of its instance; counts those between that never came."""
-        key = (message.service, message.instance)
-        before = self._seqs.get(key)
-        if before is None and len(self._seqs) >= _MAX_INSTANCES:
-            return False
-        if before is not None:
-            if message.seq < before:
-                return False
-            self.counts.lost += max(0, message.seq - before - 1)
-        self._seqs[key] = message.seq
-        return True
+        numbers = self._numbers
+        news = numbers.is_news((message.service, message.instance), message.seq, self._now())
+        self.counts.lost = numbers.lost
+        return news
 
     def _take(self, call: TapCall, message: TapMessage) -> None:
         wish, counts = self._wish, self.counts

@@ -19,19 +19,18 @@ from nats_mesh.clock import Clock
 from nats_mesh.core.refill import Refill
 from nats_mesh.core.sampling import kept
 from nats_mesh.errors import CallError, CodecError
-from nats_mesh.telemetry.notes import Notes, Row
+from nats_mesh.telemetry.notes import ROW, Notes, trace_of
 from nats_mesh.telemetry.span_messages import (
     MAX_BYTES,
-    MAX_SPANS,
     Chunk,
-    Span,
     SpanHead,
     SpanWish,
     decode_span_wish,
-    encode_rows,
     encode_span,
     encode_spans,
 )
+from nats_mesh.telemetry.span_parts import MAX_SPANS, Span
+from nats_mesh.telemetry.span_rows import encode_rows
 from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.wire.headers import NO_RESPONDERS, server_status
 from nats_mesh.wire.loop import Timer, call_later
@@ -122,9 +121,11 @@ class Tracing:
         if wants is not None:
             wants.on(_KIND, self._on_want, wish=self._on_wish)
 
-    def side(self, read: Callable[[Any, float], list[Span]], alike: Callable[[Any], str]) -> Notes:
+    def side(
+        self, read: Callable[[Any, float], list[Span]], alike: Callable[[Any], bytes], *, server: bool
+    ) -> Notes:
         """Where calls of one side are noted; see :class:`~nats_mesh.telemetry.notes.Notes`."""
-        notes = Notes(self._begin, read, alike)
+        notes = Notes(self._begin, read, alike, server=server)
         self._sides.append(notes)
         return notes
 
@@ -165,12 +166,11 @@ class Tracing:
         made: list[Chunk] = []
         most = told = 0
         for side in self._sides:
-            notes, rows, count = side.notes, side.rows, side.count
+            notes, rows, count = side.taken()
             seen = len(notes) + count + side.dropped
             if not seen:
                 side.below = ""
                 continue
-            side.notes, side.rows, side.count = [], {}, 0
             if noted > room:
                 notes, rows, count = _kept(notes, rows, room * (len(notes) + count) // noted)
             most = max(most, seen)
@@ -181,7 +181,7 @@ class Tracing:
             for note in notes:
                 try:
                     spans = side.read(note, wall)
-                    text = ",".join([encode_span(span) for span in spans])
+                    body = b",".join([encode_span(span) for span in spans])
                 # Whatever is wrong with what tells of a call, the call is over and answered.
                 except Exception:
                     self.failed += 1
@@ -190,12 +190,12 @@ class Tracing:
                         log.warning("%s: a call could not be told as a span", self._member, exc_info=True)
                     continue
                 if spans:
-                    made.append(Chunk(len(spans), text, False))
+                    made.append(Chunk(len(spans), body, False))
             for key, alike in rows.items():
                 common = side.alike(key)
-                for at in range(0, len(alike), _ROWS):
-                    some = alike[at : at + _ROWS]
-                    made.append(Chunk(len(some), encode_rows(common, some), True))
+                for at in range(0, len(alike), _ROWS * ROW):
+                    some = alike[at : at + _ROWS * ROW]
+                    made.append(Chunk(len(some) // ROW, encode_rows(common, some, server=side.server), True))
         self._refill.take(told)
         self._adjust(most)
         return made
@@ -257,8 +257,8 @@ class Tracing:
             dropped=dropped,
             clock_s=wall,
         )
-        spans = [chunk.text for chunk in some if not chunk.rows]
-        groups = [chunk.text for chunk in some if chunk.rows]
+        spans = [chunk.body for chunk in some if not chunk.rows]
+        groups = [chunk.body for chunk in some if chunk.rows]
         try:
             for body in encode_spans(head, spans, groups, min(MAX_BYTES, self._transport.max_payload)):
                 reply = self._mux.one_way(_DESTINATION, self._on_answer)
@@ -336,15 +336,15 @@ _LEAST: Final = 0.001
 
 
 def _kept(
-    notes: list[Any], rows: dict[Any, list[Row]], room: int
-) -> tuple[list[Any], dict[Any, list[Row]], int]:
+    notes: list[Any], rows: dict[Any, list[Any]], room: int
+) -> tuple[list[Any], dict[Any, list[Any]], int]:
     """What there is room for, and how many rows that is."""
-    flat = [(key, row) for key, alike in rows.items() for row in alike]
-    notes, places = kept(notes, [row[0] for _, row in flat], room)
-    found: dict[Any, list[Row]] = {}
-    for at in places:
-        key, row = flat[at]
-        found.setdefault(key, []).append(row)
+    flat = [(key, at) for key, alike in rows.items() for at in range(0, len(alike), ROW)]
+    notes, places = kept(notes, [trace_of(rows[key][at]) for key, at in flat], room)
+    found: dict[Any, list[Any]] = {}
+    for place in places:
+        key, at = flat[place]
+        found.setdefault(key, []).extend(rows[key][at : at + ROW])
     return notes, found, len(places)
 
 

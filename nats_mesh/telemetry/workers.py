@@ -139,7 +139,7 @@ class WorkersCollector(Collector):
         return [*(family(name, {}) for name in METRICS), InfoMetricFamily(BUILD, BUILD_HELP)]
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric that has a value now."""
+        """Every metric, with the values that there are now."""
         tables = empty()
         with self._lock:
             self._ask_all()

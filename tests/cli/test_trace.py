@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nats_mesh.telemetry.span_messages import RecordedSpan
+from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import assemble, summary_of
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.trace_document import document_of, notes_of

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from email.message import Message
+from http.client import HTTPConnection
 from typing import Any
 
 import anyio
@@ -192,6 +193,41 @@ def told(port: int, *parts: bytes, pause: threading.Event | None = None, every_s
             return client.recv(4096)
         except OSError:
             return b""
+
+
+@pytest.mark.parametrize("path", [b"/metrics", b"/healthz", b"/readyz", b"/"])
+def test_a_page_that_calls_our_address_its_own_reads_nothing(
+    server: MetricsServer, path: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By whatever path; it is said once in the log, with what to do. By address, as localhost or by a name without a
+    dot everything is as ever, and so it is without any name."""
+    client = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    client.request("GET", path.decode(), headers={"Host": "evil.example:9464"})
+    answer = client.getresponse()
+    assert (answer.status, b"MESH_METRICS_HOSTS" in answer.read()) == (403, True)
+    client.close()
+    assert "evil.example" in caplog.text
+    assert "MESH_METRICS_HOSTS" in caplog.text
+    for host in (b"127.0.0.1:9464", b"localhost", b"orders:9464", b"[::1]:9464"):
+        assert b" 403 " not in told(server.port, b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path, host))
+    assert b" 403 " not in told(server.port, b"GET %b HTTP/1.0\r\n\r\n" % path)
+
+
+def test_names_that_are_listed_are_answered() -> None:
+    """From this machine, too, and no others."""
+    opened = MetricsServer(
+        Nothing(),
+        "127.0.0.1",
+        0,
+        healthy=lambda: (True, {}),
+        ready=lambda: (True, {}),
+        hosts=("*.prod.example",),
+    )
+    try:
+        for host, status in ((b"a.prod.example", b" 200 "), (b"orders", b" 403 ")):
+            assert status in told(opened.port, b"GET /healthz HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+    finally:
+        opened.close()
 
 
 def test_who_says_too_much_is_sent_away(server: MetricsServer) -> None:

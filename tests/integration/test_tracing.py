@@ -13,12 +13,14 @@ from examples.bookinfo.model import Page, ProductId
 from nats_mesh import ApplicationError, CallError, Context, Mesh, Service
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.span_messages import Span, SpanMessage, SpanWish
+from nats_mesh.telemetry.span_messages import SpanMessage, SpanWish
+from nats_mesh.telemetry.span_parts import Span
 from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of, traces_of
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh.wire.subjects import ALL
+from nats_mesh_cli.trace_document import document_of
 from nats_mesh_cli.trace_finding import Query, look, one_of
 from nats_mesh_cli.trace_text import waterfall
 from nats_mesh_cli.why_calls import calls_of
@@ -31,7 +33,10 @@ LONG_AGO = "2020-01-01T00:00:00Z"
 
 def sampling(share: str) -> PolicySet:
     """So many of the traces are kept."""
-    text = f"apiVersion: mesh/v1\nkind: Telemetry\nmetadata: {{name: traces}}\nspec: {{tracing: {share}}}\n"
+    text = (
+        "apiVersion: mesh/v1\nkind: Telemetry\nmetadata: {name: traces}\n"
+        f"spec: {{tracing: {share}, labels: {{team: shop}}}}\n"
+    )
     return PolicySet.of(parse(text))
 
 
@@ -133,6 +138,25 @@ async def test_a_trace_of_bookinfo_has_its_hops_and_its_retries(bus: Bus, observ
         ("inbound", "arrival", True), ("inbound", "handler", False), ("inbound", "arrival", True),
         ("inbound", "handler", True),
     ]  # fmt: skip
+
+
+async def test_labels_of_policies_stand_on_spans_at_both_ends(bus: Bus, observer: Mesh) -> None:
+    """On those of each attempt and on those that travel together, as far as the teller's own policies say so; and
+    `trace` shows them."""
+    assert await store_of(observer).make()
+    browser = await Books(bus).open("100%", fail=1)
+    await browser.call("productpage.page", ProductId(), returns=Page)
+    with anyio.fail_after(20):
+        trace = await found_by(observer, 11)
+    tree = document_of(trace)["tree"]
+    labels = {(each["kind"], each["member"], each["service"]): each["labels"] for each in tree}
+    for key in (
+        ("client", "browser", "productpage"), ("server", "reviews", "reviews"), ("client", "reviews", "ratings"),
+        ("attempt", "reviews", "ratings"), ("server", "ratings", "ratings"),
+    ):  # fmt: skip
+        assert labels[key] == {"team": "shop"}, key
+    # These two have no policies.
+    assert labels["server", "productpage", "productpage"] == labels["server", "details", "details"] == {}
 
 
 async def test_whoever_looks_first_sees_what_members_remember(bus: Bus, observer: Mesh) -> None:

@@ -1,7 +1,7 @@
-"""Spans for OpenTelemetry: its own collector takes them, and its own protocol says the same of them.
+"""Spans for OpenTelemetry: programs that are not ours take them, and its own protocol says the same of them.
 
-The collector is built of OpenTelemetry's own parts by `make collector`; where it is not there, its test is skipped, and
-a receiver that reads the protocol's messages stands for it.
+Rotel is such a program; OpenTelemetry's own collector, which `make collector` builds, is another, and where it is not
+there its test is skipped. A receiver that reads the protocol's messages says the rest.
 """
 
 from __future__ import annotations
@@ -31,15 +31,21 @@ from nats_mesh import ApplicationError, Context, Service
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry import otel
 from nats_mesh.telemetry.otel import MAX_WAITING, OtelExport
-from nats_mesh.telemetry.span_messages import Chunk, Span, encode_span
+from nats_mesh.telemetry.span_messages import Chunk, encode_span
+from nats_mesh.telemetry.span_parts import Span
 from nats_mesh.testing import MemoryMesh
 from tests.harness import eventually
-from tests.tools import ROOT
+from tests.tools import ROOT, require_tool
 
 pytestmark = pytest.mark.anyio
 
 COLLECTOR = Path(os.environ.get("TEST_COLLECTOR") or ROOT / "build" / "otelcol")
-SAMPLED = "apiVersion: mesh/v1\nkind: Telemetry\nmetadata: {name: traces}\nspec: {tracing: 100%}\n"
+SAMPLED = """
+apiVersion: mesh/v1
+kind: Telemetry
+metadata: {name: traces}
+spec: {tracing: 100%, labels: {team: shop}}
+"""
 
 
 class Receiver:
@@ -181,6 +187,7 @@ async def test_a_receiver_gets_what_happened(
         said = {each.key: each.value for each in span.attributes}
         assert said["rpc.system.name"].string_value == "nats_mesh"
         assert said["rpc.method"].string_value == span.name
+        assert said["mesh.label.team"].string_value == "shop"
         assert ("error.type" in said) == (span.status.code == 2)
         assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
         assert whose["service.namespace"] == "default"
@@ -189,16 +196,24 @@ async def test_a_receiver_gets_what_happened(
     assert {whose["service.version"] for whose, _ in told} == {"1.2.0", "0.0.0"}
 
 
-@pytest.fixture
-def collector(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """OpenTelemetry's collector; where it takes spans, and the log that it writes them to."""
-    if not COLLECTOR.exists():
-        pytest.skip(
-            "there is no collector: it takes Go and minutes to build; make verify has it, and make collector"
-        )
+def rotel(port: int, folder: Path) -> list[str]:
+    """A receiver that is quickly had: Rust, by Streamfold; `.ci/run` installs it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        unused = probe.getsockname()[1]
+    return [
+        require_tool("rotel-agent"), "start", "--exporter=blackhole", "--debug-log=traces",
+        "--debug-log-verbosity=detailed", f"--otlp-http-endpoint=127.0.0.1:{port}",
+        f"--otlp-grpc-endpoint=127.0.0.1:{unused}", f"--pid-file={folder / 'pid'}",
+    ]  # fmt: skip
+
+
+def otelcol(port: int, folder: Path) -> list[str]:
+    """OpenTelemetry's own collector, which takes Go and minutes to build: `make collector`, and so `make verify`."""
+    if not COLLECTOR.exists():
+        pytest.skip(
+            "there is no collector of OpenTelemetry's: make collector builds it, and make verify asks for it"
+        )
     config = {
         "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{port}"}}}},
         "exporters": {"debug": {"verbosity": "detailed"}},
@@ -207,10 +222,20 @@ def collector(tmp_path: Path) -> Iterator[tuple[str, Path]]:
             "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["debug"]}},
         },
     }
-    path, log = tmp_path / "config.yaml", tmp_path / "log"
+    path = folder / "config.yaml"
     path.write_text(json.dumps(config), encoding="utf-8")
+    return [str(COLLECTOR), f"--config=file:{path}"]
+
+
+@pytest.fixture(params=[rotel, otelcol])
+def collector(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Somebody else's program that takes OTLP; where, and the log that it writes them to."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command, log = request.param(port, tmp_path), tmp_path / "log"
     with log.open("wb") as out:
-        process = subprocess.Popen([COLLECTOR, f"--config=file:{path}"], stdout=out, stderr=out)
+        process = subprocess.Popen(command, stdout=out, stderr=out)
     try:
         yield f"http://127.0.0.1:{port}", log
     finally:
@@ -218,27 +243,44 @@ def collector(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         process.wait(10)
 
 
-async def test_the_collector_of_opentelemetry_takes_them(
+def answers(url: str) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+async def test_programs_that_are_not_ours_take_them(
     collector: tuple[str, Path], sending: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it writes of them is what happened: names, kinds, parents, statuses, attributes and resource."""
+    """What they write of them is what happened: names, kinds, parents, statuses, attributes and resource."""
     url, log = collector
-    await eventually(lambda: "Everything is ready" in log.read_text(), log.read_text)
+    await eventually(lambda: answers(url), log.read_text)
     trace = await one_page(monkeypatch, url)
 
     def written() -> list[str]:
         return re.findall(r"^Span #\d+$", log.read_text(), re.MULTILINE)
 
+    def of(what: str) -> list[str]:
+        return re.findall(rf"^    {what} +: (\S*)$", log.read_text(), re.MULTILINE)
+
     await eventually(lambda: len(written()) >= 7, log.read_text)
     text = log.read_text()
     assert len(written()) == 7
-    assert len(re.findall(rf"Trace ID +: {trace}$", text, re.MULTILINE)) == 7
-    assert sorted(re.findall(r"^    Kind +: (\w+)$", text, re.MULTILINE)) == ["Client"] * 4 + ["Server"] * 3
-    assert re.findall(r"^    Status code +: (Error)$", text, re.MULTILINE) == ["Error", "Error"]
+    assert of("Trace ID") == [trace] * 7
+    kinds = [kind.removeprefix("SPAN_KIND_").lower() for kind in of("Kind")]
+    assert sorted(kinds) == ["client"] * 4 + ["server"] * 3
+    codes = [code.removeprefix("STATUS_CODE_").lower() for code in of("Status code")]
+    assert sorted(codes) == ["error"] * 2 + ["unset"] * 5
+    ids = set(of("ID"))
+    assert len(ids) == 7
+    assert sorted(parent in ids for parent in of("Parent ID")) == [False] + [True] * 6
     for said in (
         "-> service.name: Str(front)", "-> service.version: Str(1.2.0)", "-> rpc.system.name: Str(nats_mesh)",
         "-> rpc.method: Str(deep/get)", "-> error.type: Str(UNAVAILABLE)", "-> mesh.attempts: Int(2)",
-        "InstrumentationScope nats_mesh",
+        "-> mesh.label.team: Str(shop)", "InstrumentationScope nats_mesh",
     ):  # fmt: skip
         assert said in text, said
 
@@ -308,7 +350,7 @@ async def test_a_span_that_cannot_be_read_costs_no_other() -> None:
     export = OtelExport(exporter, lambda span: span, "s")
     good = Chunk(1, encode_span(a_span(1)), False)
     odd = encode_span(msgspec.structs.replace(a_span(2), instance="\x1b[2J"))
-    export([good, Chunk(1, odd, False), Chunk(1, "{", True), good], 0.0)
+    export([good, Chunk(1, odd, False), Chunk(1, b"{", True), good], 0.0)
     export.close()
     assert await anyio.to_thread.run_sync(export.join)
     assert len(exporter.taken) == export.sent == 2

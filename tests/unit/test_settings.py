@@ -112,6 +112,19 @@ def test_where_metrics_are(said: str, found: tuple[str, int] | None) -> None:
     assert Settings.resolve(servers="a:1", env={"MESH_METRICS_PORT": said}).metrics == found
 
 
+def test_names_of_the_metrics_port_are_a_list() -> None:
+    """Names between commas, whatever their case; what cannot be one is a ConfigError that names the variable."""
+
+    def hosts(said: str) -> tuple[str, ...]:
+        return Settings.resolve(servers="a:1", env={"MESH_METRICS_HOSTS": said}).metrics_hosts
+
+    assert hosts("") == ()
+    assert hosts("Orders, *.Example.com,,10-0-0-1.pod ,*") == ("orders", "*.example.com", "10-0-0-1.pod", "*")
+    for wrong in ("orders:9464", "http://orders", "a b", "*.*", "or*", "a..b", "-a", "x" * 300):
+        with pytest.raises(ConfigError, match="MESH_METRICS_HOSTS"):
+            hosts(f"orders,{wrong}")
+
+
 @pytest.mark.parametrize("said", ["metrics", "70000", "-1", "a b:1", "1:2:x"])
 def test_a_metrics_port_that_is_none_is_said(said: str) -> None:
     """What cannot be a port is a ConfigError that names the variable."""

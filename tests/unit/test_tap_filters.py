@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_mesh.core.envelope import HIDDEN, MAX_VALUE, kept_headers
+from nats_mesh.core.envelope import HIDDEN, MAX_VALUE, kept_headers, small
 from nats_mesh.core.redact import Redactor, parse_path
 from nats_mesh.core.tap_filter import Filter, Tappable
 from nats_mesh.telemetry.tap_bodies import MAX_LOOK, Bodies, shown_body
@@ -272,3 +273,41 @@ def test_whatever_a_body_is_it_can_be_told(data: bytes, limit: int) -> None:
         body = shown_body(data, codec, limit)
         assert len(body.text) <= limit
         assert msgspec.json.decode(msgspec.json.encode(body), type=Body) == body
+
+
+_WORDS = st.sampled_from(
+    ["auth", "Author", "cookie", "tOKen", "passw", "key", "bearer ", "Basic ", "digest  ", "eyJhbGciOi", "aaaaaaaaa",
+     ".", "-", "=", ":", '"', "{", "[", " ", "\n", "ß", "\u017f", "\u0131", "\u0130", "\u212a"]
+)  # fmt: skip
+_TEXTS = st.lists(_WORDS, max_size=6).map("".join)
+_DOCUMENTS = st.recursive(
+    _TEXTS | st.integers() | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(_DOCUMENTS)
+def test_to_know_the_whole_text_changes_nothing_of_what_is_hidden(document: Any) -> None:
+    """It only says where nothing needs to be looked for."""
+    redactor = Redactor([parse_path("auth.key"), parse_path("**.aaaaaaaaa.*")])
+    shown = redactor.shown(document)
+    hidden = redactor.hidden
+    assert redactor.shown(document, json.dumps(document, ensure_ascii=False)) == shown
+    assert redactor.hidden == hidden
+
+
+def test_no_letter_hides_a_secret_from_us() -> None:
+    """What a pattern that ignores case takes for a letter of a word is that letter in small ones."""
+    every = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    taken = re.findall("[a-z ]", every, re.IGNORECASE)
+    assert len(taken) > 53
+    assert {small(letter) for letter in taken} == set("abcdefghijklmnopqrstuvwxyz ")
+
+
+def test_paths_are_looked_up_by_name_and_not_one_by_one() -> None:
+    """Many names under many paths come to few places: each body's size alone says what it costs."""
+    redactor = Redactor([parse_path(f"**.a{number}.b") for number in range(64)])
+    document = {f"n{number}": {"x": {f"m{number}": 1}} for number in range(2000)}
+    assert redactor.shown(document) == document
+    assert len(redactor._begin._by_name) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import struct
 from typing import Any, Literal
 
 import msgspec
@@ -11,22 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.notes import Row
 from nats_mesh.telemetry.span_messages import (
     MAX_BYTES,
-    RecordedSpan,
-    Span,
     SpanHead,
     SpanMessage,
     SpanWish,
     decode_span_wish,
     decode_spans,
-    encode_alike,
-    encode_rows,
     encode_span,
     encode_spans,
-    read_rows,
     spans_of,
 )
+from nats_mesh.telemetry.span_parts import RecordedSpan, Span
+from nats_mesh.telemetry.span_rows import encode_alike, encode_rows, read_rows
 from nats_mesh.telemetry.spans import MAX_MOVE_US, MAX_TRACE, assemble, summary_of, traces_of
 from nats_mesh.wire.codecs import JSON
 from nats_mesh_cli.trace_document import document_of, record_of
@@ -252,75 +252,197 @@ def bodies_of(sent: SpanMessage, max_bytes: int) -> list[bytes]:
 
 @given(
     st.sampled_from(["client", "server"]),
-    st.lists(st.floats(0.0, 1e6), min_size=3, max_size=3).map(sorted),
+    st.tuples(st.floats(0.0, 1e6), st.floats(0.0, 1e6, width=32), st.floats(0.0, 1e6, width=32)),
     st.sampled_from(["", "b7ad6b7169203331"]),
     st.sampled_from(["all", "v2"]),
     st.sampled_from([(), ('Route/"x" rules[1]', "Route/{y} rules[2]")]),
+    st.sampled_from([{}, {"team": "shop", "zone/a": 'the "first"'}]),
 )
 def test_rows_are_read_as_the_spans_they_stand_for(
-    kind: Literal["client", "server"], instants: list[float], above: str, route: str, rules: tuple[str, ...]
+    kind: Literal["client", "server"],
+    times: tuple[float, float, float],
+    above: str,
+    route: str,
+    rules: tuple[str, ...],
+    labels: dict[str, str],
 ) -> None:
     """Whatever calls have in common, a row says the rest, in a message and for who takes spans beside it."""
     clock_s = 1_800_000_000.25
-    start, served, end = instants
+    start, took, waited = times
     own, parent = (
         ("00f067aa0ba902b7", above) if kind == "client" else ("b7ad6b7169203331", "00f067aa0ba902b7")
     )
     span = Span(
         trace=TRACE, id=own, kind=kind, service="b", endpoint="e", caller="b",
-        start_us=round((start + clock_s) * 1e6), took_us=round((end - start) * 1e6), parent=parent,
-        queue_us=round((served - start) * 1e6), route=route, rules=rules,
+        start_us=round((start + clock_s) * 1e6), took_us=round(took * 1e6), parent=parent,
+        queue_us=round(waited * 1e6) if kind == "server" else 0, route=route, rules=rules, labels=labels,
     )  # fmt: skip
     other = above if kind == "client" else own
-    rows = encode_rows(
-        encode_alike(span), [(f"{TRACE}-00f067aa0ba902b7", other, route, "", start, served, end)]
-    )
+    row: Row = (f"{TRACE}-00f067aa0ba902b7", other, route, "", start, took, waited)
+    rows = encode_rows(encode_alike(span), [*row], server=kind == "server")
     assert read_rows(rows, clock_s) == [span]
     head = SpanHead(instance="b1", service="b", version="1.0.0", namespace="default", seq=1, clock_s=clock_s)
     (body,) = encode_spans(head, [encode_span(span)], [rows, rows], MAX_BYTES)
     assert decode_spans(body, service="b", instance="b1", namespace="default").spans == (span,) * 3
 
 
+@given(
+    st.sampled_from(["client", "server"]),
+    st.lists(
+        st.tuples(
+            st.integers(1, 16**32 - 1),
+            st.integers(1, 16**16 - 1),
+            st.integers(0, 16**16 - 1),
+            st.sampled_from(["", "v2", "v3"]),
+            st.sampled_from(["", "b1", "b2"]),
+            st.tuples(st.floats(0.0, 1e6), st.floats(0.0, 1e6, width=32), st.floats(0.0, 1e6, width=32)),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+)
+def test_rows_that_differ_in_everything_are_told_apart(
+    kind: Literal["client", "server"], calls: list[tuple[int, int, int, str, str, tuple[float, float, float]]]
+) -> None:
+    """Each row of a group is read as its own span, whatever stands beside it: with and without a parent, by other
+    routes, answered by others, at other times; ids as text and as they came."""
+    server = kind == "server"
+    rows: list[Any] = []
+    seconds: list[str] = []
+    for trace, id_, other, route, instance, (start, took, waited) in calls:
+        ids = f"{trace:032x}-{id_:016x}"
+        second = f"{max(1, other):016x}" if server else f"{other:016x}" if other else ""
+        rows += (ids.encode() if server else ids, second, route, instance, start, took, waited)
+        seconds.append(second)
+    alike = msgspec.json.encode({"kind": kind, "service": "b", "endpoint": "e", "caller": "a"})
+    spans = read_rows(encode_rows(alike, rows, server=server), 0.0)
+    assert [
+        (
+            span.trace,
+            span.id,
+            span.parent,
+            span.route,
+            span.instance,
+            span.start_us,
+            span.took_us,
+            span.queue_us,
+        )
+        for span in spans
+    ] == [
+        (
+            f"{trace:032x}",
+            second if server else f"{id_:016x}",
+            f"{id_:016x}" if server else second,
+            route or "all",
+            instance,
+            round(start * 1e6),
+            round(took * 1e6),
+            round(waited * 1e6) if server else 0,
+        )
+        for (trace, id_, _, route, instance, (start, took, waited)), second in zip(
+            calls, seconds, strict=True
+        )
+    ]
+
+
+@given(st.floats(0.0, 1e3))
+def test_how_long_a_row_took_is_told_to_seven_digits(took: float) -> None:
+    """Which is more than anybody reads; when it began is told as it was noted."""
+    alike = b'{"kind":"client","service":"b","endpoint":"e","caller":"a"}'
+    row: Row = (f"{TRACE}-00f067aa0ba902b7", "", "", "", 987_654.321012, took, 0.0)
+    (span,) = read_rows(encode_rows(alike, [*row], server=False), 1_800_000_000.0)
+    assert span.start_us == 1_800_987_654_321_012
+    assert abs(span.took_us - took * 1e6) <= 0.5 + took * 0.1
+
+
 @pytest.mark.parametrize(
     "ids",
     [
-        "",
-        "-",
-        "0" * 32 + "-00f067aa0ba902b7",
-        TRACE + "-" + "0" * 16,
-        TRACE.upper() + "-00f067aa0ba902b7",
-        "\x00" * 49,
+        b"",
+        b"-",
+        b"0" * 32 + b"-00f067aa0ba902b7",
+        TRACE.encode() + b"-" + b"0" * 16,
+        TRACE.upper().encode() + b"-00f067aa0ba902b7",
+        b"\x00" * 49,
+        b"\xe9" * 49,
+        b'"' * 49,
+        TRACE.encode() + b"-00f067aa0ba902b7\r\n\r\n",
+        TRACE.encode() + b"+00f067aa0ba902b7",
     ],
 )
-def test_a_row_with_ids_that_are_none_has_no_span(ids: str) -> None:
+def test_a_row_with_ids_that_are_none_has_no_span(ids: bytes) -> None:
     """It is a caller's fault who sent them, and costs no other row anything."""
-    alike = '{"kind":"server","service":"b","endpoint":"e","caller":"a"}'
-    good = (f"{TRACE}-00f067aa0ba902b7", "b7ad6b7169203331", "all", "", 1.0, 1.0, 2.0)
-    rows = encode_rows(alike, [(ids, *good[1:]), good])
-    assert [span.trace for span in read_rows(rows, 0.0)] == [TRACE]
+    alike = b'{"kind":"server","service":"b","endpoint":"e","caller":"a"}'
+    good: Row = (f"{TRACE}-00f067aa0ba902b7".encode(), "b7ad6b7169203331", "all", "", 1.0, 1.0, 2.0)
+    rows = encode_rows(alike, [*good, ids, *good[1:], *good], server=True)
+    assert [span.trace for span in read_rows(rows, 0.0)] == [TRACE] * 2
+
+
+_SERVER = {"kind": "server", "service": "b", "endpoint": "e", "caller": "a"}
+
+
+def columns(count: int = 1, **said: Any) -> dict[str, Any]:
+    """A group of so many calls that b answered."""
+    return {
+        "alike": _SERVER,
+        "ids": f"{TRACE}-00f067aa0ba902b7" * count,
+        "spans": "b7ad6b7169203331" * count,
+        "times": struct.pack(f"<{count}d{2 * count}f", *[1.0] * 3 * count),
+        **said,
+    }
+
+
+def with_group(group: dict[str, Any]) -> bytes:
+    """A message of b that has it."""
+    return msgspec.json.encode(
+        {
+            "instance": "b1",
+            "service": "b",
+            "version": "1.0.0",
+            "namespace": "default",
+            "seq": 1,
+            "groups": [group],
+        }
+    )
+
+
+def test_a_group_with_the_least_that_it_needs_is_read() -> None:
+    """What the cases below break is whole otherwise: as many calls as a message may have, and none."""
+    assert len(decode_spans(with_group(columns(512))).spans) == 512
+    assert len(decode_spans(with_group(columns(2, route=["all", "v2"], instance=["b1", "b2"]))).spans) == 2
+    assert decode_spans(with_group(columns(0))).spans == ()
 
 
 @pytest.mark.parametrize(
     "group",
     [
-        {"alike": {"kind": "attempt"}, "rows": []},
-        {"alike": {}, "rows": []},
-        {"alike": {"kind": "server"}, "rows": [1]},
-        {"alike": {"kind": "server"}, "rows": [["a", "b"]]},
-        {"alike": {"kind": "server"}, "rows": [["a", "b", "c", "d", "e", 1, 2]]},
-        {"alike": 5, "rows": []},
-        {"alike": {"kind": "client", "caller": "x", "service": "b", "endpoint": "e"},
-         "rows": [[f"{TRACE}-00f067aa0ba902b7", "", "all", "", 1.0, 1.0, 2.0]]},
-        {"alike": {"kind": "server"}, "rows": [[f"{TRACE}-00f067aa0ba902b7", "", "all", "", 1.0, 1.0, 2.0]] * 513},
+        columns(alike={"kind": "attempt"}),
+        columns(alike={}),
+        columns(alike=5),
+        columns(alike={**_SERVER, "kind": "client"}, spans="", times=struct.pack("<df", 1.0, 2.0)),
+        columns(ids="ab"),
+        columns(ids=[TRACE]),
+        columns(spans=""),
+        columns(spans="b7ad6b716920333"),
+        columns(2, spans="b7ad6b7169203331"),
+        columns(route=["all", "all"]),
+        columns(route=1),
+        columns(2, instance=["b1"]),
+        columns(times=struct.pack("<df", 1.0, 2.0)),
+        columns(times=b"\0" * 17),
+        columns(times="!"),
+        columns(times=[1.0, 1.0, 2.0]),
+        columns(times=struct.pack("<d2f", 1.0, math.nan, 2.0)),
+        columns(times=struct.pack("<d2f", 1.0, 1.0, math.inf)),
+        columns(times=struct.pack("<d2f", -2e12, 1.0, 2.0)),
+        columns(513),
+        columns(513, ids=""),
     ],
-)  # fmt: skip
+)
 def test_rows_that_break_a_bound_are_refused(group: dict[str, Any]) -> None:
     """With the message that has them, clearly; so is a member that tells of somebody else's call."""
-    document = {
-        "instance": "b1", "service": "b", "version": "1.0.0", "namespace": "default", "seq": 1, "groups": [group],
-    }  # fmt: skip
     with pytest.raises(CodecError):
-        decode_spans(msgspec.json.encode(document))
+        decode_spans(with_group(group))
 
 
 def test_spans_survive_the_wire() -> None:

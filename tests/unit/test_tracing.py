@@ -14,16 +14,9 @@ from nats_mesh import ApplicationError, Context, NoInstancesError, RemoteError, 
 from nats_mesh.clock import ManualClock
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.notes import MAX_NOTES, Notes
-from nats_mesh.telemetry.span_messages import (
-    Chunk,
-    RecordedSpan,
-    Span,
-    SpanMessage,
-    SpanWish,
-    decode_spans,
-    read_rows,
-    spans_of,
-)
+from nats_mesh.telemetry.span_messages import Chunk, SpanMessage, SpanWish, decode_spans, spans_of
+from nats_mesh.telemetry.span_parts import RecordedSpan, Span
+from nats_mesh.telemetry.span_rows import read_rows
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of, traces_of
 from nats_mesh.telemetry.tracing import BURST, KEPT, RATE_PER_S, Tracing
 from nats_mesh.telemetry.wants import LEASE_S, Wants
@@ -64,7 +57,8 @@ class Rig:
         )
         self.side: Notes = self.tracing.side(
             self.read,
-            lambda key: f'{{"kind":"server","service":"{key}","endpoint":"place","caller":"web"}}',
+            lambda key: b'{"kind":"server","service":"%b","endpoint":"place","caller":"web"}' % key.encode(),
+            server=True,
         )
         self.count = 0
 
@@ -83,9 +77,9 @@ class Rig:
         """Whatever is told is told here, too."""
         for chunk in chunks:
             if chunk.rows:
-                self.exported += read_rows(chunk.text, clock_s)
+                self.exported += read_rows(chunk.body, clock_s)
             else:
-                self.exported += msgspec.json.decode(f"[{chunk.text}]", type=list[Span])
+                self.exported += msgspec.json.decode(b"[%b]" % chunk.body, type=list[Span])
 
     def brief(self, count: int = 1) -> None:
         """So many calls end of which there is nothing else to say."""

@@ -16,7 +16,7 @@ from nats_mesh.telemetry.watchers import Watchers
 
 def notes() -> Notes:
     """Notes that nobody reads."""
-    return Notes(lambda: None, lambda note, offset_s: None, lambda key: "")
+    return Notes(lambda: None, lambda note, offset_s: None, lambda key: b"", server=True)
 
 
 @pytest.fixture(params=["caller", "instance"])
