@@ -241,7 +241,7 @@ class Mesh:
             self._responder.close()
         self._publisher = self._wants = self._responder = self._tracing = None
 
-    def _snapshot(self, client: Client, whole: bool) -> list[bytes]:
+    def _snapshot(self, client: Client, whole: bool, max_bytes: int) -> list[bytes]:
         condition = condition_of(client, kind="client", name=display_name(), standing=self.standing)
         return encode_stats(
             self.stats.snapshot(
@@ -251,7 +251,8 @@ class Mesh:
                 namespace=self.settings.namespace,
                 condition=condition,
                 whole=whole,
-            )
+            ),
+            max_bytes,
         )
 
     @property

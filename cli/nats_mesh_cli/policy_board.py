@@ -41,10 +41,20 @@ class Board:
         self.head: tuple[int, int] | None = None
         self.revisions: tuple[Revision, ...] = ()
         self._applied = (0, 0)
+        #: What some said to have applied before the store was read, which then had less: it is no revision of it.
+        self._made_up = (0, 0)
         self._stale = anyio.Event()
 
-    def take(self, head: tuple[int, int], revisions: Sequence[Revision]) -> None:
-        """What stands in the store now."""
+    @property
+    def applied(self) -> tuple[int, int]:
+        """The newest revision that some say they have applied."""
+        return self._applied
+
+    def take(
+        self, head: tuple[int, int], revisions: Sequence[Revision], applied: tuple[int, int] = (0, 0)
+    ) -> None:
+        """What stands in the store now. ``applied`` is :attr:`applied` as it was before that was asked."""
+        self._made_up = applied if applied > head else (0, 0)
         self.known, self.problem, self.head = True, "", head
         found = sorted(revisions, key=lambda each: each.key)
         self.revisions = tuple(found[:MAX_POLICIES])
@@ -61,12 +71,15 @@ class Board:
 
     def head_with(self, applied: tuple[int, int]) -> tuple[int, int]:
         """The revision that members ought to have: the store's, or what some have ``applied`` where it was not read
-        since, or nobody can read it. (0, 0): there are no policies."""
+        since, or nobody can read it. (0, 0): there are no policies. What a member said before the store was read, and
+        the store does not have, puts nobody behind."""
         if applied != self._applied:  # somebody follows what was not read yet
             self._applied = applied
             self._stale.set()
         if self.head is None:
             return applied
+        if applied == self._made_up:
+            return self.head
         return max(self.head, applied) if applied[0] == self.head[0] else self.head
 
     def doubt(self) -> None:
@@ -97,6 +110,7 @@ class Reader:
             if not self._open:
                 await self._store.open(make=False)
                 self._open = True
+            applied = self._board.applied
             found = await self._store.snapshot()
         except KvAbsentError:
             self._open = False
@@ -105,7 +119,7 @@ class Reader:
             self._open = False
             self._board.fail(str(error))
         else:
-            self._board.take((found.epoch, found.sequence), list(found.policies.values()))
+            self._board.take((found.epoch, found.sequence), list(found.policies.values()), applied)
 
     async def pause(self) -> None:
         """Return when it is time to look again, and the bus is there."""

@@ -56,7 +56,7 @@ class CallEnd(NamedTuple):
     flags: str = ""
 
 
-#: Is told of a call that has ended, in the caller's own task: must be quick, does not raise, and sets no watchers.
+#: Is told of a call that has ended, in the caller's own task: must be quick, and does not raise.
 CallWatcher: TypeAlias = Callable[[CallEnd], None]
 
 

@@ -63,7 +63,7 @@ _is_secret = re.compile(_SECRET_NAMES).search
 _holds_credential = re.compile(r"\b(?:bearer|basic|digest|negotiate) ++[a-z0-9._~+/=-]{8}").search
 #: The first part of what may be such a token, and how it begins. In one pattern each place where one may begin would
 #: have the rest of a long text looked through.
-_first_parts = re.compile(r"(?<![a-z0-9_-])[a-z0-9_-]{9,}+(?=\.[a-z0-9_-]++\.)").finditer
+_first_parts = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{9,}+(?=\.[A-Za-z0-9_-]++\.)").finditer
 _is_token = re.compile(r"\beyj[a-z0-9_-]{6}").search
 #: A name that looks like a secret's, and a value behind it, in a text of whatever form.
 _names_secret = re.compile(rf"(?:{_SECRET_NAMES})[a-z0-9_.-]{{0,40}}+[\"']?[ \t]{{0,8}}+[=:>]").search
@@ -183,12 +183,13 @@ def no_secret_values(small_text: str) -> bool:
 
 
 def _holds_secret(text: str) -> bool:
-    text = small(text)
-    if no_secret_values(text):
+    in_small = small(text)
+    if no_secret_values(in_small):
         return False
-    if _holds_credential(text) is not None:
+    if _holds_credential(in_small) is not None:
         return True
-    return any(_is_token(part[0]) is not None for part in _first_parts(text))
+    # In the text as it is: a letter that small() takes for another one would be part of the token behind it.
+    return any(_is_token(part[0].lower()) is not None for part in _first_parts(text))
 
 
 def kept_headers(

@@ -288,7 +288,7 @@ class Telling:
             full=crediting is not None and crediting.full,
         )
 
-    def _snapshot(self, whole: bool) -> list[bytes]:
+    def _snapshot(self, whole: bool, max_bytes: int) -> list[bytes]:
         client, dispatcher = self._parts.client, self._parts.dispatcher
         condition: Condition | UnsetType = UNSET
         if client is not None:
@@ -308,7 +308,8 @@ class Telling:
                 version=self._service.version,
                 namespace=self._settings.namespace,
                 state=State.JOINING if self._parts.announcer is None else self._parts.announcer.state,
-            )
+            ),
+            max_bytes,
         )
 
 

@@ -112,8 +112,10 @@ class Known:
         self.seq = message.seq
 
     def begin_again(self) -> None:
-        """Of what its statistics said nothing holds any more."""
+        """Of what its statistics said nothing holds any more; it counts in the same service, whatever its calls are."""
         self.lines, self.numbered, self.message, self.seq = {}, {}, None, 0
+        self.groups = {group for groups in self.sides.values() for group in groups}
+        self.behind = False
 
     def take_rows(self, message: StatsMessage, now: float, window_s: float, sums: dict[str, Tally]) -> None:
         """What the rows of a message add."""

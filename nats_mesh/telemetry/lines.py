@@ -13,6 +13,8 @@ from nats_mesh.telemetry.tallies import MICRO, Tally
 __all__ = ["Line"]
 
 _POINTS: Final = 32
+#: What is shorter (seconds) has no rate: ages are what somebody says, and by next to nothing numbers become infinite.
+_INSTANT_S: Final = 1e-4
 
 
 class Line(Counts):
@@ -99,7 +101,7 @@ class Line(Counts):
         begun_s, requests, attempts = points[0]
         span_s = age_s - begun_s
         rate = tried = 0
-        if span_s > 0.0:
+        if span_s >= _INSTANT_S:
             rate = int((own - requests) * MICRO / span_s)
             same = attempts == requests and tries == own
             tried = rate if same else int((tries - attempts) * MICRO / span_s)

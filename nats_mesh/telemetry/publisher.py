@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nats_mesh.errors import CallError
-from nats_mesh.telemetry.stats import WHOLE_EVERY
+from nats_mesh.telemetry.stats import MAX_BYTES, WHOLE_EVERY
 from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
@@ -17,16 +17,18 @@ __all__ = ["LEASE_S", "PERIOD_S", "StatsPublisher"]
 
 #: How often statistics are sent while they are wanted (seconds).
 PERIOD_S = 1.0
+#: How many messages one lease asks for.
+_LEASE_MESSAGES: Final = LEASE_S / PERIOD_S
 _KIND = "stats"
 #: How many observers are told apart; one beyond that may wait for the next whole message.
 _MAX_OBSERVERS: Final = 64
 
 
 class StatsPublisher:
-    """Publishes ``snapshot(whole)`` for one member. Any number of observers costs one message a second.
+    """Publishes ``snapshot(whole, max_bytes)`` for one member. Any number of observers costs one message a second.
 
-    Whole is the first message, the first after a new observer came, and every :data:`WHOLE_EVERY`-th; the others leave
-    out series in which nothing has happened.
+    Whole is the first message, the first after a new observer came or one came back, the first after one that could not
+    be published, and every :data:`WHOLE_EVERY`-th; the others leave out series in which nothing has happened.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class StatsPublisher:
         transport: Transport,
         mux: ReplyMux,
         wants: Wants,
-        snapshot: Callable[[bool], list[bytes]],
+        snapshot: Callable[[bool, int], list[bytes]],
     ) -> None:
         self._subject = subjects.telemetry(_KIND, member, instance)
         self._transport = transport
@@ -59,8 +61,9 @@ class StatsPublisher:
 
     def _on_want(self, reply: str) -> None:
         observer = reply[: reply.rfind(".")]
-        if observer not in self._observers:
-            self._whole_in = 0
+        heard = self._observers.get(observer)
+        if heard is None or self._sent - heard > _LEASE_MESSAGES:
+            self._whole_in = 0  # it is new, or was away for longer than its lease ran
         self._observers[observer] = self._sent
         if len(self._observers) > _MAX_OBSERVERS:
             del self._observers[min(self._observers, key=self._observers.__getitem__)]
@@ -82,10 +85,12 @@ class StatsPublisher:
     def publish_once(self, *, whole: bool) -> None:
         """Publish the statistics of now, whoever listens."""
         try:
-            for body in self._snapshot(whole):
+            for body in self._snapshot(whole, min(MAX_BYTES, self._transport.max_payload)):
                 self._transport.publish(self._subject, body, self._mux.one_way("telemetry"))
         except CallError:
-            pass  # away or too large for this server: totals are cumulative, the next message holds them too
+            # Away, or too large for this server. Totals are cumulative, but what was told to nobody is nothing to go on
+            # from: the next message tells everything.
+            self._whole_in = 0
 
     def close(self) -> None:
         """Stop publishing."""

@@ -114,7 +114,7 @@ def spans_of_rows(group: SpanRows, clock_s: float) -> list[Span]:
     common = {name: _decode_any(bytes(value)) for name, value in group.alike.items() if name in _COMMON}
     kind = common.get("kind")
     if kind not in ("client", "server"):
-        raise CodecError(f"spans: rows of kind {kind!r}")
+        raise CodecError(f"spans: rows of kind {repr(kind)[:40]}")
     ids, others, server = group.ids, group.spans, kind == "server"
     count = len(ids) // _IDS
     _fits("ids", len(ids), _IDS * count)

@@ -226,16 +226,16 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     wire: int = 1
 
 
-def encode_stats(message: StatsMessage | Outgoing) -> list[bytes]:
-    """The bodies that carry a snapshot: one, or several where it is larger than :data:`MAX_BYTES`."""
+def encode_stats(message: StatsMessage | Outgoing, max_bytes: int = MAX_BYTES) -> list[bytes]:
+    """The bodies that carry a snapshot: one, or several where it is larger than ``max_bytes``."""
     body = JSON.encode(message)
     rows = message.rows or ()
-    if len(body) <= MAX_BYTES or len(message.series) + len(rows) <= 1:
+    if len(body) <= max_bytes or len(message.series) + len(rows) <= 1:
         return [body]
     series, half, half_rows = message.series, len(message.series) // 2, len(rows) // 2
     first = msgspec.structs.replace(message, series=series[:half], rows=rows[:half_rows])
     second = msgspec.structs.replace(message, series=series[half:], rows=rows[half_rows:], condition=UNSET)
-    return [*encode_stats(first), *encode_stats(second)]
+    return [*encode_stats(first, max_bytes), *encode_stats(second, max_bytes)]
 
 
 _decode = at_first_use(lambda: JSON.decoder(StatsMessage))

@@ -44,10 +44,12 @@ class Watchers(Generic[W]):
         Unless it is to hear of ``every`` call: of those whose trace is sampled, that did not end well, or that took
         ``slow_s`` seconds and more. It costs the others next to nothing. Where several ask, each hears what any asked
         for. Who gives ``notes`` finds the spans of sampled calls there of which there is nothing else to say, and is
-        not told of them, as long as nobody else gives some.
+        not told of them, as long as nobody else gives some. A call that is being told is told to who was there before.
         """
-        self._every.pop(name, None)
-        self._notable.pop(name, None)
+        # New tables, in the place of those that somebody may be going through: a watcher may set others while it is
+        # told.
+        self._every = {each: told for each, told in self._every.items() if each != name}
+        self._notable = {each: told for each, told in self._notable.items() if each != name}
         if watcher is not None and every:
             self._every[name] = watcher
         elif watcher is not None:

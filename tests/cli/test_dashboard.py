@@ -141,6 +141,20 @@ def test_locks_come_from_tls_and_from_access_policies() -> None:
     assert found["service-0>service-1"]["locks"] == ["TLS", "access policy"]
 
 
+def test_a_revision_that_the_store_does_not_have_puts_nobody_behind() -> None:
+    """What somebody has applied and was not read yet is believed until the store has been read again; it may come to
+    have it later."""
+    board = Board()
+    board.take((1, 7), [])
+    assert board.head_with((1, 900)) == (1, 900)
+    applied = board.applied
+    board.take((1, 7), [], applied)
+    assert board.head_with((1, 900)) == (1, 7)
+    assert board.head_with((1, 8)) == (1, 8)
+    board.take((1, 900), [], applied)
+    assert board.head_with((1, 900)) == (1, 900)
+
+
 def test_members_stand_as_policy_status_says() -> None:
     """Synced, behind, refusing with the reason, or following something else."""
     head, rejection = (1, 42), Rejection(policy="Route/x", revision=(1, 42), reason="no such subset")

@@ -325,6 +325,21 @@ def test_who_came_and_went_leaves_nothing_for_ever(monkeypatch: pytest.MonkeyPat
     assert service_of(found, "stays").red.rate_per_s == pytest.approx(1.0, rel=0.2)
 
 
+def test_who_begins_anew_leaves_nothing_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that sink after a silence, said in one member's name again and again, each time with other calls."""
+    monkeypatch.setattr(folding, "_MAX_LINES", 50)
+    clock, fold = Clock(), Fold()
+    for number in range(300):
+        teller = Teller(clock, "orders", "i1")
+        for endpoint in ("a", "b"):
+            teller.stats.series("in", "orders", f"{endpoint}{number}", "web").record(0.01, "OK")
+        assert fold.apply(msgspec.structs.replace(teller.word(), seq=1000 - number), clock.now)
+        clock.now += 6
+    assert len(fold.groups.all()) < 4 * 50
+    assert service_of(fold.snapshot(clock.now - 6)).red.total.requests == 600
+    assert service_of(fold.snapshot(clock.now - 6)).instances == 1
+
+
 def test_words_that_are_made_up_are_not_remembered() -> None:
     """A status that is none counts as UNKNOWN, flags that are none as nothing, however many there are of them."""
     clock, fold = Clock(), Fold()

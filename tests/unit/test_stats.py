@@ -528,6 +528,22 @@ def test_a_flood_of_messages_keeps_few_points(clock: ManualClock) -> None:
     assert service.red.rate_per_s == pytest.approx(100.0, rel=0.05)
 
 
+@pytest.mark.parametrize("age_s", [5e-324, 1e-300, 1e-9])
+def test_many_calls_in_no_time_are_no_rate(clock: ManualClock, age_s: float) -> None:
+    """Whatever ages a body says, its calls are counted; what is divided by next to nothing breaks no observer."""
+    process, fold = Process("orders", "A1", clock), Fold()
+    process.served()
+    message = process.say()
+    (series,) = message.series
+    for seq, age in ((1, 0.0), (2, age_s)):
+        told = msgspec.structs.replace(series, age_s=age, statuses={"OK": seq * 2**52})
+        assert fold.apply(
+            msgspec.structs.replace(message, seq=seq, since_s=age, series=(told,)), clock.monotonic()
+        )
+    (service,) = fold.snapshot(clock.monotonic()).services
+    assert (service.red.total.requests, service.red.rate_per_s) == (2**53, 0.0)
+
+
 def test_an_empty_snapshot_is_a_sign_of_life(clock: ManualClock) -> None:
     """An idle instance is heard, and counted nowhere."""
     fold = Fold()

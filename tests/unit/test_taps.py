@@ -81,8 +81,9 @@ def test_secrets_keep_their_name_and_lose_their_value(name: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["Bearer abcdefgh12345678", "x=1; basic dXNlcjpwYXNz", "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"],
-)
+    ["Bearer abcdefgh12345678", "x=1; basic dXNlcjpwYXNz", "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln",
+     *[f"{letter}eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln" for letter in "\u0130\u0131\u017f\u212a"]],
+)  # fmt: skip
 def test_a_secret_in_a_value_is_hidden_too(value: str) -> None:
     """Whatever the header is called."""
     assert kept_headers([("x-forwarded", value)], None) == ((("x-forwarded", HIDDEN),), False)

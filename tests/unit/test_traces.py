@@ -445,6 +445,13 @@ def test_rows_that_break_a_bound_are_refused(group: dict[str, Any]) -> None:
         decode_spans(with_group(group))
 
 
+def test_an_error_is_no_longer_than_a_line() -> None:
+    """Whatever stands in the place of a word."""
+    with pytest.raises(CodecError) as raised:
+        decode_spans(with_group(columns(alike={"kind": "x" * 400_000})))
+    assert len(str(raised.value)) < 100
+
+
 def test_spans_survive_the_wire() -> None:
     """A message is read as it was written, and each span says who told it."""
     sent = message(dropped=3)

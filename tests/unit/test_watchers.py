@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -104,3 +104,22 @@ def test_an_instance_without_watchers_asks_nothing_of_a_call() -> None:
     found.append(said())
     nobody, some, all_of_it = (False, False, False), (True, False, False), (True, True, True)
     assert found == [nobody, some, all_of_it, some, nobody]
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_watchers_may_be_set_while_a_call_is_told(every: bool) -> None:
+    """By a watcher that has seen enough, say: the call is told to who was there before, and ends as it did."""
+    watching, told = CallerWatching(), []
+
+    def leaves(call: Any) -> None:
+        told.append("leaves")
+        watching.set("leaves", None)
+        watching.set("comes", lambda call: told.append("comes"), every=every)
+
+    watching.set("leaves", leaves, every=every)
+    watching.set("stays", lambda call: told.append("stays"), every=every)
+    for _ in range(2):
+        tell = watching.tell if every else watching.notable
+        assert tell is not None
+        tell(cast(Any, None))
+    assert told == ["leaves", "stays", "stays", "comes"]
