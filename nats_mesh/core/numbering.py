@@ -12,24 +12,28 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
-__all__ = ["AHEAD", "AHEAD_PER_S", "TRACKS", "Numbering"]
+__all__ = ["AHEAD", "AHEAD_PER_S", "SILENT_S", "TRACKS", "Numbering"]
 
 #: How far a sender may be ahead of what was heard last: at once, and for each second since.
 AHEAD: Final = 1000
 AHEAD_PER_S: Final = 50.0
 #: How many tracks are followed of one sender; the one that was followed last longest ago makes room.
 TRACKS: Final = 4
+#: Silent for so long (seconds), a sender makes room for another one.
+SILENT_S: Final = 60.0
 
 
 class Numbering:
-    """The numbers of ``most`` senders; of more it takes nothing. ``lost`` counts numbers between that never came."""
+    """The numbers of ``most`` senders; while all of them are heard, of more it takes nothing. ``lost`` counts numbers
+    between that never came."""
 
     __slots__ = ("_most", "_tracks", "lost")
 
     def __init__(self, most: int) -> None:
         self.lost = 0
         self._most = most
-        #: Of each sender: the last number of each track and when it came, the one followed last at the end.
+        #: Of each sender: the last number of each track and when it came, the one followed last at the end; who was
+        #: heard longest ago comes first.
         self._tracks: dict[Hashable, list[tuple[int, float]]] = {}
 
     def __len__(self) -> int:
@@ -39,12 +43,16 @@ class Numbering:
     def is_news(self, sender: Hashable, number: int, now: float) -> bool:
         """Whether a message of this ``number`` is to be taken, at ``now`` (seconds). One number may come several times
         in a row: a large message is several of one."""
-        tracks = self._tracks.get(sender)
+        tracks = self._tracks.pop(sender, None)
         if tracks is None:
             if len(self._tracks) >= self._most:
-                return False
+                longest = next(iter(self._tracks))
+                if now - self._tracks[longest][-1][1] < SILENT_S:
+                    return False
+                del self._tracks[longest]
             self._tracks[sender] = [(number, now)]
             return True
+        self._tracks[sender] = tracks
         for at in range(len(tracks) - 1, -1, -1):
             last, since = tracks[at]
             if 0 <= number - last <= AHEAD + AHEAD_PER_S * max(0.0, now - since):

@@ -23,7 +23,7 @@ def _run(command: Sequence[str | Path], cwd: Path, **variables: str) -> str:
     foreign = ("PYTHON", "VIRTUAL_ENV", "COLUMNS", "MESH_", "NATS_")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | variables
     done = subprocess.run(
-        command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=240
+        command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=600
     )
     if done.returncode:
         pytest.fail(

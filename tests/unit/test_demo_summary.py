@@ -340,12 +340,14 @@ def test_a_checkout_is_found_from_anywhere() -> None:
 
 
 def test_services_get_the_demos_bus_and_no_setting_of_another_mesh() -> None:
-    """A developer's credentials, contexts and policies must not reach the demo's processes."""
+    """A developer's credentials, contexts and policies must not reach the demo's processes; where policies may be
+    cached does."""
     given = {
         "PATH": "/bin",
         "NATS_CREDS": "x",
         "NATS_URL": "nats://real",
         "MESH_MODE": "enforced",
+        "MESH_CACHE_DIR": "off",
         "BOOKINFO_RATINGS_DB": "y",
     }
     assert child_environment(given, url="nats://demo", namespace="n", python_path="") == {
@@ -353,4 +355,5 @@ def test_services_get_the_demos_bus_and_no_setting_of_another_mesh() -> None:
         "NATS_URL": "nats://demo",
         "MESH_NAMESPACE": "n",
         "MESH_LOG": "WARNING",
+        "MESH_CACHE_DIR": "off",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from nats_mesh.core.numbering import AHEAD, AHEAD_PER_S, TRACKS, Numbering
+from nats_mesh.core.numbering import AHEAD, AHEAD_PER_S, SILENT_S, TRACKS, Numbering
 
 TOP = 2**53 - 1
 
@@ -60,4 +60,16 @@ def test_senders_are_bounded() -> None:
     """Who comes beyond that is not taken, and those that are known are."""
     numbers = Numbering(2)
     assert [numbers.is_news(each, 1, 0.0) for each in "abcab"] == [True, True, False, True, True]
+    assert len(numbers) == 2
+
+
+def test_who_is_silent_makes_room() -> None:
+    """Instances come and go: of those that are gone none keeps another one out for ever."""
+    numbers = Numbering(2)
+    assert numbers.is_news("a", 1, 0.0)
+    assert numbers.is_news("b", 1, 1.0)
+    assert numbers.is_news("a", 2, SILENT_S)
+    assert not numbers.is_news("c", 1, SILENT_S)
+    assert numbers.is_news("c", 1, SILENT_S + 1.0), "b was silent for long enough"
+    assert not numbers.is_news("a", 1, SILENT_S + 1.0), "and a is known"
     assert len(numbers) == 2

@@ -25,13 +25,16 @@ _KEPT_BYTES = 16 * 1024
 _SHOWN_LINES = 8
 #: Settings of the user's real mesh that must not reach the demo.
 _FOREIGN = ("NATS_CREDS", "NATS_CA", "NATS_CONTEXT", "NATS_URL", "MESH_", "BOOKINFO_")
+#: Says where policies are cached: a place of the user's, or none.
+_CACHE = "MESH_CACHE_DIR"
 
 
 def child_environment(
     environ: Mapping[str, str], *, url: str, namespace: str, python_path: str
 ) -> dict[str, str]:
-    """The environment of a service: the demo's bus and no setting of another mesh; only warnings are logged."""
-    kept = {name: value for name, value in environ.items() if not name.startswith(_FOREIGN)}
+    """The environment of a service: the demo's bus and no setting of another mesh, but where policies are cached; only
+    warnings are logged."""
+    kept = {name: value for name, value in environ.items() if name == _CACHE or not name.startswith(_FOREIGN)}
     kept |= {"NATS_URL": url, "MESH_NAMESPACE": namespace, "MESH_LOG": "WARNING"}
     if python_path:
         kept["PYTHONPATH"] = python_path

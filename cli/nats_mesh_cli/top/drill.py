@@ -10,6 +10,7 @@ from typing import Final
 
 from rich.cells import cell_len
 
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.snapshots import Edge, Endpoint, Red, Service
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.output import counted
@@ -98,6 +99,10 @@ def _bar_line(bar: Bar, width: int) -> Line:
     ]
 
 
+#: What happens to whoever is well is told among events alone.
+_WELL = frozenset({EventKind.INSTANCE_JOINED, EventKind.INSTANCE_ALIVE})
+
+
 def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
     """The last errors, and what happened, the newest first; where nothing did that is said."""
     caller, name = name_of(drill)
@@ -114,7 +119,11 @@ def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
         if len(lines) >= _MAX_ERRORS:
             break
         about = event.target.partition(".")[0]
-        if name not in (about, event.service) or (caller and caller not in (event.service, about)):
+        if (
+            event.kind in _WELL
+            or name not in (about, event.service)
+            or (caller and caller not in (event.service, about))
+        ):
             continue
         bad = is_bad(event.kind)
         text = f"{words.clock(event.at)} {event.kind} {event.target} {event.detail}"
