@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nats_mesh.errors import CallError
-from nats_mesh.telemetry.stats import WHOLE_EVERY
+from nats_mesh.telemetry.stats_messages import WHOLE_EVERY
 from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
@@ -18,15 +18,17 @@ __all__ = ["LEASE_S", "PERIOD_S", "StatsPublisher"]
 #: How often statistics are sent while they are wanted (seconds).
 PERIOD_S = 1.0
 _KIND = "stats"
-#: How many observers are told apart; one beyond that may wait for the next whole message.
+#: How many observers are told apart. Of more, who renewed its lease longest ago counts as new when it does so again,
+#: which costs a whole message.
 _MAX_OBSERVERS: Final = 64
 
 
 class StatsPublisher:
     """Publishes ``snapshot(whole)`` for one member. Any number of observers costs one message a second.
 
-    Whole is the first message, the first after a new observer came, and every :data:`WHOLE_EVERY`-th; the others leave
-    out series in which nothing has happened.
+    Whole is the first message, the first after a new observer came, and every
+    :data:`~nats_mesh.telemetry.stats_messages.WHOLE_EVERY`-th; the others leave out series in which nothing has
+    happened, and tell in rows what went well.
     """
 
     def __init__(
