@@ -14,14 +14,13 @@ from nats_mesh.core.histogram import BOUNDS, Histogram, HistogramSnapshot
 from nats_mesh.core.presence import State
 from nats_mesh.errors import CodecError, ConfigError, Status
 from nats_mesh.telemetry.folding import Fold
+from nats_mesh.telemetry.series import FAILURES, OTHER
 from nats_mesh.telemetry.snapshots import Figures
-from nats_mesh.telemetry.stats import (
-    FAILURES,
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import (
     MAX_BYTES,
-    OTHER,
     SeriesRow,
     SeriesSnapshot,
-    Stats,
     StatsMessage,
     decode_stats,
     encode_stats,
