@@ -17,7 +17,14 @@ from nats_mesh.model import check_name
 from nats_mesh.wire.codecs import CODECS, Codec, check_codec
 from nats_mesh.wire.subjects import QUEUE, check_plain_subject
 
-__all__ = ["MAX_CONCURRENCY", "Contract", "Endpoint", "contract_of", "describe_handler"]
+__all__ = [
+    "DEFAULT_CONCURRENCY",
+    "MAX_CONCURRENCY",
+    "Contract",
+    "Endpoint",
+    "contract_of",
+    "describe_handler",
+]
 
 DEFAULT_CONCURRENCY = 256
 MAX_CONCURRENCY = 1_000_000

@@ -15,7 +15,7 @@ import msgspec
 
 from nats_mesh.calling.holding import RouteHold
 from nats_mesh.clock import Clock
-from nats_mesh.core.presence import Rejection, Standing
+from nats_mesh.core.presence import PolicySource, Rejection, Standing
 from nats_mesh.errors import ConfigError
 from nats_mesh.layers.breaker import Tell
 from nats_mesh.policy import PolicySet
@@ -75,7 +75,7 @@ class Follower:
         self._settings = settings
         self._folder: PolicyFolder | None = None
         self._bus = policies is None
-        source = "bus"
+        source: PolicySource = "bus"
         if policies is False:
             source = "off"
         elif isinstance(policies, PolicySet):

@@ -31,7 +31,8 @@ from nats_mesh.settings import Settings
 from nats_mesh.telemetry.access_log import AccessLog
 from nats_mesh.telemetry.events import Events
 from nats_mesh.telemetry.publisher import StatsPublisher
-from nats_mesh.telemetry.stats import Stats, encode_stats
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import encode_stats
 from nats_mesh.telemetry.wants import Wants
 from nats_mesh.wire.nats_transport import connect
 from nats_mesh.wire.transport import Connector, Transport

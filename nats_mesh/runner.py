@@ -23,6 +23,7 @@ __all__ = [
     "EXIT_DENIED",
     "EXIT_FAILED",
     "EXIT_USAGE",
+    "START_PATIENCE_S",
     "exit_code",
     "loop_factory",
     "run",

@@ -27,7 +27,7 @@ from nats_mesh.telemetry.ended import EndedCalls
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.slo import promises
-from nats_mesh.telemetry.stats import decode_stats
+from nats_mesh.telemetry.stats_messages import decode_stats
 from nats_mesh.wire.kv import KvAbsentError, KvError
 from nats_mesh.wire.subjects import ALL, reply_allowed
 from nats_mesh_cli.output import counted

@@ -17,11 +17,11 @@ from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.errors import one_line
 
-__all__ = ["MAX_POLICIES", "NO_STORE", "Board", "Reader"]
+__all__ = ["MAX_POLICIES", "Board", "Reader"]
 
 #: How many policies are shown; that there are more is the ``problem``.
 MAX_POLICIES: Final = 2000
-NO_STORE: Final = (
+_NO_STORE: Final = (
     "no policy store in this namespace: members follow files, or nothing ('nats-mesh policy apply' makes one)"
 )
 #: How long the store may take to answer (seconds).
@@ -63,7 +63,7 @@ class Board:
 
     def absent(self) -> None:
         """There is no store."""
-        self.known, self.problem, self.head, self.revisions = True, NO_STORE, None, ()
+        self.known, self.problem, self.head, self.revisions = True, _NO_STORE, None, ()
 
     def fail(self, problem: str) -> None:
         """The store cannot be read."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["MAX_FILES", "POLICIES", "PYTHON", "difference", "scan", "shown"]
+__all__ = ["MAX_FILES", "POLICIES", "PYTHON", "Snapshot", "difference", "scan", "shown"]
 
 #: More files are not looked at; ``run --reload`` says so.
 MAX_FILES = 20_000

@@ -14,8 +14,6 @@ from nats_mesh.telemetry.series import FAILURES
 from nats_mesh.telemetry.snapshots import Edge, Member, Service
 
 __all__ = [
-    "BAD_BELOW",
-    "OK_FROM",
     "Level",
     "breakers_level",
     "edge_level",
@@ -35,8 +33,8 @@ _ORDER: Final[tuple[Level, ...]] = ("", "ok", "warn", "bad")
 
 #: Of the calls of the last seconds, the share without a fault of the service from which on nothing is wrong, and the
 #: one below which it is bad.
-OK_FROM: Final = 0.999
-BAD_BELOW: Final = 0.99
+_OK_FROM: Final = 0.999
+_BAD_BELOW: Final = 0.99
 #: From this share of repetitions among the attempts on something is wrong: budgets allow a tenth.
 _MANY_RETRIES: Final = 0.1
 
@@ -78,7 +76,7 @@ def success_level(share: float | None) -> Level:
     """Of a share of calls without fault; ``None``: there were none."""
     if share is None:
         return ""
-    return "ok" if share >= OK_FROM else "bad" if share < BAD_BELOW else "warn"
+    return "ok" if share >= _OK_FROM else "bad" if share < _BAD_BELOW else "warn"
 
 
 def retry_level(share: float) -> Level:

@@ -27,7 +27,7 @@ from nats_mesh_cli.values import parse_headers, parse_target
 from nats_mesh_cli.why_document import document_of
 from nats_mesh_cli.why_text import render
 
-__all__ = ["Seen", "why"]
+__all__ = ["Seen", "look_around", "why"]
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from nats_mesh.calling.client import Client
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.presence import Standing
-from nats_mesh.telemetry.stats import MAX_LISTED, Condition, Ejected, EndpointLoad, OpenBreaker
+from nats_mesh.telemetry.stats_messages import MAX_LISTED, Condition, Ejected, EndpointLoad, OpenBreaker
 
 __all__ = ["condition_of", "display_name"]
 

@@ -30,6 +30,7 @@ from nats_mesh.wire.codecs import AS_IT_IS, CODECS, JSON, RAW, Codec, by_content
 
 __all__ = [
     "Chooses",
+    "Declared",
     "Effects",
     "PlainHeads",
     "Target",

@@ -133,13 +133,6 @@ class Histogram:
             self.counts[bucket] += count
         self.sum_ns += snapshot.sum_ns
 
-    def subtract(self, earlier: HistogramSnapshot) -> None:
-        """Take away what was there ``earlier``, so that what came since remains; never below nothing."""
-        self._forget()
-        for bucket, count in earlier.buckets:
-            self.counts[bucket] = max(0, self.counts[bucket] - count)
-        self.sum_ns = max(0, self.sum_ns - earlier.sum_ns)
-
     def quantile(self, q: float) -> float | None:
         """The duration in seconds that a share ``q`` (0 … 1) of all does not exceed; ``None`` while empty.
 

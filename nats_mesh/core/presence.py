@@ -26,12 +26,18 @@ __all__ = [
     "POLICY_SCHEMA",
     "SEMVER",
     "Announcement",
+    "Count",
     "EndpointInfo",
+    "Instant",
     "Kind",
+    "Labels",
     "Load",
+    "Name",
+    "PolicySource",
     "Rejection",
     "Standing",
     "State",
+    "Version",
     "check_labels",
     "check_version",
     "check_weight",
@@ -136,15 +142,19 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
 POLICY_SCHEMA: Final = 1
 
 
+#: Where a member's policies come from: ``given`` are those in its code, ``cache`` holds while the store has not
+#: answered. Members of another version may say other words.
+PolicySource: TypeAlias = Literal["bus", "cache", "files", "given", "off"]
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Where a member stands with the policies it follows.
 
-    ``source`` is where they come from: ``bus``, ``files``, ``given`` (in code), ``off``, or ``cache`` while the store
-    has not answered. ``revision`` is that of the bus (epoch, sequence). ``rejected`` counts what was refused, of which
-    ``rejections`` has the newest.
+    ``source`` is where they come from. ``revision`` is that of the bus (epoch, sequence). ``rejected`` counts what was
+    refused, of which ``rejections`` has the newest.
     """
 
-    source: str = "off"
+    source: PolicySource = "off"
     revision: tuple[int, int] = (0, 0)
     rejections: tuple[Rejection, ...] = ()
     rejected: int = 0

@@ -35,6 +35,11 @@ from nats_mesh.core.presence import Announcement, Kind, incarnation
 from nats_mesh.errors import ConfigError
 
 __all__ = [
+    "BEAT_FACTOR",
+    "GONE_AFTER",
+    "HEARSAY_INTERVAL_S",
+    "STALL_S",
+    "SUSPECT_AFTER",
     "AmbiguousInstanceError",
     "Change",
     "ChangeKind",

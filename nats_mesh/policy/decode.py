@@ -23,7 +23,7 @@ from nats_mesh.policy.schema import API_VERSION, KINDS, Document
 if TYPE_CHECKING:
     from nats_mesh.policy.reader import Node
 
-__all__ = ["TEST_KIND", "Policy", "decode", "decode_node", "parse"]
+__all__ = ["MAX_ITEMS", "MAX_NAMES", "TEST_KIND", "Policy", "decode", "decode_node", "decode_part", "parse"]
 
 #: Limits within a document.
 MAX_ITEMS = 1000

@@ -19,7 +19,7 @@ import yaml
 from nats_mesh.policy.kinds import Scalar, shown
 from nats_mesh.policy.problems import Problems
 
-__all__ = ["MAX_BYTES", "Node", "read", "resolved"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "Node", "read", "resolved"]
 
 #: Limits of one file: its size, its documents; and of one document: its values (aliases counted as what they
 #: stand for) and how deep they are nested.

@@ -24,7 +24,7 @@ from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 
-__all__ = ["LEASE_S", "RENEW_S", "Book", "Entry", "UnreadableError"]
+__all__ = ["ASK_S", "LEASE_S", "RENEW_S", "Book", "Entry", "UnreadableError"]
 
 log = logging.getLogger("nats_mesh.rollout")
 

@@ -42,7 +42,8 @@ from nats_mesh.serving.waiting import STOPPED, Waiting
 from nats_mesh.serving.watching import Watching
 from nats_mesh.telemetry.flags import flags_of_ended
 from nats_mesh.telemetry.notes import Notes
-from nats_mesh.telemetry.stats import EndpointLoad, Stats
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import EndpointLoad
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import JSON, Codec, by_content_type
 from nats_mesh.wire.eager import EagerPool, Held

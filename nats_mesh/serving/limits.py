@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from nats_mesh.core.rules import ConcurrencyRules
 from nats_mesh.layers.base import Arrival
 from nats_mesh.serving.handling import Served
-from nats_mesh.telemetry.stats import EndpointLoad
+from nats_mesh.telemetry.stats_messages import EndpointLoad
 
 __all__ = ["Limits"]
 

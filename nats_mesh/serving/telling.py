@@ -31,7 +31,8 @@ from nats_mesh.serving.tapping import Witness
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.events import Events
 from nats_mesh.telemetry.publisher import StatsPublisher
-from nats_mesh.telemetry.stats import Condition, Stats, encode_stats
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import Condition, encode_stats
 from nats_mesh.telemetry.taps import Taps
 from nats_mesh.telemetry.wants import Wants
 from nats_mesh.wire.subjects import Subjects

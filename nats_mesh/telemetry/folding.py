@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from nats_mesh.core.members import Instance
+from nats_mesh.core.numbering import AHEAD, AHEAD_PER_S
 from nats_mesh.errors import ConfigError
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.groups import Group, Groups
@@ -139,8 +140,11 @@ class Fold:
         known = self._known(key, now)
         if known is None:
             return False
+        silent_s = now - known.told
+        if known.seq and message.seq - known.seq > AHEAD + AHEAD_PER_S * silent_s:
+            return False  # no member can have come so far: somebody says so in its name
         if message.seq < known.seq:
-            if now - known.told < LATE_S:
+            if silent_s < LATE_S:
                 return False
             # Messages of one member come in order: who goes on with lower numbers for so long is somebody else than who
             # told the high ones.

@@ -35,6 +35,7 @@ __all__ = [
     "empty",
     "encode_tables",
     "families",
+    "family",
     "lasting",
     "latest",
     "merge",

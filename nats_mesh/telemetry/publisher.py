@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nats_mesh.errors import CallError
-from nats_mesh.telemetry.stats import MAX_BYTES, WHOLE_EVERY
+from nats_mesh.telemetry.stats_messages import MAX_BYTES, WHOLE_EVERY
 from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
@@ -20,7 +20,8 @@ PERIOD_S = 1.0
 #: How many messages one lease asks for.
 _LEASE_MESSAGES: Final = LEASE_S / PERIOD_S
 _KIND = "stats"
-#: How many observers are told apart; one beyond that may wait for the next whole message.
+#: How many observers are told apart. Of more, who renewed its lease longest ago counts as new when it does so again,
+#: which costs a whole message.
 _MAX_OBSERVERS: Final = 64
 
 
@@ -28,7 +29,8 @@ class StatsPublisher:
     """Publishes ``snapshot(whole, max_bytes)`` for one member. Any number of observers costs one message a second.
 
     Whole is the first message, the first after a new observer came or one came back, the first after one that could not
-    be published, and every :data:`WHOLE_EVERY`-th; the others leave out series in which nothing has happened.
+    be published, and every :data:`~nats_mesh.telemetry.stats_messages.WHOLE_EVERY`-th; the others leave out series in
+    which nothing has happened, and tell in rows what went well.
     """
 
     def __init__(

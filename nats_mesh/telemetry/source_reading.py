@@ -13,7 +13,8 @@ from nats_mesh.errors import ConfigError, Status
 from nats_mesh.telemetry.destinations import Destinations
 from nats_mesh.telemetry.metrics import Labels, Tables, merge
 from nats_mesh.telemetry.series import OTHER, Series
-from nats_mesh.telemetry.stats import Stats, retries_of
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.telling_series import retries_of
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.transport import Transport
 

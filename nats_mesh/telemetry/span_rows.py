@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from nats_mesh.core.lazy import at_first_use
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.notes import ROW
 from nats_mesh.telemetry.span_parts import MAX_SPANS, Span
@@ -47,7 +48,7 @@ class SpanRows(msgspec.Struct, frozen=True, kw_only=True):
     instance: str | Annotated[list[str], msgspec.Meta(max_length=MAX_SPANS)] = ""
 
 
-_decode_group = JSON.decoder(SpanRows)
+_decode_group = at_first_use(lambda: JSON.decoder(SpanRows))
 #: What stands in an object as it is was not looked into when that was read.
 _decode_any = JSON.decoder(Any)
 

@@ -14,47 +14,11 @@ from msgspec import UNSET, UnsetType
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.presence import State
 from nats_mesh.errors import ConfigError
-from nats_mesh.telemetry.series import FAILURES, OTHER, Key, Series, Side, errors_in
-from nats_mesh.telemetry.stats_messages import (
-    MAX_BYTES,
-    MAX_LISTED,
-    WHOLE_EVERY,
-    Condition,
-    Ejected,
-    EndpointLoad,
-    OpenBreaker,
-    Outgoing,
-    SeriesRow,
-    SeriesSnapshot,
-    StatsMessage,
-    Told,
-    ToldRow,
-    decode_stats,
-    encode_stats,
-)
-from nats_mesh.telemetry.telling_series import TellingSeries, retries_of
+from nats_mesh.telemetry.series import OTHER, Key, Series, Side, errors_in
+from nats_mesh.telemetry.stats_messages import Condition, Outgoing, Told, ToldRow
+from nats_mesh.telemetry.telling_series import TellingSeries
 
-__all__ = [
-    "FAILURES",
-    "MAX_BYTES",
-    "MAX_LISTED",
-    "OTHER",
-    "WHOLE_EVERY",
-    "Condition",
-    "Ejected",
-    "EndpointLoad",
-    "EndpointTotals",
-    "OpenBreaker",
-    "Series",
-    "SeriesRow",
-    "SeriesSnapshot",
-    "Side",
-    "Stats",
-    "StatsMessage",
-    "decode_stats",
-    "encode_stats",
-    "retries_of",
-]
+__all__ = ["EndpointTotals", "Stats"]
 
 
 class EndpointTotals(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,11 +15,11 @@ from typing import Any, Final
 import msgspec
 
 from nats_mesh.core.envelope import HIDDEN, hidden_text, is_secret, names_secret
-from nats_mesh.core.redact import Path, Redactor, parse_path
+from nats_mesh.core.redact import Redactor, parse_path
 from nats_mesh.telemetry.tap_messages import MAX_BODY, Body
 from nats_mesh.wire.codecs import Codec
 
-__all__ = ["MAX_LOOK", "Bodies", "shown_body"]
+__all__ = ["MAX_LOOK", "Bodies"]
 
 #: What is larger (bytes) is not looked at, and so not shown.
 MAX_LOOK: Final = 64 * 1024
@@ -40,32 +40,25 @@ class Bodies:
         self._hides = bool(fields)
 
     def show(self, data: bytes, codec: Codec | None, limit: int) -> Body:
-        """``data`` in at most ``limit`` characters; ``codec`` is what it should be written in."""
-        return _shown(data, codec, limit, self._redactor, hides=self._hides)
-
-
-def shown_body(data: bytes, codec: Codec | None, limit: int, paths: tuple[Path, ...] = ()) -> Body:
-    """A body of a call as it may be shown. Never raises for what is in it."""
-    return _shown(data, codec, limit, Redactor(paths), hides=bool(paths))
-
-
-def _shown(data: bytes, codec: Codec | None, limit: int, redactor: Redactor, *, hides: bool) -> Body:
-    limit = min(limit, MAX_BODY)
-    if not data:
-        return Body(form="text")
-    if len(data) > MAX_LOOK:
-        return Body(withheld=_LARGE)
-    try:
-        if codec is not None and codec.name == "msgpack":  # it may hold bytes, which are written in base64
-            text = _to_json(redactor.shown(_from_msgpack(data))).decode()
-        else:
-            value = _from_json(data)
-            text = _to_json(redactor.shown(value, _to_json(value).decode())).decode()
-    # Whoever sends bytes decides what is in them: no codec may end a call for it, however deep it is nested.
-    except Exception:  # noqa: BLE001
-        return Body(withheld=_UNREADABLE) if hides else _raw(data, limit)
-    text = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-    return Body(text=text[:limit], cut=len(text) > limit, hidden=redactor.hidden)
+        """``data`` in at most ``limit`` characters; ``codec`` is what it should be written in.
+        Never raises for what is in it."""
+        limit, redactor = min(limit, MAX_BODY), self._redactor
+        if not data:
+            return Body(form="text")
+        if len(data) > MAX_LOOK:
+            return Body(withheld=_LARGE)
+        try:
+            if codec is not None and codec.name == "msgpack":
+                # It may hold bytes, which are written in base64.
+                text = _to_json(redactor.shown(_from_msgpack(data))).decode()
+            else:
+                value = _from_json(data)
+                text = _to_json(redactor.shown(value, _to_json(value).decode())).decode()
+        # Whoever sends bytes decides what is in them: no codec may end a call for it, however deep it is nested.
+        except Exception:  # noqa: BLE001
+            return Body(withheld=_UNREADABLE) if self._hides else _raw(data, limit)
+        text = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+        return Body(text=text[:limit], cut=len(text) > limit, hidden=redactor.hidden)
 
 
 def _raw(data: bytes, limit: int) -> Body:

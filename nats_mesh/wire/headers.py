@@ -23,6 +23,7 @@ __all__ = [
     "IDEMPOTENCY_KEY",
     "INSTANCE",
     "LOAD",
+    "MIRROR",
     "NO_RESPONDERS",
     "PREAMBLE",
     "PRIORITY",

@@ -28,7 +28,7 @@ from nats_mesh.errors import (
 )
 from nats_mesh.wire import headers as h
 
-__all__ = ["ErrorBody", "decode_error", "encode_error", "is_error"]
+__all__ = ["ErrorBody", "decode_error", "encode_error", "failed_with", "is_error"]
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):

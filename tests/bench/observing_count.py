@@ -52,7 +52,8 @@ async def work() -> list[_Label]:
 
     from nats_mesh.errors import Status
     from nats_mesh.telemetry.collector import MeshCollector
-    from nats_mesh.telemetry.stats import WHOLE_EVERY, Stats
+    from nats_mesh.telemetry.stats import Stats
+    from nats_mesh.telemetry.stats_messages import WHOLE_EVERY
     from tests.bench.guard_cases import CASES, opened
 
     labels: list[_Label] = []

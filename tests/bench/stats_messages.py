@@ -14,7 +14,9 @@ import time
 from nats_mesh.clock import ManualClock
 from nats_mesh.errors import Status
 from nats_mesh.telemetry.folding import Fold
-from nats_mesh.telemetry.stats import WHOLE_EVERY, Series, Stats, decode_stats, encode_stats
+from nats_mesh.telemetry.series import Series
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import WHOLE_EVERY, decode_stats, encode_stats
 from nats_mesh.variant import COMPILED
 
 __all__ = ["main"]

@@ -21,7 +21,7 @@ from nats_mesh.discovery.observer import Observer
 from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.folding import Fold
-from nats_mesh.telemetry.stats import StatsMessage, decode_stats
+from nats_mesh.telemetry.stats_messages import StatsMessage, decode_stats
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.testing.proxy import TcpProxy
 from nats_mesh.testing.server import NatsServer

@@ -24,8 +24,8 @@ from nats_mesh import (
     Service,
 )
 from nats_mesh.telemetry.collector import MeshCollector
-from nats_mesh.telemetry.series import Side
-from nats_mesh.telemetry.stats import OTHER, Stats
+from nats_mesh.telemetry.series import OTHER, Side
+from nats_mesh.telemetry.stats import Stats
 from tests.harness import Bus, eventually
 from tests.tools import ROOT
 

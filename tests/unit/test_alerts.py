@@ -26,15 +26,10 @@ from nats_mesh.telemetry.alert_messages import (
 from nats_mesh.telemetry.alerts import MAX_WATCHED, AlertBook, Turn
 from nats_mesh.telemetry.ended import MAX_OF_ONE, MAX_TRACKS, SILENT_S, Ended, EndedCalls
 from nats_mesh.telemetry.kinds import EventKind
+from nats_mesh.telemetry.series import Side
 from nats_mesh.telemetry.slo import Indicator, Promise
-from nats_mesh.telemetry.stats import (
-    SeriesSnapshot,
-    Side,
-    Stats,
-    StatsMessage,
-    decode_stats,
-    encode_stats,
-)
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage, decode_stats, encode_stats
 
 DAY = 86_400.0
 

@@ -36,7 +36,8 @@ from nats_mesh.telemetry.metrics import (
     merge,
 )
 from nats_mesh.telemetry.series import OTHER, Series
-from nats_mesh.telemetry.stats import EndpointLoad, Stats
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import EndpointLoad
 from nats_mesh.telemetry.workers import WorkerReport, WorkersCollector
 from nats_mesh.wire.transport import TransportStats
 

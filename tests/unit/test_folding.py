@@ -15,14 +15,14 @@ from nats_mesh.errors import ConfigError
 from nats_mesh.telemetry import folding
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.folding import SILENT_S, Bus, Fold, Gone, Word, replay
+from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.snapshots import Member, Service, Snapshot
-from nats_mesh.telemetry.stats import (
-    OTHER,
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import (
     Condition,
     Ejected,
     EndpointLoad,
     OpenBreaker,
-    Stats,
     StatsMessage,
     decode_stats,
     encode_stats,

@@ -63,17 +63,6 @@ def test_a_snapshot_brings_everything_over(values: list[float]) -> None:
     assert all(count > 0 for _, count in snapshot.buckets)
 
 
-@given(durations, durations)
-def test_taking_away_an_earlier_snapshot_leaves_what_came_since(a: list[float], b: list[float]) -> None:
-    """The difference of two snapshots is the histogram of the time between them."""
-    histogram = filled(a)
-    earlier = histogram.snapshot()
-    for value in b:
-        histogram.record(value)
-    histogram.subtract(earlier)
-    assert histogram == filled(b)
-
-
 def test_the_sum_is_kept_in_nanoseconds() -> None:
     """Count and sum are exact, so that averages are."""
     histogram = filled([0.001, 0.002, 0.25])

@@ -23,7 +23,8 @@ from nats_mesh.rollout.watching import (
 )
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.folding import Fold
-from nats_mesh.telemetry.stats import SeriesSnapshot, Stats, StatsMessage, encode_stats
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage, encode_stats
 from nats_mesh.telemetry.tracks import SILENT_S
 from nats_mesh.wire.memory import MemoryBus
 

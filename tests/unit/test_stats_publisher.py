@@ -10,7 +10,7 @@ import pytest
 from nats_mesh.errors import DisconnectedError, Executed
 from nats_mesh.telemetry import publisher as module
 from nats_mesh.telemetry.publisher import StatsPublisher
-from nats_mesh.telemetry.stats import MAX_BYTES, WHOLE_EVERY
+from nats_mesh.telemetry.stats_messages import MAX_BYTES, WHOLE_EVERY
 from nats_mesh.wire.subjects import Subjects
 
 

@@ -29,8 +29,10 @@ from nats_mesh.model import check_name
 from nats_mesh.policy.bus.acking import decode_ack
 from nats_mesh.policy.bus.documents import read_document
 from nats_mesh.telemetry.events import decode_event
+from nats_mesh.telemetry.series import FAILURES
 from nats_mesh.telemetry.slow import decode_slow
-from nats_mesh.telemetry.stats import FAILURES, Stats, decode_stats
+from nats_mesh.telemetry.stats import Stats
+from nats_mesh.telemetry.stats_messages import decode_stats
 from nats_mesh.telemetry.tap_messages import decode_tap, decode_wish
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import by_content_type
