@@ -34,7 +34,7 @@ from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh.testing import NatsServer
 
-__all__ = ["main"]
+__all__ = ["main", "plain_cost"]
 
 #: What is measured, and by how much it may be dearer than ``plain`` (share).
 _PLAIN: Final = "plain"
@@ -171,6 +171,12 @@ async def measure(rate: float, seconds: float, rounds: int) -> dict[str, list[tu
                 found[way].append((turns[way], turns[_PLAIN]))
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     return found
+
+
+async def plain_cost(rate: float, seconds: float, rounds: int) -> float:
+    """CPU seconds of a call while nobody looks, both ends together: the median of some turns."""
+    async with NatsServer() as server, _opened(_PLAIN, server.url, rate) as (process, port):
+        return statistics.median([await _take_turn(process, port, seconds) for _ in range(rounds)])
 
 
 def report(found: dict[str, list[tuple[float, float]]]) -> bool:
