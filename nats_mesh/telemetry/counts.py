@@ -11,12 +11,14 @@ from typing import Final
 
 from msgspec import UNSET
 
+from nats_mesh.core.buckets import HistogramSnapshot
+from nats_mesh.core.histogram import Histogram
 from nats_mesh.errors import Status
 from nats_mesh.telemetry.flags import FLAGS
 from nats_mesh.telemetry.stats_messages import SeriesRow, SeriesSnapshot, StatsMessage
 from nats_mesh.telemetry.tallies import Tally
 
-__all__ = ["Counts"]
+__all__ = ["Counts", "Track"]
 
 #: What calls end with. Of any other word a member may have nothing is kept but that it was one: words that are made up
 #: would never be forgotten.
@@ -126,6 +128,35 @@ class Counts:
             if more > 0:
                 added[bucket] = more
                 known[bucket] = count
+
+
+class Track(Counts):
+    """One series: as last heard, and what has come since it was looked at last."""
+
+    __slots__ = ("heard", "news")
+
+    def __init__(self, heard: float) -> None:
+        super().__init__()
+        self.heard = heard
+        self.news: Tally | None = None
+
+    def put(self, tally: Tally, now: float) -> None:
+        """Something was heard of it."""
+        self.heard = now
+        if self.news is None:
+            self.news = tally
+        else:
+            self.news.add(tally)
+
+    def take(self) -> tuple[int, int, Histogram] | None:
+        """What has come: calls, how many of them failed, how long those took that began; ``None`` where nothing was
+        heard."""
+        news, self.news = self.news, None
+        if news is None:
+            return None
+        took = Histogram()
+        took.add(HistogramSnapshot(tuple(news.buckets.items()), max(0, news.sum_ns)))
+        return max(0, news.requests), max(0, news.errors), took
 
 
 def _in_known_words(statuses: dict[str, int]) -> dict[str, int]:

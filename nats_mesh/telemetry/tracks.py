@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from nats_mesh.core.histogram import Histogram, HistogramSnapshot
-from nats_mesh.telemetry.counts import Counts
+from nats_mesh.telemetry.counts import Track
 from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
-from nats_mesh.telemetry.tallies import Tally
 
-__all__ = ["SILENT_S", "Kind", "Track", "Tracks"]
+__all__ = ["SILENT_S", "Kind", "Tracks"]
 
 #: Of a member that was silent for so long (seconds) nothing is kept.
 SILENT_S: Final = 120.0
@@ -29,35 +27,6 @@ class Kind(NamedTuple):
     endpoint: str
     peer: str
     subset: str
-
-
-class Track(Counts):
-    """One series: as last heard, and what has come since it was looked at last."""
-
-    __slots__ = ("heard", "news")
-
-    def __init__(self, heard: float) -> None:
-        super().__init__()
-        self.heard = heard
-        self.news: Tally | None = None
-
-    def put(self, tally: Tally, now: float) -> None:
-        """Something was heard of it."""
-        self.heard = now
-        if self.news is None:
-            self.news = tally
-        else:
-            self.news.add(tally)
-
-    def take(self) -> tuple[int, int, Histogram] | None:
-        """What has come: calls, how many of them failed, how long those took that began; ``None`` where nothing was
-        heard."""
-        news, self.news = self.news, None
-        if news is None:
-            return None
-        took = Histogram()
-        took.add(HistogramSnapshot(tuple(news.buckets.items()), max(0, news.sum_ns)))
-        return max(0, news.requests), max(0, news.errors), took
 
 
 class Tracks:

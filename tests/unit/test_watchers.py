@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from nats_mesh.calling.watching import CallEnd
 from nats_mesh.calling.watching import Watching as CallerWatching
 from nats_mesh.serving.watching import Watching as InstanceWatching
 from nats_mesh.telemetry.notes import Notes
@@ -121,5 +122,5 @@ def test_watchers_may_be_set_while_a_call_is_told(every: bool) -> None:
     for _ in range(2):
         tell = watching.tell if every else watching.notable
         assert tell is not None
-        tell(cast(Any, None))
+        tell(cast(Any, CallEnd)(*[None] * 12))
     assert told == ["leaves", "stays", "stays", "comes"]
