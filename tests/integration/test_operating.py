@@ -35,6 +35,7 @@ from nats_mesh.discovery.commands import (
 )
 from nats_mesh.discovery.messages import decode
 from nats_mesh.layers import fault
+from nats_mesh.policy import PolicySet, parse
 from nats_mesh.serving.instance import Instance
 from tests.harness import PATIENCE_S, Bus, eventually
 from tests.rawnats import RawMessage, RawNats, header_pairs
@@ -429,10 +430,13 @@ async def test_a_share_of_the_calls_is_hit(bus: Bus, desk: Desk) -> None:
     """By chance, as many as asked for."""
     instance = await bus.serve(desk.service())
     await one(bus, instance.id, FaultCommand(abort="DATA_LOSS", share=0.3))
+    # Half of twenty calls in a row are hit now and then, and would open the circuit.
+    off = "apiVersion: mesh/v1\nkind: Destination\nmetadata: {name: d}\nspec: {target: {service: desk}, breaker: off}\n"
+    web = await bus.caller("web", policies=PolicySet.of(parse(off)))
     outcomes = []
     for n in range(300):
         try:
-            await bus.mesh.call("desk.ask", n)
+            await web.call("desk.ask", n)
         except RemoteError as error:
             outcomes.append(error.status)
     hit = outcomes.count(Status.DATA_LOSS)
