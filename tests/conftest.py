@@ -45,7 +45,9 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a transport is known not to do must fail; what compiled modules cannot show is skipped."""
+    """What a transport is known not to do must fail; what compiled modules cannot show is skipped. What takes minutes
+    comes first: at the end all others would wait for it."""
+    items.sort(key=lambda item: "/test_wheel.py::" not in item.nodeid)
     for item in items:
         for end, reason in PURE_ONLY.items() if os.environ.get(UNDER_TEST) else ():
             if item.nodeid.partition("[")[0].endswith(end) or item.nodeid.startswith(end):
