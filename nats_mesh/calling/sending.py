@@ -37,6 +37,7 @@ from nats_mesh.layers.breaker import Circuit, is_failure
 from nats_mesh.layers.retry import DENIED
 from nats_mesh.model import Request, is_name
 from nats_mesh.telemetry.flags import note_end
+from nats_mesh.telemetry.series import FOLD_MASK
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.loop import CancelledError, Deadline, Future, Waiter, future_maker
@@ -297,7 +298,13 @@ class Sender:
         finally:
             now = self._now()
             series.in_flight -= 1
-            series.record(now - start, status)
+            if status is _OK:  # this is Series.record
+                series.ok = ok = series.ok + 1
+                series.took.append(now - start)
+                if not ok & FOLD_MASK:
+                    series.fold()
+            else:
+                series.record(now - start, status)
             flags = ""
             if tried != 1 or problem is not None or delayed:
                 exhausted = retries is not None and request.attempt >= retries.rules.attempts

@@ -20,6 +20,7 @@ from nats_mesh.errors import CodecError
 
 __all__ = ["BOUNDS", "LAYOUT", "Histogram", "HistogramSnapshot", "quantile_of"]
 
+_LAST: Final = SIZE - 1
 #: So many durations are counted one by one sooner than they are sorted.
 _FEW: Final = 4
 #: What a quantile answers for a bucket: the geometric middle; at the open ends the bound itself.
@@ -87,16 +88,22 @@ class Histogram:
         durations_s.sort()
         # Exact to the nanosecond; turning each into one costs more than all else here.
         self.sum_ns += int(math.fsum(durations_s) * 1e9)
+        counts, changed = self.counts, self._changed if self._pairs else None
         at, end = 0, len(durations_s)
-        while at < end:
-            bucket = bisect_left(BOUNDS, durations_s[at])
-            after = end if bucket == SIZE - 1 else bisect_right(durations_s, BOUNDS[bucket], at, end)
-            if not self.counts[bucket]:
+        bucket = bisect_left(BOUNDS, durations_s[0])
+        while True:
+            after = end if bucket == _LAST else bisect_right(durations_s, BOUNDS[bucket], at, end)
+            if not counts[bucket]:
                 self._filled = None
-            self.counts[bucket] += after - at
-            if self._pairs:
-                self._changed.add(bucket)
+            counts[bucket] += after - at
+            if changed is not None:
+                changed.add(bucket)
+            if after == end:
+                return
             at = after
+            bucket += 1  # mostly the next one
+            if bucket != _LAST and durations_s[at] > BOUNDS[bucket]:
+                bucket = bisect_left(BOUNDS, durations_s[at], bucket + 1)
 
     def _forget(self) -> None:
         """Anything may have changed."""

@@ -24,6 +24,7 @@ from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
 from nats_mesh.core.fault import Faults
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.endpoint import Endpoint
+from nats_mesh.errors import Status
 from nats_mesh.layers.base import Arrival, Gate, Tap
 from nats_mesh.layers.concurrency import ConcurrencyGate
 from nats_mesh.layers.credit import CreditGate
@@ -42,6 +43,7 @@ from nats_mesh.serving.waiting import STOPPED, Waiting
 from nats_mesh.serving.watching import Watching
 from nats_mesh.telemetry.flags import flags_of_ended
 from nats_mesh.telemetry.notes import Notes
+from nats_mesh.telemetry.series import FOLD_MASK
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.telemetry.stats_messages import EndpointLoad
 from nats_mesh.wire import headers as h
@@ -60,6 +62,7 @@ _BLOCKED_S = 1.0
 _BEHIND_S = 1.0
 #: Looked up once: a name of another module costs more, each time.
 _JSON: Final = JSON
+_OK: Final = Status.OK
 _set_context: Final = current_context.set
 #: What stands for the end of a handler's steps.
 _DONE: Final = object()
@@ -398,6 +401,12 @@ class Dispatcher:
             status, text, maybe = STOPPED.get(call.ended, STOPPED["shutdown"])
             call.series.record(took, status)
             self.replier.fail(call, status, text, maybe=maybe)
+        elif status is _OK:
+            series = call.series  # this is Series.record
+            series.ok = ok = series.ok + 1
+            series.took.append(took)
+            if not ok & FOLD_MASK:
+                series.fold()
         else:
             call.series.record(took, status)
         if call.ended or call.injected:

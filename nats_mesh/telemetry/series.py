@@ -9,7 +9,7 @@ from nats_mesh.core.histogram import Histogram
 from nats_mesh.errors import Status
 from nats_mesh.wire.headers import one_line
 
-__all__ = ["FAILURES", "MAX_ERROR", "OTHER", "Key", "Series", "Side", "errors_in"]
+__all__ = ["FAILURES", "FOLD_MASK", "MAX_ERROR", "OTHER", "Key", "Series", "Side", "errors_in"]
 
 #: ``in``: calls this instance answered; ``out``: calls it made.
 Side: TypeAlias = Literal["in", "out"]
@@ -26,14 +26,20 @@ MAX_ERROR: Final = 256
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK: Final = Status.OK
 _KNOWN: Final = frozenset(str(status) for status in Status)
-#: How many durations are kept until they are put into the histogram.
+#: How many durations are kept until they are put into the histogram; calls that went well look whether their number
+#: has these bits, which costs less than asking for the length of a list.
 _FOLD_AT: Final = 512
+FOLD_MASK: Final = 511
 #: How often another thread looks for a moment in which nothing changes.
 _TRIES: Final = 1000
 
 
 class Series:
-    """One kind of call: by side, service, endpoint, peer and subset. ``in_flight`` is its users' to count."""
+    """One kind of call: by side, service, endpoint, peer and subset. ``in_flight`` is its users' to count.
+
+    On the path of a call that went well :meth:`record` stands written out
+    (:mod:`nats_mesh.serving.dispatch`, :mod:`nats_mesh.calling.sending`): calling it costs half as much again.
+    """
 
     __slots__ = (
         "_by_status",
@@ -41,7 +47,6 @@ class Series:
         "_folds",
         "_histogram",
         "_order",
-        "_took",
         "endpoint",
         "error_order",
         "extra",
@@ -56,6 +61,7 @@ class Series:
         "side",
         "since",
         "subset",
+        "took",
     )
 
     def __init__(self, key: Key, since: float, order: list[int]) -> None:
@@ -74,7 +80,7 @@ class Series:
         self.retries_denied = 0
         self._histogram = Histogram()
         #: Durations that are not in the histogram yet.
-        self._took: list[float] = []
+        self.took: list[float] = []
         #: Counts the beginnings and the ends of putting them there: odd while that is done.
         self._folds = 0
         self.in_flight = 0
@@ -86,39 +92,42 @@ class Series:
     def record(self, duration_s: float, status_name: str) -> None:
         """Count one finished call. A status that does not exist counts as UNKNOWN."""
         if status_name is _OK:
-            self.ok += 1
-        else:
-            self.refuse(status_name)
-        # Sorting many into the histogram at once costs a quarter of sorting in each when it comes.
-        took = self._took
-        took.append(duration_s)
-        if len(took) >= _FOLD_AT:
-            self._fold()
+            self.ok = ok = self.ok + 1
+            self.took.append(duration_s)
+            if not ok & FOLD_MASK:
+                self.fold()
+            return
+        self.refuse(status_name)
+        self.took.append(duration_s)
+        if len(self.took) >= _FOLD_AT:
+            self.fold()
 
-    def _fold(self) -> None:
-        took = self._took
+    def fold(self) -> None:
+        """Put :attr:`took` into the histogram: sorting many in at once costs a quarter of sorting in each when it
+        comes."""
+        took = self.took
         if took:
             self._folds += 1
-            self._took = []
+            self.took = []
             self._histogram.record_all(took)
             self._folds += 1
 
     @property
     def histogram(self) -> Histogram:
         """The durations of all calls that were recorded, for the thread that records them."""
-        self._fold()
+        self.fold()
         return self._histogram
 
     def tell_durations(self, into: list[Any]) -> None:
         """Put :attr:`histogram` into a list of two: :meth:`Histogram.pairs`, and the sum in nanoseconds."""
-        self._fold()
+        self.fold()
         histogram = self._histogram
         into[0] = histogram.pairs()
         into[1] = histogram.sum_ns
 
     def tell_recent_durations(self, into: list[Any]) -> None:
         """As :meth:`tell_durations`, without the buckets that are as that told them last."""
-        self._fold()
+        self.fold()
         histogram = self._histogram
         into[0] = histogram.pairs_since()
         into[1] = histogram.sum_ns
@@ -128,7 +137,7 @@ class Series:
         for _ in range(_TRIES):
             folds = self._folds
             copied = self._histogram.copy()
-            copied.record_all(self._took[:])
+            copied.record_all(self.took[:])
             if folds == self._folds and not folds % 2:
                 return copied
             time.sleep(0)  # the other one is at it

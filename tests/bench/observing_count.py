@@ -44,7 +44,7 @@ def shares(call: float, pieces: dict[str, float], rate: float) -> dict[str, floa
     """What each costs of the calls of a second, of which there are ``rate``; all in one unit."""
     calls = rate * call
     return {
-        "metrics": (2 * pieces["counting"] * rate + pieces["scrape"] / SCRAPE_EVERY_S) / calls,
+        "metrics": (pieces["counting"] * rate + pieces["scrape"] / SCRAPE_EVERY_S) / calls,
         "statistics": pieces["message"] / calls,
     }
 
@@ -56,7 +56,7 @@ def _table(title: str, unit: str, scale: float, calls: dict[float, float], piece
     print(title)
     told = {f"a call at {rate:g}/s, both ends": call for rate, call in calls.items()}
     told |= {
-        "counting it, at one end": pieces["counting"],
+        "counting it, at both ends": pieces["counting"],
         "one statistics message of each end": pieces["message"],
         "one scrape of both ends": pieces["scrape"],
     }
