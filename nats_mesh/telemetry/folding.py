@@ -160,14 +160,15 @@ class Fold:
             known.condition = message.condition
         known.wake()
         sums: dict[str, Tally] = {}
+        second = int(now)
         for each in message.series:
-            self._series(known, message, each, now, gap_s, sums)
-        known.take_rows(message, now, self.window_s, sums)
+            self._series(known, message, each, second, gap_s, sums)
+        known.take_rows(message, second, self.window_s, sums)
         if not again:
-            known.rest(message, now, self.window_s, sums)
+            known.rest(message, second, self.window_s, sums)
         for side, total in sums.items():
             for group in known.sides[side]:
-                group.add(total, now)
+                group.add(total, second)
         return True
 
     def _series(
@@ -175,7 +176,7 @@ class Fold:
         known: Known,
         message: StatsMessage,
         new: SeriesSnapshot,
-        now: float,
+        second: int,
         gap_s: float,
         sums: dict[str, Tally],
     ) -> None:
@@ -203,7 +204,7 @@ class Fold:
         if tally is not None:
             if new.last_error != line.last_error:
                 self._note_error(known, line, new)
-            line.count(tally, now, sums)
+            line.count(tally, second, sums)
 
     def _note_error(self, known: Known, line: Line, new: SeriesSnapshot) -> None:
         line.last_error = new.last_error
@@ -232,7 +233,7 @@ class Fold:
         else:
             groups = self.groups.of_line(side, own, self._place(new.service), new.endpoint)
         known.join(groups)
-        return Line(side, groups)
+        return Line(side, self.groups.intake(groups))
 
     def _place(self, service: str) -> str:
         if service in self._services:

@@ -10,7 +10,7 @@ from nats_mesh.telemetry.snapshots import Red, Trend
 from nats_mesh.telemetry.stats_messages import StatsMessage
 from nats_mesh.telemetry.tallies import Tally
 
-__all__ = ["HISTORY_S", "Group", "Groups"]
+__all__ = ["HISTORY_S", "Group", "Groups", "Intake"]
 
 #: How far back a trend goes (seconds).
 HISTORY_S: Final = 60
@@ -25,6 +25,8 @@ class Group:
 
     What comes between two looks is added up first, and then put into the window and the total at once: a group of many
     series hears of each of them once a second, and is looked at about as often.
+
+    Its times are whole seconds, and those of what is added only rise: what comes late counts in the latest.
     """
 
     __slots__ = (
@@ -94,12 +96,11 @@ class Group:
             self.total.count(tally)
         self.row = None
 
-    def add(self, tally: Tally, now: float) -> None:
-        """Calls that ended in about the last second."""
+    def add(self, tally: Tally, second: int) -> None:
+        """Calls that ended in about this second; the tally may be shared, and changes no more."""
         if self.muted:
             return
-        second = int(now)
-        if second != self._second:
+        if second > self._second:
             self._close()
             self._second = second
         fresh = self._fresh
@@ -151,7 +152,7 @@ class Group:
         """Take in what has come, let go of what is no longer in the window, and close the second that is over."""
         if self.muted:
             return
-        if int(now) != self._second:
+        if int(now) > self._second:
             self._close()
             self._second = int(now)
         elif self._fresh is not None:
@@ -191,6 +192,45 @@ class Group:
         return self._trend
 
 
+class Intake:
+    """Where series of one kind count: an endpoint that instances of a service answer, or that one caller calls.
+
+    What comes of any of them between two looks is added up here once, and then wherever it counts: a word of a series
+    costs the same in how many groups that is, and so do the words of a hundred instances when somebody looks.
+    """
+
+    __slots__ = ("_fresh", "_second", "_waiting", "groups", "listed")
+
+    def __init__(self, groups: tuple[Group, ...], waiting: deque[Intake]) -> None:
+        self.groups = groups
+        self._waiting = waiting
+        #: Whether it stands in there.
+        self.listed = False
+        self._fresh: Tally | None = None
+        self._second = 0
+
+    def add(self, tally: Tally, second: int) -> None:
+        """Calls that ended in about this second; the tally is given away."""
+        fresh = self._fresh
+        if fresh is not None:
+            if second == self._second:
+                fresh.add(tally)
+                return
+            self.settle()
+        self._fresh, self._second = tally, second
+        if not self.listed:
+            self.listed = True
+            self._waiting.append(self)
+
+    def settle(self) -> None:
+        """Add what has come wherever it counts."""
+        fresh = self._fresh
+        if fresh is not None:
+            self._fresh = None
+            for group in self.groups:
+                group.add(fresh, self._second)
+
+
 class Groups:
     """All groups of calls, by kind. The first part of a key is the side that told of them.
 
@@ -201,7 +241,17 @@ class Groups:
     them, too; else only the window has.
     """
 
-    __slots__ = ("durations", "edges", "endpoints", "members", "places", "services", "versions")
+    __slots__ = (
+        "_intakes",
+        "_waiting",
+        "durations",
+        "edges",
+        "endpoints",
+        "members",
+        "places",
+        "services",
+        "versions",
+    )
 
     def __init__(self, *, durations: bool = False) -> None:
         self.durations = durations
@@ -216,6 +266,29 @@ class Groups:
         self.members: dict[tuple[str, str, str], Group] = {}
         #: By service and version, as the instances tell.
         self.versions: dict[tuple[str, str], Group] = {}
+        #: By what they count in, and those of which something has come since the last look.
+        self._intakes: dict[tuple[Group, ...], Intake] = {}
+        self._waiting: deque[Intake] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Of how many kinds of calls something has come that does not count yet."""
+        return len(self._waiting)
+
+    def settle(self, most: int) -> None:
+        """Have what has come of ``most`` of them count wherever it does."""
+        waiting = self._waiting
+        for _ in range(min(most, len(waiting))):
+            intake = waiting.popleft()
+            intake.listed = False
+            intake.settle()
+
+    def intake(self, groups: tuple[Group, ...]) -> Intake:
+        """Where a series that counts in ``groups`` does so."""
+        found = self._intakes.get(groups)
+        if found is None:
+            found = self._intakes[groups] = Intake(groups, self._waiting)
+        return found
 
     def of_line(self, side: str, source: str, service: str, endpoint: str) -> tuple[Group, ...]:
         """What a series counts in, beside what all of its member's side do."""
@@ -270,6 +343,8 @@ class Groups:
                 del table[key]
         for edge in [edge for edge, places in self.places.items() if not places]:
             del self.places[edge]
+        for groups in [groups for groups in self._intakes if not used.issuperset(groups)]:
+            del self._intakes[groups]
 
     def all(self) -> list[Group]:
         """Every one there is."""

@@ -117,25 +117,25 @@ class Known:
         self.groups = {group for groups in self.sides.values() for group in groups}
         self.behind = False
 
-    def take_rows(self, message: StatsMessage, now: float, window_s: float, sums: dict[str, Tally]) -> None:
+    def take_rows(self, message: StatsMessage, second: int, window_s: float, sums: dict[str, Tally]) -> None:
         """What the rows of a message add."""
         seq, numbered = message.seq, self.numbered
         for row in message.rows:
             line = numbered.get(row.number)
             if line is not None:
                 line.seq = seq
-                tally = line.take_row(row, message, window_s)
-                if tally is not None:
-                    line.count(tally, now, sums)
+                tally = line.go_on(row, message)
+                if tally is not None and line.moved(tally, window_s):
+                    line.count(tally, second, sums)
 
-    def rest(self, message: StatsMessage, now: float, window_s: float, sums: dict[str, Tally]) -> None:
+    def rest(self, message: StatsMessage, second: int, window_s: float, sums: dict[str, Tally]) -> None:
         """Nothing has happened in the series of which a message does not tell."""
         seq = message.seq
         for line in self.lines.values():
             if line.seq != seq:
                 tally = line.rest(window_s)
                 if tally is not None:
-                    line.count(tally, now, sums)
+                    line.count(tally, second, sums)
 
     def wake(self) -> None:
         """It tells of now, from now on."""

@@ -6,8 +6,8 @@ from collections import deque
 from typing import Final
 
 from nats_mesh.telemetry.counts import Counts
-from nats_mesh.telemetry.groups import Group
-from nats_mesh.telemetry.stats_messages import SeriesRow, SeriesSnapshot, StatsMessage
+from nats_mesh.telemetry.groups import Intake
+from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
 from nats_mesh.telemetry.tallies import MICRO, Tally
 
 __all__ = ["Line"]
@@ -20,13 +20,14 @@ _INSTANT_S: Final = 1e-4
 class Line(Counts):
     """The latest word of a series, how it went in the last window, and the groups it counts in."""
 
-    __slots__ = ("_points", "_rate", "_running", "_tried", "groups", "last_error", "seq", "side")
+    __slots__ = ("_intake", "_points", "_rate", "_running", "_tried", "groups", "last_error", "seq", "side")
 
-    def __init__(self, side: str, groups: tuple[Group, ...]) -> None:
+    def __init__(self, side: str, intake: Intake) -> None:
         super().__init__()
         self.side = side
         #: Where its calls count, beside where all calls of its member's side do.
-        self.groups = groups
+        self._intake = intake
+        self.groups = intake.groups
         #: The number of the message which told of it last.
         self.seq = 0
         self.last_error = ""
@@ -42,36 +43,31 @@ class Line(Counts):
     def take(self, new: SeriesSnapshot, message: StatsMessage, window_s: float) -> Tally | None:
         """What has happened since the word before; ``None`` where nothing has, and where this is no later one."""
         tally = self.hear(new, message)
-        return None if tally is None else self._moved(tally, window_s)
+        return tally if tally is not None and self.moved(tally, window_s) else None
 
-    def take_row(self, row: SeriesRow, message: StatsMessage, window_s: float) -> Tally | None:
-        """As :meth:`take`, for a row."""
-        tally = self.go_on(row, message)
-        return None if tally is None else self._moved(tally, window_s)
-
-    def _moved(self, tally: Tally, window_s: float) -> Tally | None:
-        tally.in_flight = self.in_flight - self._running
-        self._running = self.in_flight
+    def moved(self, tally: Tally, window_s: float) -> bool:
+        """It is as old now as its latest word says, which added this much: say by how much what is true of now has
+        changed; false where nothing has."""
+        running = self.in_flight
+        tally.in_flight = running - self._running
+        self._running = running
         self._move(tally, self.age_s, window_s)
-        if (
+        return bool(
             tally.ok
             or tally.others is not None
             or tally.attempts
             or tally.rate
             or tally.tried
             or tally.in_flight
-        ):
-            return tally
-        return None
+        )
 
-    def count(self, tally: Tally, now: float, sums: dict[str, Tally]) -> None:
+    def count(self, tally: Tally, second: int, sums: dict[str, Tally]) -> None:
         """Add what is new in it wherever it counts, and to the sum of its side."""
-        for group in self.groups:
-            group.add(tally, now)
         total = sums.get(self.side)
         if total is None:
             total = sums[self.side] = Tally()
         total.add(tally)
+        self._intake.add(tally, second)
 
     def rest(self, window_s: float) -> Tally | None:
         """A message without it came: nothing has happened there. ``None`` where it rested before."""

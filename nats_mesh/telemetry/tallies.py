@@ -67,11 +67,11 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Add what ``other`` holds."""
         self.count(other)
-        if other.sum_ns or other.buckets:
+        self.sum_ns += other.sum_ns
+        if other.buckets:
             mine = self.buckets
             for bucket, count in other.buckets.items():
                 mine[bucket] = mine.get(bucket, 0) + count
-            self.sum_ns += other.sum_ns
 
     def count(self, other: Tally) -> None:
         """As :meth:`add`, without the durations."""
