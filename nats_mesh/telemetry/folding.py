@@ -190,7 +190,7 @@ class Fold:
             self._note_error(known, line, new)
             if new.age_s > self.window_s:
                 # Most of its calls are of before.
-                tally = line.take(new, message, self.window_s)
+                tally = line.take(new, message, known.before_s, self.window_s)
                 if tally is not None:
                     for group in (*line.groups, *known.sides[line.side]):
                         group.before(tally)
@@ -199,7 +199,7 @@ class Fold:
                 return
             line.begin(new.age_s - max(new.age_s, gap_s))
         line.seq = message.seq
-        tally = line.take(new, message, self.window_s)
+        tally = line.take(new, message, known.before_s, self.window_s)
         known.number(line)
         if tally is not None:
             if new.last_error != line.last_error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from msgspec import UNSET
@@ -22,6 +23,8 @@ class Known:
     """A member: what presence says of it, what its statistics say, and its series."""
 
     __slots__ = (
+        "_age_s",
+        "before_s",
         "behind",
         "condition",
         "groups",
@@ -51,6 +54,8 @@ class Known:
         self.seq = 0
         #: Whether a message of it was lost: until the next one that tells everything, what is known may be of before.
         self.behind = False
+        #: How old it was (seconds) in its latest message, and in the one before.
+        self._age_s = self.before_s = -math.inf
         #: When it was heard last at all, and when its statistics were.
         self.heard = now
         self.told = 0.0
@@ -109,6 +114,8 @@ class Known:
             self.behind = False
         elif message.seq > self.seq + 1:
             self.behind = True
+        if message.seq != self.seq:
+            self.before_s, self._age_s = self._age_s, message.since_s
         self.seq = message.seq
 
     def begin_again(self) -> None:
@@ -116,16 +123,17 @@ class Known:
         self.lines, self.numbered, self.message, self.seq = {}, {}, None, 0
         self.groups = {group for groups in self.sides.values() for group in groups}
         self.behind = False
+        self._age_s = self.before_s = -math.inf
 
     def take_rows(self, message: StatsMessage, second: int, window_s: float, sums: dict[str, Tally]) -> None:
         """What the rows of a message add."""
-        seq, numbered = message.seq, self.numbered
+        seq, before_s, numbered = message.seq, self.before_s, self.numbered
         for row in message.rows:
             line = numbered.get(row.number)
             if line is not None:
                 line.seq = seq
                 tally = line.go_on(row, message)
-                if tally is not None and line.moved(tally, window_s):
+                if tally is not None and line.moved(tally, before_s, window_s):
                     line.count(tally, second, sums)
 
     def rest(self, message: StatsMessage, second: int, window_s: float, sums: dict[str, Tally]) -> None:

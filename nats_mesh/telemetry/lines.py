@@ -40,26 +40,34 @@ class Line(Counts):
         """No call had ended yet when it was of this age, which may be below nothing."""
         self._points.append((age_s, 0, 0))
 
-    def take(self, new: SeriesSnapshot, message: StatsMessage, window_s: float) -> Tally | None:
-        """What has happened since the word before; ``None`` where nothing has, and where this is no later one."""
-        tally = self.hear(new, message)
-        return tally if tally is not None and self.moved(tally, window_s) else None
+    def take(
+        self, new: SeriesSnapshot, message: StatsMessage, before_s: float, window_s: float
+    ) -> Tally | None:
+        """What has happened since the word before; ``None`` where nothing has, and where this is no later one.
 
-    def moved(self, tally: Tally, window_s: float) -> bool:
+        ``before_s`` is how old the member was when it told the message before this one."""
+        tally = self.hear(new, message)
+        return tally if tally is not None and self.moved(tally, before_s, window_s) else None
+
+    def moved(self, tally: Tally, before_s: float, window_s: float) -> bool:
         """It is as old now as its latest word says, which added this much: say by how much what is true of now has
         changed; false where nothing has."""
         running = self.in_flight
         tally.in_flight = running - self._running
         self._running = running
+        happened = tally.ok or tally.others is not None or tally.attempts
+        if not happened and not self._rate and not self._tried:  # it rests as before
+            return bool(tally.in_flight)
+        points = self._points
+        if points:
+            rested_s, requests, attempts = points[-1]
+            before_s -= self.born_s
+            if (
+                before_s > rested_s + _INSTANT_S
+            ):  # until then it rested: the message before did not tell of it
+                points.append((before_s, requests, attempts))
         self._move(tally, self.age_s, window_s)
-        return bool(
-            tally.ok
-            or tally.others is not None
-            or tally.attempts
-            or tally.rate
-            or tally.tried
-            or tally.in_flight
-        )
+        return bool(happened or tally.rate or tally.tried or tally.in_flight)
 
     def count(self, tally: Tally, second: int, sums: dict[str, Tally]) -> None:
         """Add what is new in it wherever it counts, and to the sum of its side."""
@@ -92,9 +100,12 @@ class Line(Counts):
         if len(points) > 1 and age_s - points[-2][0] < window_s / _POINTS:
             points.pop()
         points.append((age_s, own, tries))
-        while len(points) > 2 and points[1][0] <= age_s - window_s:
+        start_s = age_s - window_s
+        while len(points) > 2 and points[1][0] <= start_s:
             points.popleft()
         begun_s, requests, attempts = points[0]
+        if begun_s < start_s and points[1][1] == requests and points[1][2] == attempts:
+            begun_s = start_s  # it rested then, and perhaps long before
         span_s = age_s - begun_s
         rate = tried = 0
         if span_s >= _INSTANT_S:

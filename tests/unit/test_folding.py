@@ -443,6 +443,26 @@ def test_what_a_silent_member_did_a_moment_ago_is_no_longer_so() -> None:
     assert [each.instances for each in shown.versions] == [1]
 
 
+@pytest.mark.parametrize("rested", [1, 5, 9, 10, 11, 60])
+@pytest.mark.parametrize("whole_every", [1, 3, 8])
+@pytest.mark.parametrize("window_s", [4.0, 10.0])
+def test_a_rate_is_of_the_window_however_long_it_rested_before(
+    rested: int, whole_every: int, window_s: float
+) -> None:
+    """Calls after a rest count over the window, and not over the time in which there were none."""
+    clock, fold, member = Clock(), Fold(window_s=window_s), Teller(Clock(), "orders", "i1")
+    member.stats = Stats(clock=clock)
+    calls = [50] * 20 + [0] * rested + [100] * 12 + [0] * rested + [7] * 3
+    for second, count in enumerate(calls):
+        clock.now += 1.0
+        member.answer("web", count)
+        fold.apply(member.word(whole=second % whole_every == 0), clock.now)
+        shown = service_of(fold.snapshot(clock.now + 0.5))
+        in_window = calls[max(0, second + 1 - int(window_s)) : second + 1]
+        if second >= window_s:
+            assert shown.red.rate_per_s == pytest.approx(sum(in_window) / window_s, rel=1e-3), second
+
+
 def test_groups_are_exact_over_members_and_seconds() -> None:
     """Sums of a window and of a total are those of all its series, however often somebody looks in between."""
     clock, seen, unseen = Clock(), Fold(window_s=4.0), Fold(window_s=4.0)
