@@ -46,7 +46,7 @@ def quantile_of(buckets: Sequence[tuple[int, int]], shares: Sequence[float]) -> 
 class Histogram:
     """Durations in seconds. Not thread-safe: it lives on one event loop."""
 
-    __slots__ = ("_changed", "_filled", "_listed", "_pairs", "_since", "counts", "sum_ns")
+    __slots__ = ("_filled", "_listed", "_pairs", "_since", "counts", "sum_ns")
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * SIZE
@@ -54,56 +54,51 @@ class Histogram:
         #: The buckets that hold something, in order; ``None``: to be found out. They hardly ever change, and looking
         #: through all buckets for them is most of the work of a snapshot.
         self._filled: list[int] | None = None
-        #: What :meth:`pairs` answers, also by bucket, and which buckets have changed since either was brought up to
-        #: date; empty where nobody has asked yet, or all have to be put in anew.
+        #: What :meth:`pairs` answers, also by bucket; empty where nobody has asked yet, or all have to be put in anew.
         self._listed: list[list[int]] = []
         self._pairs: dict[int, list[int]] = {}
-        self._changed: set[int] = set()
         #: Those that have changed since :meth:`pairs` was asked last.
         self._since: dict[int, list[int]] = {}
 
     def record(self, seconds: float) -> None:
         """Count one duration: a difference of monotonic readings, so finite and not negative."""
-        bucket = bisect_left(BOUNDS, seconds)
-        if not self.counts[bucket]:
-            self._filled = None
-        self.counts[bucket] += 1
         self.sum_ns += int(seconds * 1e9)
-        if self._pairs:
-            self._changed.add(bucket)
+        self._add(bisect_left(BOUNDS, seconds), 1)
 
     def record_all(self, durations_s: list[float]) -> None:
         """As :meth:`record` for each; may sort the list, so that one bisection serves a whole bucket."""
         if len(durations_s) <= _FEW:
-            counts = self.counts
             for seconds in durations_s:
-                bucket = bisect_left(BOUNDS, seconds)
-                if not counts[bucket]:
-                    self._filled = None
-                counts[bucket] += 1
-                self.sum_ns += int(seconds * 1e9)
-                if self._pairs:
-                    self._changed.add(bucket)
+                self.record(seconds)
             return
         durations_s.sort()
         # Exact to the nanosecond; turning each into one costs more than all else here.
         self.sum_ns += int(math.fsum(durations_s) * 1e9)
-        counts, changed = self.counts, self._changed if self._pairs else None
         at, end = 0, len(durations_s)
         bucket = bisect_left(BOUNDS, durations_s[0])
         while True:
             after = end if bucket == _LAST else bisect_right(durations_s, BOUNDS[bucket], at, end)
-            if not counts[bucket]:
-                self._filled = None
-            counts[bucket] += after - at
-            if changed is not None:
-                changed.add(bucket)
+            self._add(bucket, after - at)
             if after == end:
                 return
             at = after
             bucket += 1  # mostly the next one
             if bucket != _LAST and durations_s[at] > BOUNDS[bucket]:
                 bucket = bisect_left(BOUNDS, durations_s[at], bucket + 1)
+
+    def _add(self, bucket: int, count: int) -> None:
+        counts, pairs = self.counts, self._pairs
+        before = counts[bucket]
+        counts[bucket] = before + count
+        if not before:
+            self._filled = None
+        if pairs:
+            pair = pairs.get(bucket)
+            if pair is None:
+                pair = pairs[bucket] = [bucket, 0]
+                self._listed = []
+            pair[1] = before + count
+            self._since[bucket] = pair
 
     def _forget(self) -> None:
         """Anything may have changed."""
@@ -173,10 +168,7 @@ class Histogram:
             counts = self.counts
             self._pairs = {bucket: [bucket, counts[bucket]] for bucket in self._order()}
             self._listed = list(self._pairs.values())
-            self._changed.clear()
-        elif self._changed:
-            self._update()
-        if not self._listed:
+        elif not self._listed:
             self._listed = [self._pairs[bucket] for bucket in self._order()]
         if self._since:
             self._since = {}
@@ -189,21 +181,7 @@ class Histogram:
             found = self.pairs()
             self._since = dict(self._pairs)
             return found
-        if self._changed:
-            self._update()
         return list(self._since.values())
-
-    def _update(self) -> None:
-        """Put in anew what has changed."""
-        pairs, counts, since = self._pairs, self.counts, self._since
-        for bucket in self._changed:
-            pair = pairs.get(bucket)
-            if pair is None:
-                pair = pairs[bucket] = [bucket, 0]
-                self._listed = []
-            pair[1] = counts[bucket]
-            since[bucket] = pair
-        self._changed.clear()
 
     def _order(self) -> list[int]:
         """The buckets that hold something, in order."""

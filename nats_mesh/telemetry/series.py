@@ -9,7 +9,7 @@ from nats_mesh.core.histogram import Histogram
 from nats_mesh.errors import Status
 from nats_mesh.wire.headers import one_line
 
-__all__ = ["FAILURES", "FOLD_MASK", "MAX_ERROR", "OTHER", "Key", "Series", "Side", "errors_in"]
+__all__ = ["FAILURES", "FOLD_MASK", "MAX_ERROR", "OTHER", "USUAL", "Key", "Series", "Side", "errors_in"]
 
 #: ``in``: calls this instance answered; ``out``: calls it made.
 Side: TypeAlias = Literal["in", "out"]
@@ -30,6 +30,8 @@ _KNOWN: Final = frozenset(str(status) for status in Status)
 #: has these bits, which costs less than asking for the length of a list.
 _FOLD_AT: Final = 512
 FOLD_MASK: Final = 511
+#: :attr:`Series.unusual` of a series of which all calls went well.
+USUAL: Final = (0, 0, 0, 0)
 #: How often another thread looks for a moment in which nothing changes.
 _TRIES: Final = 1000
 
@@ -127,7 +129,8 @@ class Series:
 
     def tell_recent_durations(self, into: list[Any]) -> None:
         """As :meth:`tell_durations`, without the buckets that are as that told them last."""
-        self.fold()
+        if self.took:
+            self.fold()
         histogram = self._histogram
         into[0] = histogram.pairs_since()
         into[1] = histogram.sum_ns
@@ -187,7 +190,9 @@ class Series:
     def unusual(self) -> tuple[int, int, int, int]:
         """Differs from what it was before whenever something has happened beside calls that went well."""
         others = self._by_status
-        return sum(others.values()) if others else 0, self.extra, self.retries_denied, self.error_order
+        if not others and not self.extra and not self.retries_denied and not self.error_order:
+            return USUAL
+        return sum(others.values()), self.extra, self.retries_denied, self.error_order
 
     @property
     def requests(self) -> int:

@@ -15,15 +15,13 @@ from typing import Final
 from msgspec import UNSET
 
 from nats_mesh.errors import Status
-from nats_mesh.telemetry.series import Series
+from nats_mesh.telemetry.series import USUAL, Series
 from nats_mesh.telemetry.stats_messages import Told, ToldRow
 
 __all__ = ["TellingSeries", "retries_of"]
 
 
 _OK: Final = str(Status.OK)
-#: Of a series of which all calls went well.
-_USUAL: Final = (0, 0, 0, 0)
 
 
 class TellingSeries:
@@ -39,7 +37,7 @@ class TellingSeries:
         self._since = series.since
         #: How the series was when it was told last.
         self._ok = self._in_flight = -1
-        self._unusual = _USUAL
+        self._unusual = USUAL
         #: How it was, beside calls that went well, when all series were told last; ``None``: unlike a row says.
         self._base: tuple[int, int, int, int] | None = None
         #: Whether ``_told`` says how it was told last.
@@ -106,7 +104,7 @@ class TellingSeries:
             told.statuses[_OK] = self._ok
         told.in_flight = self._in_flight if self._in_flight > 0 else 0
         series.tell_durations(told.histogram)
-        if self._unusual != _USUAL:
+        if self._unusual != USUAL:
             self._look()
 
     def _look(self) -> None:
