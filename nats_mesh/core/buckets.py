@@ -29,7 +29,7 @@ _Bucket = Annotated[int, msgspec.Meta(ge=0, lt=SIZE)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=_MAX_COUNT)]
 
 
-class HistogramSnapshot(msgspec.Struct, frozen=True, array_like=True):
+class HistogramSnapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A histogram as it travels: pairs of bucket and count, of the filled buckets alone, and the sum."""
 
     buckets: Annotated[tuple[tuple[_Bucket, _Count], ...], msgspec.Meta(max_length=SIZE)] = ()

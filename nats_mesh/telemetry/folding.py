@@ -155,7 +155,7 @@ class Fold:
         known.heard = known.told = now
         known.follows(message)
         if not again or known.message is None:
-            known.message = msgspec.structs.replace(message, series=())  # these are in its lines
+            known.message = msgspec.structs.replace(message, series=(), rows=())  # these are in its lines
         if message.condition is not UNSET:
             known.condition = message.condition
         known.wake()

@@ -40,6 +40,7 @@ class Group:
         "_second",
         "_trend",
         "_trend_at",
+        "_when",
         "durations",
         "history",
         "instances",
@@ -69,8 +70,10 @@ class Group:
         #: What has come since the last look.
         self._fresh: Tally | None = None
         self._own_fresh = False
-        #: The seconds that are in the window: when, and what came in it. The last may be open yet.
-        self._cells: deque[tuple[int, Tally]] = deque()
+        #: The seconds that are in the window, and what came in each. The last may be open yet. (Pairs of both would be
+        #: a third of all objects that the garbage collector goes through.)
+        self._when: deque[int] = deque()
+        self._cells: deque[Tally] = deque()
         self._open: Tally | None = None
         self._second = 0
         #: Whether ``_open`` is this group's own: what came alone in its second is one object for all of its groups.
@@ -86,6 +89,7 @@ class Group:
         self.muted = True
         self.total, self.window, self._fresh, self._open = Tally(), Tally(), None, None
         self._cells.clear()
+        self._when.clear()
         self._history.clear()
 
     def before(self, tally: Tally) -> None:
@@ -128,11 +132,12 @@ class Group:
         self.window.add(fresh)
         if self._open is None:
             self._open, self._own = fresh, self._own_fresh
-            self._cells.append((self._second, fresh))
+            self._cells.append(fresh)
+            self._when.append(self._second)
             return
         if not self._own:
             self._open, self._own = self._open.copy(), True
-            self._cells[-1] = (self._second, self._open)
+            self._cells[-1] = self._open
         self._open.add(fresh)
 
     def _close(self) -> None:
@@ -157,9 +162,10 @@ class Group:
             self._second = int(now)
         elif self._fresh is not None:
             self._settle()
-        cells = self._cells
-        while cells and cells[0][0] < now - window_s - 1.0:
-            self.window.take_away(cells.popleft()[1])
+        when, cells = self._when, self._cells
+        while when and when[0] < now - window_s - 1.0:
+            when.popleft()
+            self.window.take_away(cells.popleft())
             self.row = None
 
     def seconds(self, first: int) -> list[_Second]:
