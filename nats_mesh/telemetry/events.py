@@ -202,7 +202,7 @@ class Events:
         except CallError:
             self.failed += 1  # away: whoever comes back asks for what is kept
 
-    def _on_want(self, reply: str) -> None:
+    def _on_want(self, observer: str, reply: str) -> None:
         """A lease; where its reply subject is an inbox that waits for something, what is kept goes there."""
         if reply.endswith(".0") or not self._answers.take(self._clock.monotonic()):
             return

@@ -221,7 +221,7 @@ class SlowCalls:
         except CallError:
             self.failed += 1  # away: whoever comes back asks for what is kept
 
-    def _on_want(self, reply: str) -> None:
+    def _on_want(self, observer: str, reply: str) -> None:
         """A lease; where its reply subject is an inbox that waits for something, what is kept goes there."""
         if reply.endswith(".0") or self._answers.room(self._clock.monotonic()) < 1:
             return

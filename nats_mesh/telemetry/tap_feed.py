@@ -221,11 +221,13 @@ class TapFeed(TapSink):
             rate_per_s=rate_per_s,
         )
         self._mesh = mesh
+        self._inbox = ""
         self._subscription: Any = None
         self._tasks: Any = None
 
     async def __aenter__(self) -> Self:
         client = self._mesh.client
+        self._inbox = client.mux.lease()
         self._subscription = client.transport.subscribe(client.subjects.telemetry_of(_KIND), self.on_message)
         try:
             await client.transport.fence()
@@ -250,9 +252,7 @@ class TapFeed(TapSink):
             body = JSON.encode(msgspec.structs.replace(wish, only=only))
             try:
                 client.transport.publish(
-                    client.subjects.want(_KIND, service, self._mesh.name),
-                    body,
-                    client.mux.one_way("telemetry"),
+                    client.subjects.want(_KIND, service, self._mesh.name), body, self._inbox
                 )
             except CallError:
                 return  # the bus is away: the next one is in time, or its loss shows as a gap

@@ -296,7 +296,7 @@ class Tracing:
         self._settle()
         return True
 
-    def _on_want(self, reply: str) -> None:
+    def _on_want(self, observer: str, reply: str) -> None:
         self._tried = []
         self.flush()
 
