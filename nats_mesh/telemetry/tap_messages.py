@@ -27,10 +27,10 @@ __all__ = [
     "TapCall",
     "TapMessage",
     "Wish",
-    "calls_of",
     "decode_tap",
     "decode_wish",
     "encode_tap",
+    "recorded_call",
     "together",
 ]
 
@@ -178,15 +178,12 @@ def decode_tap(
     return message
 
 
-def calls_of(message: TapMessage) -> list[RecordedCall]:
-    """The calls of a message as they are recorded, each with whose it is; what was said in them is left out."""
-    return [
-        RecordedCall(
-            service=message.service,
-            instance=message.instance,
-            version=message.version,
-            concurrency=message.concurrency.get(call.endpoint),
-            **{name: getattr(call, name) for name in Envelope.__struct_fields__},
-        )
-        for call in message.calls
-    ]
+def recorded_call(call: TapCall, message: TapMessage) -> RecordedCall:
+    """A call of a message as it is recorded, with whose it is; what was said in it is left out."""
+    return RecordedCall(
+        service=message.service,
+        instance=message.instance,
+        version=message.version,
+        concurrency=message.concurrency.get(call.endpoint),
+        **{name: getattr(call, name) for name in Envelope.__struct_fields__},
+    )
