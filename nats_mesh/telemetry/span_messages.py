@@ -10,8 +10,8 @@ import msgspec
 from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Name, Version
 from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.span_columns import SpanColumns, spans_of_columns
 from nats_mesh.telemetry.span_parts import MAX_SPANS, RecordedSpan, Span
-from nats_mesh.telemetry.span_rows import SpanRows, spans_of_rows
 from nats_mesh.wire.codecs import JSON
 
 __all__ = [
@@ -60,7 +60,7 @@ class SpanMessage(SpanHead, frozen=True, kw_only=True):
     """Spans of one member; those of rows are among them once it is read."""
 
     spans: Annotated[tuple[Span, ...], msgspec.Meta(max_length=MAX_SPANS)] = ()
-    groups: Annotated[tuple[SpanRows, ...], msgspec.Meta(max_length=MAX_SPANS)] = ()
+    groups: Annotated[tuple[SpanColumns, ...], msgspec.Meta(max_length=MAX_SPANS)] = ()
     wire: Literal[1] = 1
 
 
@@ -127,7 +127,7 @@ def decode_spans(
     if message.groups:
         spans = [
             *message.spans,
-            *[span for group in message.groups for span in spans_of_rows(group, message.clock_s)],
+            *[span for group in message.groups for span in spans_of_columns(group, message.clock_s)],
         ]
         if len(spans) > MAX_SPANS:
             raise CodecError(f"spans: {len(spans)} spans in one message, at most {MAX_SPANS} are read")
