@@ -13,6 +13,7 @@ from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.span_columns import SpanColumns, spans_of_columns
 from nats_mesh.telemetry.span_parts import MAX_SPANS, RecordedSpan, Span
 from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "MAX_BYTES",
@@ -117,13 +118,7 @@ def decode_spans(
     if len(data) > MAX_BYTES:
         raise CodecError(f"spans: {len(data)} bytes, at most {MAX_BYTES} are read")
     message: SpanMessage = _decode_spans(data)
-    for what, said, claimed in (
-        ("service", service, message.service),
-        ("instance", instance, message.instance),
-        ("namespace", namespace, message.namespace),
-    ):
-        if said is not None and said != claimed:
-            raise CodecError(f"spans: the body says {what} {claimed!r}, its subject says {said!r}")
+    check_claims("spans", message, service=service, instance=instance, namespace=namespace)
     if message.groups:
         spans = [
             *message.spans,

@@ -16,6 +16,7 @@ from nats_mesh.core.presence import MAX_ENDPOINTS, Count, Name, Version
 from nats_mesh.core.tap_filter import Filter
 from nats_mesh.errors import CodecError
 from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "MAX_BODY",
@@ -168,13 +169,7 @@ def decode_tap(
     if len(data) > MAX_BYTES:
         raise CodecError(f"tap: {len(data)} bytes, at most {MAX_BYTES} are read")
     message: TapMessage = _decode_tap(data)
-    for what, said, claimed in (
-        ("service", service, message.service),
-        ("instance", instance, message.instance),
-        ("namespace", namespace, message.namespace),
-    ):
-        if said is not None and said != claimed:
-            raise CodecError(f"tap: the body says {what} {claimed!r}, its subject says {said!r}")
+    check_claims("tap", message, service=service, instance=instance, namespace=namespace)
     return message
 
 

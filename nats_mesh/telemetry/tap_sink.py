@@ -18,7 +18,7 @@ from nats_mesh.core.numbering import Numbering
 from nats_mesh.core.refill import Refill
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.tap_messages import MAX_RATE, TapCall, TapMessage, Wish, decode_tap
-from nats_mesh.wire.subjects import reply_allowed
+from nats_mesh.wire.vouching import member_of
 
 __all__ = ["TapCounts", "TapSink"]
 
@@ -100,21 +100,19 @@ class TapSink(Generic[C]):
 
     def on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on an instance's tap subject."""
-        counts, parts = self.counts, subject.split(".")
-        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._enforced):
+        counts, numbers = self.counts, self._numbers
+        whose = member_of(subject, reply, enforced=self._enforced)
+        if whose is None:
             counts.ignored += 1
             return
-        if self._targets and parts[4] not in self._targets:
+        if self._targets and whose[0] not in self._targets:
             return  # another observer's
         try:
-            message = decode_tap(payload, service=parts[4], instance=parts[5], namespace=parts[1])
+            message = decode_tap(payload, service=whose[0], instance=whose[1], namespace=self._namespace)
         except CodecError:
             counts.ignored += 1
             return
-        numbers, sender = self._numbers, (message.service, message.instance)
-        if message.namespace != self._namespace or not numbers.is_news(
-            sender, message.seq, payload, self._now()
-        ):
+        if not numbers.is_news(whose, message.seq, payload, self._now()):
             counts.ignored += 1
             return
         counts.lost = numbers.lost
