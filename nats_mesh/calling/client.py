@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from nats_mesh.calling.exchange import Declared, Target, plain_value
+from nats_mesh.calling.exchange import Declared, Target
 from nats_mesh.calling.gather import gather
 from nats_mesh.calling.gathering import Gathered
+from nats_mesh.calling.heads import plain_value
 from nats_mesh.calling.holding import RouteHold
 from nats_mesh.calling.outbound import Outbound
 from nats_mesh.calling.sending import Sender

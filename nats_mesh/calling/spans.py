@@ -8,7 +8,8 @@ import random
 from copy import copy
 from typing import Any, Final, TypeAlias
 
-from nats_mesh.calling.exchange import Target, span_above
+from nats_mesh.calling.exchange import Target
+from nats_mesh.calling.heads import span_above
 from nats_mesh.calling.watching import CallEnd
 from nats_mesh.core.sampling import reason
 from nats_mesh.errors import CallError, Status
