@@ -29,7 +29,8 @@ from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.slo import promises
 from nats_mesh.telemetry.stats_messages import decode_stats
 from nats_mesh.wire.kv import KvAbsentError, KvError
-from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh.wire.subjects import ALL
+from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.output import counted
 from nats_mesh_cli.promised import DUTY
 
@@ -215,14 +216,13 @@ class Watcher:
     # -- listening ------------------------------------------------------------------------------------
 
     def _on_stats(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        parts = subject.split(".")
-        enforced = self._mesh.settings.enforced
-        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=enforced):
+        whose = member_of(subject, reply, enforced=self._mesh.settings.enforced)
+        if whose is None:
             self.ignored += 1
             return
         try:
             message = decode_stats(
-                payload, service=parts[4], instance=parts[5], namespace=self._mesh.namespace
+                payload, service=whose[0], instance=whose[1], namespace=self._mesh.namespace
             )
         except CodecError:
             self.ignored += 1

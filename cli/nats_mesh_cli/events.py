@@ -20,7 +20,8 @@ from nats_mesh.model import check_name
 from nats_mesh.telemetry.events import Event, decode_event, decode_recent
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.wants import LEASE_S
-from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh.wire.subjects import ALL
+from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import announcement_of, visible
 from nats_mesh_cli.errors import CliError, did_you_mean
@@ -183,12 +184,14 @@ class Feed:
 
     def on_event(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on a member's event subject."""
-        parts = subject.split(".")
-        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._mesh.settings.enforced):
+        whose = member_of(subject, reply, enforced=self._mesh.settings.enforced)
+        if whose is None:
             self.ignored += 1
             return
         try:
-            self.take(decode_event(payload, service=parts[4], instance=parts[5], namespace=parts[1]))
+            self.take(
+                decode_event(payload, service=whose[0], instance=whose[1], namespace=self._mesh.namespace)
+            )
         except CodecError:
             self.ignored += 1
 

@@ -18,7 +18,8 @@ from nats_mesh.model import check_name
 from nats_mesh.policy.kinds import SHARE
 from nats_mesh.policy.whatif.recording import FORMAT, MAX_CALLS, End, Header, encode_line
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.tap_messages import MAX_RATE, Wish
+from nats_mesh.telemetry.tap_messages import MAX_RATE, Wish, recorded_call
+from nats_mesh.telemetry.tap_sink import TapCounts, TapSink
 from nats_mesh.telemetry.taps import BATCH_S
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.subjects import ALL
@@ -29,7 +30,6 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import missing_service, namespace_text
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump
-from nats_mesh_cli.taken import Taken
 
 __all__ = ["RATE_PER_S", "STDOUT", "Plan", "headers_of", "rate", "record"]
 
@@ -41,6 +41,8 @@ _PROGRESS_S, _SELDOM_S = 1.0, 10.0
 #: How long to listen once no more calls are asked for (seconds): what is under way was recorded, too.
 _LAST_S = 2.0 * BATCH_S
 _MAX_POLICIES = 20
+#: How many calls wait to be written at most.
+_MAX_WAITING = 50_000
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,13 +163,15 @@ class _Recorder:
         self._out = out
         self._start = time.monotonic()
         self._shown = self._start
-        self._taken = Taken(
+        self._wish = Wish(sample=plan.sample, headers=plan.headers, rate=min(MAX_RATE, plan.rate_per_s))
+        self._taken = TapSink(
+            recorded_call,
             namespace=mesh.namespace,
             enforced=mesh.settings.enforced,
-            sample=plan.sample,
-            headers=plan.headers,
-            rate_per_s=plan.rate_per_s,
             now=time.monotonic,
+            wish=self._wish,
+            rate_per_s=plan.rate_per_s,
+            waiting=_MAX_WAITING,
         )
         self._over = anyio.Event()
 
@@ -207,7 +211,7 @@ class _Recorder:
         finally:
             client.transport.remove_listener(self)
             client.transport.unsubscribe(subscription)
-            end = taken.end(rfc3339(time.time()))
+            end = _end(taken.counts)
             self._file.write(encode_line(end))
         self._say_end(options, header, end)
         return OK
@@ -222,14 +226,14 @@ class _Recorder:
         """Hold the lease, which says what is wanted."""
         client, plan = self._mesh.client, self._plan
         want = client.subjects.want("tap", plan.service or ALL, self._mesh.name)
-        wish = Wish(sample=plan.sample, headers=plan.headers, rate=min(MAX_RATE, plan.rate_per_s))
-        body = JSON.encode(wish)
-        await hold_lease(want, body, transport=client.transport, mux=client.mux)  # gaps are counted
+        await hold_lease(
+            want, JSON.encode(self._wish), transport=client.transport, mux=client.mux
+        )  # gaps are counted
 
     async def _write(self) -> None:
         while not self._over.is_set():
             self._flush()
-            if self._taken.recorded >= MAX_CALLS:
+            if self._taken.counts.shown >= MAX_CALLS:
                 self._out.note(f"a recording has at most {MAX_CALLS:,} calls: it ends here", "warn")
                 return
             self._progress()
@@ -256,10 +260,10 @@ class _Recorder:
         terminal, now = self._out.stderr.isatty(), time.monotonic()
         if now - self._shown >= (_PROGRESS_S if terminal else _SELDOM_S):
             self._shown = now
-            taken = self._taken
+            counts = self._taken.counts
             self._out.note(
-                f"{now - self._start:.0f} s: {counted(taken.recorded, 'call')} of {taken.seen} recorded, "
-                f"{taken.dropped} dropped",
+                f"{now - self._start:.0f} s: {counted(counts.shown, 'call')} of {counts.ended} recorded, "
+                f"{counts.dropped} dropped",
                 "dim",
             )
 
@@ -279,6 +283,7 @@ class _Recorder:
         for count, text in (
             (end.dropped, f"calls of the sample {few}"),
             (end.lost, "messages of instances never came; their calls are missing"),
+            (self._taken.counts.withheld, "calls are shown to nobody, as policies say"),
             (end.ignored, "messages were no calls, or not their publisher's, and are left out"),
         ):
             if count:
@@ -295,3 +300,15 @@ class _Recorder:
     def on_denied(self, operation: str, subject: str) -> None:
         """Nothing will come."""
         self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
+
+
+def _end(counts: TapCounts) -> End:
+    """The last line of a recording."""
+    return End(
+        ended=rfc3339(time.time()),
+        seen=counts.ended,
+        recorded=counts.shown,
+        dropped=counts.dropped,
+        lost=counts.lost,
+        ignored=counts.ignored,
+    )

@@ -17,7 +17,8 @@ from nats_mesh.policy import PolicySet
 from nats_mesh.policy.telemetry_parts import Telemetry
 from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.slow import SlowCall, decode_slow, decode_slow_recent
-from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh.wire.subjects import ALL
+from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import CliError, did_you_mean
@@ -176,12 +177,14 @@ class Heard:
 
     def on_slow(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on an instance's own subject."""
-        parts = subject.split(".")
-        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._mesh.settings.enforced):
+        whose = member_of(subject, reply, enforced=self._mesh.settings.enforced)
+        if whose is None:
             self.ignored += 1
             return
         try:
-            self.take(decode_slow(payload, service=parts[4], instance=parts[5], namespace=parts[1]))
+            self.take(
+                decode_slow(payload, service=whose[0], instance=whose[1], namespace=self._mesh.namespace)
+            )
         except CodecError:
             self.ignored += 1
 

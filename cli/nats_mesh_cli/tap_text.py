@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from nats_mesh.telemetry.tap_feed import SeenCall, TapCounts
+from nats_mesh.telemetry.tap_feed import SeenCall
 from nats_mesh.telemetry.tap_messages import Body
+from nats_mesh.telemetry.tap_sink import TapCounts
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.output import Column, Record, millis, paint

@@ -17,7 +17,8 @@ from nats_mesh.telemetry.span_store import MAX_AGE_S, SpanStore
 from nats_mesh.telemetry.spans import Summary, traces_of
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.kv import KvAbsentError, KvError
-from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh.wire.subjects import ALL
+from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant
@@ -76,11 +77,11 @@ class Heard:
 
     def on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on a member's span subject."""
-        parts = subject.split(".")
-        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._mesh.settings.enforced):
+        whose = member_of(subject, reply, enforced=self._mesh.settings.enforced)
+        if whose is None:
             self.ignored += 1
             return
-        spans = self._store.spans(parts[4], parts[5], payload)
+        spans = self._store.spans(whose[0], whose[1], payload)
         if len(self.spans) + len(spans) > _MAX_HEARD:
             self.lost += len(spans)
             return

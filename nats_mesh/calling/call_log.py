@@ -46,11 +46,11 @@ class ClientLog:
     def apply(self, policies: PolicySet) -> None:
         """Follow ``policies`` from the next call on; where none asks for a log, no call is asked anything."""
         self._policies, self._kinds = policies, {}
-        self._client.watch(_WATCHER, self if policies.logging() else None)
+        self._client.watching.set(_WATCHER, self if policies.logging() else None)
 
     def close(self) -> None:
         """Write what there is, and no more."""
-        self._client.watch(_WATCHER, None)
+        self._client.watching.set(_WATCHER, None)
         self._log.close()
 
     def __call__(self, call: CallEnd) -> None:

@@ -7,7 +7,6 @@ a running service are two faces of it. What never changes for a target is resolv
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,15 +14,16 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from nats_mesh.calling.exchange import Declared, Target, plain_value
+from nats_mesh.calling.exchange import Declared, Target
 from nats_mesh.calling.gather import gather
 from nats_mesh.calling.gathering import Gathered
+from nats_mesh.calling.heads import plain_value
 from nats_mesh.calling.holding import RouteHold
 from nats_mesh.calling.outbound import Outbound
 from nats_mesh.calling.sending import Sender
 from nats_mesh.calling.targets import TargetMaker, no_target
 from nats_mesh.calling.verdicts import Opinions
-from nats_mesh.calling.watching import CallWatcher, Watching
+from nats_mesh.calling.watching import Watching
 from nats_mesh.clock import Clock
 from nats_mesh.context import Context, current_context
 from nats_mesh.core.deadline import check_timeout, deadline_for
@@ -43,7 +43,6 @@ from nats_mesh.model import (
     check_name,
 )
 from nats_mesh.policy import PolicySet
-from nats_mesh.telemetry.notes import Notes
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire import headers as h
 from nats_mesh.wire.loop import TaskPool
@@ -108,8 +107,9 @@ class Client:
         self._now: Callable[[], float] = clock.monotonic
         self._rng = rng
         self._targets: dict[Any, Target] = {}
-        self._watching = Watching()
-        self._maker = TargetMaker(name, self.subjects, self.mux, stats, self._watching)
+        #: Who is told of calls that have ended.
+        self.watching = Watching()
+        self._maker = TargetMaker(name, self.subjects, self.mux, stats, self.watching)
         self._background = TaskPool(_report)
         self.interceptors = tuple(interceptors)
         self._chain: Next | None = compose(interceptors, self._send_request) if interceptors else None
@@ -155,19 +155,6 @@ class Client:
             self.outbound.forget(self._targets.pop(next(iter(self._targets))))
         self._targets[target] = resolved
         return resolved
-
-    def watch(
-        self,
-        name: str,
-        watcher: CallWatcher | None,
-        *,
-        every: bool = True,
-        slow_s: float = math.inf,
-        notes: Notes | None = None,
-    ) -> None:
-        """Have ``watcher`` told of calls from now on, each once it has ended (in the place of who was called ``name``);
-        ``None``: nobody any more. See :meth:`~nats_mesh.calling.watching.Watching.set`."""
-        self._watching.set(name, watcher, every=every, slow_s=slow_s, notes=notes)
 
     def sample(self, share: Callable[[str, str], float]) -> None:
         """Have so many of the traces sampled that begin with a call, by what ``share`` says of its service and

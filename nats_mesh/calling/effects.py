@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import anyio
 
-from nats_mesh.calling.exchange import Effects, PlainHeads, Target, request_block
+from nats_mesh.calling.exchange import Effects, Target
+from nats_mesh.calling.heads import PlainHeads, request_block
 from nats_mesh.context import Context
 from nats_mesh.errors import CallError, DeadlineExceededError, Executed
 from nats_mesh.model import Request

@@ -1,50 +1,31 @@
-"""The two ends of one attempt at the caller: a request made of bytes, and a value made of a reply."""
+"""What is known of a destination, which its calls share: where they go, what is done to them on their way, and how
+their values become bytes and back."""
 
 from __future__ import annotations
 
 import math
-import random
-import re
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from nats_mesh.calling.replies import raw_reply_decoder, reply_decoder
 from nats_mesh.calling.watching import Watching
-from nats_mesh.context import Context
-from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S, to_wire_ms
+from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
 from nats_mesh.core.hedge import Hedger
 from nats_mesh.core.router import Fault
-from nats_mesh.core.trace import TraceContext, format_traceparent, parse_traceparent
 from nats_mesh.endpoint import Contract
-from nats_mesh.errors import CodecError, ConfigError
+from nats_mesh.errors import CodecError
 from nats_mesh.layers.balance import Balance
 from nats_mesh.layers.breaker import Circuit
 from nats_mesh.layers.retry import Retries
-from nats_mesh.model import CONTROL, PRIORITIES, Headers, Request
+from nats_mesh.model import Headers, Request
 from nats_mesh.policy import OutboundRules
 from nats_mesh.policy.scopes import Via
 from nats_mesh.telemetry.series import Series
-from nats_mesh.wire import headers as h
-from nats_mesh.wire.codecs import AS_IT_IS, CODECS, JSON, RAW, Codec, by_content_type, check_codec
+from nats_mesh.wire.codecs import AS_IT_IS, CODECS, JSON, RAW, Codec, check_codec
 
-__all__ = [
-    "Chooses",
-    "Declared",
-    "Effects",
-    "PlainHeads",
-    "Target",
-    "UsualReplies",
-    "UsualReply",
-    "decode_value",
-    "encode_value",
-    "plain_value",
-    "raw_reply_decoder",
-    "reply_decoder",
-    "request_block",
-    "span_above",
-    "trace_of",
-]
+__all__ = ["Chooses", "Declared", "Effects", "Target", "encode_value"]
 
 
 class Declared(NamedTuple):
@@ -172,166 +153,6 @@ class Target:
             return reply_decoder(codec, codec is not JSON, returns)(body)
 
 
-class PlainHeads:
-    """Writes whole commands for requests that have nothing to say but the time, the trace and the codec: what most
-    have. The header block is the one that :func:`request_block` makes, in one text with the line before it.
-
-    What calls of one millisecond have in common is written once. Ids of new traces are drawn for several calls at a
-    time, because drawing costs the same for one as for many.
-    """
-
-    __slots__ = ("_at", "_codec", "_end", "_middle", "_rng", "_sent_ms", "_size", "_timeout_ms", "_drawn")
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._timeout_ms = -1
-        self._sent_ms = -1
-        self._size = -1
-        self._codec: Codec | None = None
-        self._middle = ""
-        self._end = ""
-        #: Ids that were drawn (digits: 32 of a trace and 16 of its first span each), and how many digits are used up.
-        self._drawn = ""
-        self._at = 48 * _DRAWN
-
-    def head(
-        self,
-        line: str,
-        number: int,
-        size: int,
-        codec: Codec,
-        ids: str,
-        sampled: bool,
-        remaining_s: float,
-        now: float,
-    ) -> str:
-        """``line`` is the target's, ``number`` the reply's, ``size`` the payload's (bytes), ``ids`` of :meth:`ids`."""
-        timeout_ms = int(remaining_s * 1000.0) or 1
-        sent_ms = int(now * 1000.0)
-        if (
-            timeout_ms != self._timeout_ms
-            or sent_ms != self._sent_ms
-            or size != self._size
-            or codec is not self._codec
-        ):
-            self._timeout_ms, self._sent_ms, self._size, self._codec = timeout_ms, sent_ms, size, codec
-            times = f"{timeout_ms}\r\nMesh-Sent-Ms: {sent_ms}"
-            kind = _PLAIN_KINDS[codec.name]
-            length = len(times) + len(kind) + _PLAIN_LENGTH
-            self._middle = (
-                f" {length} {length + size}\r\nNATS/1.0\r\nMesh-Timeout-Ms: {times}\r\ntraceparent: 00-"
-            )
-            self._end = f"\r\n{kind}\r\n"
-        flags = "-01" if sampled else "-00"
-        return f"{line}{number}{self._middle}{ids}{flags}{self._end}"
-
-    def ids(self, trace_id: str = "") -> str:
-        """Ids of a span, as they stand in a ``traceparent``: of ``trace_id``, or the first one of a new trace."""
-        at = self._at
-        if at >= 48 * _DRAWN:
-            self._drawn, at = self._rng.randbytes(24 * _DRAWN).hex(), 0
-        self._at = end = at + 48
-        drawn, middle = self._drawn, at + 32
-        return f"{trace_id or drawn[at:middle]}-{drawn[middle:end]}"
-
-
-#: How many ids of traces are drawn at a time.
-_DRAWN: Final = 32
-#: How a plain block says its codec.
-_PLAIN_KINDS = {
-    codec.name: "" if codec is JSON else f"content-type: {codec.content_type}\r\n"
-    for codec in CODECS.values()
-}
-#: The length of a plain block, without its two times.
-_PLAIN_LENGTH = len("NATS/1.0\r\nMesh-Timeout-Ms: \r\ntraceparent: 00--00\r\n\r\n") + 32 + 1 + 16
-
-
-def request_block(
-    request: Request,
-    parent: Context | None,
-    codec: Codec,
-    *,
-    ids: str,
-    sampled: bool,
-    remaining_s: float,
-    now: float,
-    mirror: bool = False,
-) -> bytes:
-    """The header block of one attempt: time left, our clock, trace, baggage, and the user's own headers.
-
-    ``ids`` and ``sampled`` are the trace's, see :func:`trace_of`. A ``mirror`` has no idempotency key: it is another
-    call, and must not answer for the one it is a copy of.
-    """
-    pairs = request.headers.pairs()
-    names = [name.lower() for name, _ in pairs]
-    extra = ""
-    priority = request.priority
-    if parent is not None:
-        if (baggage := parent.baggage_header()) and "baggage" not in names:
-            extra = f"baggage: {baggage}\r\n"
-        if parent.tracestate and "tracestate" not in names and "traceparent" not in names:
-            extra += f"tracestate: {CONTROL.sub(' ', parent.tracestate)}\r\n"
-        if priority is None and parent.priority != "default":
-            priority = parent.priority
-    if request.attempt > 1:
-        extra += f"Mesh-Attempt: {request.attempt}\r\n"
-    if mirror:
-        extra += "Mesh-Mirror: true\r\n"
-    elif request.idempotency_key is not None:
-        extra += f"Mesh-Idempotency-Key: {plain_value('idempotency_key', request.idempotency_key)}\r\n"
-    if priority is not None:
-        if not isinstance(priority, str) or priority not in PRIORITIES:
-            raise ConfigError(f"priority {priority!r}: use one of {', '.join(sorted(PRIORITIES))}")
-        extra += f"Mesh-Priority: {priority}\r\n"
-    if codec is not JSON and (codec is not RAW or "content-type" not in names):
-        extra += f"content-type: {codec.content_type}\r\n"
-    for (name, value), lower in zip(pairs, names, strict=True):
-        if lower == "content-type":
-            if codec is RAW:  # bytes may be anything; what the mesh encoded is what the mesh says
-                extra += f"content-type: {value}\r\n"
-        elif lower != "traceparent":
-            extra += f"{name}: {value}\r\n"
-    return (
-        f"NATS/1.0\r\nMesh-Timeout-Ms: {to_wire_ms(remaining_s)}\r\nMesh-Sent-Ms: {int(now * 1000)}\r\n"
-        f"traceparent: 00-{ids}-{'01' if sampled else '00'}\r\n{extra}\r\n"
-    ).encode()
-
-
-def trace_of(request: Request, parent: Context | None) -> TraceContext | None:
-    """The trace a call belongs to: of a header the user gave, or of the call it is made from; ``None``: a new one."""
-    known = None
-    for name, value in request.headers.pairs():
-        if name.lower() == "traceparent":
-            known = parse_traceparent(value)
-            break
-    if known is None and parent is not None:
-        known = parse_traceparent(format_traceparent(parent.trace))  # a handler may have set anything there
-    return known
-
-
-def span_above(request: Request, parent: Context | None) -> TraceContext | None:
-    """The span that a call is made from: of a header the user gave, or of the call that is being answered."""
-    for name, value in () if request.plain else request.headers.pairs():
-        if name.lower() == "traceparent" and (known := parse_traceparent(value)) is not None:
-            return known
-    if parent is None:
-        return None
-    return TraceContext(parent.trace_id, parent.span_id, parent.trace.sampled)
-
-
-def plain_value(what: str, value: object) -> str:
-    """``value`` where it can stand in a header of the mesh's own; :class:`ConfigError` naming ``what`` else."""
-    if (
-        not isinstance(value, str)
-        or not value
-        or len(value) > 256
-        or not value.isprintable()
-        or not value.isascii()
-    ):
-        raise ConfigError(f"{what} {value!r}: use 1 to 256 printable ASCII characters")
-    return value
-
-
 def encode_value(label: str, value: Any, name: str) -> tuple[bytes, Codec]:
     """The body and the codec it is in; bytes travel raw, ``None`` as an empty body. :class:`CodecError` else."""
     codec = CODECS.get(name) or check_codec(name)
@@ -345,98 +166,3 @@ def encode_value(label: str, value: Any, name: str) -> tuple[bytes, Codec]:
         return codec.encode(value), codec
     except CodecError as error:
         raise CodecError(f"{label}: {error}") from error.__cause__
-
-
-class UsualReply(NamedTuple):
-    """What the header block of a usual reply says: success, by whom, in which codec; nothing else."""
-
-    instance: str
-    codec: Codec
-
-
-class UsualReplies:
-    """Header blocks that were read once: an instance sends the same one with every usual reply, but for the line at
-    its end that says how busy it is.
-
-    Bounded; what says anything beyond :class:`UsualReply` is never kept.
-    """
-
-    __slots__ = ("_limit", "known")
-
-    def __init__(self, limit: int = 1024) -> None:
-        self.known: dict[bytes, UsualReply] = {}
-        self._limit = limit
-
-    def learn(self, block: bytes) -> None:
-        """Keep ``block`` if it is a usual one, without what it says of the instance's load."""
-        found = _USUAL.fullmatch(block)
-        if found is None:
-            return
-        codec = JSON if found[3] is None else by_content_type(found[3])
-        if codec is not None and (found[3] is None) == (codec is JSON):
-            if len(self.known) >= self._limit:
-                del self.known[next(iter(self.known))]
-            self.known[found[1] + h.END] = UsualReply(found[2].decode(), codec)
-
-    def of_busy(self, block: bytes) -> UsualReply | None:
-        """What ``block`` says beside ``Mesh-Load`` in its last line; ``None`` where it was never read, or has none."""
-        at = block.rfind(h.LOAD)
-        if at < 0 or block.find(h.END, at + 2) != len(block) - 4:
-            return None
-        return self.known.get(block[:at] + _END_OF_BLOCK)
-
-
-_USUAL = re.compile(
-    rb"(NATS/1\.0\r\nMesh-Instance: ([A-Za-z0-9_-]{1,63})\r\n(?:content-type: ([a-z/-]{1,64})\r\n)?)"
-    rb"(?:Mesh-Load: [0-9/]{1,31}\r\n)?\r\n"
-)
-_END_OF_BLOCK = b"\r\n\r\n"
-
-
-def decode_value(headers: bytes, body: bytes, returns: Any) -> Any:
-    """The value of a reply as ``returns``; :class:`CodecError` where it does not fit."""
-    content_type = h.content_type(headers) if headers else None
-    codec = by_content_type(content_type)
-    if codec is None and returns not in (bytes, None, type(None), Any):
-        raise CodecError(f"the reply is {content_type!r}, which is no codec of the mesh; use returns=bytes")
-    return reply_decoder(codec, content_type is not None, returns)(body)
-
-
-def reply_decoder(codec: Codec | None, named: bool, returns: Any) -> Callable[[bytes], Any]:
-    """From the body of a reply to ``returns``. ``named``: whether the reply says which codec it is in."""
-    if returns is bytes or codec is None:
-        return _nothing if returns is None or returns is type(None) else bytes
-    if returns is None or returns is type(None):
-        return _nothing
-    decode = codec.decoder(returns)
-
-    def typed(body: bytes) -> Any:
-        try:
-            return decode(body)
-        except CodecError as error:
-            raise CodecError(f"the reply does not fit {returns!r}: {error}") from None
-
-    def anything(body: bytes) -> Any:
-        if not body and codec is not RAW:  # raw bytes may be none, and are bytes all the same
-            return None
-        try:
-            return decode(body)
-        except CodecError as error:
-            if codec is JSON and not named:
-                return body  # a foreign answer without a content type that is not JSON: handed on as it is
-            raise CodecError(f"the reply does not fit {returns!r}: {error}") from None
-
-    return anything if returns is Any else typed
-
-
-def raw_reply_decoder(codec: Codec, returns: Any) -> Callable[[bytes], Any]:
-    """As :func:`reply_decoder`, without its errors and without its care for what is empty."""
-    if returns is bytes:
-        return bytes
-    if returns is None or returns is type(None):
-        return _nothing
-    return codec.raw_decoder(returns)
-
-
-def _nothing(body: bytes) -> None:
-    """What ``returns=None`` makes of any reply."""

@@ -10,7 +10,8 @@ import anyio
 import msgspec
 
 from nats_mesh.calling.asked import Asked, AskedTelling
-from nats_mesh.calling.exchange import Target, encode_value, request_block, trace_of
+from nats_mesh.calling.exchange import Target, encode_value
+from nats_mesh.calling.heads import request_block, trace_of
 from nats_mesh.context import Context
 from nats_mesh.core.trace import TraceContext
 from nats_mesh.errors import CallError, DeadlineExceededError, Executed, NoInstancesError, Status

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nats_mesh.calling.exchange import Target, UsualReplies, decode_value
+from nats_mesh.calling.exchange import Target
+from nats_mesh.calling.replies import UsualReplies, decode_value
 from nats_mesh.errors import CodecError, Executed, NoInstancesError, RemoteError, Status
 from nats_mesh.model import Request, is_name
 from nats_mesh.wire import headers as h

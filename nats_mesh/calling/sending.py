@@ -14,8 +14,9 @@ from typing import Any, Final
 import anyio
 
 from nats_mesh.calling.effects import Affecting
-from nats_mesh.calling.exchange import PlainHeads, Target, request_block, span_above, trace_of
+from nats_mesh.calling.exchange import Target
 from nats_mesh.calling.foreign import elsewhere
+from nats_mesh.calling.heads import PlainHeads, request_block, span_above, trace_of
 from nats_mesh.calling.hedging import Race, Raced
 from nats_mesh.calling.reading import Reading
 from nats_mesh.calling.watching import AttemptEnd, CallEnd

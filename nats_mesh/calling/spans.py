@@ -8,14 +8,15 @@ import random
 from copy import copy
 from typing import Any, Final, TypeAlias
 
-from nats_mesh.calling.exchange import Target, span_above
+from nats_mesh.calling.exchange import Target
+from nats_mesh.calling.heads import span_above
 from nats_mesh.calling.watching import CallEnd
 from nats_mesh.core.sampling import reason
 from nats_mesh.errors import CallError, Status
 from nats_mesh.policy import PolicySet
 from nats_mesh.telemetry.series import OTHER
+from nats_mesh.telemetry.span_columns import encode_alike
 from nats_mesh.telemetry.span_parts import MAX_ERROR, Span
-from nats_mesh.telemetry.span_rows import encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.subjects import ALL

@@ -72,7 +72,7 @@ class MemberTracing:
 
     def _watch(self) -> None:
         spans = self._spans
-        self._client.watch(SPANS, spans, every=False, slow_s=self.lowest_s, notes=spans.notes)
+        self._client.watching.set(SPANS, spans, every=False, slow_s=self.lowest_s, notes=spans.notes)
         self._client.sample(self._share)
 
     @property
@@ -105,7 +105,7 @@ class MemberTracing:
 
     def close(self) -> None:
         """Tell what there is, where somebody takes it, and nothing any more."""
-        self._client.watch(SPANS, None)
+        self._client.watching.set(SPANS, None)
         self.tracing.close()
         if self._export is not None:
             self._export.close()

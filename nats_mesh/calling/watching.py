@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from nats_mesh.context import Context
 from nats_mesh.errors import Status
 from nats_mesh.model import Request
-from nats_mesh.telemetry.notes import Notes
 from nats_mesh.telemetry.watchers import Watchers
 
 __all__ = ["AttemptEnd", "CallEnd", "CallWatcher", "Watching"]
@@ -73,17 +71,7 @@ class Watching(Watchers[CallWatcher]):
         self.notable: CallWatcher | None = None
         self.rest: CallWatcher | None = None
 
-    def set(
-        self,
-        name: str,
-        watcher: CallWatcher | None,
-        *,
-        every: bool = True,
-        slow_s: float = math.inf,
-        notes: Notes | None = None,
-    ) -> None:
-        """See :meth:`~nats_mesh.telemetry.watchers.Watchers.set`."""
-        super().set(name, watcher, every=every, slow_s=slow_s, notes=notes)
+    def _settle(self) -> None:
         self.tell = self._tell_every if self._every else None
         self.notable = self._tell_notable if self._notable else None
         self.rest = self._tell_rest if self._rest else None

@@ -23,8 +23,9 @@ from nats_mesh.discovery.witness import Witness
 from nats_mesh.errors import CodecError, MeshError
 from nats_mesh.policy.bus.acking import Ack, decode_ack
 from nats_mesh.wire.mux import ReplyMux
-from nats_mesh.wire.subjects import Subjects, reply_allowed
+from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Subscription, Transport
+from nats_mesh.wire.vouching import member_of
 
 __all__ = ["MAX_MEMBERS", "Acks", "Member", "Report"]
 
@@ -206,12 +207,12 @@ class Acks:
         )
 
     def _on_ack(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        parts = subject.split(".")
-        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._enforced):
+        whose = member_of(subject, reply, enforced=self._enforced)
+        if whose is None:
             self.ignored += 1
             return
         try:
-            ack = decode_ack(payload, service=parts[4], instance=parts[5], namespace=self._subjects.namespace)
+            ack = decode_ack(payload, service=whose[0], instance=whose[1], namespace=self._subjects.namespace)
         except CodecError as error:
             self.ignored += 1
             log.debug("%s: %s", subject, error)

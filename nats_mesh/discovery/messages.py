@@ -26,6 +26,7 @@ from nats_mesh.core.presence import (
 )
 from nats_mesh.errors import CodecError
 from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "BASE_INTERVAL_S",
@@ -87,15 +88,14 @@ def decode(
     if len(data) > MAX_BYTES:
         raise CodecError(f"presence: {len(data)} bytes, at most {MAX_BYTES} are read")
     announcement: Announcement = _decode(data)
-    for what, said, claimed in (
-        ("service", service, announcement.service),
-        ("instance", instance, announcement.instance),
-        ("namespace", namespace, announcement.namespace),
+    for what, claimed in (
+        ("service", announcement.service),
+        ("instance", announcement.instance),
+        ("namespace", announcement.namespace),
     ):
         if claimed in _RESERVED:
             raise CodecError(f"presence: {claimed!r} is reserved and cannot be the {what}")
-        if said is not None and said != claimed:
-            raise CodecError(f"presence: the body says {what} {claimed!r}, its subject says {said!r}")
+    check_claims("presence", announcement, service=service, instance=instance, namespace=namespace)
     return announcement
 
 

@@ -13,8 +13,8 @@ from nats_mesh.errors import Status
 from nats_mesh.layers.arrived import attempt_of, endpoint_of
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
+from nats_mesh.telemetry.span_columns import encode_alike
 from nats_mesh.telemetry.span_parts import MAX_ERROR, Span
-from nats_mesh.telemetry.span_rows import encode_alike
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire import headers as h
 

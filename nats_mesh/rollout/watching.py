@@ -21,7 +21,8 @@ from nats_mesh.mesh import Mesh
 from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage, decode_stats
 from nats_mesh.telemetry.tracks import SILENT_S, Kind, Tracks
-from nats_mesh.wire.subjects import ALL, reply_allowed
+from nats_mesh.wire.subjects import ALL
+from nats_mesh.wire.vouching import member_of
 
 __all__ = ["CALLERS", "INSTANCES", "SubsetWatch"]
 
@@ -150,13 +151,13 @@ class SubsetWatch:
         return INSTANCES, self._subset_of.get(key.instance, "") if key.member == self.service else ""
 
     def _on_stats(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        parts = subject.split(".")
-        if len(parts) != 6 or not reply_allowed(reply, parts[4], enforced=self._enforced):
+        whose = member_of(subject, reply, enforced=self._enforced)
+        if whose is None:
             self._ignored += 1
             return
         try:
             message = decode_stats(
-                payload, service=parts[4], instance=parts[5], namespace=self._subjects.namespace
+                payload, service=whose[0], instance=whose[1], namespace=self._subjects.namespace
             )
         except CodecError:
             self._ignored += 1

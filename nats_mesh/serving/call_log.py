@@ -79,16 +79,16 @@ class InstanceLog:
                 watched[name] = Watched(slowness, labels, _policy(rules.sources, path))
         if logged or self._logged:
             log = ServerLog(self.log, service, dispatcher.instance, self._clock, logged)
-            dispatcher.watch(_LOG, log if logged else None)
+            dispatcher.watching.set(_LOG, log if logged else None)
         if watched or self._watched:
             slow = SlowWatch(self.slow, self._clock, watched, self._keep) if watched else None
-            dispatcher.watch(_SLOW, slow, own_calls=True)
+            dispatcher.watching.set(_SLOW, slow, own_calls=True)
         self._logged, self._watched = logged, watched
 
     def close(self) -> None:
         """Write what there is, and no more."""
         for name in (_LOG, _SLOW):
-            self._dispatcher.watch(name, None)
+            self._dispatcher.watching.set(name, None)
         self.slow.close()
         self._callers.close()
 

@@ -8,7 +8,6 @@ one answer.
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -25,7 +24,7 @@ from nats_mesh.core.fault import Faults
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.endpoint import Endpoint
 from nats_mesh.errors import Status
-from nats_mesh.layers.base import Arrival, Gate, Tap
+from nats_mesh.layers.base import Arrival, Gate
 from nats_mesh.layers.concurrency import ConcurrencyGate
 from nats_mesh.layers.credit import CreditGate
 from nats_mesh.layers.deadline import DeadlineGate
@@ -42,7 +41,6 @@ from nats_mesh.serving.replier import Replier, merged
 from nats_mesh.serving.waiting import STOPPED, Waiting
 from nats_mesh.serving.watching import Watching
 from nats_mesh.telemetry.flags import flags_of_ended
-from nats_mesh.telemetry.notes import Notes
 from nats_mesh.telemetry.series import FOLD_MASK
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.telemetry.stats_messages import EndpointLoad
@@ -134,9 +132,9 @@ class Dispatcher:
         #: How many calls may run at a time.
         self.limits = Limits(self.served)
         self._blocks = 0
-        #: Who is told of calls that have ended.
-        self.watching = Watching(rng)
         self.subjects = KnownSubjects(service, self.served, stats)
+        #: Who is told of calls that have ended; what is known of a call's subject says whether it is noted for them.
+        self.watching = Watching(rng, self.subjects.note)
         self._known = self.subjects.known
         self._failing = Failing(service, self.replier, self._now)
         self._refusing = Refusing(
@@ -167,22 +165,6 @@ class Dispatcher:
         """Let nobody in any more: what still arrives is told to go elsewhere; or let calls in again."""
         self.draining.shut = closed
         self.compose()
-
-    def watch(
-        self,
-        name: str,
-        watcher: Tap | None,
-        *,
-        every: bool = True,
-        slow_s: float = math.inf,
-        notes: Notes | None = None,
-        own_calls: bool = False,
-    ) -> None:
-        """Have ``watcher`` told of calls from now on, each once it has ended (in the place of who was called ``name``);
-        ``None``: nobody any more. See :meth:`~nats_mesh.serving.watching.Watching.set`. What a call's route says of
-        being noted is looked up anew."""
-        self.watching.set(name, watcher, every=every, slow_s=slow_s, notes=notes, own_calls=own_calls)
-        self.subjects.note(self.watching.every)
 
     def compose(self) -> None:
         """Look again at which gates may refuse anybody now."""

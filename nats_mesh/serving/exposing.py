@@ -129,7 +129,7 @@ def join(source: Exposed, address: tuple[str, int] | None, hosts: Sequence[str] 
     process.loop = asyncio.get_running_loop()
     dispatcher = getattr(source, "dispatcher", None)
     if dispatcher is not None:
-        dispatcher.watch("examples", process.examples.of(_name(source)), every=False, slow_s=_SLOW_S)
+        dispatcher.watching.set("examples", process.examples.of(_name(source)), every=False, slow_s=_SLOW_S)
     if process.report is not None or address is None or process.server is not None:
         return
     from nats_mesh.telemetry.http import MetricsServer

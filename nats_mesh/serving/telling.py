@@ -195,7 +195,7 @@ class Telling:
         assert parts.client is not None, "it has begun"
 
         def record(wanted: bool) -> None:
-            dispatcher.watch("tap", CallTap(taps, self._clock) if wanted else None)
+            dispatcher.watching.set("tap", CallTap(taps, self._clock) if wanted else None)
 
         parts.taps = taps = Taps(
             service=self._service.name,

@@ -57,9 +57,9 @@ class InstanceTracing(MemberTracing):
 
     def _watch_answered(self) -> None:
         spans = self._answered
-        self._dispatcher.watch(SPANS, spans, every=False, slow_s=self.lowest_s, notes=spans.notes)
+        self._dispatcher.watching.set(SPANS, spans, every=False, slow_s=self.lowest_s, notes=spans.notes)
 
     def close(self) -> None:
         """Tell what there is, where somebody takes it, and nothing any more."""
-        self._dispatcher.watch(SPANS, None)
+        self._dispatcher.watching.set(SPANS, None)
         super().close()

@@ -4,14 +4,13 @@ observes."""
 from __future__ import annotations
 
 import logging
-import math
 import random
+from collections.abc import Callable
 from typing import Final
 
 from nats_mesh.context import Context
 from nats_mesh.errors import Status
 from nats_mesh.layers.base import Arrival, Tap
-from nats_mesh.telemetry.notes import Notes
 from nats_mesh.telemetry.watchers import Watchers
 from nats_mesh.wire import headers as h
 
@@ -32,40 +31,29 @@ _DRAWN: Final = 32
 
 
 class Watching(Watchers[Tap]):
-    """The watchers of one instance, by name. While there is none (:attr:`anybody`), no call is asked anything."""
+    """The watchers of one instance, by name. While there is none (:attr:`anybody`), no call is asked anything.
 
-    __slots__ = ("_drawn", "_readers", "_rng", "anybody", "every", "own_calls")
+    ``note`` is called with whether somebody wants to hear of every call, whenever others are told.
+    """
 
-    def __init__(self, rng: random.Random) -> None:
+    __slots__ = ("_drawn", "_note", "_rng", "anybody", "every", "own_calls")
+
+    def __init__(self, rng: random.Random, note: Callable[[bool], None]) -> None:
         super().__init__()
+        self._note = note
         self._rng = rng
         self._drawn: list[str] = []
-        self._readers: set[str] = set()
         self.anybody = False
         #: Whether somebody wants to hear of every call, which then is noted from its arrival on; and whether somebody
         #: reads which calls its handler made (:attr:`~nats_mesh.context.Context.own_calls`).
         self.every = False
         self.own_calls = False
 
-    def set(
-        self,
-        name: str,
-        watcher: Tap | None,
-        *,
-        every: bool = True,
-        slow_s: float = math.inf,
-        notes: Notes | None = None,
-        own_calls: bool = False,
-    ) -> None:
-        """See :meth:`~nats_mesh.telemetry.watchers.Watchers.set`. ``own_calls``: whether it reads which calls the
-        handler made, of every call."""
-        super().set(name, watcher, every=every, slow_s=slow_s, notes=notes)
-        self._readers.discard(name)
-        if watcher is not None and own_calls:
-            self._readers.add(name)
+    def _settle(self) -> None:
         self.every = bool(self._every)
         self.anybody = self.every or bool(self._notable)
         self.own_calls = bool(self._readers)
+        self._note(self.every)
 
     def ended(self, call: Arrival, took_s: float) -> None:
         """``call`` has ended, and there is :attr:`anybody`: tell whoever wants to hear of such calls."""

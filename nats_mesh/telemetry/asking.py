@@ -61,6 +61,7 @@ class Asking:
         self._wants = [subjects.want(kind, each, name) for kind in ("stats", "event") for each in asked]
         self._transport = transport
         self._mux = mux
+        self._inbox = mux.lease()
         self._now = now
         self._on_recent = on_recent
         self._on_ping = on_ping
@@ -80,7 +81,7 @@ class Asking:
                     if ask and ".want.event." in want:
                         self._question(transport, want, "telemetry", self._on_recent)
                     else:
-                        transport.publish(want, b"", self._mux.one_way("telemetry"))
+                        transport.publish(want, b"", self._inbox)
                 except CallError:
                     pass  # the bus is away: the next one is in time, and the view says that it is away
             await asyncio.sleep(LEASE_S / 2)

@@ -60,7 +60,8 @@ class EndedCalls:
 
     def hear(self, message: StatsMessage, now: float) -> None:
         """One message of a member."""
-        self._tracks.hear(message, now)
+        if not self._tracks.hear(message, now):
+            return
         member, instance = message.service, message.instance
         for each in message.series:
             if each.side == "out":

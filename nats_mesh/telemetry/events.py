@@ -12,6 +12,7 @@ import logging
 import math
 import re
 from collections import deque
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -21,12 +22,14 @@ from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Instant, Name
 from nats_mesh.discovery.messages import rfc3339
 from nats_mesh.errors import CallError, CodecError
+from nats_mesh.telemetry.answering import Answering
 from nats_mesh.telemetry.wants import Wants
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "BURST",
@@ -49,8 +52,6 @@ BURST: Final = 32.0
 RATE_PER_S: Final = 5.0
 #: The largest body that is read.
 MAX_BYTES: Final = 512 * 1024
-#: How often a second whoever asks gets what is kept; a question beyond that gets no answer.
-_ANSWERS_PER_S: Final = 20.0
 _MAX_KINDS: Final = 64
 _MAX_TARGET, _MAX_DETAIL, _MAX_NUMBERS = 200, 400, 8
 _WANT: Final = "event"
@@ -115,13 +116,13 @@ class _Bucket:
 class Events:
     """The events of one Service instance or Mesh. It remembers from the start, and tells once it is connected.
 
-    ``failed`` counts events that could not be made or sent. Every method belongs to the event loop's thread.
+    Every method belongs to the event loop's thread.
     """
 
     def __init__(
         self, member: str, namespace: str, *, instance: str = "unknown", clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        self.failed = 0
+        self._failed = 0
         self.recent: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._member = member
         self._namespace = namespace
@@ -129,11 +130,16 @@ class Events:
         self._clock = clock
         self._seq = 0
         self._buckets: dict[str, _Bucket] = {}
-        self._answers = _Bucket(_ANSWERS_PER_S, _ANSWERS_PER_S, clock.monotonic())
+        self._answering: Answering[Event] = Answering(_encode_recent, MAX_BYTES, clock.monotonic)
         self._subject = ""
         self._transport: Transport | None = None
         self._mux: ReplyMux | None = None
         self._wants: Wants | None = None
+
+    @property
+    def failed(self) -> int:
+        """Events that could not be made or sent."""
+        return self._failed + self._answering.failed
 
     def connect(
         self, *, instance: str, subjects: Subjects, transport: Transport, mux: ReplyMux, wants: Wants
@@ -157,7 +163,7 @@ class Events:
             self._emit(kind, target, detail, numbers)
         # An event is told beside what it is about, which must not fail for it.
         except Exception:
-            self.failed += 1
+            self._failed += 1
             log.warning("the event %r of %r could not be told", kind, target, exc_info=True)
 
     def _emit(self, kind: str, target: str, detail: str, numbers: dict[str, float]) -> None:
@@ -200,28 +206,11 @@ class Events:
         try:
             transport.publish(subject, body, mux.one_way("telemetry"))
         except CallError:
-            self.failed += 1  # away: whoever comes back asks for what is kept
+            self._failed += 1  # away: whoever comes back asks for what is kept
 
-    def _on_want(self, reply: str) -> None:
-        """A lease; where its reply subject is an inbox that waits for something, what is kept goes there."""
-        if reply.endswith(".0") or not self._answers.take(self._clock.monotonic()):
-            return
-        self._answer(reply, tuple(self.recent))
-
-    def _answer(self, reply: str, events: tuple[Event, ...]) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        body = JSON.encode(Recent(events=events))
-        if len(body) > min(MAX_BYTES, transport.max_payload) and len(events) > 1:
-            half = len(events) // 2
-            self._answer(reply, events[:half])
-            self._answer(reply, events[half:])
-            return
-        try:
-            transport.publish(reply, body)
-        except CallError:
-            self.failed += 1
+    def _on_want(self, observer: str, reply: str) -> None:
+        if self._transport is not None:
+            self._answering.lease(reply, tuple(self.recent), self._transport)
 
     def close(self) -> None:
         """Tell nobody any more; what is kept stays."""
@@ -230,6 +219,10 @@ class Events:
 
 def _line(text: str, limit: int) -> str:
     return one_line(text, limit) if text else ""
+
+
+def _encode_recent(events: Sequence[Event]) -> bytes:
+    return JSON.encode(Recent(events=tuple(events)))
 
 
 _decode_event = at_first_use(lambda: JSON.decoder(Event))
@@ -243,13 +236,7 @@ def decode_event(
     if len(data) > MAX_BYTES:
         raise CodecError(f"event: {len(data)} bytes, at most {MAX_BYTES} are read")
     event: Event = _decode_event(data)
-    for what, said, claimed in (
-        ("service", service, event.service),
-        ("instance", instance, event.instance),
-        ("namespace", namespace, event.namespace),
-    ):
-        if said is not None and said != claimed:
-            raise CodecError(f"event: the body says {what} {claimed!r}, its subject says {said!r}")
+    check_claims("event", event, service=service, instance=instance, namespace=namespace)
     return event
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from nats_mesh.core.members import Change, ChangeKind
 from nats_mesh.core.presence import Kind
@@ -14,11 +13,9 @@ from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.events import decode_event, decode_recent
 from nats_mesh.telemetry.folding import Fold, Gone
 from nats_mesh.telemetry.stats_messages import decode_stats
-from nats_mesh.wire.subjects import reply_allowed
+from nats_mesh.wire.vouching import member_of
 
 __all__ = ["Hearing"]
-
-_TOKENS: Final = 6
 
 
 class Hearing:
@@ -72,11 +69,10 @@ class Hearing:
 
     def _named(self, subject: str, reply: str) -> tuple[str, str] | None:
         """Whose subject it is; ``None`` where the message is not its publisher's."""
-        parts = subject.split(".")
-        if len(parts) != _TOKENS or not reply_allowed(reply, parts[4], enforced=self._enforced):
+        whose = member_of(subject, reply, enforced=self._enforced)
+        if whose is None:
             self._fold.ignored += 1
-            return None
-        return parts[4], parts[5]
+        return whose
 
     def on_recent(self, payload: bytes) -> None:
         """What a member remembers of events."""

@@ -16,9 +16,10 @@ __all__ = ["hold_lease"]
 
 async def hold_lease(want: str, body: bytes = b"", *, transport: Transport, mux: ReplyMux) -> NoReturn:
     """Hold the lease that the subject ``want`` names until cancelled; ``body`` says more of what is wanted."""
+    inbox = mux.lease()
     while True:
         try:
-            transport.publish(want, body, mux.one_way("telemetry"))
+            transport.publish(want, body, inbox)
         except CallError:
             pass  # the bus is away: the next one is in time, or its loss shows as a gap
         await anyio.sleep(LEASE_S / 2)

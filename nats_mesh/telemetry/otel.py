@@ -23,9 +23,9 @@ import msgspec
 from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.sampling import failed
 from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.span_columns import read_columns
 from nats_mesh.telemetry.span_messages import Chunk
 from nats_mesh.telemetry.span_parts import Span
-from nats_mesh.telemetry.span_rows import read_rows
 
 __all__ = ["MAX_WAITING", "OtelExport", "start_export"]
 
@@ -144,7 +144,7 @@ class OtelExport:
             with self._counting:
                 self._count -= chunk.size
             try:
-                batch += read_rows(chunk.body, clock_s) if chunk.rows else _decode(b"[%b]" % chunk.body)
+                batch += read_columns(chunk.body, clock_s) if chunk.rows else _decode(b"[%b]" % chunk.body)
             except (CodecError, msgspec.MsgspecError):
                 if not self.dropped:
                     log.warning("%s: a span cannot be read; it is let go", self._whose, exc_info=True)

@@ -61,8 +61,7 @@ class StatsPublisher:
         """Whether somebody's lease runs."""
         return self._wants.wanted(_KIND)
 
-    def _on_want(self, reply: str) -> None:
-        observer = reply[: reply.rfind(".")]
+    def _on_want(self, observer: str, reply: str) -> None:
         heard = self._observers.get(observer)
         if heard is None or self._sent - heard > _LEASE_MESSAGES:
             self._whole_in = 0  # it is new, or was away for longer than its lease ran

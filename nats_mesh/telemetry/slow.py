@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -19,11 +20,13 @@ from nats_mesh.core.presence import Count, Instant, Name, Version
 from nats_mesh.core.refill import Refill
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.errors import CallError, CodecError
+from nats_mesh.telemetry.answering import Answering
 from nats_mesh.telemetry.wants import Wants
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "MAX_BYTES",
@@ -47,8 +50,6 @@ MAX_BYTES: Final = 512 * 1024
 #: How many slow calls a second are kept in the long run, and at once.
 _RATE_PER_S: Final = 10.0
 _BURST: Final = 64.0
-#: How many questions a second are answered.
-_ANSWERS_PER_S: Final = 20.0
 _KIND: Final = "slow"
 _LONGEST_S: Final = 1e7
 
@@ -111,7 +112,7 @@ class SlowRecent(msgspec.Struct, frozen=True, kw_only=True):
 class SlowCalls:
     """The slow calls of one instance. Every method belongs to the event loop's thread.
 
-    ``missed`` are those that were too many to be kept, ``failed`` those that could not be sent.
+    ``missed`` are those that were too many to be kept.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class SlowCalls:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.missed = 0
-        self.failed = 0
+        self._failed = 0
         self.recent: deque[SlowCall] = deque(maxlen=MAX_CALLS)
         self._service = service
         self._instance = instance
@@ -140,12 +141,17 @@ class SlowCalls:
         self._clock = clock
         now = clock.monotonic()
         self._room = Refill(_RATE_PER_S, _BURST, now)
-        self._answers = Refill(_ANSWERS_PER_S, _ANSWERS_PER_S, now)
+        self._answering: Answering[SlowCall] = Answering(_encode_recent, MAX_BYTES, clock.monotonic)
         self._seq = 0
         self._said = 0
         self._unsaid = 0
         self._closed = False
         wants.on(_KIND, self._on_want)
+
+    @property
+    def failed(self) -> int:
+        """Those that could not be sent."""
+        return self._failed + self._answering.failed
 
     def room(self) -> bool:
         """Whether there is room for one more; where there is none, it is counted as missed."""
@@ -219,26 +225,10 @@ class SlowCalls:
         try:
             self._transport.publish(subject, body, reply)
         except CallError:
-            self.failed += 1  # away: whoever comes back asks for what is kept
+            self._failed += 1  # away: whoever comes back asks for what is kept
 
-    def _on_want(self, reply: str) -> None:
-        """A lease; where its reply subject is an inbox that waits for something, what is kept goes there."""
-        if reply.endswith(".0") or self._answers.room(self._clock.monotonic()) < 1:
-            return
-        self._answers.take(1)
-        self._answer(reply, tuple(self.recent))
-
-    def _answer(self, reply: str, calls: tuple[SlowCall, ...]) -> None:
-        body = JSON.encode(SlowRecent(calls=calls))
-        if len(body) > min(MAX_BYTES, self._transport.max_payload) and len(calls) > 1:
-            half = len(calls) // 2
-            self._answer(reply, calls[:half])
-            self._answer(reply, calls[half:])
-            return
-        try:
-            self._transport.publish(reply, body)
-        except CallError:
-            self.failed += 1
+    def _on_want(self, observer: str, reply: str) -> None:
+        self._answering.lease(reply, tuple(self.recent), self._transport)
 
     def close(self) -> None:
         """Keep and tell nothing any more."""
@@ -261,6 +251,10 @@ def _seconds(value: float) -> float:
     return min(_LONGEST_S, max(0.0, round(value, 6)))
 
 
+def _encode_recent(calls: Sequence[SlowCall]) -> bytes:
+    return JSON.encode(SlowRecent(calls=tuple(calls)))
+
+
 _decode_call = at_first_use(lambda: JSON.decoder(SlowCall))
 _decode_recent = at_first_use(lambda: JSON.decoder(SlowRecent))
 
@@ -272,13 +266,7 @@ def decode_slow(
     if len(data) > MAX_BYTES:
         raise CodecError(f"slow call: {len(data)} bytes, at most {MAX_BYTES} are read")
     call: SlowCall = _decode_call(data)
-    for what, claimed, expected in (
-        ("service", call.service, service),
-        ("instance", call.instance, instance),
-        ("namespace", call.namespace, namespace),
-    ):
-        if expected is not None and claimed != expected:
-            raise CodecError(f"slow call: the body says {what} {claimed!r}, its subject says {expected!r}")
+    check_claims("slow call", call, service=service, instance=instance, namespace=namespace)
     return call
 
 

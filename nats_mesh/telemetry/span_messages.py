@@ -10,9 +10,10 @@ import msgspec
 from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Name, Version
 from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.span_columns import SpanColumns, spans_of_columns
 from nats_mesh.telemetry.span_parts import MAX_SPANS, RecordedSpan, Span
-from nats_mesh.telemetry.span_rows import SpanRows, spans_of_rows
 from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "MAX_BYTES",
@@ -60,7 +61,7 @@ class SpanMessage(SpanHead, frozen=True, kw_only=True):
     """Spans of one member; those of rows are among them once it is read."""
 
     spans: Annotated[tuple[Span, ...], msgspec.Meta(max_length=MAX_SPANS)] = ()
-    groups: Annotated[tuple[SpanRows, ...], msgspec.Meta(max_length=MAX_SPANS)] = ()
+    groups: Annotated[tuple[SpanColumns, ...], msgspec.Meta(max_length=MAX_SPANS)] = ()
     wire: Literal[1] = 1
 
 
@@ -117,17 +118,11 @@ def decode_spans(
     if len(data) > MAX_BYTES:
         raise CodecError(f"spans: {len(data)} bytes, at most {MAX_BYTES} are read")
     message: SpanMessage = _decode_spans(data)
-    for what, said, claimed in (
-        ("service", service, message.service),
-        ("instance", instance, message.instance),
-        ("namespace", namespace, message.namespace),
-    ):
-        if said is not None and said != claimed:
-            raise CodecError(f"spans: the body says {what} {claimed!r}, its subject says {said!r}")
+    check_claims("spans", message, service=service, instance=instance, namespace=namespace)
     if message.groups:
         spans = [
             *message.spans,
-            *[span for group in message.groups for span in spans_of_rows(group, message.clock_s)],
+            *[span for group in message.groups for span in spans_of_columns(group, message.clock_s)],
         ]
         if len(spans) > MAX_SPANS:
             raise CodecError(f"spans: {len(spans)} spans in one message, at most {MAX_SPANS} are read")

@@ -16,6 +16,7 @@ from nats_mesh.core.presence import MAX_ENDPOINTS, Count, Name, Version
 from nats_mesh.core.tap_filter import Filter
 from nats_mesh.errors import CodecError
 from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "MAX_BODY",
@@ -27,10 +28,10 @@ __all__ = [
     "TapCall",
     "TapMessage",
     "Wish",
-    "calls_of",
     "decode_tap",
     "decode_wish",
     "encode_tap",
+    "recorded_call",
     "together",
 ]
 
@@ -168,25 +169,16 @@ def decode_tap(
     if len(data) > MAX_BYTES:
         raise CodecError(f"tap: {len(data)} bytes, at most {MAX_BYTES} are read")
     message: TapMessage = _decode_tap(data)
-    for what, said, claimed in (
-        ("service", service, message.service),
-        ("instance", instance, message.instance),
-        ("namespace", namespace, message.namespace),
-    ):
-        if said is not None and said != claimed:
-            raise CodecError(f"tap: the body says {what} {claimed!r}, its subject says {said!r}")
+    check_claims("tap", message, service=service, instance=instance, namespace=namespace)
     return message
 
 
-def calls_of(message: TapMessage) -> list[RecordedCall]:
-    """The calls of a message as they are recorded, each with whose it is; what was said in them is left out."""
-    return [
-        RecordedCall(
-            service=message.service,
-            instance=message.instance,
-            version=message.version,
-            concurrency=message.concurrency.get(call.endpoint),
-            **{name: getattr(call, name) for name in Envelope.__struct_fields__},
-        )
-        for call in message.calls
-    ]
+def recorded_call(call: TapCall, message: TapMessage) -> RecordedCall:
+    """A call of a message as it is recorded, with whose it is; what was said in it is left out."""
+    return RecordedCall(
+        service=message.service,
+        instance=message.instance,
+        version=message.version,
+        concurrency=message.concurrency.get(call.endpoint),
+        **{name: getattr(call, name) for name in Envelope.__struct_fields__},
+    )

@@ -250,7 +250,7 @@ class Taps:
         self._settle()
         return True
 
-    def _on_want(self, reply: str) -> None:
+    def _on_want(self, observer: str, reply: str) -> None:
         if not self._recording:
             self._recording = True
             self._left_s, self._filled = _BURST_S, self._now()

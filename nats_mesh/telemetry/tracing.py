@@ -20,6 +20,7 @@ from nats_mesh.core.refill import Refill
 from nats_mesh.core.sampling import kept
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.notes import ROW, Notes, trace_of
+from nats_mesh.telemetry.span_columns import encode_columns
 from nats_mesh.telemetry.span_messages import (
     MAX_BYTES,
     Chunk,
@@ -30,7 +31,6 @@ from nats_mesh.telemetry.span_messages import (
     encode_spans,
 )
 from nats_mesh.telemetry.span_parts import MAX_SPANS, Span
-from nats_mesh.telemetry.span_rows import encode_rows
 from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.wire.headers import NO_RESPONDERS, server_status
 from nats_mesh.wire.loop import Timer, call_later
@@ -195,7 +195,9 @@ class Tracing:
                 common = side.alike(key)
                 for at in range(0, len(alike), _ROWS * ROW):
                     some = alike[at : at + _ROWS * ROW]
-                    made.append(Chunk(len(some) // ROW, encode_rows(common, some, server=side.server), True))
+                    made.append(
+                        Chunk(len(some) // ROW, encode_columns(common, some, server=side.server), True)
+                    )
         self._refill.take(told)
         self._adjust(most)
         return made
@@ -296,7 +298,7 @@ class Tracing:
         self._settle()
         return True
 
-    def _on_want(self, reply: str) -> None:
+    def _on_want(self, observer: str, reply: str) -> None:
         self._tried = []
         self.flush()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from nats_mesh.core.numbering import Step, Succession
 from nats_mesh.telemetry.counts import Track
 from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
 
@@ -29,10 +30,25 @@ class Kind(NamedTuple):
     subset: str
 
 
+class _Member:
+    """Whoever told at least one of the series."""
+
+    __slots__ = ("anew", "keys", "numbered", "order")
+
+    def __init__(self) -> None:
+        self.order = Succession()
+        self.keys: set[Kind] = set()
+        #: Its series by the numbers that rows call them.
+        self.numbered: dict[int, Track] = {}
+        #: Those of which nothing that was heard holds any more, and nothing has been heard since.
+        self.anew: set[Kind] = set()
+
+
 class Tracks:
     """The series of all members, of those kinds that ``concerns`` says, as far as there is ``room``.
 
-    ``overflowed`` counts those that found none, ``stale`` words that came late or again.
+    Messages of one member count in their order (:class:`~nats_mesh.core.numbering.Succession`). ``overflowed`` counts
+    series that found no room, ``stale`` words that came late or again, or a number that nobody can have come to.
     """
 
     def __init__(
@@ -48,12 +64,22 @@ class Tracks:
         self._room = room
         self._concerns = concerns
         self._tracks: dict[Kind, Track] = {}
-        #: The same by the numbers that rows call them, of each member.
-        self._numbered: dict[tuple[str, str, int], Track] = {}
+        self._members: dict[tuple[str, str], _Member] = {}
 
-    def hear(self, message: StatsMessage, now: float) -> None:
-        """One message of a member."""
+    def hear(self, message: StatsMessage, now: float) -> bool:
+        """One message of a member; false where it is not to be believed, or late."""
         member, instance = message.service, message.instance
+        known = self._members.get((member, instance))
+        if known is None:
+            known = _Member()
+        step = known.order.take(message.seq, now)
+        if step is Step.REFUSED:
+            self.stale += 1
+            return False
+        if step is Step.ANEW:
+            # What was told is no longer believed to be of whoever tells now.
+            known.anew = set(known.keys)
+            known.numbered.clear()
         for series in message.series:
             if not self._concerns(series):
                 continue
@@ -67,8 +93,8 @@ class Tracks:
                 series.subset or "",
             )
             track = self._tracks.get(key)
-            if track is None:
-                self._first(key, series, message, now)
+            if track is None or key in known.anew:
+                self._first(known, key, series, message, now)
                 continue
             tally = track.hear(series, message)
             if tally is None:
@@ -76,21 +102,32 @@ class Tracks:
             else:
                 track.put(tally, now)
         for row in message.rows:
-            track = self._numbered.get((member, instance, row.number))
+            track = known.numbered.get(row.number)
             if track is not None and (tally := track.go_on(row, message)) is not None:
                 track.put(tally, now)
+        return True
 
-    def _first(self, key: Kind, series: SeriesSnapshot, message: StatsMessage, now: float) -> None:
-        if not self._room(key):
-            self.overflowed += 1
-            return
+    def _first(
+        self, known: _Member, key: Kind, series: SeriesSnapshot, message: StatsMessage, now: float
+    ) -> None:
+        before = self._tracks.get(key)
+        if before is None:
+            if not self._room(key):
+                self.overflowed += 1
+                return
+            known.keys.add(key)
+            self._members[key.member, key.instance] = known
         track = self._tracks[key] = Track(now)
         tally = track.hear(series, message)
+        if before is not None:
+            # What ended before counts; of what is told now nobody knows how much of it that is.
+            known.anew.discard(key)
+            track.news = before.news
         # What began since somebody looks counts from its first call; of all else, what comes from now on.
-        if tally is not None and series.age_s <= now - self._since:
+        elif tally is not None and series.age_s <= now - self._since:
             track.put(tally, now)
         if track.number >= 0:
-            self._numbered[key.member, key.instance, track.number] = track
+            known.numbered[track.number] = track
 
     def skip(self, now: float) -> None:
         """Nobody listened for a while: what ended meanwhile is not known to have ended now."""
@@ -110,6 +147,11 @@ class Tracks:
     def forget(self, key: Kind) -> None:
         """Keep nothing more of a series."""
         track = self._tracks.pop(key)
-        name = key.member, key.instance, track.number
-        if self._numbered.get(name) is track:
-            del self._numbered[name]
+        name = key.member, key.instance
+        known = self._members[name]
+        known.keys.discard(key)
+        known.anew.discard(key)
+        if not known.keys:
+            del self._members[name]
+        elif known.numbered.get(track.number) is track:
+            del known.numbered[track.number]

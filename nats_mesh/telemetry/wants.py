@@ -34,22 +34,22 @@ class Wants:
         self._now = clock.monotonic
         self._enforced = enforced
         self._until: dict[str, float] = {}
-        self._listeners: dict[str, Callable[[str], None]] = {}
+        self._listeners: dict[str, Callable[[str, str], None]] = {}
         self._wishes: dict[str, Callable[[str, bytes], bool]] = {}
         self._subscription = transport.subscribe(subjects.want_of, self._on_want)
 
     def on(
         self,
         kind: str,
-        listener: Callable[[str], None],
+        listener: Callable[[str, str], None],
         *,
         wish: Callable[[str, bytes], bool] | None = None,
     ) -> None:
-        """Have ``listener`` called with the reply subject of each lease on ``kind``, once the lease counts.
+        """Have ``listener`` called with the observer and the reply subject of each lease on ``kind``, once it counts.
 
         ``wish`` gets the observer and what its lease says before that; where it returns false, the lease is ignored.
-        Without one, whatever a lease says means nothing. The observer is its name, and behind a point the id of its
-        connection, where its reply subject tells it: several may look under one name.
+        Without one, whatever a lease says means nothing. The observer is its name, and behind a point what its reply
+        subject says of it: several may look under one name, and over one connection.
         """
         self._listeners[kind] = listener
         if wish is not None:
@@ -67,12 +67,13 @@ class Wants:
         if not reply_allowed(reply, parts[6], enforced=self._enforced):
             self.ignored += 1
             return
+        observer = _who(parts[6], reply)
         wish = self._wishes.get(parts[4])
-        if wish is not None and not wish(_who(parts[6], reply), payload):
+        if wish is not None and not wish(observer, payload):
             self.ignored += 1
             return
         self._until[parts[4]] = self._now() + LEASE_S
-        self._listeners[parts[4]](reply)
+        self._listeners[parts[4]](observer, reply)
 
     def close(self) -> None:
         """Stop listening; nothing is wanted any more."""
@@ -82,4 +83,8 @@ class Wants:
 
 def _who(observer: str, reply: str) -> str:
     inbox = parse_inbox(reply)
-    return observer if inbox is None else f"{observer}.{inbox.connection}"
+    if inbox is not None:
+        return f"{observer}.{inbox.connection}.{inbox.secret}"
+    # Of inboxes outside the mesh those of one token say nothing more than the name: it may be another each time.
+    parts = reply.split(".")
+    return observer if len(parts) < 3 else ".".join([observer, *parts[1:-1]])

@@ -160,6 +160,11 @@ class ReplyMux:
             self._answered[reply] = answered
         return reply
 
+    def lease(self) -> str:
+        """An inbox as :meth:`one_way` gives, whose secret nothing else has: one observer's among several on this
+        connection, by which those who are asked tell it apart. It is kept by whoever holds the lease."""
+        return f"{self._prefix}{new_secret()}.0"
+
     def number(self, subject: str) -> int:
         """Counts what this connection publishes on ``subject``, from 1 on: whoever reads sees what is missing."""
         number = self._numbers.pop(subject, 0) + 1

@@ -12,20 +12,19 @@ import gc
 import importlib
 import json
 import operator
-import os
 import pstats
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from tests.bench.guard_measure import Label, Run, mark
 
 if TYPE_CHECKING:
     from tests.bench.guard_cases import Bench, Case
 
 __all__ = ["main"]
 
-#: ``rounds`` in, calls out.
-Run = Callable[[int], Awaitable[int]]
 #: Calls of one case and side, that the difference is taken of; both whole rounds of every case.
 FEW, MANY = 64, 192
 #: Calls and pieces of reference work in a chunk: a few milliseconds each.
@@ -48,32 +47,18 @@ def _sides(bench: Bench, case: Case) -> Iterator[tuple[str, str, Run]]:
         yield side, "server", partial(bench.run_server, case, side)
 
 
-async def marked(cases: list[Case]) -> list[tuple[str, str, str, int]]:
-    """Everything once, between marks; returns what stands before each: case, side, part and number of calls.
-
-    A mark is a call of getppid: callgrind writes down there what it counted since the last.
-    """
+async def marked(cases: list[Case]) -> list[Label]:
+    """Everything once, between marks; returns what stands before each: case, side, part and number of calls."""
     from tests.bench.guard_cases import opened, reference
 
-    labels: list[tuple[str, str, str, int]] = []
-
-    async def measure(case: str, side: str, part: str, run: Run, sizes: tuple[int, int]) -> None:
-        await run(sizes[0])
-        for rounds in sizes:
-            gc.collect()
-            os.getppid()
-            labels.append(("", "", "", 0))
-            done = await run(rounds)
-            os.getppid()
-            labels.append((case, side, part, done))
-
+    labels: list[Label] = []
     async with opened() as bench:
         gc.disable()
-        await measure("reference", "", "all", reference, (FEW, MANY))
+        await mark(labels, ("reference", "", "all"), reference, (FEW, MANY))
         for case in cases:
             await bench.prepare(case)
             for side, part, run in _sides(bench, case):
-                await measure(case.name, side, part, run, (_rounds(FEW, case), _rounds(MANY, case)))
+                await mark(labels, (case.name, side, part), run, (_rounds(FEW, case), _rounds(MANY, case)))
         gc.enable()
     return labels
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,10 +18,13 @@ from tests.bench.guard_compare import Figure, Figures
 
 __all__ = [
     "GuardError",
+    "Label",
+    "Run",
     "count_instructions",
     "count_marked",
     "differences",
     "figures_of",
+    "mark",
     "measure_time",
     "parts_of",
     "profile",
@@ -40,6 +44,8 @@ _PATIENCE_S = 900.0
 #: Case, side, ``all`` or ``server``, number of calls: what a mark ends; empty where it ends nothing.
 Label = tuple[str, str, str, int]
 
+#: How often to do a piece of work in, how often it was done out.
+Run = Callable[[int], Awaitable[int]]
 
 #: Case, side, CPU seconds of a call in each chunk, and of a piece of reference work in the chunk beside it.
 Timing = tuple[str, str, list[float], list[float]]
@@ -73,6 +79,21 @@ def count_marked(work: Sequence[str]) -> tuple[list[Label], list[int]]:
         labels = _labels(_run([*command, sys.executable, *work]))
         counts = parts_of(path.read_text("utf-8", "replace") for path in Path(folder).iterdir())
     return labels, counts
+
+
+async def mark(labels: list[Label], what: tuple[str, str, str], run: Run, sizes: tuple[int, int]) -> None:
+    """Do a piece of work between marks, in both sizes, where callgrind counts; ``labels`` get what stands before each.
+
+    A mark is a call of getppid: callgrind writes down there what it counted since the last.
+    """
+    await run(sizes[0])
+    for size in sizes:
+        gc.collect()
+        os.getppid()
+        labels.append(("", "", "", 0))
+        done = await run(size)
+        os.getppid()
+        labels.append((*what, done))
 
 
 def measure_time(only: Sequence[str] = ("",), pairs: int = 200) -> Figures:

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from nats_mesh.telemetry.tap_feed import SeenCall, TapCounts
+from nats_mesh.telemetry.tap_feed import SeenCall
 from nats_mesh.telemetry.tap_messages import Body
+from nats_mesh.telemetry.tap_sink import TapCounts
 from nats_mesh_cli.errors import PIPE, CliError
 from nats_mesh_cli.output import Out, column_widths
 from nats_mesh_cli.printing import Printer

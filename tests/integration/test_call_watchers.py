@@ -44,7 +44,7 @@ async def test_a_caller_hears_of_its_calls(bus: Bus) -> None:
     """With all attempts, which are of one trace though each is a span of its own."""
     instance = await bus.serve(_shop(iter([True, False, True])))
     seen: list[CallEnd] = []
-    bus.mesh.client.watch("test", seen.append)
+    bus.mesh.client.watching.set("test", seen.append)
     assert await bus.mesh.call("shop.buy", idempotent=True) == "done"
     assert await bus.mesh.call("shop.buy", idempotent=True) == "done"
     one, two = seen
@@ -55,7 +55,7 @@ async def test_a_caller_hears_of_its_calls(bus: Bus) -> None:
     assert one.attempts[0].ids[:32] != two.attempts[0].ids[:32]
     assert (one.status, one.error, one.sampled, one.bytes_in) == (Status.OK, None, False, len(b'"done"'))
     assert one.start <= one.attempts[0].start <= one.attempts[0].end <= one.end
-    bus.mesh.client.watch("test", None)
+    bus.mesh.client.watching.set("test", None)
     await bus.mesh.call("shop.buy", idempotent=True)
     assert len(seen) == 2
 
@@ -65,8 +65,8 @@ async def test_notable_calls_alone(bus: Bus) -> None:
     instance = await bus.serve(_shop(iter([True, False, False, True])))
     seen: list[CallEnd] = []
     served: list[tuple[str, Status | None]] = []
-    bus.mesh.client.watch("test", seen.append, every=False)
-    instance.dispatcher.watch(
+    bus.mesh.client.watching.set("test", seen.append, every=False)
+    instance.dispatcher.watching.set(
         "test", lambda call, took_s: served.append((call.caller, call.status)), every=False
     )
     await bus.mesh.call("shop.buy", idempotent=True)
@@ -80,7 +80,7 @@ async def test_notable_calls_alone(bus: Bus) -> None:
     await bus.mesh.call("shop.buy", headers=header)
     assert seen.pop().attempts[0].ids.startswith(_TRACE)
     assert served.pop() == ("web", Status.OK)
-    bus.mesh.client.watch("test", seen.append, every=False, slow_s=0.0)
+    bus.mesh.client.watching.set("test", seen.append, every=False, slow_s=0.0)
     await bus.mesh.call("shop.buy")
     assert len(seen) == 1
 
@@ -89,7 +89,7 @@ async def test_a_sampled_trace_that_begins_here(bus: Bus) -> None:
     """Is told to the instance as sampled, and everything further in the trace is, too."""
     instance = await bus.serve(_shop(iter([])))
     flags: list[bool] = []
-    instance.dispatcher.watch("test", lambda call, took_s: flags.append(h.is_sampled(call.headers)))
+    instance.dispatcher.watching.set("test", lambda call, took_s: flags.append(h.is_sampled(call.headers)))
     await bus.mesh.call("shop.visit")
     assert flags == [False, False]
     bus.mesh.client.sample(lambda service, endpoint: 1.0)
@@ -101,7 +101,7 @@ async def test_an_instance_hears_of_its_calls_and_of_what_they_called(bus: Bus) 
     """What a handler called is told with the time that it took, where somebody reads it."""
     instance = await bus.serve(_shop(iter([])))
     seen: list[Arrival] = []
-    instance.dispatcher.watch("test", lambda call, took_s: seen.append(call), own_calls=True)
+    instance.dispatcher.watching.set("test", lambda call, took_s: seen.append(call), own_calls=True)
     await bus.mesh.call("shop.visit")
     inner, outer = seen
     assert (inner.caller, outer.caller) == ("shop", "web")
@@ -118,9 +118,9 @@ async def test_a_watcher_that_fails_harms_nobody(bus: Bus, caplog: pytest.LogCap
     def broken(*_: object) -> None:
         raise ZeroDivisionError("of the watcher")
 
-    bus.mesh.client.watch("broken", broken)
-    bus.mesh.client.watch("sound", seen.append)
-    instance.dispatcher.watch("broken", broken)
+    bus.mesh.client.watching.set("broken", broken)
+    bus.mesh.client.watching.set("sound", seen.append)
+    instance.dispatcher.watching.set("broken", broken)
     with caplog.at_level(logging.ERROR, "nats_mesh"):
         assert await bus.mesh.call("shop.buy") == "done"
     assert len(seen) == 1

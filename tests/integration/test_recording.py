@@ -14,10 +14,10 @@ from nats_mesh.policy import PolicySet, parse
 from nats_mesh.policy.whatif.recording import Header, Recording
 from nats_mesh.policy.whatif.replay import Candidate, replay
 from nats_mesh.serving.dispatch import Dispatcher
-from nats_mesh.telemetry.tap_messages import TapCall, TapMessage, Wish, calls_of, decode_tap, encode_tap
+from nats_mesh.telemetry.tap_messages import TapCall, TapMessage, Wish, decode_tap, encode_tap, recorded_call
+from nats_mesh.telemetry.tap_sink import TapSink
 from nats_mesh.telemetry.taps import MAX_OBSERVERS
 from nats_mesh.wire.codecs import JSON
-from nats_mesh_cli.taken import Taken
 from tests.harness import Bus, eventually
 from tests.rawnats import RawNats
 
@@ -55,7 +55,7 @@ class Listener:
     @property
     def calls(self) -> list[RecordedCall]:
         """Every call that was heard of."""
-        return [call for message in self.messages for call in calls_of(message)]
+        return [recorded_call(call, message) for message in self.messages for call in message.calls]
 
     def _on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         _, namespace, _, _, service, instance = subject.split(".")
@@ -215,9 +215,9 @@ async def test_observers_are_bounded_and_hostile_leases_ignored(bus: Bus, raw: R
 
 async def test_a_forged_envelope_is_dropped_and_counted(bus: Bus, raw: RawNats) -> None:
     """Whoever speaks on another's subject, for another in the body, or what nobody can read."""
-    taken = Taken(
-        namespace=bus.namespace, enforced=True, sample=1.0, headers=None, rate_per_s=100.0, now=time.monotonic
-    )  # fmt: skip
+    taken = TapSink(
+        recorded_call, namespace=bus.namespace, enforced=True, now=time.monotonic, wish=Wish(headers=None)
+    )
     transport = bus.mesh.client.transport
     transport.subscribe(bus.mesh.client.subjects.telemetry_of("tap"), taken.on_message)
     await transport.fence()
@@ -231,21 +231,21 @@ async def test_a_forged_envelope_is_dropped_and_counted(bus: Bus, raw: RawNats) 
     subject = f"mesh.{bus.namespace}.telemetry.tap."
     inbox = f"_INBOX.shop.c.{'0' * 32}.0"
     raw.publish(f"{subject}shop.i1", body, inbox)
-    await eventually(lambda: taken.recorded == 1)
+    await eventually(lambda: taken.counts.shown == 1)
     for to, data, reply in (
         (f"{subject}shop.i1", body, f"_INBOX.thief.c.{'0' * 32}.0"),  # not the publisher's own inbox
         (f"{subject}shop.i1", body, ""),  # an answer of JetStream's, for all anybody knows
         (f"{subject}shop.i2", body, inbox),  # another instance's calls
         (f"{subject}bank.i1", body, f"_INBOX.bank.c.{'0' * 32}.0"),  # another service's
         (f"{subject}shop.i1", b"{}", inbox),
-        (f"{subject}shop.i1", body.replace(b'"seq":4', b'"seq":3'), inbox),  # old news
+        (f"{subject}shop.i1", body, inbox),  # old news
     ):
         raw.publish(to, data, reply)
-    await eventually(lambda: taken.ignored == 6, lambda: taken.ignored)
-    assert (taken.recorded, taken.seen, taken.lost) == (1, 1, 0)
+    await eventually(lambda: taken.counts.ignored == 6, lambda: taken.counts.ignored)
+    assert (taken.counts.shown, taken.counts.ended, taken.counts.lost) == (1, 1, 0)
     raw.publish(f"{subject}shop.i1", body.replace(b'"seq":4', b'"seq":9'), inbox)
-    await eventually(lambda: taken.recorded == 2)
-    assert taken.lost == 4
+    await eventually(lambda: taken.counts.shown == 2)
+    assert taken.counts.lost == 4
 
 
 SUBSETS = """

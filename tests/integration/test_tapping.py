@@ -16,8 +16,9 @@ from nats_mesh.core.envelope import Envelope
 from nats_mesh.core.tap_filter import Filter
 from nats_mesh.errors import PermissionDeniedError
 from nats_mesh.serving.instance import Instance
-from nats_mesh.telemetry.tap_feed import TapFeed, TapSink
-from nats_mesh.telemetry.tap_messages import TapCall, TapMessage, calls_of, encode_tap
+from nats_mesh.telemetry.tap_feed import TapFeed
+from nats_mesh.telemetry.tap_messages import TapCall, TapMessage, encode_tap, recorded_call
+from nats_mesh.telemetry.tap_sink import TapSink
 from nats_mesh.testing import NatsServer
 from tests.cli.program import PROGRAM, environment, run_cli
 from tests.harness import Bus, eventually
@@ -181,13 +182,13 @@ def test_no_recording_holds_what_was_said() -> None:
     message = TapMessage(
         instance="i", service="shop", version="1.0.0", namespace="default", seq=1, calls=(call,)
     )
-    (recorded,) = calls_of(message)
+    recorded = recorded_call(call, message)
     assert not {"sent", "answered", "silent"} & set(recorded.__struct_fields__)
 
 
 async def test_a_message_that_is_forged_is_not_shown(bus: Bus, raw: RawNats) -> None:
     """Neither another's inbox, nor another's subject, nor bytes that are no message; each is counted."""
-    sink = TapSink(namespace=bus.namespace, enforced=True, now=anyio.current_time)
+    sink = TapSink(recorded_call, namespace=bus.namespace, enforced=True, now=anyio.current_time)
     transport = bus.mesh.client.transport
     transport.subscribe(bus.mesh.client.subjects.telemetry_of("tap"), sink.on_message)
     await transport.fence()

@@ -232,13 +232,13 @@ def test_without_a_policy_no_call_is_asked_anything() -> None:
             own = instance_of(mesh, "shop")
             watching = own.dispatcher.watching
             assert not {"access-log", "slow"} & watching.names
-            assert "access-log" not in web.client._watching.names
+            assert "access-log" not in web.client.watching.names
             own._follow(asks)
             assert {"access-log", "slow"} <= watching.names
-            assert "access-log" in own.client._watching.names
+            assert "access-log" in own.client.watching.names
             own._follow(none)
             assert not {"access-log", "slow"} & watching.names
-            assert "access-log" not in own.client._watching.names
+            assert "access-log" not in own.client.watching.names
 
     run_virtual(main)
 
@@ -255,7 +255,7 @@ def test_calls_that_a_handler_makes_are_noted_for_whoever_reads_them() -> None:
                 calls = call.context.own_calls
                 kept.append(None if calls is None else [target for target, *_ in calls])
 
-            dispatcher.watch("test", see)
+            dispatcher.watching.set("test", see)
             await mesh.call("shop.buy", "tea")
             assert "access-log" in dispatcher.watching.names
         return kept

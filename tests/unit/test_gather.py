@@ -777,7 +777,7 @@ def test_each_instance_that_was_asked_is_a_call_to_whoever_watches() -> None:
         scene.crowd.there(*ids)
         scene.crowd.mute.add("i3")
         seen: list[CallEnd] = []
-        scene.mesh.client.watch("test", seen.append)
+        scene.mesh.client.watching.set("test", seen.append)
         gathered = await scene.gather(want="all", timeout=0.5)
         assert set(gathered.missing) == {"i3"}
         assert {each.attempts[0].instance: each.status for each in seen} == {
@@ -787,7 +787,7 @@ def test_each_instance_that_was_asked_is_a_call_to_whoever_watches() -> None:
         assert len({each.attempts[0].ids for each in seen}) == len(seen)
         assert {each.flags for each in seen if each.status is not Status.OK} == {"UT"}
         assert all(each.sent == 1 and each.start <= each.end for each in seen)
-        scene.mesh.client.watch("test", None)
+        scene.mesh.client.watching.set("test", None)
         await scene.gather(want=1, timeout=0.5)
         assert len(seen) == len(ids)
 

@@ -14,16 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_mesh.calling.exchange import (
-    PlainHeads,
-    Target,
-    UsualReplies,
-    decode_value,
-    encode_value,
-    raw_reply_decoder,
-    reply_decoder,
-    request_block,
-)
+from nats_mesh.calling.exchange import Target, encode_value
+from nats_mesh.calling.heads import PlainHeads, request_block
+from nats_mesh.calling.replies import UsualReplies, decode_value, raw_reply_decoder, reply_decoder
 from nats_mesh.errors import CodecError, ConfigError
 from nats_mesh.model import NO_HEADERS, Headers, OwnHeaders, Request
 from nats_mesh.telemetry.stats import Stats

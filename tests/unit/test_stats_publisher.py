@@ -62,35 +62,35 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
 
 def test_all_is_told_at_first_to_the_new_and_every_eighth_time(bus: Bus) -> None:
     """Whoever renews a lease is not new."""
-    bus.lease("_INBOX.top.c1.s.0")
+    bus.lease("top.c1.s", "_INBOX.top.c1.s.0")
     assert bus.told == [True]
-    bus.lease("_INBOX.top.c1.s.0")
+    bus.lease("top.c1.s", "_INBOX.top.c1.s.0")
     assert bus.next(WHOLE_EVERY) == [False] * (WHOLE_EVERY - 1) + [True]
-    bus.lease("_INBOX.dash.c2.s.0")
+    bus.lease("dash.c2.s", "_INBOX.dash.c2.s.0")
     assert bus.next(2) == [True, False]
 
 
 def test_who_comes_back_is_told_all(bus: Bus) -> None:
     """While another one looked, members told changes since messages that he never heard."""
-    bus.lease("_INBOX.top.c1.s.0")
-    bus.lease("_INBOX.dash.c2.s.0")
+    bus.lease("top.c1.s", "_INBOX.top.c1.s.0")
+    bus.lease("dash.c2.s", "_INBOX.dash.c2.s.0")
     assert bus.next(7)[1:] == [False] * 6
     bus.publisher._whole_in = WHOLE_EVERY
-    bus.lease("_INBOX.top.c1.s.0")
+    bus.lease("top.c1.s", "_INBOX.top.c1.s.0")
     assert bus.next(2) == [True, False]
 
 
 def test_what_could_not_be_told_is_nothing_to_go_on_from(bus: Bus) -> None:
     """Rows say what has changed since a message that told everything: where that never left, the next one does."""
     bus.away = True
-    bus.lease("_INBOX.top.c1.s.0")
+    bus.lease("top.c1.s", "_INBOX.top.c1.s.0")
     bus.away = False
     assert bus.next(3) == [True, False, False]
 
 
 def test_no_body_is_larger_than_the_server_takes(bus: Bus) -> None:
     """Nor larger than what is read."""
-    bus.lease("_INBOX.top.c1.s.0")
+    bus.lease("top.c1.s", "_INBOX.top.c1.s.0")
     bus.max_payload = 100_000
     bus.next()
     bus.max_payload = 2 * MAX_BYTES

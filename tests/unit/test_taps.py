@@ -32,10 +32,10 @@ from nats_mesh.telemetry.tap_messages import (
     TapCall,
     TapMessage,
     Wish,
-    calls_of,
     decode_tap,
     decode_wish,
     encode_tap,
+    recorded_call,
     together,
 )
 from nats_mesh.telemetry.wants import LEASE_S
@@ -220,7 +220,7 @@ def test_a_message_goes_there_and_back() -> None:
     (body,) = encode_tap(sent, MAX_BYTES)
     read = decode_tap(body, service="orders", instance="a1", namespace="default")
     assert read == sent
-    (told,) = calls_of(read)
+    (told,) = [recorded_call(call, read) for call in read.calls]
     assert (told.service, told.instance, told.version, told.concurrency) == ("orders", "a1", "1.0.0", 64)
     assert all(getattr(told, name) == getattr(call, name) for name in Envelope.__struct_fields__)
 

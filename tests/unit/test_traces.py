@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.notes import Row
+from nats_mesh.telemetry.span_columns import encode_alike, encode_columns, read_columns
 from nats_mesh.telemetry.span_messages import (
     MAX_BYTES,
     SpanHead,
@@ -26,7 +27,6 @@ from nats_mesh.telemetry.span_messages import (
     spans_of,
 )
 from nats_mesh.telemetry.span_parts import RecordedSpan, Span
-from nats_mesh.telemetry.span_rows import encode_alike, encode_rows, read_rows
 from nats_mesh.telemetry.spans import MAX_MOVE_US, MAX_TRACE, assemble, summary_of, traces_of
 from nats_mesh.wire.codecs import JSON
 from nats_mesh_cli.trace_document import document_of, record_of
@@ -279,8 +279,8 @@ def test_rows_are_read_as_the_spans_they_stand_for(
     )  # fmt: skip
     other = above if kind == "client" else own
     row: Row = (f"{TRACE}-00f067aa0ba902b7", other, route, "", start, took, waited)
-    rows = encode_rows(encode_alike(span), [*row], server=kind == "server")
-    assert read_rows(rows, clock_s) == [span]
+    rows = encode_columns(encode_alike(span), [*row], server=kind == "server")
+    assert read_columns(rows, clock_s) == [span]
     head = SpanHead(instance="b1", service="b", version="1.0.0", namespace="default", seq=1, clock_s=clock_s)
     (body,) = encode_spans(head, [encode_span(span)], [rows, rows], MAX_BYTES)
     assert decode_spans(body, service="b", instance="b1", namespace="default").spans == (span,) * 3
@@ -315,7 +315,7 @@ def test_rows_that_differ_in_everything_are_told_apart(
         rows += (ids.encode() if server else ids, second, route, instance, start, took, waited)
         seconds.append(second)
     alike = msgspec.json.encode({"kind": kind, "service": "b", "endpoint": "e", "caller": "a"})
-    spans = read_rows(encode_rows(alike, rows, server=server), 0.0)
+    spans = read_columns(encode_columns(alike, rows, server=server), 0.0)
     assert [
         (
             span.trace,
@@ -350,7 +350,7 @@ def test_how_long_a_row_took_is_told_to_seven_digits(took: float) -> None:
     """Which is more than anybody reads; when it began is told as it was noted."""
     alike = b'{"kind":"client","service":"b","endpoint":"e","caller":"a"}'
     row: Row = (f"{TRACE}-00f067aa0ba902b7", "", "", "", 987_654.321012, took, 0.0)
-    (span,) = read_rows(encode_rows(alike, [*row], server=False), 1_800_000_000.0)
+    (span,) = read_columns(encode_columns(alike, [*row], server=False), 1_800_000_000.0)
     assert span.start_us == 1_800_987_654_321_012
     assert abs(span.took_us - took * 1e6) <= 0.5 + took * 0.1
 
@@ -374,8 +374,8 @@ def test_a_row_with_ids_that_are_none_has_no_span(ids: bytes) -> None:
     """It is a caller's fault who sent them, and costs no other row anything."""
     alike = b'{"kind":"server","service":"b","endpoint":"e","caller":"a"}'
     good: Row = (f"{TRACE}-00f067aa0ba902b7".encode(), "b7ad6b7169203331", "all", "", 1.0, 1.0, 2.0)
-    rows = encode_rows(alike, [*good, ids, *good[1:], *good], server=True)
-    assert [span.trace for span in read_rows(rows, 0.0)] == [TRACE] * 2
+    rows = encode_columns(alike, [*good, ids, *good[1:], *good], server=True)
+    assert [span.trace for span in read_columns(rows, 0.0)] == [TRACE] * 2
 
 
 _SERVER = {"kind": "server", "service": "b", "endpoint": "e", "caller": "a"}

@@ -14,9 +14,9 @@ from nats_mesh import ApplicationError, Context, NoInstancesError, RemoteError, 
 from nats_mesh.clock import ManualClock
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.notes import MAX_NOTES, Notes
+from nats_mesh.telemetry.span_columns import read_columns
 from nats_mesh.telemetry.span_messages import Chunk, SpanMessage, SpanWish, decode_spans, spans_of
 from nats_mesh.telemetry.span_parts import RecordedSpan, Span
-from nats_mesh.telemetry.span_rows import read_rows
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of, traces_of
 from nats_mesh.telemetry.tracing import BURST, KEPT, RATE_PER_S, Tracing
 from nats_mesh.telemetry.wants import LEASE_S, Wants
@@ -77,7 +77,7 @@ class Rig:
         """Whatever is told is told here, too."""
         for chunk in chunks:
             if chunk.rows:
-                self.exported += read_rows(chunk.body, clock_s)
+                self.exported += read_columns(chunk.body, clock_s)
             else:
                 self.exported += msgspec.json.decode(b"[%b]" % chunk.body, type=list[Span])
 

@@ -23,7 +23,11 @@ def notes() -> Notes:
 @pytest.fixture(params=["caller", "instance"])
 def watchers(request: pytest.FixtureRequest) -> Watchers[Any]:
     """Those of each side."""
-    return CallerWatching() if request.param == "caller" else InstanceWatching(random.Random(1))
+    return (
+        CallerWatching()
+        if request.param == "caller"
+        else InstanceWatching(random.Random(1), lambda every: None)
+    )
 
 
 def test_a_watcher_takes_the_place_of_the_one_of_its_name(watchers: Watchers[Any]) -> None:
@@ -89,7 +93,7 @@ def test_a_caller_without_watchers_asks_nothing_of_a_call() -> None:
 
 def test_an_instance_without_watchers_asks_nothing_of_a_call() -> None:
     """Nor notes what its handler calls, unless somebody reads that."""
-    watching = InstanceWatching(random.Random(1))
+    watching = InstanceWatching(random.Random(1), lambda every: None)
 
     def said() -> tuple[bool, bool, bool]:
         return watching.anybody, watching.every, watching.own_calls

@@ -20,6 +20,7 @@ from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = ["Ack", "Acker", "decode_ack"]
 
@@ -57,13 +58,7 @@ def decode_ack(
     if len(data) > MAX_BYTES:
         raise CodecError(f"ack: {len(data)} bytes, at most {MAX_BYTES} are read")
     ack: Ack = _decode(data)
-    for what, said, claimed in (
-        ("service", service, ack.service),
-        ("instance", instance, ack.instance),
-        ("namespace", namespace, ack.namespace),
-    ):
-        if said is not None and said != claimed:
-            raise CodecError(f"ack: the body says {what} {claimed!r}, its subject says {said!r}")
+    check_claims("ack", ack, service=service, instance=instance, namespace=namespace)
     return ack
 
 

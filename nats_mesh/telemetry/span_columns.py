@@ -19,7 +19,7 @@ from nats_mesh.telemetry.notes import ROW
 from nats_mesh.telemetry.span_parts import MAX_SPANS, Span
 from nats_mesh.wire.codecs import JSON
 
-__all__ = ["SpanRows", "encode_alike", "encode_rows", "read_rows", "spans_of_rows"]
+__all__ = ["SpanColumns", "encode_alike", "encode_columns", "read_columns", "spans_of_columns"]
 
 #: What rows may have in common.
 _COMMON: Final = ("kind", "service", "endpoint", "caller", "rules", "labels")
@@ -36,7 +36,7 @@ _TIMES: Final = 16
 _FARTHEST_S: Final = 1e12
 
 
-class SpanRows(msgspec.Struct, frozen=True, kw_only=True):
+class SpanColumns(msgspec.Struct, frozen=True, kw_only=True):
     """Sampled calls that went well at their first attempt, of which there is nothing else to say: what they have
     ``alike``, and in columns what each has for itself, as ``docs/wire.md`` says."""
 
@@ -48,7 +48,7 @@ class SpanRows(msgspec.Struct, frozen=True, kw_only=True):
     instance: str | Annotated[list[str], msgspec.Meta(max_length=MAX_SPANS)] = ""
 
 
-_decode_group = at_first_use(lambda: JSON.decoder(SpanRows))
+_decode_group = at_first_use(lambda: JSON.decoder(SpanColumns))
 #: What stands in an object as it is was not looked into when that was read.
 _decode_any = JSON.decoder(Any)
 
@@ -58,7 +58,7 @@ def encode_alike(span: Span) -> bytes:
     return JSON.encode({name: getattr(span, name) for name in _COMMON if getattr(span, name)})
 
 
-def encode_rows(alike: bytes, rows: list[Any], *, server: bool) -> bytes:
+def encode_columns(alike: bytes, rows: list[Any], *, server: bool) -> bytes:
     """Rows, one behind the other (:data:`~nats_mesh.telemetry.notes.Row`) and one at least, with what they have in
     common, as JSON. Of a ``server`` they say how long calls waited, too."""
     ids, others, routes, instances, begun, took, waited = [rows[at::ROW] for at in range(ROW)]
@@ -104,12 +104,12 @@ def _each(values: list[str], count: int, default: str) -> bytes:
     return JSON.encode([each or default for each in values])
 
 
-def read_rows(body: bytes, clock_s: float) -> list[Span]:
-    """The spans of what :func:`encode_rows` wrote, or :class:`CodecError`; see :func:`spans_of_rows`."""
-    return spans_of_rows(_decode_group(body), clock_s)
+def read_columns(body: bytes, clock_s: float) -> list[Span]:
+    """The spans of what :func:`encode_columns` wrote, or :class:`CodecError`; see :func:`spans_of_columns`."""
+    return spans_of_columns(_decode_group(body), clock_s)
 
 
-def spans_of_rows(group: SpanRows, clock_s: float) -> list[Span]:
+def spans_of_columns(group: SpanColumns, clock_s: float) -> list[Span]:
     """Its spans, by a clock that says ``clock_s`` less, or :class:`CodecError` where its columns do not fit each other.
     A row whose ids are none is that of a caller who sent no valid ``traceparent``: it has no trace."""
     common = {name: _decode_any(bytes(value)) for name, value in group.alike.items() if name in _COMMON}
