@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from nats_mesh import Mesh
 from nats_mesh.telemetry.watching import MeshView
+from nats_mesh_cli import starting
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.demo.screen import Screen, screen
 from nats_mesh_cli.describe import describe_on
@@ -78,7 +79,7 @@ async def look(mesh: Mesh, source: Source, options: Options, out: Out) -> int:
     """The view of an open mesh; returns the exit code when a person has seen enough."""
     show = _Show(mesh, source, options)
     failure: Exception | None = None
-    with _quiet():
+    with _quiet(), starting.seldom():
         try:
             with screen(show.on_character, colorless=out.colorless) as terminal:
                 async with anyio.create_task_group() as tasks:
@@ -212,8 +213,11 @@ async def _draw(show: _Show, terminal: Screen) -> None:
             os.killpg(os.getpgrp(), signal.SIGTSTP)
             drawn = None
             continue
+        if state.anew:
+            terminal.forget()
+            state = show.state = replace(state, anew=False)
         if state is not drawn:
-            terminal.show(render(state, state.size))
+            terminal.paint(render(state, state.size).lines, state.size)
             drawn = state
         await show.changed(FRAME_S)
 
