@@ -368,6 +368,16 @@ def test_once_prints_what_the_view_would_show(busy: Shop) -> None:
     assert names.out.split() == ["orders", "stock"]
 
 
+def test_once_is_not_empty_because_it_looked_early(busy: Shop) -> None:
+    """However short it is told to listen: who is there is told, with what was called."""
+    names, done = busy.at_once(
+        ["top", "--once", "--timeout", "500ms", "-o", "name"],
+        ["top", "--once", "--timeout", "500ms", "-o", "json"],
+    )
+    assert names.out.split() == ["orders", "stock"]
+    assert {each["service"] for each in done.json["edges"]} == {"orders"}
+
+
 def test_once_of_nothing_is_valid(place: Shop) -> None:
     """An empty mesh is an object with empty lists, a note for people, and success; no bus at all is exit code 3."""
     done, told, away = place.many(

@@ -38,7 +38,8 @@ class Order:
 class Sheet:
     """A table: its ``items`` out of the data, what tells each from all others, what a filter looks at, its cells.
 
-    ``nothing`` is what stands where there are no rows at all. ``left_out``: columns that have nothing to say now.
+    ``nothing`` is what stands where there are no rows at all, ``unheard`` while it is too early to say so (empty: it
+    never is). ``left_out``: columns that have nothing to say now.
     """
 
     fields: tuple[Field, ...]
@@ -48,6 +49,7 @@ class Sheet:
     text: Callable[[Any], str]
     cells: Callable[[Any, Facts], dict[str, Cell]]
     nothing: str
+    unheard: str = ""
     left_out: Callable[[Facts], frozenset[str]] = lambda facts: frozenset()
 
 

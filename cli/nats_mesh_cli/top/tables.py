@@ -100,6 +100,9 @@ def _nothing(state: State, sheet: Sheet, width: int) -> list[str]:
         text = state.data.store
     elif state.view is View.TAP and state.only:
         text = "no such call yet: f says which ones are shown"
+    elif sheet.unheard and not state.data.settled:
+        listening = f"listening to everybody in namespace {words.clean(state.data.mesh.namespace)}"
+        text = f"{listening}: {sheet.unheard}"
     else:
         text = sheet.nothing
     return textwrap.wrap(text, max(1, width))
