@@ -17,6 +17,7 @@ from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
+from nats_mesh_cli.heard import SETTLE_S, listened
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump, render_list, table
@@ -31,8 +32,6 @@ ONCE_S = 3.0
 WATCH_S = 10.0
 SHORTEST_S = 2.0
 _EVERY_S = 1.0
-#: How long members may take to say what they have counted by now (seconds).
-_SETTLE_S = 4.0
 
 
 async def stat(
@@ -101,8 +100,7 @@ class _Look:
 async def _once(look: _Look, options: Options, out: Out, services: Sequence[str], window_s: float) -> None:
     seen, view = look.seen, look.view
     await seen.settled(1.0)  # who is there has said a first word
-    await anyio.sleep(window_s)
-    if not await seen.settled(options.timeout_s or _SETTLE_S):
+    if not await listened(seen, window_s, settle_s=options.timeout_s or SETTLE_S):
         out.note("note: not every member has told its latest figures in time", "warn")
     snapshot = seen.snapshot()
     if not snapshot.connected:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Level: TypeAlias = Literal["bad", "warn", "ok", ""]
-_ORDER: Final[tuple[Level, ...]] = ("", "ok", "warn", "bad")
+_RANKS: Final[dict[Level, int]] = {"": 0, "ok": 1, "warn": 2, "bad": 3}
 
 #: Of the calls of the last seconds, the share without a fault of the service from which on nothing is wrong, and the
 #: one below which it is bad.
@@ -64,12 +64,16 @@ def is_bad(kind: str) -> bool:
 
 def rank(level: Level) -> int:
     """For sorting: the higher, the worse."""
-    return _ORDER.index(level)
+    return _RANKS[level]
 
 
 def worst(*levels: Level) -> Level:
     """The worst of some levels."""
-    return max(levels, key=_ORDER.index, default="")
+    found: Level = ""
+    for level in levels:
+        if _RANKS[level] > _RANKS[found]:
+            found = level
+    return found
 
 
 def success_level(share: float | None) -> Level:

@@ -97,6 +97,16 @@ def test_garbage_is_collected_as_usual_once_the_program_runs() -> None:
     assert gc.get_threshold() == usual
 
 
+def test_a_view_has_everything_looked_through_seldom() -> None:
+    """What is young is looked at as often as ever; afterwards all is as it was."""
+    usual = gc.get_threshold()
+    with starting.seldom():
+        young, middle, old = gc.get_threshold()
+    assert (young, middle) == usual[:2]
+    assert old > usual[2]
+    assert gc.get_threshold() == usual
+
+
 def closed_port() -> int:
     """A port where nobody listens."""
     with socket.socket() as taken:

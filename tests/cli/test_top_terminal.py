@@ -201,6 +201,24 @@ def test_the_window_may_change_its_size(terminal: Open, busy: Shop) -> None:
     assert "exit=0" in shown.wait_for(RESTORED)
 
 
+def test_control_l_mends_a_screen_that_another_program_has_torn(terminal: Open, busy: Shop) -> None:
+    """All of it is painted again, also what has not changed."""
+    shown = terminal(top(busy))
+    shown.wait_for("orders")
+    shown.press("?")
+    whole = shown.wait_for("(?s)KEYS.*choose a row.*└.*scroll")
+    shown.press("p")  # nothing changes by itself any more
+    shown.wait_for("PAUSED")
+    with open(shown.ask("pane_tty"), "w", encoding="utf-8") as other:
+        other.write("\x1b[2J\x1b[1;1Htorn")
+    shown.wait_for(r"\Atorn")
+    shown.press("C-l")
+    mended = shown.wait_for("(?s)KEYS.*choose a row.*└.*scroll")
+    assert mended.split("\n")[3:] == whole.split("\n")[3:]
+    shown.press("q")
+    assert "exit=0" in shown.wait_for(RESTORED)
+
+
 def test_colour_is_for_those_who_want_it(terminal: Open, busy: Shop) -> None:
     """NO_COLOR is honoured; without it there is colour."""
     for environ in ({}, {"NO_COLOR": "1"}):
@@ -348,6 +366,16 @@ def test_once_prints_what_the_view_would_show(busy: Shop) -> None:
     assert re.search(r"(?m)^web → orders +100%", printed.out)
     assert "\x1b" not in printed.out
     assert names.out.split() == ["orders", "stock"]
+
+
+def test_once_is_not_empty_because_it_looked_early(busy: Shop) -> None:
+    """However short it is told to listen: who is there is told, with what was called."""
+    names, done = busy.at_once(
+        ["top", "--once", "--timeout", "500ms", "-o", "name"],
+        ["top", "--once", "--timeout", "500ms", "-o", "json"],
+    )
+    assert names.out.split() == ["orders", "stock"]
+    assert {each["service"] for each in done.json["edges"]} == {"orders"}
 
 
 def test_once_of_nothing_is_valid(place: Shop) -> None:

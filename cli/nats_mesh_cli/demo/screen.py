@@ -9,12 +9,14 @@ import os
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.demo.painting import Painter
 from nats_mesh_cli.demo.state import Size
 
 __all__ = ["Screen", "screen"]
@@ -23,12 +25,14 @@ _MAX_SIZE = Size(500, 300)
 
 
 class Screen:
-    """The alternate screen of a terminal: :meth:`show` draws, :attr:`size` is asked anew for each frame."""
+    """The alternate screen of a terminal: :meth:`show` or :meth:`paint` draws, :attr:`size` is asked anew for each
+    frame."""
 
     def __init__(self, console: Console, live: Live, keys: _Keys) -> None:
         self._console = console
         self._live = live
         self._keys = keys
+        self._painter = Painter(console)
 
     @property
     def size(self) -> Size:
@@ -43,6 +47,17 @@ class Screen:
         if size := _size_of(sys.stdout):  # what is drawn is cut to this size, not to what rich takes for it
             self._console.size = size
         self._live.update(what, refresh=True)
+        self._painter.forget()
+
+    def paint(self, lines: Sequence[Sequence[Cell]], size: Size) -> None:
+        """Draw one frame of which all lines are as wide as ``size``: what is new in it is written, at once."""
+        if text := self._painter.painted(lines, size):
+            self._console.file.write(text)
+            self._console.file.flush()
+
+    def forget(self) -> None:
+        """Draw the next frame whole, whatever shows now."""
+        self._painter.forget()
 
     @contextlib.contextmanager
     def given_back(self) -> Iterator[None]:
@@ -54,6 +69,7 @@ class Screen:
         finally:
             self._keys.take()
             self._live.start()
+            self._painter.forget()
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:

@@ -70,6 +70,7 @@ SERVICES: Final = Sheet(
     text=lambda s: f"{s.name} {' '.join(s.versions)} {' '.join(s.breakers)}",
     cells=_service_cells,
     nothing="no services yet: nobody is there, and nobody is called",
+    unheard="nobody has been heard so far",
     left_out=lambda facts: frozenset() if facts.fires else frozenset({"alert"}),
 )
 
@@ -116,6 +117,7 @@ EDGES: Final = Sheet(
     text=lambda e: f"{e.source} {e.service} {' '.join(e.breakers)}",
     cells=_edge_cells,
     nothing="no calls yet: an edge appears with the first call",
+    unheard="nobody has told of calls so far",
 )
 
 
@@ -145,4 +147,5 @@ GRAPH: Final = Sheet(
     text=lambda b: f"{b.name} {'' if b.edge is None else b.edge.source}",
     cells=_branch_cells,
     nothing=EDGES.nothing,
+    unheard=EDGES.unheard,
 )

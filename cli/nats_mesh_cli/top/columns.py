@@ -12,7 +12,7 @@ from nats_mesh_cli.top import words
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.grid import Field
 from nats_mesh_cli.top.model import Data
-from nats_mesh_cli.trouble import Level, rank
+from nats_mesh_cli.trouble import Level
 
 __all__ = ["ERROR", "RED", "SHORT", "Order", "Sheet", "high", "red_cells", "share", "trouble"]
 
@@ -38,7 +38,8 @@ class Order:
 class Sheet:
     """A table: its ``items`` out of the data, what tells each from all others, what a filter looks at, its cells.
 
-    ``nothing`` is what stands where there are no rows at all. ``left_out``: columns that have nothing to say now.
+    ``nothing`` is what stands where there are no rows at all, ``unheard`` while it is too early to say so (empty: it
+    never is). ``left_out``: columns that have nothing to say now.
     """
 
     fields: tuple[Field, ...]
@@ -48,6 +49,7 @@ class Sheet:
     text: Callable[[Any], str]
     cells: Callable[[Any, Facts], dict[str, Cell]]
     nothing: str
+    unheard: str = ""
     left_out: Callable[[Facts], frozenset[str]] = lambda facts: frozenset()
 
 
@@ -61,9 +63,12 @@ def share(value: float | None) -> float:
     return 1.0 if value is None else value
 
 
+_TROUBLE: Final[dict[Level, int]] = {"": 0, "ok": 0, "warn": 1, "bad": 2}
+
+
 def trouble(level: Level) -> int:
     """For sorting, the worst last; what is well and what cannot be said are one."""
-    return max(0, rank(level) - 1)
+    return _TROUBLE[level]
 
 
 def red_cells(red: Red) -> dict[str, Cell]:

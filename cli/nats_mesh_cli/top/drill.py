@@ -17,7 +17,7 @@ from nats_mesh_cli.output import counted
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
 from nats_mesh_cli.top.columns import red_cells
-from nats_mesh_cli.top.following import Facts
+from nats_mesh_cli.top.following import Facts, facts_of
 from nats_mesh_cli.top.frame import Line
 from nats_mesh_cli.top.grid import Field, clip
 from nats_mesh_cli.top.model import ARROW, Data
@@ -140,6 +140,10 @@ def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
 
 def lines_of(drill: str, data: Data, width: int) -> list[Line]:
     """The whole page."""
+    return facts_of(data).table(("page", drill, width), lambda: _lines_of(drill, data, width))
+
+
+def _lines_of(drill: str, data: Data, width: int) -> list[Line]:
     caller, name = name_of(drill)
     red, service, edge = red_of(drill, data)
     if red is None:
@@ -158,7 +162,7 @@ def lines_of(drill: str, data: Data, width: int) -> list[Line]:
     else:
         lines += section("ENDPOINTS", _ENDPOINTS, _endpoint_rows(name, data), width)
         lines += section("CALLERS", _CALLERS, _caller_rows(name, data), width)
-    facts = Facts(data)
+    facts = facts_of(data)
     fields = [each for each in _INSTANCES if facts.policed or each.key != "sync"]
     lines += section("INSTANCES", fields, _instance_rows(name, facts), width)
     return lines

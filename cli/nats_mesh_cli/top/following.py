@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any, Final
 
 from nats_mesh.core.sync_state import ORDER, policy_label
 from nats_mesh.telemetry.alert_messages import LevelName
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.top.model import Data, Follower, PolicyLine
 
-__all__ = ["Facts", "followers"]
+__all__ = ["Facts", "facts_of", "followers"]
+
+#: So many tables are remembered of one data.
+_TABLES: Final = 8
 
 
 def followers(data: Data) -> list[Follower]:
@@ -32,10 +37,12 @@ def followers(data: Data) -> list[Follower]:
 
 
 class Facts:
-    """What rows need of all the data together, counted once for a frame."""
+    """What rows need of all the data together, counted once; and the rows of tables and pages that were asked for:
+    keys and frames ask for the same again and again."""
 
     def __init__(self, data: Data) -> None:
         self.data = data
+        self._tables: dict[tuple[Any, ...], list[Any]] = {}
 
     @cached_property
     def followers(self) -> list[Follower]:
@@ -50,7 +57,8 @@ class Facts:
     @cached_property
     def counts(self) -> Counter[str]:
         """How many members are in each state."""
-        return Counter(each.state for each in self.followers)
+        head = self.data.head
+        return Counter([each.verdict(head).state for each in self.data.mesh.members])
 
     @cached_property
     def levels(self) -> dict[str, LevelName]:
@@ -81,6 +89,33 @@ class Facts:
                 found.setdefault(policy_label(each.policy), []).append((member, each.reason))
         return found
 
+    def table(self, key: tuple[Any, ...], make: Callable[[], list[Any]]) -> list[Any]:
+        """The rows that ``make`` makes of this data and of what is in ``key``; nobody changes them."""
+        rows = self._tables.get(key)
+        if rows is None:
+            if len(self._tables) >= _TABLES:
+                self._tables.clear()
+            rows = self._tables[key] = make()
+        return rows
+
     def refused(self, policy: PolicyLine) -> list[tuple[Member, str]]:
         """Who does not take this one, and why."""
         return self.refusals.get(policy.name, [])
+
+
+class _Last:
+    """The facts of the last data that was asked about: keys and frames ask again and again before there is newer."""
+
+    def __init__(self) -> None:
+        self.facts: Facts | None = None
+
+
+_last: Final = _Last()
+
+
+def facts_of(data: Data) -> Facts:
+    """The facts of some data; the same ones as long as nobody asks about other data."""
+    facts = _last.facts
+    if facts is None or facts.data is not data:
+        facts = _last.facts = Facts(data)
+    return facts

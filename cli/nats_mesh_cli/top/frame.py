@@ -45,22 +45,23 @@ class Frame:
 
 def width_of(cells: Iterable[Cell]) -> int:
     """How many cells of a terminal they take."""
-    return sum([len(cell.text) if cell.text.isascii() else cell_len(cell.text) for cell in cells])
+    used = 0
+    for cell in cells:
+        text = cell.text
+        used += len(text) if text.isascii() else cell_len(text)
+    return used
 
 
 def _merged(line: Line) -> Line:
     """The same with fewer cells: those of one style side by side become one."""
     made: Line = []
-    texts: list[str] = []
-    style = ""
+    before: Cell | None = None
     for cell in line:
-        if cell.style != style and texts:
-            made.append(Cell("".join(texts), style))
-            texts = []
-        style = cell.style
-        texts.append(cell.text)
-    if texts:
-        made.append(Cell("".join(texts), style))
+        if before is not None and cell.style == before.style:
+            before = made[-1] = Cell(before.text + cell.text, cell.style)
+        else:
+            made.append(cell)
+            before = cell
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from rich.cells import cell_len
@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top.words import clean
 
-__all__ = ["SAMPLED", "Cell", "Field", "clip", "fitted", "pieces", "wrap"]
+__all__ = ["SAMPLED", "Cell", "Field", "clip", "fitted", "pieces", "size_of", "wishes", "wrap"]
 
 #: How much of a text is measured to find out how wide its column would like to be (characters).
 SAMPLED = 200
@@ -42,8 +42,8 @@ def fitted(
 ) -> list[tuple[Field, int]]:
     """Those columns that fit into ``width``, with their widths: what is left over goes to those that can use it, first
     come first served, up to what they want. Columns go whole: a number that is cut is another number."""
-    wishes = wanted or {}
-    least = {each.key: _least(each, wishes.get(each.key, 0)) for each in fields}
+    wish = wanted or {}
+    least = {each.key: _least(each, wish.get(each.key, 0)) for each in fields}
     shown = list(fields)
 
     def over() -> int:
@@ -66,7 +66,7 @@ def fitted(
     for each in shown:
         most = max(each.most, each.width)
         if wanted is not None and each.most:
-            most = min(most, wishes.get(each.key, 0))
+            most = min(most, wish.get(each.key, 0))
         grown = max(0, min(left, most - least[each.key]))
         left -= grown
         sizes.append((each, least[each.key] + grown))
@@ -76,6 +76,11 @@ def fitted(
 def _least(field: Field, wanted: int) -> int:
     """The fewest cells that a column can do with."""
     return max(field.width, wanted if field.right else min(field.need, wanted))
+
+
+def size_of(text: str) -> int:
+    """How many cells of a terminal it takes."""
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def clip(text: str, width: int) -> str:
@@ -97,27 +102,49 @@ def clip(text: str, width: int) -> str:
     return "".join(kept) + _ELLIPSIS
 
 
+def wishes(fields: Iterable[Field], rows: Sequence[Mapping[str, Cell]]) -> dict[str, int]:
+    """How wide each column that can grow would like to be, and how wide each of numbers has to be."""
+    return {
+        field.key: max(
+            [size_of(row[field.key].text[:SAMPLED]) for row in rows if field.key in row], default=0
+        )
+        for field in fields
+        if field.most or field.right
+    }
+
+
 def pieces(sizes: Sequence[tuple[Field, int]], cells: Mapping[str, Cell]) -> list[Cell]:
     """One row as cells in order, blanks and all; one that is missing stays empty."""
     made: list[Cell] = []
-    for at, (field, size) in enumerate(sizes):
-        if at:
-            made.append(Cell(" "))
+    plain = ""  # what has no style and is not among them yet
+    gap = ""
+    for field, size in sizes:
+        plain += gap
+        gap = " "
         cell = cells.get(field.key)
         if cell is None:
-            made.append(Cell(" " * size))
+            plain += " " * size
             continue
-        text = clean(cell.text)
-        content = text[-size:] if field.tail and size else clip(text, size)
-        blanks = " " * (size - (len(content) if content.isascii() else cell_len(content)))
+        text = cell.text
+        if not text.isprintable():
+            text = clean(text)
+        used = len(text) if text.isascii() else cell_len(text)
+        if used > size or field.tail:
+            text = text[-size:] if field.tail and size else clip(text, size)
+            used = size_of(text)
+        blanks = " " * (size - used)
         if field.right:
-            if blanks:
-                made.append(Cell(blanks))
-            made.append(Cell(content, cell.style))
-        else:
-            made.append(Cell(content, cell.style))
-            if blanks:
-                made.append(Cell(blanks))
+            plain += blanks
+            blanks = ""
+        if not cell.style:
+            plain += text + blanks
+            continue
+        if plain:
+            made.append(Cell(plain))
+        made.append(Cell(text, cell.style))
+        plain = blanks
+    if plain:
+        made.append(Cell(plain))
     return made
 
 

@@ -61,9 +61,11 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     ``away`` says why the bus is away, where it is. ``head`` is the revision of the policies that members ought to
     have; (0, 0) where there are none. ``store`` says what of the store is not known, and why. ``tapped`` tells of the
     tap: what was seen, and what was left out. ``promised``: how objectives stand, where somebody watches them.
+    ``settled``: it was listened long enough that whoever was not heard is not there.
     """
 
     mesh: Snapshot
+    settled: bool = True
     away: str = ""
     head: tuple[int, int] = (0, 0)
     store: str = ""

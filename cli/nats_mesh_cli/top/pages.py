@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from nats_mesh.telemetry.events import Event
 from nats_mesh_cli.tap_line import EXAMPLE
-from nats_mesh_cli.top.following import Facts
+from nats_mesh_cli.top.following import facts_of
 from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
 from nats_mesh_cli.top.state import MAX_PAGE, Page
 from nats_mesh_cli.top.words import clean, duration_text
@@ -56,7 +56,7 @@ def help_page() -> Page:
 
 def policy_page(policy: PolicyLine, data: Data) -> Page:
     """Its text, and where every member stands with it."""
-    facts = Facts(data)
+    facts = facts_of(data)
     lines = _pairs(
         {
             "target": clean(policy.target) or "everything",

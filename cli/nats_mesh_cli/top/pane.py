@@ -12,7 +12,7 @@ from nats_mesh_cli.top import words
 from nats_mesh_cli.top.drill import errors_of, latency_lines, name_of, red_of
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line, boxed, filled, ruled, width_of
-from nats_mesh_cli.top.grid import SAMPLED, Field, clip, fitted, pieces
+from nats_mesh_cli.top.grid import Field, clip, fitted, pieces, wishes
 from nats_mesh_cli.top.sheets import sheet_of
 from nats_mesh_cli.top.state import State, View
 
@@ -97,12 +97,7 @@ def _members(facts: Facts, width: int, height: int) -> list[Line]:
         }
         for each in shown
     ]
-    wanted = {
-        field.key: max([cell_len(each[field.key].text[:SAMPLED]) for each in cells], default=0)
-        for field in _MEMBERS
-        if field.most
-    }
-    sizes = fitted(_MEMBERS, width - 3, wanted)
+    sizes = fitted(_MEMBERS, width - 3, wishes(_MEMBERS, cells))
     lines += [boxed([Cell(" "), *pieces(sizes, each)], width) for each in cells]
     if len(facts.followers) > len(shown):
         more = len(facts.followers) - len(shown)

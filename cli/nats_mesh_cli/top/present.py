@@ -75,6 +75,7 @@ INSTANCES: Final = Sheet(
     text=lambda m: f"{m.service} {m.id} {m.name} {m.version} {m.state}",
     cells=_member_cells,
     nothing="no instances yet: 'nats-mesh run MODULE:APP' starts one",
+    unheard="no instance has been heard so far",
     left_out=lambda facts: frozenset() if facts.policed else frozenset({"sync"}),
 )
 
@@ -193,4 +194,5 @@ EVENTS: Final = Sheet(
     text=lambda e: f"{e.kind} {e.service} {e.target} {e.instance} {e.detail}",
     cells=_event_cells,
     nothing="nothing has happened lately, as far as anybody here remembers",
+    unheard="nobody has told of anything so far",
 )

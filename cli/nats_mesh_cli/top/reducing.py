@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -48,9 +49,15 @@ def described(state: State, title: str, text: str) -> State:
     return replace(state, wanted=None, page=Page(title, lines, under=under))
 
 
-def wrapped(page: Page, width: int) -> list[str]:
+def wrapped(page: Page, width: int) -> Sequence[str]:
     """The lines of a page in a window of this width."""
-    return [part for line in page.lines for part in (wrap(line, width) or [""])]
+    return _wrapped(page.lines, width)
+
+
+@lru_cache(maxsize=2)
+def _wrapped(lines: tuple[str, ...], width: int) -> Sequence[str]:
+    """Keys and frames ask the same again and again: a long page is not laid out each time."""
+    return tuple([part for line in lines for part in (wrap(line, width) or [""])])
 
 
 def reduce(state: State, key: str) -> State:
@@ -58,7 +65,7 @@ def reduce(state: State, key: str) -> State:
     if key == "ctrl-z":
         return replace(state, stop=True)
     if key == "ctrl-l":
-        return state  # everything is drawn anew with each frame
+        return replace(state, anew=True)
     if state.asking is not None:
         return _ask(state, state.asking, key)
     if state.typing:

@@ -18,10 +18,12 @@ from msgspec.structs import replace
 
 from nats_mesh import Mesh
 from nats_mesh.telemetry.watching import MeshView
+from nats_mesh_cli import starting
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.demo.screen import Screen, screen
 from nats_mesh_cli.describe import describe_on
-from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK, CliError, as_cli_error
+from nats_mesh_cli.errors import BUS, FAILED, INTERRUPTED, OK, CliError, as_cli_error
+from nats_mesh_cli.heard import listened
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, counted
 from nats_mesh_cli.top.keys import KeyReader
@@ -47,15 +49,18 @@ async def once(options: Options, out: Out, *, name: str | None = None) -> int:
     """Listen for a while and print what the view would show."""
     async with connected(options, name or CALLER) as mesh, MeshView(mesh) as view:
         source = Source(mesh, view)
-        listen_s = options.timeout_s or ONCE_S
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source.ready)
-            await anyio.sleep(listen_s)
+            complete = await listened(view, options.timeout_s or ONCE_S)
             tasks.cancel_scope.cancel()
         data = source.data()
+    if not data.mesh.connected:
+        raise CliError("the bus went away meanwhile", code=BUS)
     text = report(data, options.format, pretty=out.tty, color=out.color)
     if text:
         out.data(text)
+    if not complete:
+        out.note("note: not every member has told its latest figures in time", "warn")
     if not options.format.structured and options.format is not Format.NAME:
         if not data.mesh.services:
             out.note("no services yet: nobody is there, and nobody is called", "dim")
@@ -78,7 +83,7 @@ async def look(mesh: Mesh, source: Source, options: Options, out: Out) -> int:
     """The view of an open mesh; returns the exit code when a person has seen enough."""
     show = _Show(mesh, source, options)
     failure: Exception | None = None
-    with _quiet():
+    with _quiet(), starting.seldom():
         try:
             with screen(show.on_character, colorless=out.colorless) as terminal:
                 async with anyio.create_task_group() as tasks:
@@ -212,8 +217,11 @@ async def _draw(show: _Show, terminal: Screen) -> None:
             os.killpg(os.getpgrp(), signal.SIGTSTP)
             drawn = None
             continue
+        if state.anew:
+            terminal.forget()
+            state = show.state = replace(state, anew=False)
         if state is not drawn:
-            terminal.show(render(state, state.size))
+            terminal.paint(render(state, state.size).lines, state.size)
             drawn = state
         await show.changed(FRAME_S)
 

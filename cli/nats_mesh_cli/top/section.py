@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
-
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.frame import Line
-from nats_mesh_cli.top.grid import SAMPLED, Field, fitted, pieces
+from nats_mesh_cli.top.grid import Field, fitted, pieces, wishes
 
 __all__ = ["section"]
 
@@ -18,12 +16,6 @@ def section(title: str, fields: Sequence[Field], rows: Sequence[dict[str, Cell]]
     """A blank line, the columns' names, the rows; without any that is said."""
     if not rows:
         return [[], [Cell(title, words.HEAD), Cell("  none known", words.DIM)]]
-    wanted = {
-        field.key: max(
-            [cell_len(each[field.key].text[:SAMPLED]) for each in rows if field.key in each], default=0
-        )
-        for field in fields
-    }
-    sizes = fitted(fields, width, wanted)
+    sizes = fitted(fields, width, wishes(fields, rows))
     heads = pieces(sizes, {each.key: Cell(each.head, words.HEAD) for each, _ in sizes})
     return [[], heads, *[pieces(sizes, each) for each in rows]]

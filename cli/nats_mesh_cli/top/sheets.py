@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from nats_mesh_cli.top.called import EDGES, GRAPH, SERVICES
 from nats_mesh_cli.top.columns import Sheet
+from nats_mesh_cli.top.following import facts_of
 from nats_mesh_cli.top.present import EVENTS, INSTANCES, POLICIES, TAP
 from nats_mesh_cli.top.state import State, View
 
@@ -27,8 +28,14 @@ def sheet_of(state: State) -> Sheet:
     return GRAPH if state.graph and state.view is View.EDGES else _SHEETS[state.view]
 
 
-def listed(state: State) -> list[Any]:
+def listed(state: State) -> Sequence[Any]:
     """The rows of the view that shows: those that the filter leaves, in the order that is chosen."""
+    choice = state.choice
+    key = (state.view, state.graph, state.needle, choice.sorted, choice.turned)
+    return facts_of(state.data).table(key, lambda: _listed(state))
+
+
+def _listed(state: State) -> list[Any]:
     sheet = sheet_of(state)
     items = list(sheet.items(state.data))
     if needles := state.needle.lower().split():
@@ -47,6 +54,8 @@ def index_of(state: State, items: Sequence[Any]) -> int:
     choice = state.choice
     if choice.key:
         key = sheet_of(state).key
+        if choice.at < len(items) and key(items[choice.at]) == choice.key:  # where it was
+            return choice.at
         for at, item in enumerate(items):
             if key(item) == choice.key:
                 return at

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import anyio
 import anyio.abc
 from msgspec.structs import replace
@@ -13,6 +11,7 @@ from nats_mesh.clock import rfc3339
 from nats_mesh.core.presence import incarnation
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
+from nats_mesh_cli.heard import KNOWN_S
 from nats_mesh_cli.policy_board import Board, Reader
 from nats_mesh_cli.promised import PromisedReader
 from nats_mesh_cli.top.asking import Tap, policy_lines
@@ -20,9 +19,6 @@ from nats_mesh_cli.top.comings import Comings
 from nats_mesh_cli.top.model import Data, PolicyLine
 
 __all__ = ["Source"]
-
-#: After so long it is known who is there (seconds).
-_KNOWN_S: Final = 3.0
 
 
 class Source:
@@ -41,6 +37,8 @@ class Source:
         self._tapping: anyio.CancelScope | None = None
         self._comings = Comings(mesh.namespace)
         self._began: float | None = None
+        #: Since when it is listened without a break, by the snapshots' clock.
+        self._since: float | None = None
         self._looked = -1.0
         mesh.client.transport.add_listener(self)
 
@@ -58,8 +56,18 @@ class Source:
             policies=self._policies,
             calls=self.tap.take(),
             tapped=self.tap.told,
+            settled=self._settled(mesh),
             promised=self._promised.now(),
         )
+
+    def _settled(self, mesh: Snapshot) -> bool:
+        """Whether whoever was not heard by now is not there."""
+        if not mesh.connected:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = mesh.at
+        return mesh.at - self._since > KNOWN_S
 
     def _told(self, mesh: Snapshot) -> Snapshot:
         """The same without this observer itself, and with the events that nobody tells of."""
@@ -69,7 +77,7 @@ class Source:
             self._began = mesh.at if self._began is None else self._began
             self._looked = mesh.at
             # Whoever was there from the beginning is found out within the first seconds.
-            self._comings.take(mesh.members, rfc3339(mesh.wall_s), sure=mesh.at - self._began > _KNOWN_S)
+            self._comings.take(mesh.members, rfc3339(mesh.wall_s), sure=mesh.at - self._began > KNOWN_S)
         if not self._comings.events:
             return mesh
         events = sorted([*mesh.events, *self._comings.events], key=lambda each: incarnation(each.at))

@@ -64,8 +64,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     ``only`` says which calls to tap (:mod:`nats_mesh_cli.tap_line`; empty: all), ``asking`` is what is being written in
     its place, and ``refused`` why that cannot be.
     ``drill`` is the service (or ``source→service``) that is looked into, from line ``drill_top`` on. ``wanted`` is what
-    is to be described (a target, and who would call; the answer is a ``page``), ``stop`` asks to be stopped by the
-    shell (Ctrl-Z), ``done`` to end.
+    is to be described (a target, and who would call; the answer is a ``page``), ``anew`` asks for the whole screen to
+    be painted again (Ctrl-L), ``stop`` to be stopped by the shell (Ctrl-Z), ``done`` to end.
     """
 
     data: Data
@@ -83,6 +83,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     drill_top: int = 0
     page: Page | None = None
     wanted: tuple[str, str] | None = None
+    anew: bool = False
     stop: bool = False
     done: bool = False
 

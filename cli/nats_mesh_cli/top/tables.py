@@ -6,14 +6,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final
 
-from rich.cells import cell_len
-
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.columns import Sheet
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line, boxed, filled, width_of
-from nats_mesh_cli.top.grid import SAMPLED, Field, fitted, pieces
+from nats_mesh_cli.top.grid import Field, fitted, pieces, wishes
 from nats_mesh_cli.top.pane import pane_of
 from nats_mesh_cli.top.sheets import index_of, listed, sheet_of
 from nats_mesh_cli.top.state import State, View
@@ -42,7 +40,7 @@ def table(state: State, facts: Facts, width: int, height: int) -> list[Line]:
     cells = [sheet.cells(item, facts) for item in shown]
     unsaid = sheet.left_out(facts)
     fields = [field for field in sheet.fields if field.key not in unsaid]
-    sizes = fitted(fields, width - 3, _wanted(fields, cells))
+    sizes = fitted(fields, width - 3, wishes(fields, cells))
     lines = [
         boxed([Cell(" "), *_heads(state, sheet, sizes, first, len(shown), len(items), width - 3)], width)
     ]
@@ -65,17 +63,6 @@ def table(state: State, facts: Facts, width: int, height: int) -> list[Line]:
 def _marked(style: str) -> str:
     """The style of a cell in the selected row: one for all, but that trouble stays to be seen."""
     return f"{style} {_SELECTED}" if style in (words.BAD, words.WARN) else _SELECTED
-
-
-def _wanted(fields: Sequence[Field], cells: Sequence[dict[str, Cell]]) -> dict[str, int]:
-    """How wide each column that can grow would like to be, and how wide each of numbers has to be."""
-    return {
-        field.key: max(
-            [cell_len(each[field.key].text[:SAMPLED]) for each in cells if field.key in each], default=0
-        )
-        for field in fields
-        if field.most or field.right
-    }
 
 
 def _heads(
@@ -113,6 +100,9 @@ def _nothing(state: State, sheet: Sheet, width: int) -> list[str]:
         text = state.data.store
     elif state.view is View.TAP and state.only:
         text = "no such call yet: f says which ones are shown"
+    elif sheet.unheard and not state.data.settled:
+        listening = f"listening to everybody in namespace {words.clean(state.data.mesh.namespace)}"
+        text = f"{listening}: {sheet.unheard}"
     else:
         text = sheet.nothing
     return textwrap.wrap(text, max(1, width))

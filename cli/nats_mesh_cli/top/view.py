@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
 from rich.cells import cell_len
@@ -13,7 +13,7 @@ from nats_mesh_cli.demo.state import Size
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.asked import asked_lines
 from nats_mesh_cli.top.drill import lines_of, name_of
-from nats_mesh_cli.top.following import Facts
+from nats_mesh_cli.top.following import facts_of
 from nats_mesh_cli.top.frame import Frame, Line, boxed, filled, joined, ruled, width_of
 from nats_mesh_cli.top.grid import clip
 from nats_mesh_cli.top.heading import banner, numbers, title
@@ -34,7 +34,7 @@ def render(state: State, size: Size) -> Frame:
     if size.width < MIN_SIZE.width or size.height < MIN_SIZE.height:
         return _too_small(size)
     width = size.width
-    facts = Facts(state.data)
+    facts = facts_of(state.data)
     top = [
         ruled([Cell(" "), *title(state, facts, width - 4)], width, "┌", "┐", " "),
         boxed([Cell(" "), *(banner(state, width - 4) or numbers(state, width - 4))], width),
@@ -113,25 +113,31 @@ def _footer(state: State, width: int) -> Line:
 
 
 def _page(page: Page, width: int, height: int) -> list[Line]:
-    lines = [[Cell(line, words.HEAD if line.isupper() else "")] for line in wrapped(page, width - 4)]
-    return _scrolled(Cell(page.title, words.HEAD), lines, page.top, width, height)
+    lines = wrapped(page, width - 4)
+
+    def line(at: int) -> Line:
+        return [Cell(lines[at], words.HEAD if lines[at].isupper() else "")]
+
+    return _scrolled(Cell(page.title, words.HEAD), line, len(lines), page.top, width, height)
 
 
 def _drill(state: State, width: int, height: int) -> list[Line]:
     caller, service = name_of(state.drill)
     lines = lines_of(state.drill, state.data, width - 4)
     name = words.clean(f"{caller} → {service}" if caller else service)
-    return _scrolled(Cell(name, words.NAME), lines, state.drill_top, width, height)
+    return _scrolled(Cell(name, words.NAME), lines.__getitem__, len(lines), state.drill_top, width, height)
 
 
-def _scrolled(title: Cell, lines: Sequence[Line], top: int, width: int, height: int) -> list[Line]:
-    """A title that stays, and lines from ``top`` on; how far one is where not all of them fit."""
-    top = max(0, min(top, len(lines) - (height - 1)))
-    shown = lines[top : top + height - 1]
-    more = f" {top + len(shown)}/{len(lines)} " if len(lines) > height - 1 else ""
+def _scrolled(
+    title: Cell, line: Callable[[int], Line], count: int, top: int, width: int, height: int
+) -> list[Line]:
+    """A title that stays, and the ``count`` lines from ``top`` on; how far one is where not all of them fit."""
+    top = max(0, min(top, count - (height - 1)))
+    shown = [line(at) for at in range(top, min(count, top + height - 1))]
+    more = f" {top + len(shown)}/{count} " if count > height - 1 else ""
     name = Cell(clip(title.text, width - 4 - len(more)), title.style)
     head = boxed([Cell(" "), name, Cell(more, words.DIM)], width)
-    return filled([head, *[boxed([Cell(" "), *line], width) for line in shown]], width, height)
+    return filled([head, *[boxed([Cell(" "), *each], width) for each in shown]], width, height)
 
 
 def _too_small(size: Size) -> Frame:

@@ -1,0 +1,41 @@
+"""How long somebody who looks once listens, so that nothing is called empty because it was looked at too early."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import anyio
+
+from nats_mesh.telemetry.snapshots import Snapshot
+
+__all__ = ["KNOWN_S", "SETTLE_S", "listened"]
+
+#: Members answer at once who is there, and tell once a second: whoever was not heard after so long is not there
+#: (seconds).
+KNOWN_S: Final = 3.0
+#: How long members may take to say what they have counted by now (seconds).
+SETTLE_S: Final = 4.0
+
+
+class Seen(Protocol):
+    """What is listened with: a :class:`nats_mesh.telemetry.watching.MeshView`."""
+
+    def snapshot(self) -> Snapshot: ...
+
+    async def news(self, timeout_s: float) -> bool: ...
+
+    async def settled(self, timeout_s: float) -> bool: ...
+
+
+async def listened(seen: Seen, listen_s: float, *, settle_s: float = SETTLE_S) -> bool:
+    """Listen for so long; where nobody was heard by then, until somebody is or :data:`KNOWN_S` are over. Returns when
+    whoever is there has told what was counted by then; false where somebody has not within ``settle_s``."""
+    until = anyio.current_time() + KNOWN_S
+    await anyio.sleep(listen_s)
+    while _empty(seen.snapshot()) and (left_s := until - anyio.current_time()) > 0.0:
+        await seen.news(left_s)
+    return await seen.settled(settle_s)
+
+
+def _empty(snapshot: Snapshot) -> bool:
+    return not snapshot.services and not snapshot.edges
