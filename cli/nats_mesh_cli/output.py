@@ -30,6 +30,7 @@ __all__ = [
     "harmless",
     "millis",
     "paint",
+    "rate_text",
     "render_list",
     "row",
     "success_text",
@@ -319,3 +320,14 @@ def millis(seconds: float | None) -> str:
             digits = 0 if abs(value) >= 99.95 or not value else 1 if abs(value) >= 9.995 else 2
             return f"{value:.{digits}f} {unit}"
     return ">999 d"
+
+
+def rate_text(per_s: float) -> str:
+    """How many a second, in at most five cells: ``0``, ``4.2``, ``310``, ``1.2k``, ``3.4M``."""
+    if not math.isfinite(per_s) or per_s <= 0.0:
+        return "0"
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if per_s >= 0.9995 * size:
+            scaled = per_s / size
+            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+    return f"{per_s:.1f}" if per_s < 9.95 else f"{per_s:.0f}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nats_mesh.telemetry.snapshots import Snapshot
-from nats_mesh_cli.output import Column, Record, millis, success_text
+from nats_mesh_cli.output import Column, Record, millis, rate_text, success_text
 from nats_mesh_cli.promised import LEVEL_STYLES, Promised
 from nats_mesh_cli.stat_records import By, edge_records, service_records
 from nats_mesh_cli.trouble import breakers_level, success_level
@@ -56,10 +56,10 @@ _TROUBLE = (
 _LAST = Column("LAST ERROR", lambda r: r["last_error"], style=lambda _: "dim")
 _CAPACITY = (
     Column("LIMIT", _of_capacity("concurrency_limit", str), right=True, wide=True),
-    Column("QUEUE", _of_capacity("queue", str), right=True, wide=True),
+    Column("QUEUE", _of_capacity("queue_depth", str), right=True, wide=True),
     Column("USED", _of_capacity("utilisation", lambda share: f"{share * 100:.1f}%"), right=True, wide=True),
     Column(
-        "HEADROOM", _of_capacity("headroom_per_s", lambda rate: f"{_number(rate)}/s"), right=True, wide=True
+        "HEADROOM", _of_capacity("headroom_per_s", lambda rate: f"{rate_text(rate)}/s"), right=True, wide=True
     ),
 )
 _BREAKER = Column("BREAKER", _counts("breakers"), wide=True, style=lambda r: breakers_level(r["breakers"]))

@@ -118,9 +118,9 @@ def test_a_call_is_a_line_with_its_facts() -> None:
 def test_once_holds_everything_in_every_form() -> None:
     """One object for programs; tables with the worst first for people; names for shells."""
     found = document(DATA)
-    assert [each["name"] for each in found["services"]] == ["cart", "details", "ghost", "reviews"]
+    assert [each["service"] for each in found["services"]] == ["cart", "details", "ghost", "reviews"]
     assert found["policies"]["revision"] == 42
-    assert [each["state"] for each in found["policies"]["members"]][:2] == ["REJECTED", "STALE"]
+    assert [each["sync"] for each in found["policies"]["members"]][:2] == ["REJECTED", "STALE"]
     assert msgspec.json.decode(report(DATA, Format.JSON))["policies"] == found["policies"]
     assert msgspec.json.decode(report(EMPTY, Format.JSONL))["services"] == []
     assert "services:" in report(DATA, Format.YAML)

@@ -4,31 +4,97 @@ from __future__ import annotations
 
 import msgspec
 
-from nats_mesh.telemetry.snapshots import Edge, Red, Service
+from nats_mesh.clock import rfc3339
+from nats_mesh.telemetry.snapshots import Red, Trend
+from nats_mesh_cli.events import record_of
+from nats_mesh_cli.measured import (
+    edge_record,
+    endpoint_record,
+    member_record,
+    numbers,
+    recent_record,
+    service_record,
+    trend_record,
+    version_record,
+)
 from nats_mesh_cli.options import Format
-from nats_mesh_cli.output import Column, Record, dump, millis, success_text, table
+from nats_mesh_cli.output import Column, Record, dump, millis, rate_text, success_text, table
 from nats_mesh_cli.promised import LEVEL_STYLES
 from nats_mesh_cli.top.following import followers
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.sheets import listed
 from nats_mesh_cli.top.state import View, start
-from nats_mesh_cli.top.words import rate_text
 from nats_mesh_cli.trouble import breakers_level, success_level
 
 __all__ = ["document", "report"]
 
 
 def document(data: Data) -> Record:
-    """Everything as one object: rates per second, durations in seconds, shares between 0 and 1; lists by name."""
-    found: Record = msgspec.to_builtins(data.mesh)
-    for name in ("at", "policies"):
-        found.pop(name)
+    """Everything as one object in the words of :mod:`nats_mesh_cli.measured`; ``mesh`` is all of it together, lists
+    are by name. ``recent`` and ``trend`` are what ``stat`` has not."""
+    mesh, worst = data.mesh, data.promised.worst
+    return {
+        "mesh": {
+            "at": rfc3339(mesh.wall_s),
+            "namespace": mesh.namespace,
+            "server": mesh.server,
+            "connected": mesh.connected,
+            "away_s": mesh.away_s,
+            "rtt_s": mesh.rtt_s,
+            "window_s": mesh.window_s,
+            "ignored": mesh.ignored,
+            "overflowed": mesh.overflowed,
+            **numbers(mesh.red),
+            **_detail(mesh.red, mesh.trend),
+        },
+        "services": [
+            {**service_record(each, worst.get(each.name)), **_detail(each.red, each.trend)}
+            for each in mesh.services
+        ],
+        "endpoints": [{**endpoint_record(each), **_detail(each.red, each.trend)} for each in mesh.endpoints],
+        "versions": [version_record(each) for each in mesh.versions],
+        "edges": [
+            {
+                **edge_record(each),
+                **_detail(each.red, each.trend),
+                "endpoints": [{"endpoint": name, **numbers(red)} for name, red in each.endpoints.items()],
+            }
+            for each in mesh.edges
+        ],
+        "members": [member_record(each, data.head) for each in mesh.members],
+        "breakers": [msgspec.to_builtins(each) for each in mesh.breakers],
+        "ejections": [msgspec.to_builtins(each) for each in mesh.ejections],
+        "policies": _policies(data),
+        "objectives": {
+            "watched": data.promised.live,
+            "at": data.promised.at or None,
+            "alerts": [msgspec.to_builtins(each) for each in data.promised.alerts],
+        },
+        "events": [record_of(each) for each in mesh.events],
+    }
+
+
+def _detail(red: Red, trend: Trend) -> Record:
+    return {"recent": recent_record(red), "trend": trend_record(trend)}
+
+
+def _policies(data: Data) -> Record:
     epoch, revision = data.head
-    policies = {
+    return {
         "revision": revision,
         "epoch": epoch,
         "problem": data.store or None,
-        "members": [msgspec.to_builtins(each) for each in followers(data)],
+        "members": [
+            {
+                "service": each.service,
+                "instance": each.id,
+                "host_pid": each.name,
+                "sync": each.state,
+                "revision": each.revision,
+                "reason": each.reason,
+            }
+            for each in followers(data)
+        ],
         "policies": [
             {
                 "policy": each.name,
@@ -41,13 +107,6 @@ def document(data: Data) -> Record:
             for each in data.policies
         ],
     }
-    promised = data.promised
-    objectives = {
-        "watched": promised.live,
-        "at": promised.at or None,
-        "alerts": [msgspec.to_builtins(each) for each in promised.alerts],
-    }
-    return {**found, "policies": policies, "objectives": objectives}
 
 
 def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False) -> str:
@@ -59,47 +118,13 @@ def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False
     wide = fmt is Format.WIDE
     state = start(data)
     worst = data.promised.worst
-    services = [{**_service(each), "alert": worst.get(each.name)} for each in listed(state)]
-    edges = [_edge(each) for each in listed(msgspec.structs.replace(state, view=View.EDGES))]
+    services = [service_record(each, worst.get(each.name)) for each in listed(state)]
+    edges = [edge_record(each) for each in listed(msgspec.structs.replace(state, view=View.EDGES))]
     parts = [
         table(services, _SERVICES, wide=wide, color=color) if services else "",
         table(edges, _EDGES, wide=wide, color=color) if edges else "",
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _numbers(red: Red) -> Record:
-    return {
-        "success": red.success,
-        "rate": red.rate_per_s,
-        "tries": red.attempts_per_s,
-        "p50": red.p50_s,
-        "p95": red.p95_s,
-        "p99": red.p99_s,
-        "retry": red.retry_share,
-        "error": red.last_error,
-    }
-
-
-def _service(service: Service) -> Record:
-    return {
-        "service": service.name,
-        "versions": ",".join(service.versions),
-        "ready": service.ready,
-        "instances": service.instances,
-        "breaker": _circuits(service.breakers),
-        "breakers": service.breakers,
-        **_numbers(service.red),
-    }
-
-
-def _edge(edge: Edge) -> Record:
-    return {
-        "edge": f"{edge.source} → {edge.service}",
-        "breaker": _circuits(edge.breakers),
-        "breakers": edge.breakers,
-        **_numbers(edge.red),
-    }
 
 
 def _circuits(breakers: dict[str, int]) -> str:
@@ -117,22 +142,25 @@ def _verdict(record: Record) -> str:
 
 _NUMBERS = (
     Column("SUCCESS", _success, right=True, style=_verdict),
-    Column("RPS", lambda r: rate_text(r["rate"]), right=True),
-    Column("TRIES/S", lambda r: rate_text(r["tries"]), right=True, wide=True),
-    Column("P50", lambda r: millis(r["p50"]), right=True),
-    Column("P95", lambda r: millis(r["p95"]), right=True),
-    Column("P99", lambda r: millis(r["p99"]), right=True),
-    Column("RETRY%", lambda r: f"{r['retry'] * 100:.1f}", right=True),
-    Column("BREAKER", lambda r: str(r["breaker"]), style=lambda r: breakers_level(r["breakers"])),
-    Column("LAST ERROR", lambda r: str(r["error"]), wide=True),
+    Column("RPS", lambda r: rate_text(r["rate_per_s"]), right=True),
+    Column("TRIES/S", lambda r: rate_text(r["attempts_per_s"]), right=True, wide=True),
+    Column("P50", lambda r: millis(r["p50_s"]), right=True),
+    Column("P95", lambda r: millis(r["p95_s"]), right=True),
+    Column("P99", lambda r: millis(r["p99_s"]), right=True),
+    Column("RETRY%", lambda r: f"{r['retry_share'] * 100:.1f}", right=True),
+    Column("BREAKER", lambda r: _circuits(r["breakers"]), style=lambda r: breakers_level(r["breakers"])),
+    Column("LAST ERROR", lambda r: str(r["last_error"]), wide=True),
 )
 _SERVICES = (
     Column("SERVICE", lambda r: str(r["service"]), style=lambda r: "name"),
-    Column("VERSION", lambda r: str(r["versions"])),
+    Column("VERSION", lambda r: ",".join(r["versions"])),
     Column("READY", lambda r: f"{r['ready']}/{r['instances']}", right=True),
     *_NUMBERS,
     Column(
-        "OBJECTIVES", lambda r: r["alert"] or "-", wide=True, style=lambda r: LEVEL_STYLES.get(r["alert"], "")
+        "OBJECTIVES",
+        lambda r: r["objectives"] or "-",
+        wide=True,
+        style=lambda r: LEVEL_STYLES.get(r["objectives"], ""),
     ),
 )
-_EDGES = (Column("EDGE", lambda r: str(r["edge"]), style=lambda r: "name"), *_NUMBERS)
+_EDGES = (Column("EDGE", lambda r: f"{r['source']} → {r['service']}", style=lambda r: "name"), *_NUMBERS)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from nats_mesh_cli.demo.layout import Cell
-from nats_mesh_cli.output import millis, success_text
+from nats_mesh_cli.output import millis, rate_text, success_text
 from nats_mesh_cli.trouble import Level, breakers_level, ready_level, retry_level, status_level, success_level
 
 __all__ = [
@@ -80,17 +80,6 @@ def leveled(text: str, level: Level, *, gap: str = " ") -> Cell:
 def duration_text(seconds: float | None) -> str:
     """As :func:`~nats_mesh_cli.output.millis`, without the blank: at most six cells."""
     return millis(seconds).replace(" ", "")
-
-
-def rate_text(per_s: float) -> str:
-    """How many a second, in at most five cells: ``0``, ``4.2``, ``310``, ``1.2k``, ``3.4M``."""
-    if not math.isfinite(per_s) or per_s <= 0.0:
-        return "0"
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if per_s >= 0.9995 * size:
-            scaled = per_s / size
-            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
-    return f"{per_s:.1f}" if per_s < 9.95 else f"{per_s:.0f}"
 
 
 def count_text(count: int) -> str:
