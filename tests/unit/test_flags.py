@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from msgspec import UNSET
 
+from nats_mesh import Service
 from nats_mesh.errors import (
     ApplicationError,
     CallError,
@@ -19,9 +21,11 @@ from nats_mesh.errors import (
     RemoteError,
     Status,
 )
+from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_error, flags_of_refusal, note_end
 from nats_mesh.telemetry.series import Series
 from nats_mesh.telemetry.telling_series import TellingSeries
+from nats_mesh.testing import MemoryMesh, run_virtual
 
 
 def faulty(fault: str) -> CallError:
@@ -98,3 +102,40 @@ def test_what_was_not_usual_is_counted_once(
     told = TellingSeries(series, 0).whole(1.0)
     assert told.attempts in (attempts, UNSET)
     assert sum((told.flags or {}).values()) == sum(flagged.values())
+
+
+def test_a_retry_that_the_budget_denies_counts_in_the_turn_in_which_its_call_ends() -> None:
+    """No call that still runs has one to tell of: at any moment there are as many as calls that ended for it."""
+    service = Service("shop", version="1.0.0")
+
+    @service.endpoint(idempotent=True)
+    async def buy(wait_s: float) -> str:
+        await asyncio.sleep(wait_s)
+        raise CallError("broken", status=Status.UNAVAILABLE)
+
+    policies = PolicySet.of(
+        parse(
+            "apiVersion: mesh/v1\nkind: Destination\nmetadata: {name: shop}\n"
+            "spec: {target: {service: shop}, breaker: off, retry: {budget: {ratio: 0%, floor: 0/s}}}\n"
+        ),
+        namespace="default",
+    )
+
+    async def main() -> None:
+        async with MemoryMesh(service) as mesh, mesh.client("web", policies=policies) as web:
+            calls = [
+                asyncio.create_task(web.call("shop.buy", wait_s, idempotent=True))
+                for wait_s in (0.1, 0.2, 0.2, 0.3)
+            ]
+            found: list[tuple[int, int]] = []
+            while not all(call.done() for call in calls):
+                for series in web.stats:
+                    now = (series.requests, series.retries_denied)
+                    if now not in found:
+                        found.append(now)
+                await asyncio.sleep(0.001)
+            assert all(isinstance(call.exception(), CallError) for call in calls)
+            assert found[-1] >= (3, 3)
+            assert all(requests == denied for requests, denied in found)
+
+    run_virtual(main)
