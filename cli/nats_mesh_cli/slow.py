@@ -16,7 +16,7 @@ from nats_mesh.model import check_name
 from nats_mesh.policy import PolicySet
 from nats_mesh.policy.telemetry_parts import Telemetry
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.slow import SlowCall, decode_slow, decode_slow_recent
+from nats_mesh.telemetry.slow import INJECTED, SlowCall, decode_slow, decode_slow_recent
 from nats_mesh.wire.subjects import ALL, reply_allowed
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import visible
@@ -77,6 +77,7 @@ def record_of(call: SlowCall) -> Record:
         "status": call.status,
         "duration_s": call.duration_s,
         "queue_s": call.queue_s,
+        "fault_s": call.fault_s,
         "handler_s": call.handler_s,
         "own_s": call.own_s,
         "threshold_s": call.threshold_s,
@@ -97,9 +98,14 @@ def record_of(call: SlowCall) -> Record:
 
 
 def where_it_went(record: Record) -> str:
-    """The parts of a call's time, the largest first: its queue, the handler itself, the calls that this made."""
+    """The parts of a call's time, the largest first: its queue, what a fault held it on purpose, the handler itself,
+    the calls that this made."""
     total = record["duration_s"] or 1.0
-    parts: list[tuple[float, str]] = [(record["queue_s"], "queue"), (record["own_s"], "itself")]
+    parts: list[tuple[float, str]] = [
+        (record["queue_s"], "queue"),
+        (record["fault_s"], INJECTED),
+        (record["own_s"], "itself"),
+    ]
     by_target: dict[str, list[tuple[float, float]]] = {}
     for step in record["steps"]:
         during = step["at_s"], step["at_s"] + step["took_s"]
