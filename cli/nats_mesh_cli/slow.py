@@ -19,14 +19,12 @@ from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.slow import INJECTED, SlowCall, decode_slow, decode_slow_recent
 from nats_mesh.wire.subjects import ALL, reply_allowed
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
-from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import CliError, did_you_mean
-from nats_mesh_cli.get import fetch
-from nats_mesh_cli.hints import missing_endpoint, missing_service
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, counted, millis
 from nats_mesh_cli.policies import live_policies
+from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trouble import status_level
 
@@ -233,25 +231,20 @@ async def slow(
     async with connected(options, name or CALLER) as mesh:
         heard = Heard(mesh, service, endpoint, "" if since is None else ago(since))
         if follow:
-            await _follow(mesh, heard, options, out, service)
+            await _follow(mesh, heard, options, out, service, endpoint)
             return
         await heard.ask(options.timeout_s or QUESTION_S)
         records = ranked(heard.taken(), by=by, top=top)
         nothing = ""
-        if not records and not fmt.structured:
-            nothing = await _nothing(options, mesh, out, service, endpoint)
+        if not records:
+            await must_be_there(mesh, options, out, service, endpoint)
+            nothing = "" if fmt.structured else await _nothing(options, mesh, service, endpoint)
     out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
     _complain(heard, out)
 
 
-async def _nothing(options: Options, mesh: Mesh, out: Out, service: str, endpoint: str) -> str:
+async def _nothing(options: Options, mesh: Mesh, service: str, endpoint: str) -> str:
     """Why there is nothing to show."""
-    everything = await fetch(mesh, options, out)
-    infos = visible(everything, mesh.namespace)
-    if service and all(info.name != service for info in infos):
-        return f"nobody serves {service} now; {missing_service(service, everything, mesh.namespace)}"
-    if endpoint and (hint := missing_endpoint(service, endpoint, infos)):
-        return f"{service} has no endpoint {endpoint} now; {hint}"
     policies, _ = await live_policies(options, mesh)
     if _asked(policies, service, endpoint):
         return "no call was slow lately, as far as any instance here remembers"
@@ -288,8 +281,9 @@ def _complain(heard: Heard, out: Out) -> None:
         out.note(f"note: {heard.ignored} {text}", "warn")
 
 
-async def _follow(mesh: Mesh, heard: Heard, options: Options, out: Out, service: str) -> None:
+async def _follow(mesh: Mesh, heard: Heard, options: Options, out: Out, service: str, endpoint: str) -> None:
     client = mesh.client
+    await must_be_there(mesh, options, out, service, endpoint, later=True)
     client.transport.subscribe(client.subjects.telemetry_of("slow", service or "*"), heard.on_slow)
     await client.transport.fence()
     await heard.ask(options.timeout_s or QUESTION_S)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from nats_mesh.telemetry.snapshots import Capacity, Red, Snapshot
+from nats_mesh_cli.last_errors import last_errors
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.promised import Promised
 
@@ -23,7 +24,7 @@ def service_records(
     """A record for each service, or for each endpoint or version of one. ``objectives`` of a service is the worst level
     of them; ``None`` where nothing is promised of it, or nobody watches."""
     found: list[Record] = []
-    worst = promised.worst
+    worst, errors = promised.worst, last_errors(snapshot)
     if by == "service":
         found = [
             _record(
@@ -38,6 +39,7 @@ def service_records(
                 },
                 each.red,
                 each.capacity,
+                errors.get((each.name, "")),
             )
             for each in snapshot.services
         ]
@@ -52,6 +54,7 @@ def service_records(
                 },
                 each.red,
                 each.capacity,
+                errors.get((each.service, each.name)),
             )
             for each in snapshot.endpoints
         ]
@@ -85,7 +88,7 @@ def edge_records(snapshot: Snapshot, by: By, services: Sequence[str] = ()) -> li
     return found
 
 
-def _record(names: Record, red: Red, capacity: Capacity | None) -> Record:
+def _record(names: Record, red: Red, capacity: Capacity | None, error: str | None = None) -> Record:
     record = {
         **names,
         "success": red.success,
@@ -100,7 +103,7 @@ def _record(names: Record, red: Red, capacity: Capacity | None) -> Record:
         "in_flight": red.in_flight,
         "statuses": red.recent.statuses,
         "flags": red.flags,
-        "last_error": red.last_error,
+        "last_error": red.last_error if error is None else error,
         "total": {
             "calls": red.total.requests,
             "errors": red.total.errors,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from nats_mesh.telemetry.snapshots import Edge, Red, Service
+from nats_mesh_cli.last_errors import last_errors
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Column, Record, dump, millis, success_text, table
 from nats_mesh_cli.promised import LEVEL_STYLES
@@ -59,7 +60,15 @@ def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False
     wide = fmt is Format.WIDE
     state = start(data)
     worst = data.promised.worst
-    services = [{**_service(each), "alert": worst.get(each.name)} for each in listed(state)]
+    errors = last_errors(data.mesh)
+    services = [
+        {
+            **_service(each),
+            "alert": worst.get(each.name),
+            "error": errors.get((each.name, ""), each.red.last_error),
+        }
+        for each in listed(state)
+    ]
     edges = [_edge(each) for each in listed(msgspec.structs.replace(state, view=View.EDGES))]
     parts = [
         table(services, _SERVICES, wide=wide, color=color) if services else "",
