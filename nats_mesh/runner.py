@@ -196,8 +196,8 @@ def exit_code(error: MeshError) -> int:
 
 def run(*services: Service) -> None:
     """Serve until told to stop. Blocks; ends the process with a message and an exit code where it cannot start."""
-    _basic_logging()
     try:
+        _basic_logging()  # the environment is read here for the first time: what is wrong in it is said like the rest
         run_to_end(serve(*services))
     except MeshError as error:
         sys.stderr.write(f"error: {error}\n")

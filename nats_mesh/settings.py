@@ -126,21 +126,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         else:
             saved = NatsContext()
         given = servers if servers is not None else env.get("NATS_URL") or saved.url or DEFAULT_SERVER
+        of_env = " (NATS_URL)" if servers is None and env.get("NATS_URL") else ""
         mode = env.get("MESH_MODE", "open")
         if mode not in _MODES:
             raise ConfigError(f"MESH_MODE is {mode!r}; use one of: {', '.join(_MODES)}")
         return cls(
-            servers=_servers(given),
-            namespace=check_name(
-                "namespace", env.get("MESH_NAMESPACE") or "default" if namespace is None else namespace
-            ),
+            servers=_servers(given, of_env),
+            namespace=check_name("namespace", namespace)
+            if namespace is not None
+            else check_name("namespace (MESH_NAMESPACE)", env.get("MESH_NAMESPACE") or "default"),
             mode=mode,
-            credentials=_file("credentials", credentials or env.get("NATS_CREDS") or saved.creds),
+            credentials=_file("credentials", credentials)
+            or _file("credentials (NATS_CREDS)", env.get("NATS_CREDS"))
+            or _file("credentials", saved.creds),
             user=saved.user or None,
             password=saved.password or None,
             token=saved.token or None,
             nkey_seed=_seed(saved.nkey),
-            tls=_tls(tls or env.get("NATS_CA") or saved.ca or None, saved.cert, saved.key),
+            tls=_tls(
+                tls or env.get("NATS_CA") or saved.ca or None,
+                saved.cert,
+                saved.key,
+                of_env=" (NATS_CA)" if not tls and env.get("NATS_CA") else "",
+            ),
             log_level=_level(env.get("MESH_LOG", "INFO")),
             access_log=_access_log(env.get("MESH_ACCESS_LOG", "")),
             plugins=_switch("MESH_PLUGINS", env.get("MESH_PLUGINS", "on")),
@@ -159,11 +167,13 @@ def _metrics(said: str) -> tuple[str, int] | None:
     if not said or said.lower() == _OFF:
         return None
     host, _, port = said.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
     if (
-        not (port.isascii() and port.isdecimal() and int(port) < 65536)
+        not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536)
         or not host.isprintable()
-        or " " in host
+        or any(sign in host for sign in " []")
+        or (":" in host and not bracketed)
     ):
         raise ConfigError(
             f"MESH_METRICS_PORT is {said[:80]!r}; use a port such as 9464, 0 for any that is free, or host:port"
@@ -211,7 +221,10 @@ def load_context(name: str | None, env: Mapping[str, str] = os.environ) -> NatsC
         selected = base / "context.txt"
         if not selected.is_file():
             return NatsContext()
-        name = selected.read_text().strip()
+        try:
+            name = selected.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"nats context {os.fspath(selected)!r} cannot be read: {error}") from None
         if not name:
             return NatsContext()
     if "/" in name or name.startswith("."):
@@ -226,7 +239,7 @@ def load_context(name: str | None, env: Mapping[str, str] = os.environ) -> NatsC
         raise ConfigError(f"nats context {name!r} cannot be read: {error}") from None
 
 
-def _servers(given: str | Sequence[str]) -> tuple[str, ...]:
+def _servers(given: str | Sequence[str], where: str = "") -> tuple[str, ...]:
     items = given.split(",") if isinstance(given, str) else list(given)
     result = []
     for item in items:
@@ -236,7 +249,7 @@ def _servers(given: str | Sequence[str]) -> tuple[str, ...]:
         if not _is_address(url):
             shown = re.sub(r"//.*@", "//…@", item) if isinstance(item, str) else item
             raise ConfigError(
-                f"server {shown!r} is no address; use nats://host:port (or tls://, ws://, wss://)"
+                f"server {shown!r}{where} is no address; use nats://host:port (or tls://, ws://, wss://)"
             )
         result.append(url)
     if not result:
@@ -296,20 +309,23 @@ def _seed(path: str) -> str | None:
     if not path:
         return None
     checked = _file("nkey", path)
-    return Path(checked).read_text().strip() if checked else None
+    try:
+        return Path(checked).read_text().strip() if checked else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"nkey file {path!r} cannot be read: {error}") from None
 
 
-def _tls(tls: Any, cert: str, key: str) -> ssl.SSLContext | None:
+def _tls(tls: Any, cert: str, key: str, *, of_env: str = "") -> ssl.SSLContext | None:
     if tls is None and not cert:
         return None
     if isinstance(tls, ssl.SSLContext):
         return tls
     try:
-        context = ssl.create_default_context(cafile=_file("CA", tls) if tls else None)
+        context = ssl.create_default_context(cafile=_file(f"CA{of_env}", tls) if tls else None)
         if cert:
             context.load_cert_chain(cert, key or None)
     except (ssl.SSLError, OSError) as error:
-        raise ConfigError(f"TLS files cannot be used ({tls or cert}): {error}") from None
+        raise ConfigError(f"TLS files cannot be used{of_env} ({tls or cert}): {error}") from None
     return context
 
 

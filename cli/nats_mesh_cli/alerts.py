@@ -27,10 +27,10 @@ from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.alert_watch import Watcher, watches
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import FAILED, OK, CliError
-from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, age, dump, paint
+from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import DUTY, LEVEL_STYLES, is_old
 from nats_mesh_cli.store_errors import store_errors
 
@@ -95,7 +95,13 @@ async def alerts(options: Options, out: Out, *, service: str | None, name: str |
             except KvAbsentError:
                 found = None
         promised = promises(client.outbound.policies)
-    standing = None if found is None else _read(found.value)
+        standing = None if found is None else _read(found.value)
+        known = {each.service for each in promised}
+        known |= set() if standing is None else {each.service for each in standing.alerts}
+        if service is not None and service not in known:
+            await must_be_there(mesh, options, out, service)
+            out.note(f"nothing is promised of {service!r}", "dim")
+            return OK
     if standing is None:
         records: list[Record] = []
     else:
@@ -113,8 +119,7 @@ async def alerts(options: Options, out: Out, *, service: str | None, name: str |
     if standing.left_out:
         out.note(f"note: {standing.left_out} more found no room; none of them is more urgent", "warn")
     if service is not None and not records:
-        others = sorted({each.service for each in standing.alerts})
-        out.note(f"nothing is known of {service!r}; {nearest(service, others)}".rstrip("; "), "warn")
+        out.note(f"nothing is known of {service!r} yet", "warn")
     if is_old(standing.at):
         out.note(f"nobody has watched since {shown_time(standing.at)}: {_NOBODY}", "warn")
         return FAILED

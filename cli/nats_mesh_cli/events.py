@@ -31,6 +31,7 @@ from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, counted
 from nats_mesh_cli.past_events import merged, past_events
+from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trouble import is_bad
 
@@ -244,6 +245,8 @@ async def events(
             return
         there = joins(await fetch(mesh, options, out), mesh.namespace)
         records = await _before(mesh, feed, options, out, since, there)
+        if service is not None and not records:
+            await must_be_there(mesh, options, out, service, callers=True)
     nothing = "nothing has happened lately, as far as anybody here remembers"
     out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
     _complain(feed, out)
@@ -285,6 +288,7 @@ def _complain(feed: Feed, out: Out) -> None:
 
 async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str | None) -> None:
     client = mesh.client
+    await must_be_there(mesh, options, out, feed.service or "", later=True, callers=True)
     client.transport.subscribe(client.subjects.telemetry_of("event", feed.service or "*"), feed.on_event)
     observer = Observer(
         subjects=client.subjects,

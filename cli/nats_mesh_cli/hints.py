@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nats_mesh.discovery.services_api import InfoReply
-from nats_mesh_cli.errors import did_you_mean
+from nats_mesh_cli.errors import FAILED, CliError, did_you_mean
 
-__all__ = ["listed", "missing_endpoint", "missing_service", "namespace_text", "nearest"]
+__all__ = [
+    "listed",
+    "missing_endpoint",
+    "missing_service",
+    "namespace_text",
+    "nearest",
+    "no_endpoint",
+    "no_service",
+]
 
 _LISTED = 8
 
@@ -58,3 +66,15 @@ def missing_endpoint(service: str, endpoint: str, infos: Sequence[InfoReply]) ->
         return ""
     guess = did_you_mean(f"{service}.{endpoint}", [f"{service}.{name}" for name in names])
     return f"{guess} {service} has: {listed(names)}" if guess else f"{service} has: {listed(names)}"
+
+
+def no_service(service: str, infos: Sequence[InfoReply], namespace: str | None) -> CliError:
+    """What ends a command that was asked for a service that is not there: the answer is no."""
+    text = f"there is no service {service!r} in {namespace_text(namespace)}"
+    return CliError(text, hint=missing_service(service, infos, namespace), code=FAILED)
+
+
+def no_endpoint(service: str, endpoint: str, infos: Sequence[InfoReply]) -> CliError | None:
+    """The same of an endpoint; ``None`` where it exists, or nobody serves the service."""
+    hint = missing_endpoint(service, endpoint, infos)
+    return CliError(f"{service} has no endpoint {endpoint!r}", hint=hint, code=FAILED) if hint else None

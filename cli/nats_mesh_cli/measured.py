@@ -38,8 +38,9 @@ __all__ = [
 _REPORTERS: Final = {"out": "source", "in": "destination"}
 
 
-def numbers(red: Red) -> Record:
-    """What everything has that is called: of the window, and in ``total`` of all calls that were ever counted."""
+def numbers(red: Red, last_error: str | None = None) -> Record:
+    """What everything has that is called: of the window, and in ``total`` of all calls that were ever counted.
+    ``last_error`` where callers know a better one (:func:`nats_mesh_cli.last_errors.last_errors`)."""
     return {
         "success": red.success,
         "rate_per_s": red.rate_per_s,
@@ -53,7 +54,7 @@ def numbers(red: Red) -> Record:
         "in_flight": red.in_flight,
         "statuses": red.recent.statuses,
         "flags": red.flags,
-        "last_error": red.last_error,
+        "last_error": red.last_error if last_error is None else last_error,
         "total": {
             "calls": red.total.requests,
             "errors": red.total.errors,
@@ -96,7 +97,7 @@ def capacity_record(capacity: Capacity) -> Record:
     }
 
 
-def service_record(service: Service, objectives: str | None) -> Record:
+def service_record(service: Service, objectives: str | None, last_error: str | None = None) -> Record:
     """A service. ``objectives`` is the worst level of them; ``None``: nothing is promised, or nobody watches."""
     return {
         "service": service.name,
@@ -108,19 +109,19 @@ def service_record(service: Service, objectives: str | None) -> Record:
         "breakers": service.breakers,
         "ejected": service.ejected,
         "objectives": objectives,
-        **numbers(service.red),
+        **numbers(service.red, last_error),
         "capacity": capacity_record(service.capacity),
     }
 
 
-def endpoint_record(endpoint: Endpoint) -> Record:
+def endpoint_record(endpoint: Endpoint, last_error: str | None = None) -> Record:
     """One operation of a service."""
     return {
         "service": endpoint.service,
         "endpoint": endpoint.name,
         "instances": endpoint.instances,
         "breakers": endpoint.breakers,
-        **numbers(endpoint.red),
+        **numbers(endpoint.red, last_error),
         "capacity": capacity_record(endpoint.capacity),
     }
 

@@ -27,7 +27,7 @@ from nats_mesh_cli.bus import CALLER, QUESTION_S, connected
 from nats_mesh_cli.catalog import MESH, instance_record, visible
 from nats_mesh_cli.errors import FAILED, OK, CliError, did_you_mean
 from nats_mesh_cli.get import fetch, short_ids
-from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
+from nats_mesh_cli.hints import listed, no_endpoint, no_service
 from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, render_list
@@ -123,7 +123,10 @@ def level_command(level: str, *, logger: str, for_s: float | None) -> LogLevel:
         return LogLevel(level="RESET", logger=logger)
     if wanted is None:
         known = [*LEVELS, _RESET]
-        hint = did_you_mean(level, known) or f"there are: {', '.join(known).lower()}"
+        hint = (
+            did_you_mean(level.lower(), [each.lower() for each in known])
+            or f"there are: {', '.join(known).lower()}"
+        )
         raise CliError(f"log-level: {level!r} is no level", hint=hint)
     if not logger.isprintable() or " " in logger or not 0 < len(logger) <= _MAX_LOGGER:
         raise CliError(
@@ -140,7 +143,7 @@ async def log_level(options: Options, out: Out, target: str, command: LogLevel, 
         chosen = [each for each in records if each["service"] == target and each["kind"] == MESH]
         single = not chosen
         if single:
-            chosen = [instance_of(target, infos)]
+            chosen = [instance_of(target, infos, services=True)]
         answers = await tell(mesh, options, chosen, command)
     return _show(options, out, answers, single=single)
 
@@ -154,10 +157,9 @@ async def fault(
         everything = await fetch(mesh, options, out)
         infos = [info for info in visible(everything, mesh.namespace) if info.name == service]
         if not infos:
-            text = f"there is no service {service!r} in namespace {mesh.namespace!r}"
-            raise CliError(text, hint=missing_service(service, everything, mesh.namespace), code=FAILED)
-        if command.endpoint and (hint := missing_endpoint(service, command.endpoint, infos)):
-            raise CliError(f"{service} has no endpoint {command.endpoint!r}", hint=hint, code=FAILED)
+            raise no_service(service, everything, mesh.namespace)
+        if command.endpoint and (absent := no_endpoint(service, command.endpoint, infos)):
+            raise absent
         records = [instance_record(info, 0.0) for info in infos]
         chosen = records if instance is None else [instance_of(instance, infos)]
         if any(record["kind"] != MESH for record in chosen):
@@ -166,8 +168,9 @@ async def fault(
     return _show(options, out, answers)
 
 
-def instance_of(prefix: str, infos: Sequence[InfoReply]) -> Record:
-    """The record of the one instance whose id or host-pid is, or begins with, ``prefix``."""
+def instance_of(prefix: str, infos: Sequence[InfoReply], *, services: bool = False) -> Record:
+    """The record of the one instance whose id or host-pid is, or begins with, ``prefix``. ``services``: a service could
+    have been named in its place."""
     records = list({(info.name, info.id): instance_record(info, 0.0) for info in infos}.values())
     found = [r for r in records if is_instance(r, prefix, whole=True)]
     found = found or [r for r in records if is_instance(r, prefix)]
@@ -175,7 +178,13 @@ def instance_of(prefix: str, infos: Sequence[InfoReply]) -> Record:
         own = [r["instance"] for r in records if r["service"] == prefix]
         if own:
             raise CliError(f"{prefix!r} is a service", hint=f"its instances: {listed(own)}", code=FAILED)
-        hint = "'nats-mesh get instances' lists them" if records else "nothing runs here"
+        hint = "nothing runs here"
+        if records:
+            names = [name for r in records for name in (r["instance"], r["host_pid"]) if name]
+            names += [r["service"] for r in records] if services else []
+            hint = f"{did_you_mean(prefix, names)} 'nats-mesh get instances' lists them".strip()
+        if services:
+            raise CliError(f"there is no instance and no service {prefix!r}", hint=hint, code=FAILED)
         raise CliError(f"there is no instance {prefix!r}", hint=hint, code=FAILED)
     if len(found) > 1:
         names = [f"{r['service']} {r['instance']} ({r['host_pid'] or 'foreign'})" for r in found]

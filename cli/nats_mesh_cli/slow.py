@@ -16,18 +16,16 @@ from nats_mesh.model import check_name
 from nats_mesh.policy import PolicySet
 from nats_mesh.policy.telemetry_parts import Telemetry
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.slow import SlowCall, decode_slow, decode_slow_recent
+from nats_mesh.telemetry.slow import INJECTED, SlowCall, decode_slow, decode_slow_recent
 from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
-from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import CliError, did_you_mean
-from nats_mesh_cli.get import fetch
-from nats_mesh_cli.hints import missing_endpoint, missing_service
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, counted, millis
 from nats_mesh_cli.policies import live_policies
+from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trouble import status_level
 
@@ -78,6 +76,7 @@ def record_of(call: SlowCall) -> Record:
         "status": call.status,
         "duration_s": call.duration_s,
         "queue_s": call.queue_s,
+        "fault_s": call.fault_s,
         "handler_s": call.handler_s,
         "own_s": call.own_s,
         "threshold_s": call.threshold_s,
@@ -98,9 +97,14 @@ def record_of(call: SlowCall) -> Record:
 
 
 def where_it_went(record: Record) -> str:
-    """The parts of a call's time, the largest first: its queue, the handler itself, the calls that this made."""
+    """The parts of a call's time, the largest first: its queue, what a fault held it on purpose, the handler itself,
+    the calls that this made."""
     total = record["duration_s"] or 1.0
-    parts: list[tuple[float, str]] = [(record["queue_s"], "queue"), (record["own_s"], "itself")]
+    parts: list[tuple[float, str]] = [
+        (record["queue_s"], "queue"),
+        (record["fault_s"], INJECTED),
+        (record["own_s"], "itself"),
+    ]
     by_target: dict[str, list[tuple[float, float]]] = {}
     for step in record["steps"]:
         during = step["at_s"], step["at_s"] + step["took_s"]
@@ -230,25 +234,20 @@ async def slow(
     async with connected(options, name or CALLER) as mesh:
         heard = Heard(mesh, service, endpoint, "" if since is None else ago(since))
         if follow:
-            await _follow(mesh, heard, options, out, service)
+            await _follow(mesh, heard, options, out, service, endpoint)
             return
         await heard.ask(options.timeout_s or QUESTION_S)
         records = ranked(heard.taken(), by=by, top=top)
         nothing = ""
-        if not records and not fmt.structured:
-            nothing = await _nothing(options, mesh, out, service, endpoint)
+        if not records:
+            await must_be_there(mesh, options, out, service, endpoint)
+            nothing = "" if fmt.structured else await _nothing(options, mesh, service, endpoint)
     out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
     _complain(heard, out)
 
 
-async def _nothing(options: Options, mesh: Mesh, out: Out, service: str, endpoint: str) -> str:
+async def _nothing(options: Options, mesh: Mesh, service: str, endpoint: str) -> str:
     """Why there is nothing to show."""
-    everything = await fetch(mesh, options, out)
-    infos = visible(everything, mesh.namespace)
-    if service and all(info.name != service for info in infos):
-        return f"nobody serves {service} now; {missing_service(service, everything, mesh.namespace)}"
-    if endpoint and (hint := missing_endpoint(service, endpoint, infos)):
-        return f"{service} has no endpoint {endpoint} now; {hint}"
     policies, _ = await live_policies(options, mesh)
     if _asked(policies, service, endpoint):
         return "no call was slow lately, as far as any instance here remembers"
@@ -285,8 +284,9 @@ def _complain(heard: Heard, out: Out) -> None:
         out.note(f"note: {heard.ignored} {text}", "warn")
 
 
-async def _follow(mesh: Mesh, heard: Heard, options: Options, out: Out, service: str) -> None:
+async def _follow(mesh: Mesh, heard: Heard, options: Options, out: Out, service: str, endpoint: str) -> None:
     client = mesh.client
+    await must_be_there(mesh, options, out, service, endpoint, later=True)
     client.transport.subscribe(client.subjects.telemetry_of("slow", service or "*"), heard.on_slow)
     await client.transport.fence()
     await heard.ask(options.timeout_s or QUESTION_S)

@@ -21,6 +21,7 @@ from nats_mesh_cli.heard import SETTLE_S, listened
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump, render_list, table
+from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
@@ -70,6 +71,8 @@ async def _show(
                 told = view.promises and options.format not in (Format.TABLE, Format.NAME)
                 look = _Look(seen, PromisedReader(mesh) if told else None, view)
                 if watch:
+                    for service in services:
+                        await must_be_there(mesh, options, out, service, later=True)
                     await _watch(look, options, out)
                 else:
                     await _once(look, options, out, services, window_s)
@@ -110,12 +113,12 @@ async def _once(look: _Look, options: Options, out: Out, services: Sequence[str]
     for service in services:
         if service not in known:
             raise CliError(
-                f"no service {service!r} is here, and none of that name was called",
+                f"there is no service {service!r} here, and none of that name was called",
                 hint=nearest(service, known),
                 code=FAILED,
             )
     records = await look.records(snapshot)
-    out.rows(records, view.columns, options.format, name=view.name, nothing=view.nothing)
+    out.rows(records, view.shown(records), options.format, name=view.name, nothing=view.nothing)
 
 
 def _complain(seen: MeshView, snapshot: Snapshot, out: Out) -> None:
@@ -144,7 +147,7 @@ async def _watch(look: _Look, options: Options, out: Out) -> None:
         while True:
             await anyio.sleep(_EVERY_S)
             records = await look.records(look.seen.snapshot())
-            text = render_list(records, view.columns, fmt, name=view.name)
+            text = render_list(records, view.shown(records), fmt, name=view.name)
             out.data(f"{text or view.nothing}\n")
 
 
@@ -170,7 +173,9 @@ async def _screen(look: _Look, out: Out, *, wide: bool) -> None:
             await anyio.sleep(_EVERY_S)
             snapshot = look.seen.snapshot()
             records = await look.records(snapshot)
-            text = table(records, view.columns, wide=wide, color=out.color) if records else view.nothing
+            text = (
+                table(records, view.shown(records), wide=wide, color=out.color) if records else view.nothing
+            )
             if not snapshot.connected:
                 text = f"the bus is away for {snapshot.away_s:.0f} s; these are the last figures\n{text}"
             drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)

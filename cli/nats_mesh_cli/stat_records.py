@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh_cli.last_errors import last_errors
 from nats_mesh_cli.measured import (
     edge_record,
     endpoint_record,
@@ -29,11 +30,14 @@ def service_records(
 ) -> list[Record]:
     """A record for each service, or for each endpoint or version of one. ``objectives`` of a service is the worst level
     of them; ``None`` where nothing is promised of it, or nobody watches."""
-    worst = promised.worst
+    worst, errors = promised.worst, last_errors(snapshot)
     if by == "service":
-        found = [service_record(each, worst.get(each.name)) for each in snapshot.services]
+        found = [
+            service_record(each, worst.get(each.name), errors.get((each.name, "")))
+            for each in snapshot.services
+        ]
     elif by == "endpoint":
-        found = [endpoint_record(each) for each in snapshot.endpoints]
+        found = [endpoint_record(each, errors.get((each.service, each.name))) for each in snapshot.endpoints]
     else:
         found = [version_record(each) for each in snapshot.versions]
     return [record for record in found if not services or record["service"] in services]

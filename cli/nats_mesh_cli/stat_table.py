@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nats_mesh.telemetry.snapshots import Snapshot
@@ -86,6 +86,12 @@ class Shown:
     name: Callable[[Record], str]
     nothing: str
     promises: bool = False
+
+    def shown(self, records: Sequence[Record]) -> tuple[Column, ...]:
+        """The columns for these records: circuits have theirs, narrow or wide, from when one of them is not closed."""
+        if any(record.get("breakers") for record in records):
+            return tuple([replace(each, wide=False) if each is _BREAKER else each for each in self.columns])
+        return self.columns
 
 
 def stat_table(by: By, services: Sequence[str]) -> Shown:

@@ -30,6 +30,7 @@ COLUMNS: Final = (
     Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
     Column("VERSION", lambda r: str(r["version"]), wide=True),
     Column("QUEUED", lambda r: millis(r["queue_s"]), right=True, wide=True),
+    Column("HELD", lambda r: millis(r["fault_s"]) if r["fault_s"] else "-", right=True, wide=True),
     Column("IN", lambda r: str(r["bytes_in"]), right=True, wide=True),
     Column("OUT", lambda r: str(r["bytes_out"]), right=True, wide=True),
     Column("TRACE", lambda r: str(r["trace"]), wide=True),
@@ -37,7 +38,7 @@ COLUMNS: Final = (
     Column("NOTE", lambda r: _note(r), style=lambda r: "warn"),
 )
 #: What a column takes at least: rows come one by one.
-WIDTHS: Final = (13, 12, 22, 17, 8, 6, _SHORT, 7, 8, 6, 6, 32, 12, 4)
+WIDTHS: Final = (13, 12, 22, 17, 8, 6, _SHORT, 7, 8, 8, 6, 6, 32, 12, 4)
 
 
 def record_of(call: SeenCall) -> Record:
@@ -53,6 +54,7 @@ def record_of(call: SeenCall) -> Record:
         "status": call.status,
         "duration_s": call.duration_s,
         "queue_s": call.queue_s,
+        "fault_s": call.fault_s,
         "attempt": call.attempt,
         "mirror": call.mirror,
         "refused": call.refused,

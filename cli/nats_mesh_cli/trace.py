@@ -18,6 +18,7 @@ from nats_mesh_cli.errors import OK, CliError
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, millis
+from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trace_document import document_of, record_of
 from nats_mesh_cli.trace_finding import ID, Found, Query, digits_of, listening, look, one_of
@@ -63,14 +64,26 @@ async def trace(options: Options, out: Out, which: str | None, query: Query, *, 
     _check(options, which, query)
     async with connected(options, name or CALLER) as mesh:
         if query.watch:
+            await must_be_there(mesh, options, out, query.service or "", later=True, callers=True)
             return await _watch(mesh, options, out, query)
         found = await look(mesh, query, timeout_s=options.timeout_s or 5.0)
+        if query.service is not None and which is None and not _knows(found, query.service):
+            await must_be_there(mesh, options, out, query.service, callers=True)
     for note in found.notes:
         out.note(note, "dim")
     if which is not None:
         _draw(assemble(one_of(found, which).values()), options, out)
         return OK
     return _list(found, options, out, query)
+
+
+def _knows(found: Found, name: str) -> bool:
+    """Whether any trace has a part of ``name``, as a service or as who called first."""
+    return any(
+        name in (span.service, span.caller, span.member)
+        for spans in found.traces.values()
+        for span in spans.values()
+    )
 
 
 def _check(options: Options, which: str | None, query: Query) -> None:

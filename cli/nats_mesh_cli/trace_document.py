@@ -70,6 +70,7 @@ def _span(placed: Placed) -> Record:
         "offset_ms": placed.offset_us / 1e3,
         "duration_ms": span.took_us / 1e3,
         "queue_ms": span.queue_us / 1e3,
+        "fault_ms": span.fault_us / 1e3,
         "status": span.status,
         "failed": failed(span.status),
         "flags": span.flags,

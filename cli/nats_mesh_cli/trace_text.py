@@ -137,6 +137,8 @@ def _details(span: RecordedSpan, wide: bool) -> str:
         found.append("slow")
     if span.kind != "attempt" and span.route not in ("all", ""):
         found.append(f"to {span.route}" if span.kind == "client" else f"by {span.route}")
+    if span.fault_us:
+        found.append(f"held {millis(span.fault_us / 1e6)} on purpose")
     if span.queue_us >= 1000 and 10 * span.queue_us >= span.took_us:
         found.append(f"waited {millis(span.queue_us / 1e6)}")
     if wide:

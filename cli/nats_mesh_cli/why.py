@@ -9,20 +9,20 @@ from dataclasses import replace
 
 import msgspec
 
-from nats_mesh import CallError, ConfigError, Mesh
+from nats_mesh import CallError, ConfigError
 from nats_mesh.core.deadline import check_timeout
-from nats_mesh.discovery.services_api import InfoReply, PingReply, Verb, parse_ping, request_subject
-from nats_mesh.errors import CodecError
+from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.explaining.calls import Question, explain_call
 from nats_mesh.model import check_name
 from nats_mesh.policy import PolicySet
-from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
+from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, dump
 from nats_mesh_cli.policies import live_policies, policies_of
+from nats_mesh_cli.present import clients_of
 from nats_mesh_cli.values import parse_headers, parse_target
 from nats_mesh_cli.why_document import document_of
 from nats_mesh_cli.why_text import render
@@ -106,25 +106,10 @@ async def look_around(options: Options, out: Out) -> Seen:
     try:
         async with connected(options) as mesh:
             (policies, source), infos, clients = await asyncio.gather(
-                live_policies(options, mesh), fetch(mesh, options, out), _clients(mesh)
+                live_policies(options, mesh), fetch(mesh, options, out), clients_of(mesh)
             )
             return Seen(policies=policies, source=source, infos=tuple(infos), clients=clients)
     except CallError as error:
+        if source is None:  # there is nothing to answer from
+            raise
         return Seen(policies=policies, source=source, reason=error.message or str(error))
-
-
-async def _clients(mesh: Mesh) -> frozenset[str]:
-    """The pure clients of this namespace that answer the roll call."""
-    replies = await ask(mesh, request_subject(Verb.PING), timeout_s=QUESTION_S)
-    found: set[str] = set()
-    for payload in replies.payloads:
-        try:
-            ping: PingReply = parse_ping(payload)
-        except CodecError:
-            continue  # some other program's idea of an answer
-        if (
-            ping.metadata.get("mesh.kind") == "client"
-            and ping.metadata.get("mesh.namespace") == mesh.namespace
-        ):
-            found.add(ping.name)
-    return frozenset(found)

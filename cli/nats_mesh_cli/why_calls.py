@@ -15,6 +15,8 @@ __all__ = ["MAX_CALLS", "calls_of", "steps_of"]
 #: Calls of one trace that are told of.
 MAX_CALLS: Final = 100
 _SHORT = 8
+#: How the word of a circuit begins that refuses a call.
+_CIRCUIT: Final = "the circuit of "
 _FLAGS: Final = {
     "UH": "nobody serves it",
     "UT": "its time was up",
@@ -22,7 +24,7 @@ _FLAGS: Final = {
     "URX": "no other attempt was allowed",
     "RL": "its rate is limited",
     "DC": "its caller went away",
-    "FI": "a failure was injected",
+    "FI": "a fault was injected: it was aborted on purpose",
     "DI": "a delay was injected",
     "NR": "there is no such endpoint",
 }
@@ -99,6 +101,10 @@ def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
         yield _step("outbound", "route", f"sent to {_aim(span)} by {', then '.join(span.rules)}")
     elif span.route not in ("all", ""):
         yield _step("outbound", "route", f"sent to {_aim(span)}")
+    if span.fault_us:
+        yield _step(
+            "outbound", "fault", f"{_by_whom(span)} held it back for {millis(span.fault_us / 1e6)} on purpose"
+        )
     if call.attempts:
         sent = span.attempt - len(call.attempts)
         hedged = f", and {sent} more beside them" if sent > 0 else ""
@@ -108,11 +114,22 @@ def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
             after = millis((placed.offset_us - call.first.offset_us) / 1e6)
             text = f"attempt {each.attempt}, after {after}: {each.status} in {millis(each.took_us / 1e6)}"
             text += f" from {each.instance[:_SHORT]}" if each.instance else ""
+            if each.error:  # it was never sent
+                text = f"attempt {each.attempt}, after {after}: not sent, {each.error}"
             yield _step("outbound", "attempt", text, ok=not failed(each.status))
+    elif span.error.startswith(_CIRCUIT):
+        yield _step("outbound", "breaker", f"not sent: {span.error}", ok=False)
+    elif "FI" in span.flags.split(",") and not call.answered and not span.instance:
+        yield _step("outbound", "fault", f"not sent: {span.error}", ok=False)
     elif not call.answered and not span.instance and span.status != "OK":
         yield _step(
             "outbound", "attempt", "no instance told of it: it was not sent, or none took it", ok=False
         )
+
+
+def _by_whom(span: RecordedSpan) -> str:
+    """The rules that a call met, for what one of them did to it."""
+    return " or ".join(span.rules) or "a route"
 
 
 def _aim(span: RecordedSpan) -> str:
@@ -135,9 +152,18 @@ def _at_instance(call: _Call, placed: Placed) -> Iterator[Record]:
     if span.refused:
         yield _step("inbound", span.refused, f"not let in: {span.error or span.refused}", ok=False)
         return
-    if span.injected:
-        yield _step("inbound", "fault", f"an operator's fault: {span.injected}", ok=span.injected != "abort")
-    ran = max(0, span.took_us - span.queue_us)
+    if span.fault_us:
+        held = f"an operator's fault held it back for {millis(span.fault_us / 1e6)} (nats-mesh fault --delay)"
+        yield _step("inbound", "fault", held)
+    if span.injected == "abort":
+        text = (
+            f"an operator's fault ended it: {span.status}, the handler did not run (nats-mesh fault --abort)"
+        )
+        yield _step("inbound", "fault", text, ok=False)
+        return
+    if span.injected and not span.fault_us:  # told by who does not say for how long
+        yield _step("inbound", "fault", f"an operator's fault: {span.injected}")
+    ran = max(0, span.took_us - span.queue_us - span.fault_us)
     text = f"waited {millis(span.queue_us / 1e6)}, then ran for {millis(ran / 1e6)}: {span.status}"
     if failed(span.status) and span.error:
         text += f", {span.error}"

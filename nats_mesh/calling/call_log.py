@@ -66,7 +66,8 @@ class ClientLog:
             rules.mode == "errors" or not sampled(trace or span or call.known.label, rules.share)
         ):
             return
-        known, attempts = call.known, call.attempts
+        known, attempts, delayed_s = call.known, call.attempts, call.delayed_s
+        waited_s = (attempts[0].start if attempts else call.end) - call.start
         now = self._clock.monotonic()
         self._log.write(
             AccessLine(
@@ -83,7 +84,7 @@ class ClientLog:
                 flags=call.flags or None,
                 error=_word(call),
                 duration_ms=round((call.end - call.start) * 1e3, 3),
-                queue_ms=round(((attempts[0].start if attempts else call.end) - call.start) * 1e3, 3),
+                queue_ms=round(max(0.0, waited_s - delayed_s) * 1e3, 3),
                 attempt=max(call.sent, len(attempts)),
                 bytes_in=call.bytes_in,
                 bytes_out=call.bytes_out,
@@ -91,6 +92,7 @@ class ClientLog:
                 policy=_policy(call, kind) or None,
                 trace_id=trace or None,
                 span_id=span or None,
+                fault_ms=round(delayed_s * 1e3, 3) if delayed_s else UNSET,
                 labels=kind.labels or UNSET,
             )
         )

@@ -136,6 +136,7 @@ class Client:
             directory=self.directory,
             now=clock.monotonic,
             rng=rng,
+            rule_names=lambda: self.outbound.policies.rule_names(),
         )
 
     # -- resolving ----------------------------------------------------------------------------------

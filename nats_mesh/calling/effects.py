@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 
@@ -23,9 +23,10 @@ log = logging.getLogger("nats_mesh.client")
 
 
 class Affecting:
-    """Does it to the calls of one identity on one connection. ``chance`` draws a number from 0 to 1."""
+    """Does it to the calls of one identity on one connection. ``chance`` draws a number from 0 to 1, ``rule_names``
+    says how the rules of now are called."""
 
-    __slots__ = ("_chance", "_heads", "_mux", "_now", "_transport")
+    __slots__ = ("_chance", "_heads", "_mux", "_now", "_rule_names", "_transport")
 
     def __init__(
         self,
@@ -35,12 +36,14 @@ class Affecting:
         *,
         now: Callable[[], float],
         chance: Callable[[], float],
+        rule_names: Callable[[], Mapping[tuple[tuple[str, str], int], str]],
     ) -> None:
         self._transport = transport
         self._mux = mux
         self._heads = heads
         self._now = now
         self._chance = chance
+        self._rule_names = rule_names
 
     async def affect(
         self,
@@ -64,19 +67,27 @@ class Affecting:
                 await anyio.sleep(max(0.0, min(fault.delay_s, left)))
                 if fault.delay_s >= left:
                     error = DeadlineExceededError(
-                        f"a route delays it by {fault.delay_s:g} s on purpose, and it had {max(0.0, left):.3f} s",
+                        f"{self._who(effects)} delays it by {fault.delay_s:g} s on purpose, "
+                        f"and it had {max(0.0, left):.3f} s",
                         executed=Executed.NO,
                     )
                     error.fault = "delay"
                     raise error
             if fault.abort is not None and (fault.abort_share >= 1.0 or chance() < fault.abort_share):
-                raise failed_with(fault.abort, "a route fails this call on purpose", fault="abort")
+                raise failed_with(
+                    fault.abort, f"{self._who(effects)} fails this call on purpose", fault="abort"
+                )
         for mirror, share in effects.mirrors:
             if share >= 1.0 or chance() < share:
                 self._mirror(
                     mirror, request, parent, codec, payload, self._heads.ids(trace_id), sampled=sampled
                 )
         return delayed
+
+    def _who(self, effects: Effects) -> str:
+        """The rule that does it, by its name now; it is looked up where a call fails of it alone."""
+        found = None if effects.by is None else self._rule_names().get(effects.by)
+        return found or "a route"
 
     def _mirror(
         self,

@@ -48,10 +48,12 @@ class Chooses(Protocol):
 
 
 class Effects(NamedTuple):
-    """What is done to the calls of a target on their way: a ``fault``, and copies to others, each with its share."""
+    """What is done to the calls of a target on their way: a ``fault``, and copies to others, each with its share.
+    ``by`` is the rule that says the fault: the scope of its route, and its place there."""
 
     fault: Fault | None
     mirrors: tuple[tuple[Target, float], ...]
+    by: tuple[tuple[str, str], int] | None = None
 
 
 class Target:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import anyio
@@ -25,6 +25,7 @@ from nats_mesh.core.trace import TraceContext
 from nats_mesh.discovery.directory import Directory
 from nats_mesh.errors import (
     CallError,
+    CircuitOpenError,
     CodecError,
     ConfigError,
     DeadlineExceededError,
@@ -67,6 +68,7 @@ class Sender:
         directory: Directory,
         now: Callable[[], float],
         rng: random.Random,
+        rule_names: Callable[[], Mapping[tuple[tuple[str, str], int], str]] = dict,
     ) -> None:
         self._namespace = namespace
         self._transport = transport
@@ -77,7 +79,9 @@ class Sender:
         self._new_future = future_maker()
         self.reading = Reading()
         self._heads = PlainHeads(rng)
-        self._affecting = Affecting(transport, mux, self._heads, now=now, chance=rng.random)
+        self._affecting = Affecting(
+            transport, mux, self._heads, now=now, chance=rng.random, rule_names=rule_names
+        )
 
     async def send(self, known: Target, request: Request, parent: Context | None) -> tuple[bytes, str, Any]:
         """The call as it is counted; the header block of its reply, the instance that answered, and the value."""
@@ -233,6 +237,11 @@ class Sender:
                         ended = AttemptEnd(ids, sent, now, failed.status, who if is_name(who) else "")
                         attempts = [ended] if attempts is None else [*attempts, ended]
                     trace_id, ids = ids[:32], ""  # the trace is that of the first attempt
+                elif attempts is not None and isinstance(failed, CircuitOpenError):
+                    # Of those that were never sent this one alone ends a call after others were.
+                    attempts.append(
+                        AttemptEnd(self._heads.ids(trace_id), now, now, failed.status, "", failed.message)
+                    )
                 if race is not None:
                     finish, race = race.close(), None
                     if finish.begun:  # it has forgotten its attempts, and judged them

@@ -135,6 +135,7 @@ class ClientSpans:
                 why=why,
                 instance=attempts[-1].instance if attempts else "",
                 attempt=max(1, sent, len(attempts)),
+                fault_us=round(call.delayed_s * 1e6),
                 route=route or ALL,
                 flags=call.flags,
                 rules=rules,
@@ -159,6 +160,7 @@ class ClientSpans:
                     instance=each.instance,
                     attempt=number,
                     route=route or ALL,
+                    error=one_line(each.refused, MAX_ERROR),
                     labels=labels,
                 )
                 for number, each in enumerate(attempts[:_MAX_ATTEMPTS], 1)

@@ -28,13 +28,16 @@ class AttemptEnd(NamedTuple):
     end: float
     status: Status
     instance: str
+    #: Why it was never sent, where its caller's circuit refused it.
+    refused: str = ""
 
 
 class CallEnd(NamedTuple):
     """A call that is over, as its caller saw it. Instants are monotonic seconds.
 
-    ``attempts`` are those that were written to the bus, in order; ``sent`` counts hedges, too. ``error`` is what the
-    caller gets, ``None`` where that is a value. ``bytes_out`` and ``bytes_in`` are those of the payloads.
+    ``attempts`` are those that were written to the bus, in order, and one after them that a circuit refused; ``sent``
+    counts hedges, too. ``error`` is what the caller gets, ``None`` where that is a value. ``bytes_out`` and
+    ``bytes_in`` are those of the payloads.
     """
 
     #: The :class:`~nats_mesh.calling.exchange.Target`, which knows this module: compiled, its type is not there yet.
@@ -52,6 +55,14 @@ class CallEnd(NamedTuple):
     bytes_in: int
     #: Why the mesh itself ended it (:mod:`nats_mesh.telemetry.flags`); mostly empty.
     flags: str = ""
+
+    @property
+    def delayed_s(self) -> float:
+        """How long a route held it back on purpose (seconds)."""
+        effects = self.known.effects
+        if effects is None or effects.fault is None or "DI" not in self.flags:
+            return 0.0
+        return min(float(effects.fault.delay_s), self.end - self.start)
 
 
 #: Is told of a call that has ended, in the caller's own task: must be quick, and does not raise.

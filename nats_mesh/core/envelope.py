@@ -101,10 +101,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``at`` is the wall time of its arrival. ``route`` says how it came: ``all`` or a subset by a queue group, ``direct``
     to this instance, ``plain`` on a subject of the endpoint's own. ``mirror``: it is a copy whose answer nobody waits
-    for. ``duration_s`` is from arrival to end, of which ``queue_s`` passed before it was looked at. ``refused`` says
-    why it never ran, where it did not; ``injected`` what an operator did to it (``delay``, ``abort``). ``trace`` is its
-    trace (32 digits, or empty), ``key`` a hash of its idempotency key (16 digits; empty without one). ``headers`` are
-    the application's that were asked for, with :data:`HIDDEN` in the place of secrets; ``cut``: some found no room.
+    for. ``duration_s`` is from arrival to end, of which ``queue_s`` passed before it was looked at, and an injected
+    delay held it for ``fault_s`` then. ``refused`` says why it never ran, where it did not; ``injected`` what an
+    operator did to it (``delay``, ``abort``). ``trace`` is its trace (32 digits, or empty), ``key`` a hash of its
+    idempotency key (16 digits; empty without one). ``headers`` are the application's that were asked for, with
+    :data:`HIDDEN` in the place of secrets; ``cut``: some found no room.
     """
 
     at: Instant
@@ -114,6 +115,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z_]{1,40}\Z")]
     duration_s: _Seconds
     queue_s: _Seconds = 0.0
+    fault_s: _Seconds = 0.0
     attempt: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 1
     mirror: bool = False
     refused: _Word = ""

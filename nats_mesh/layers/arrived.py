@@ -8,7 +8,7 @@ from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.series import OTHER
 from nats_mesh.wire import headers as h
 
-__all__ = ["attempt_of", "endpoint_of", "trace_of"]
+__all__ = ["attempt_of", "endpoint_of", "queued_s", "trace_of"]
 
 _MAX_ATTEMPT: Final = 2**31
 
@@ -17,6 +17,12 @@ def endpoint_of(call: Arrival) -> str:
     """What was called; one name for everything that does not exist."""
     name: str = OTHER if call.kind is None else call.kind.endpoint.name
     return name
+
+
+def queued_s(call: Arrival, took_s: float) -> float:
+    """How long a call of ``took_s`` seconds waited before anything looked at it; what an injected delay held it
+    (``held_s``) is no part of that."""
+    return max(0.0, (call.started - call.received if call.started else took_s) - call.held_s)
 
 
 def trace_of(block: bytes) -> str:

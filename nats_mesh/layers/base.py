@@ -73,6 +73,9 @@ class Arrival:
     drawn: bool = False
     fault: Fault | None = None
     injected: str = ""
+    #: When an injected delay began, and how long it held the call (seconds).
+    held: float = 0.0
+    held_s: float = 0.0
     #: By which route it came, where it was looked at: ``all``, a subset, ``direct`` or ``plain``.
     route: str = ALL
     #: Whether its reply says more than a usual one (that it was injected, or how busy the instance is), or somebody

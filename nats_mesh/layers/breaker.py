@@ -76,8 +76,9 @@ class Circuit:
         if permit < 0:
             self.refused += 1
             wait_s = self.breaker.retry_after_s(now)
+            state = self.breaker.state.value.lower().replace("_", "-")
             raise CircuitOpenError(
-                f"the circuit is {self.breaker.state.value.lower()}: {self._why}; next try in {wait_s:.1f} s",
+                f"the circuit of {self.where} is {state}: {self._why}; next try in {wait_s:.1f} s",
                 retry_after_s=wait_s,
             )
         return permit

@@ -15,7 +15,7 @@ from nats_mesh.core.envelope import sampled
 from nats_mesh.core.slowness import Slow, Slowness, uncovered
 from nats_mesh.core.telemetry_rules import AccessLogRules
 from nats_mesh.errors import Refused, Status
-from nats_mesh.layers.arrived import attempt_of, endpoint_of, trace_of
+from nats_mesh.layers.arrived import attempt_of, endpoint_of, queued_s, trace_of
 from nats_mesh.layers.base import Arrival, Tap
 from nats_mesh.telemetry.access_log import AccessLine, AccessLog, stamp
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
@@ -79,7 +79,7 @@ class ServerLog:
                 flags=flags or None,
                 error=_word(call, status),
                 duration_ms=round(took_s * 1e3, 3),
-                queue_ms=round((call.started - call.received if call.started else took_s) * 1e3, 3),
+                queue_ms=round(queued_s(call, took_s) * 1e3, 3),
                 attempt=attempt_of(call.headers),
                 bytes_in=len(call.payload),
                 bytes_out=call.sent,
@@ -87,6 +87,7 @@ class ServerLog:
                 policy=(logged.limit or None) if call.refused is Refused.CONCURRENCY else None,
                 trace_id=trace or None,
                 span_id=None if call.context is None else call.context.span_id,
+                fault_ms=round(call.held_s * 1e3, 3) if call.held_s else UNSET,
                 labels=logged.labels or UNSET,
             )
         )
@@ -118,7 +119,7 @@ class SlowWatch:
 
     def _tell(self, call: Arrival, took_s: float, slow: Slow, watched: Watched) -> None:
         came, end = call.received, call.received + took_s
-        queue_s = call.started - came if call.started else took_s
+        queue_s, fault_s = queued_s(call, took_s), call.held_s
         calls = [] if call.context is None else call.context.own_calls or []
         self._slow.tell(
             endpoint=endpoint_of(call),
@@ -127,7 +128,8 @@ class SlowWatch:
             came=came,
             duration_s=took_s,
             queue_s=queue_s,
-            own_s=uncovered(came + queue_s, end, [(start, stop) for _, start, stop, _ in calls]),
+            fault_s=fault_s,
+            own_s=uncovered(came + queue_s + fault_s, end, [(start, stop) for _, start, stop, _ in calls]),
             threshold_s=slow.threshold_s,
             p99_s=slow.p99_s,
             policy=watched.policy,

@@ -66,8 +66,9 @@ TOO_MANY = Refusal(
 class Postponed:
     """The calls that wait for an injected delay; ``again`` takes each when its time has come, or sooner."""
 
-    def __init__(self, again: Callable[[Arrival], None]) -> None:
+    def __init__(self, again: Callable[[Arrival], None], now: Callable[[], float]) -> None:
         self._again = again
+        self._now = now
         self._waiting: dict[int, tuple[Arrival, Timer]] = {}
         self._by_reply: dict[str, Arrival] = {}
 
@@ -75,6 +76,7 @@ class Postponed:
         """Keep a call for ``wait_s`` seconds; ``False`` where as many wait as may."""
         if len(self._waiting) >= _MAX_POSTPONED:
             return False
+        call.held = self._now()
         self._waiting[id(call)] = (call, call_later(max(0.0, wait_s), self.resume, call))
         if call.reply:
             self._by_reply[call.reply] = call
@@ -89,6 +91,7 @@ class Postponed:
         waiting = self._waiting.pop(id(call), None)
         if waiting is not None:
             waiting[1].cancel()
+            call.held_s = self._now() - call.held
             if self._by_reply.get(call.reply) is call:
                 del self._by_reply[call.reply]
             self._again(call)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from nats_mesh.core.sampling import reason
 from nats_mesh.errors import Status
-from nats_mesh.layers.arrived import attempt_of, endpoint_of
+from nats_mesh.layers.arrived import attempt_of, endpoint_of, queued_s
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
 from nats_mesh.telemetry.span_columns import encode_alike
@@ -117,7 +117,6 @@ class ServerSpans:
         else:
             trace = self._rng.randbytes(16).hex() if context is None else context.trace_id
         failed = status is not _OK
-        queue_s = call.started - received if call.started else took_s
         return [
             Span(
                 trace=trace,
@@ -132,7 +131,8 @@ class ServerSpans:
                 status=str(status),
                 why=why,
                 attempt=1 if call.plain else attempt_of(block),
-                queue_us=max(0, round(queue_s * 1e6)),
+                queue_us=max(0, round(queued_s(call, took_s) * 1e6)),
+                fault_us=round(call.held_s * 1e6),
                 route=call.route,
                 refused="" if call.refused is None else str(call.refused),
                 injected=call.injected,

@@ -10,7 +10,7 @@ from nats_mesh.core.envelope import hashed_key, kept_headers
 from nats_mesh.core.tap_filter import OK, Tappable
 from nats_mesh.core.telemetry_rules import TapRules
 from nats_mesh.errors import Status
-from nats_mesh.layers.arrived import attempt_of, endpoint_of, trace_of
+from nats_mesh.layers.arrived import attempt_of, endpoint_of, queued_s, trace_of
 from nats_mesh.layers.base import Arrival
 from nats_mesh.telemetry.tap_bodies import Bodies
 from nats_mesh.telemetry.tap_messages import TapCall
@@ -79,7 +79,8 @@ class CallTap:
             route=call.route,
             status=ended.status,
             duration_s=_seconds(took_s),
-            queue_s=_seconds(call.started - call.received if call.started else took_s),
+            queue_s=_seconds(queued_s(call, took_s)),
+            fault_s=_seconds(call.held_s),
             attempt=attempt_of(block),
             mirror=h.field(block, h.MIRROR) is not None,
             refused="" if call.refused is None else str(call.refused),

@@ -41,7 +41,7 @@ from nats_mesh.serving.replier import Replier, merged
 from nats_mesh.serving.waiting import STOPPED, Waiting
 from nats_mesh.serving.watching import Watching
 from nats_mesh.telemetry.flags import flags_of_ended
-from nats_mesh.telemetry.series import FOLD_MASK
+from nats_mesh.telemetry.series import FAILURES, FOLD_MASK
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.telemetry.stats_messages import EndpointLoad
 from nats_mesh.wire import headers as h
@@ -111,7 +111,7 @@ class Dispatcher:
         self._home: Home | None = None
         #: What operators inject, and the calls that wait for it.
         self.faults = Faults()
-        self._postponed = Postponed(self._pool.push)
+        self._postponed = Postponed(self._pool.push, clock.monotonic)
         #: The calls whose handlers wait.
         self.waiting = Waiting(self._pool, self._postponed, self._now)
         self.replier.load = self._load
@@ -382,6 +382,8 @@ class Dispatcher:
         if status is None:
             status, text, maybe = STOPPED.get(call.ended, STOPPED["shutdown"])
             call.series.record(took, status)
+            if status in FAILURES:
+                call.series.last_error = f"{status}: {text}"
             self.replier.fail(call, status, text, maybe=maybe)
         elif status is _OK:
             series = call.series  # this is Series.record

@@ -11,6 +11,7 @@ from nats_mesh.layers.base import Arrival
 from nats_mesh.layers.duplicates import DuplicateError
 from nats_mesh.serving.handling import UndecodableError
 from nats_mesh.serving.replier import Replier
+from nats_mesh.telemetry.series import FAILURES
 from nats_mesh.wire.loop import CancelledError, being_cancelled
 
 __all__ = ["Failing"]
@@ -64,11 +65,14 @@ class Failing:
             # It came from a call the handler made. That is this endpoint's inner affair, except for the time.
             if isinstance(error, DeadlineExceededError) and self._now() >= call.deadline - 0.001:
                 text = f"the time ran out in a call to {error.service}.{error.endpoint}"
+                call.series.last_error = f"{Status.DEADLINE_EXCEEDED}: {text}"
                 self._replier.fail(call, Status.DEADLINE_EXCEEDED, text)
             else:
                 self._internal(call, error)
             return
         kind = "" if type(error) in (ApplicationError, CallError) else type(error).__name__
+        if error.status in FAILURES:  # its text is for the caller alone
+            call.series.last_error = f"{error.status}: the handler raised {type(error).__name__}"
         self._replier.fail(
             call,
             error.status,

@@ -14,6 +14,7 @@ from nats_mesh.serving.replier import Replier
 from nats_mesh.serving.waiting import STOPPED
 from nats_mesh.serving.watching import Watching
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_refusal
+from nats_mesh.telemetry.series import FAILURES
 
 __all__ = ["Refusing"]
 
@@ -58,7 +59,7 @@ class Refusing:
             refused=refusal.refused,
             retry_after_s=refusal.retry_after_s,
         )
-        self._over(call, refusal.status, flags_of_refusal(refusal.refused, call.injected))
+        self._over(call, refusal.status, flags_of_refusal(refusal.refused, call.injected), refusal.message)
 
     def unknown(self, reply: str, known: KnownSubject) -> None:
         """There is no such endpoint."""
@@ -71,12 +72,17 @@ class Refusing:
     def stopped(self, call: Arrival) -> None:
         """It was stopped before its turn came."""
         status, text, maybe = STOPPED[call.ended]
+        if call.held_s:
+            call.started = self._now()
         self._replier.fail(call, status, text, maybe=maybe)
-        self._over(call, status, flags_of_ended(call.ended, call.injected))
+        self._over(call, status, flags_of_ended(call.ended, call.injected), text)
 
-    def _over(self, call: Arrival, status: Status, flags: str) -> None:
-        call.series.refuse(status)
+    def _over(self, call: Arrival, status: Status, flags: str, text: str) -> None:
+        series = call.series
+        series.refuse(status)
         if flags:
-            call.series.flag(status, flags)
+            series.flag(status, flags)
+            if status in FAILURES:  # without flags somebody else takes the call
+                series.last_error = f"{status}: {text}"
         if self._watching.anybody:
             self._watching.ended(call, self._now() - call.received)

@@ -86,6 +86,8 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
     policy: str | None
     trace_id: str | None
     span_id: str | None
+    #: What a fault delayed it on purpose; ``queue_ms`` is without that.
+    fault_ms: float | UnsetType = UNSET
     labels: dict[str, str] | UnsetType = UNSET
 
 

@@ -10,8 +10,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from nats_mesh.errors import CallError, CircuitOpenError, Executed, NoInstancesError, Refused, Status
-from nats_mesh.telemetry.series import Series
+from nats_mesh.errors import (
+    ApplicationError,
+    CallError,
+    CircuitOpenError,
+    Executed,
+    NoInstancesError,
+    Refused,
+    RemoteError,
+    Status,
+)
+from nats_mesh.telemetry.series import FAILURES, Series
 
 __all__ = ["FLAGS", "flags_of_ended", "flags_of_error", "flags_of_refusal", "note_end"]
 
@@ -66,8 +75,8 @@ def note_end(
     *,
     delayed: bool,
 ) -> str:
-    """Count what was not usual about a call that its caller has counted: attempts beyond the first, and flags, which
-    are returned.
+    """Count what was not usual about a call that its caller has counted: attempts beyond the first, flags, which are
+    returned, and why it failed, where that is no fault of the caller's own.
 
     ``tried`` is how many attempts were written, ``retried`` how many of these came after one had failed, ``exhausted``
     whether no other was allowed, ``delayed`` whether a route held it back on purpose.
@@ -89,4 +98,16 @@ def note_end(
     text = ",".join(filter(None, flags))
     if text:
         series.flag(status, text)
+    if failed and status in FAILURES:
+        series.last_error = _said(status, problem, text)
     return text
+
+
+def _said(status: Status, problem: BaseException | None, flags: str) -> str:
+    """A failure in words that anybody may read: the mesh's own in full, of others no more than what they are."""
+    if isinstance(problem, CallError):
+        if flags and problem.message:
+            return f"{status}: {problem.message}"
+        if type(problem) is RemoteError or isinstance(problem, ApplicationError):
+            return f"{status}, as its instance answered"
+    return f"{status}: {type(problem).__name__}"

@@ -258,6 +258,8 @@ def _attributes(span: Span, *, error: bool) -> dict[str, Any]:
         found["mesh.attempt"] = span.attempt
     if span.kind == "server":
         found["mesh.queue_ms"] = span.queue_us / 1e3
+    if span.fault_us:
+        found["mesh.fault_ms"] = span.fault_us / 1e3
     return found
 
 

@@ -29,6 +29,7 @@ from nats_mesh.wire.transport import Transport
 from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
+    "INJECTED",
     "MAX_BYTES",
     "MAX_CALLS",
     "MAX_STEPS",
@@ -51,6 +52,8 @@ MAX_BYTES: Final = 512 * 1024
 _RATE_PER_S: Final = 10.0
 _BURST: Final = 64.0
 _KIND: Final = "slow"
+#: What the part of a call's time is called that a fault held it on purpose.
+INJECTED: Final = "injected delay"
 _LONGEST_S: Final = 1e7
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=_LONGEST_S)]
@@ -70,11 +73,11 @@ class SlowStep(msgspec.Struct, frozen=True, kw_only=True):
 class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call that took as long as its policy calls slow, or longer, at the instance that answered it.
 
-    ``at`` is the wall time of its arrival. Of ``duration_s`` the first ``queue_s`` passed before it was looked at, the
-    rest is ``handler_s``, of which ``own_s`` is what no call of the handler's own accounts for. ``steps`` are those
-    calls, the longest where they are too many (then ``more`` are left out; they count in ``own_s`` all the same).
-    ``threshold_s`` is from when on such a call is slow, ``p99_s`` the endpoint's own 99th percentile, where it is
-    known. ``missed`` slow calls before this one were too many to be kept.
+    ``at`` is the wall time of its arrival. Of ``duration_s`` the first ``queue_s`` passed before it was looked at, then
+    an injected delay held it for ``fault_s``, the rest is ``handler_s``, of which ``own_s`` is what no call of the
+    handler's own accounts for. ``steps`` are those calls, the longest where they are too many (then ``more`` are left
+    out; they count in ``own_s`` all the same). ``threshold_s`` is from when on such a call is slow, ``p99_s`` the
+    endpoint's own 99th percentile, where it is known. ``missed`` slow calls before this one were too many to be kept.
     """
 
     at: Instant
@@ -88,6 +91,7 @@ class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
     status: _Status
     duration_s: _Seconds
     queue_s: _Seconds = 0.0
+    fault_s: _Seconds = 0.0
     handler_s: _Seconds = 0.0
     own_s: _Seconds = 0.0
     threshold_s: _Seconds = 0.0
@@ -171,6 +175,7 @@ class SlowCalls:
         came: float,
         duration_s: float,
         queue_s: float,
+        fault_s: float = 0.0,
         own_s: float,
         threshold_s: float,
         p99_s: float | None,
@@ -198,7 +203,8 @@ class SlowCalls:
             status=status,
             duration_s=_seconds(duration_s),
             queue_s=_seconds(queue_s),
-            handler_s=_seconds(duration_s - queue_s),
+            fault_s=_seconds(fault_s),
+            handler_s=_seconds(duration_s - queue_s - fault_s),
             own_s=_seconds(own_s),
             threshold_s=_seconds(threshold_s),
             p99_s=None if p99_s is None else _seconds(p99_s),
@@ -238,6 +244,8 @@ class SlowCalls:
 def said(call: SlowCall) -> str:
     """A slow call as a line for people: how long, where the time went."""
     parts = [f"queue {call.queue_s * 1e3:.1f} ms", f"itself {call.own_s * 1e3:.1f} ms"]
+    if call.fault_s:
+        parts.append(f"{INJECTED} {call.fault_s * 1e3:.1f} ms")
     parts += [f"{step.target} {step.took_s * 1e3:.1f} ms" for step in call.steps]
     if call.more:
         parts.append(f"{call.more} more calls")

@@ -38,9 +38,10 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``why`` says why it was kept: the trace is sampled, the call failed, or it was slow. ``service`` and ``endpoint``
     are what was called, ``caller`` who called; ``instance`` is who answered, as the caller learned it. ``attempt``
     counts from 1; of a ``client`` span it is how many were made. ``queue_us`` is how long a call waited at the
-    instance, ``refused`` why it was not let in, ``injected`` what an operator did to it. ``flags`` are those of the
-    metrics. ``route`` is how it was sent (``all``, a subset, ``direct``, ``plain``), ``rules`` the policies' rules that
-    sent it there, ``error`` what its caller was told. ``labels`` are what the teller's policies put on such calls.
+    instance, ``fault_us`` how long a fault held it there, or at its caller, on purpose, ``refused`` why it was not let
+    in, ``injected`` what an operator did to it. ``flags`` are those of the metrics. ``route`` is how it was sent
+    (``all``, a subset, ``direct``, ``plain``), ``rules`` the policies' rules that sent it there, ``error`` what its
+    caller was told. ``labels`` are what the teller's policies put on such calls.
     """
 
     trace: _TraceId
@@ -57,6 +58,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     instance: _Maybe = ""
     attempt: _Number = 1
     queue_us: _Micros = 0
+    fault_us: _Micros = 0
     route: _Maybe = "all"
     refused: _Word = ""
     injected: _Word = ""

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import pytest
 
+from tests.cli.program import run_cli
 from tests.terminals import Terminal, eventually
 
 pytestmark = [
@@ -200,19 +201,38 @@ def test_killed_the_demo_takes_everything_with_it(family: Family) -> None:
     family.gone()
 
 
-def test_a_service_that_dies_is_a_failure_with_its_reason(family: Family) -> None:
+def test_a_service_that_dies_by_itself_is_a_problem_with_its_reason(family: Family) -> None:
     """The rest goes on, the summary names who died and how, and the exit code is 1."""
     family.start("--duration", "4", "-o", "json")
     family.until("the load begins")
-    os.kill(family.pid_of("reviews 2.0.0"), signal.SIGKILL)
+    os.kill(family.pid_of("reviews 2.0.0"), signal.SIGSEGV)
     code, out = family.finish()
     found = json.loads(out)
     assert (code, found["ok"]) == (1, False)
-    assert re.fullmatch(
-        r"reviews:v2 \(pid \d+\) was killed by signal 9: it wrote nothing", found["problems"][0]
-    )
+    assert re.match(r"reviews:v2 \(pid \d+\) was killed by signal 11: ", found["problems"][0])
     assert f"error: {found['problems'][0]}" in family.told
     assert found["pages"]["calls"] > 0
+
+
+def test_what_is_done_to_it_is_no_problem_of_its_own(family: Family) -> None:
+    """Who kills an instance and injects a fault reads what he did, and what came of it, and is not blamed: the exit
+    code is 0."""
+    family.start("--duration", "8", "-o", "json")
+    family.until("the load begins")
+    (url,) = re.findall(r"begins on (nats://\S+)", family.told[-1])
+    os.kill(family.pid_of("reviews 2.0.0"), signal.SIGKILL)
+    done = run_cli("fault", "ratings", "--abort", "UNAVAILABLE", "--for", "60s", env={"NATS_URL": url})
+    assert done.code == 0, done.err
+    code, out = family.finish()
+    found = json.loads(out)
+    assert (code, found["ok"], found["problems"]) == (0, True, []), family.told
+    killed, fault = found["done"]
+    assert re.fullmatch(r"reviews:v2 \(pid \d+\) was killed by signal 9", killed)
+    assert fault.startswith(
+        "a fault was injected into ratings by nats-mesh: abort UNAVAILABLE for 100% of calls"
+    )
+    assert any(text.startswith("ratings failed") for text in found["caused"])
+    assert f"done to it: {fault}" in family.told
 
 
 def test_a_server_that_dies_ends_the_demo(family: Family) -> None:
@@ -378,7 +398,8 @@ def test_a_view_with_a_duration_ends_by_itself(terminal: Callable[..., Terminal]
 
 
 def test_a_crash_is_seen_at_once(terminal: Callable[..., Terminal]) -> None:
-    """The instance is marked and the event says why, long before its beats are missed; the end is exit code 1."""
+    """The instance is marked and the event says why, long before its beats are missed; somebody did that, so that the
+    exit code is 0."""
     shown = terminal(100, 30)
     text = shown.wait_for(r"(?s)● running.*reviews 1\.0\.0 +● ready")
     found = re.search(r"reviews 1\.0\.0 +● ready.* (\d+)\n", text)
@@ -387,7 +408,7 @@ def test_a_crash_is_seen_at_once(terminal: Callable[..., Terminal]) -> None:
     shown.wait_for(r"reviews 1\.0\.0 +✗ ended")
     shown.wait_for(rf"✗ error +reviews:v1 \(pid {found[1]}\) was killed by signal 9")
     shown.press("q")
-    assert "exit=1" in shown.wait_for(r"exit=\d")
+    assert "exit=0" in shown.wait_for(r"exit=\d")
 
 
 def test_the_streams_are_kept_apart_on_a_terminal(family: Family) -> None:

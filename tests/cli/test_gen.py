@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -275,14 +277,31 @@ def test_alerts_of_an_empty_bus_are_the_meshs_own(nats_server: NatsServer) -> No
 
 
 def test_compose_says_where_its_checkout_is_missing(tmp_path: Path) -> None:
-    """Outside a checkout the image cannot be built, which is said at once."""
+    """Outside a checkout the image cannot be built, which is said at once; the files that build it are there anyway."""
     done = run_cli("gen", "compose", "--out", str(tmp_path / "stack"))
     assert done.code == 0
     assert "--context" in done.err
     other = run_cli("gen", "compose", "--out", str(tmp_path / "other"), "--context", str(ROOT))
     assert "--context" not in other.err
     written: dict[str, Any] = yaml.safe_load((tmp_path / "other" / "compose.yaml").read_text())
-    assert written["services"]["details"]["build"]["context"] == str(ROOT)
+    build = written["services"]["details"]["build"]
+    assert build["context"] == str(ROOT)
+    dockerfile = Path(os.path.normpath(ROOT / build["dockerfile"]))
+    assert dockerfile == tmp_path / "other" / "Dockerfile"
+    assert dockerfile.read_bytes() == (ROOT / "compose" / "Dockerfile").read_bytes()
+    assert dockerfile.with_name("Dockerfile.dockerignore").exists()
+
+
+def test_compose_folder_of_the_project_is_its_output(tmp_path: Path) -> None:
+    """Made again where it stands, everything in compose/ is unchanged."""
+    for name in ("pyproject.toml", "nats_mesh", "cli", "examples", "requirements"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "compose", tmp_path / "compose")
+    done = run_cli("gen", "compose", "--out", "compose", "-o", "json", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert {each["state"] for each in json.loads(done.out)} == {"unchanged"}
+    there = {str(path.relative_to(tmp_path)) for path in (tmp_path / "compose").rglob("*") if path.is_file()}
+    assert {each["file"] for each in json.loads(done.out)} == there
 
 
 @pytest.mark.parametrize(

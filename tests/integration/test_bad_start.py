@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import sys
 
 import anyio
 import pytest
@@ -175,6 +177,38 @@ async def test_a_mesh_that_is_not_open(nats_server: NatsServer) -> None:
             await mesh.__aenter__()
     with pytest.raises(ConfigError, match="is not open"):
         await mesh.call("a.b")
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "remedy"),
+    [
+        ("MESH_METRICS_PORT", "abc", "use a port such as 9464"),
+        ("MESH_METRICS_PORT", "-1", "use a port such as 9464"),
+        ("MESH_METRICS_PORT", "99999", "use a port such as 9464"),
+        ("MESH_METRICS_HOSTS", "orders:9464", "use names without port"),
+        ("MESH_MODE", "strict", "use one of: open, enforced"),
+        ("MESH_NAMESPACE", "a b", "use letters, digits"),
+        ("MESH_LOG", "loud", "use debug, info"),
+        ("MESH_ACCESS_LOG", "/nowhere/at/all.log", "use stdout, stderr, logger"),
+        ("MESH_PLUGINS", "perhaps", "use on or off"),
+        ("MESH_POLICIES", "/nowhere", "off: follow none"),
+        ("MESH_JS_DOMAIN", "a.b", "use letters, digits"),
+        ("NATS_URL", "http://x", "use nats://host:port"),
+    ],
+)
+async def test_a_bad_variable_ends_a_service_with_a_line(name: str, said: str, remedy: str) -> None:
+    """Whatever is wrong in the environment, `run()` ends with exit code 2 and one line that names the variable and what
+    would do, without a traceback."""
+    script = "from nats_mesh import Service; Service('s', version='1.0.0').run()"
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("MESH_", "NATS_"))}
+    done = await anyio.run_process(
+        [sys.executable, "-c", script], env={**environ, "MESH_CACHE_DIR": "off", name: said}, check=False
+    )
+    lines = done.stderr.decode().splitlines()
+    assert (done.returncode, len(lines)) == (2, 1), lines
+    assert lines[0].startswith("error: ")
+    assert name in lines[0]
+    assert remedy in lines[0]
 
 
 async def _nothing() -> None: ...

@@ -100,13 +100,15 @@ def dockerfile() -> str:
 
 
 def test_folder_is_what_the_command_makes() -> None:
-    """`gen compose` makes exactly what stands in compose/, beside the two files that the image is built by."""
+    """`gen compose` makes every file that stands in compose/, byte for byte, and no other."""
     there = {
-        path.relative_to(ROOT / "compose").as_posix(): path.read_text(encoding="utf-8")
+        path.relative_to(ROOT / "compose").as_posix(): path.read_bytes()
         for path in (ROOT / "compose").rglob("*")
-        if path.is_file() and not path.name.startswith("Dockerfile")
+        if path.is_file()
     }
-    assert there == files.compose("..")
+    made = {name: text.encode() for name, text in files.compose("..").items()}
+    assert made.keys() == there.keys()
+    assert [name for name in there if made[name] != there[name]] == []
 
 
 def test_stack_keeps_to_its_schema(stack_file: dict[str, Any]) -> None:

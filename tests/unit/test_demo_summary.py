@@ -15,8 +15,10 @@ from examples import bookinfo
 from nats_mesh import ConfigError
 from nats_mesh.core.members import Change, ChangeKind, Health, Instance, Reason, ServiceSummary
 from nats_mesh.core.presence import Load, State
+from nats_mesh.telemetry.events import Event as TelemetryEvent
 from nats_mesh.telemetry.snapshots import Figures
 from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
+from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside
 from nats_mesh_cli.demo.events import Events, LogEvents, describe
 from nats_mesh_cli.demo.fleet import child_environment
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
@@ -247,6 +249,12 @@ def test_calls_lost_between_services_are_a_difference() -> None:
     assert agreed(edges=edges) == ["ratings counted 71 calls, its callers made 70"]
 
 
+def test_what_a_circuit_refused_came_nowhere() -> None:
+    """Of calls that failed before anything was sent the service counts none, and that is no difference."""
+    refused = msgspec.structs.replace(row("reviews", "ratings", 90), attempts=71)
+    assert agreed(edges=(*EDGES[:3], refused)) == []
+
+
 def test_a_stranger_who_calls_ends_the_comparison_for_that_service_alone() -> None:
     """Somebody who tries `nats-mesh call` on the demo breaks nothing."""
     edges = (*EDGES[:3], row("reviews", "ratings", 70), row("someone", "productpage", 5))
@@ -276,6 +284,62 @@ def test_errors_of_a_service_are_a_problem_with_their_cause() -> None:
 def test_a_summary_is_well_only_without_problems() -> None:
     """One problem is enough."""
     assert (summary().ok, summary("x").ok) == (True, False)
+
+
+def test_what_was_done_is_told_apart() -> None:
+    """The verdict says that something was done to it, and is well all the same."""
+    done = summarise(
+        duration_s=2.0, pages=PAGES, services=SERVICES, edges=EDGES, problems=(), done=("x",), caused=("y",)
+    )
+    assert (done.ok, done.done, done.caused) == (True, ("x",), ("y",))
+    assert report(done, Format.TABLE).endswith(": all is well, beside what was done to it")
+
+
+def event(kind: str, **fields: Any) -> TelemetryEvent:
+    """Something that a member tells."""
+    given = {
+        "service": "ratings",
+        "instance": "A1",
+        "namespace": "default",
+        "seq": 1,
+        "at": "2026-01-01T00:00:00.000000Z",
+    }
+    return TelemetryEvent(kind=kind, **{**given, **fields})
+
+
+def test_deeds_are_noted_once_and_what_was_wrong_before_stays_wrong() -> None:
+    """What several instances tell of one deed is one; at the first it is asked what had failed by then. Breakers and
+    the like are nobody's deed."""
+    looked = iter([Before(failed=2)])
+    deeds = Deeds(lambda: next(looked))
+    assert not deeds.heard(event("breaker.open", target="ratings.get"))
+    assert (deeds.all, deeds.before) == ((), None)
+    for _ in range(3):
+        assert deeds.heard(event("policy.applied", target="1.4"))
+    assert deeds.heard(event("fault.set", target="ratings", detail="by ann: abort"))
+    assert deeds.all == (
+        "policies were applied: revision 1.4 (at 3 instances)", "a fault was injected into ratings by ann: abort",
+    )  # fmt: skip
+    assert deeds.before == Before(failed=2)
+    assert not deeds.comparable
+
+
+def test_faults_leave_sums_comparable() -> None:
+    """An injected error is counted at both ends; who drains, or follows a route, moves calls."""
+    deeds = Deeds(Before)
+    deeds.heard(event("fault.set", target="ratings", detail="by ann: abort"))
+    assert deeds.comparable
+    deeds.heard(event("instance.draining", target="A1", detail="by ann"))
+    assert not deeds.comparable
+
+
+@pytest.mark.parametrize(
+    ("status", "outside"),
+    [(0, True), (-9, True), (-15, True), (-2, True), (1, False), (-11, False), (-6, False)],
+)
+def test_who_sends_a_signal_is_told_from_a_crash(status: int, outside: bool) -> None:
+    """Signals that people send, and the end that a service makes of SIGTERM, are deeds; a crash is a problem."""
+    assert ended_from_outside(status) is outside
 
 
 def test_the_summary_as_json() -> None:

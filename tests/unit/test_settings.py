@@ -74,7 +74,13 @@ def test_an_unnamed_context_lends_no_credentials(home: dict[str, str]) -> None:
         ({}, {"MESH_LOG": "loud"}, "MESH_LOG"),
         ({}, {"MESH_ACCESS_LOG": "/nowhere/at/all.log"}, "stdout, stderr, logger"),
         ({}, {"MESH_ACCESS_LOG": "/tmp"}, "MESH_ACCESS_LOG"),
-        ({}, {"NATS_CA": "/nowhere/ca.pem"}, "does not exist"),
+        ({}, {"NATS_CA": "/nowhere/ca.pem"}, r"CA \(NATS_CA\) file .* does not exist"),
+        ({}, {"NATS_CREDS": "/nowhere/x.creds"}, r"credentials \(NATS_CREDS\) file .* does not exist"),
+        ({}, {"NATS_URL": "http://x"}, r"server 'http://x' \(NATS_URL\) is no address"),
+        ({}, {"MESH_NAMESPACE": "a b"}, r"MESH_NAMESPACE.* cannot stand in it"),
+        ({}, {"MESH_JS_DOMAIN": "a.b"}, r"MESH_JS_DOMAIN.* cannot stand in it"),
+        ({}, {"MESH_PLUGINS": "perhaps"}, "MESH_PLUGINS is 'perhaps'; use on or off"),
+        ({}, {"MESH_POLICIES": "/nowhere"}, "MESH_POLICIES is '/nowhere'"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -125,7 +131,9 @@ def test_names_of_the_metrics_port_are_a_list() -> None:
             hosts(f"orders,{wrong}")
 
 
-@pytest.mark.parametrize("said", ["metrics", "70000", "-1", "a b:1", "1:2:x"])
+@pytest.mark.parametrize(
+    "said", ["metrics", "70000", "-1", "a b:1", "1:2:x", "9" * 5000, "[::1:9464", "::1:94"]
+)
 def test_a_metrics_port_that_is_none_is_said(said: str) -> None:
     """What cannot be a port is a ConfigError that names the variable."""
     with pytest.raises(ConfigError, match="MESH_METRICS_PORT"):

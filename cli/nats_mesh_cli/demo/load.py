@@ -114,7 +114,9 @@ class Load:
     def _count(self, error: MeshError) -> None:
         if isinstance(error, CallError):
             self.statuses[error.status] += 1
-            self.unsent += error.executed is Executed.NO
+            # What an instance refused, or an operator aborted there, was sent, and is counted there.
+            here = error.attempts == 0 or (error.refused is None and not error.fault)
+            self.unsent += error.executed is Executed.NO and here
             self.unknown += error.executed is Executed.MAYBE
         else:
             self.statuses[type(error).__name__] += 1

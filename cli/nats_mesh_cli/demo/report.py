@@ -70,7 +70,8 @@ def _pages(summary: Summary) -> str:
     facts.append(f"{pages.degraded} incomplete")
     if pages.skipped:
         facts.append(f"{pages.skipped} skipped because too many were in flight")
-    facts.append("all is well" if summary.ok else f"{len(summary.problems)} problems")
+    well = "all is well, beside what was done to it" if summary.done else "all is well"
+    facts.append(well if summary.ok else f"{len(summary.problems)} problems")
     return f"{', '.join(facts[:-1])}: {facts[-1]}"
 
 

@@ -24,6 +24,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     recent: Figures
     versions: dict[str, int] = {}
     last_error: str = ""
+    #: How many attempts its calls took: what a circuit refused came nowhere. ``None``: as many as there were calls.
+    attempts: int | None = None
 
 
 def service_rows(snapshot: Snapshot) -> list[Row]:
@@ -63,4 +65,5 @@ def _row(
         recent=red.recent,
         versions=versions or {},
         last_error=red.last_error,
+        attempts=red.attempts if reporter == "out" else None,
     )

@@ -55,6 +55,10 @@ async def demo(options: Options, out: Out, fmt: Format, *, live: bool) -> int:
         out.note("stopped before there was anything to report")
         return INTERRUPTED
     out.data(report(summary, fmt, pretty=out.tty, color=out.color))
+    for text in summary.done:
+        out.note(f"done to it: {text}")
+    for text in summary.caused:
+        out.note(f"came of that: {text}", "warn")
     for problem in summary.problems:
         out.note(f"error: {problem}", "bad")
     return OK if summary.ok else FAILED

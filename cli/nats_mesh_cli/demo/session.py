@@ -14,10 +14,12 @@ import msgspec
 from nats_mesh import Mesh, MeshError
 from nats_mesh.core.presence import State
 from nats_mesh.settings import Settings
+from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.testing import NatsServer
 from nats_mesh.wire.kv import KvError
 from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
+from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside
 from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
 from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
@@ -65,6 +67,8 @@ class Session:
         self._trends: dict[str, deque[float]] = {}
         self._trend_due = 0.0
         self._server_lost = ""
+        #: What is done to it while the load lasts.
+        self._deeds = Deeds(self._so_far)
         #: Whether every instance lived to give its last figures: only then can sums agree.
         self._complete = False
 
@@ -84,7 +88,7 @@ class Session:
             )
             settings = Settings(servers=(server.url,), namespace=self._options.namespace)
             async with Mesh(CALLER, settings=settings) as mesh:
-                watch = self._watch = BusWatch(mesh, self._events.presence)
+                watch = self._watch = BusWatch(mesh, self._events.presence, on_event=self._on_event)
                 await mesh.client.transport.fence()
                 await _keep_spans(mesh)
                 async with Fleet(bookinfo, DEFAULT, environ, self._on_exit) as fleet:
@@ -145,7 +149,9 @@ class Session:
                     "instances of reviews had no part in any"
                 )
         self._phase = "running"
-        self._events.add(Mark.INFO, f"all {len(watch.registry)} instances answer; the load begins")
+        self._events.add(
+            Mark.INFO, f"all {len(watch.registry)} instances answer on {self._url}; the load begins"
+        )
 
     def _absent(self, watch: BusWatch) -> list[str]:
         ready = {(i.service, i.version) for i in watch.registry.instances() if i.state is State.READY}
@@ -171,7 +177,9 @@ class Session:
 
     async def _settle(self, watch: BusWatch, fleet: Fleet) -> list[str]:
         """Wait for everybody's last figures; whoever does not give them is a problem, and so is a crash."""
-        problems = [process.failure() for process in fleet.crashed]
+        problems = [
+            process.failure() for process in fleet.crashed if not ended_from_outside(process.child.returncode)
+        ]
         if self._server_lost:
             return [*problems, self._server_lost]
         ended = {str(process.child.pid) for process in fleet.crashed}
@@ -190,13 +198,18 @@ class Session:
         services = in_order(service_rows(snapshot), EXPECTED)
         edges = in_order(edge_rows(snapshot), EXPECTED)
         seen = mesh.stats.series("out", SERVICE, ENDPOINT, CALLER).histogram
+        before, caused = self._deeds.before, list[str]()
         if load.failed:
             statuses = ", ".join(f"{status} {count}" for status, count in load.statuses.most_common())
-            problems.append(f"{load.failed} of {load.calls} pages failed: {statuses}")
+            blamed = caused if before is not None and not before.failed else problems
+            blamed.append(f"{load.failed} of {load.calls} pages failed: {statuses}")
         if load.degraded:
-            problems.append(f"{load.degraded} of {load.calls} pages came without one of their parts")
-        problems += missing(services, EXPECTED)
-        if self._complete:
+            blamed = caused if before is not None and not before.degraded else problems
+            blamed.append(f"{load.degraded} of {load.calls} pages came without one of their parts")
+        for text in missing(services, EXPECTED):
+            own = before is None or text.partition(" ")[0] in before.services
+            (problems if own else caused).append(text)
+        if self._complete and self._deeds.comparable:
             problems += differences(
                 services,
                 edges,
@@ -217,12 +230,32 @@ class Session:
             skipped=load.skipped,
         )
         return summarise(
-            duration_s=load.asked_s, pages=pages, services=services, edges=edges, problems=problems
+            duration_s=load.asked_s,
+            pages=pages,
+            services=services,
+            edges=edges,
+            problems=problems,
+            done=self._deeds.all,
+            caused=caused,
         )
 
     # -- what happens meanwhile -------------------------------------------------------------------------
 
+    def _so_far(self) -> Before:
+        """What has gone wrong by now."""
+        load, watch = self._load, self._watch
+        if load is None or watch is None:
+            return Before()
+        failing = [row.service for row in service_rows(watch.snapshot()) if row.total.errors]
+        return Before(failed=load.failed, degraded=load.degraded, services=frozenset(failing))
+
+    def _on_event(self, event: Event) -> None:
+        if self._phase == "running":
+            self._deeds.heard(event)
+
     def _on_exit(self, process: ServiceProcess) -> None:
+        if self._phase == "running":
+            self._deeds.ended(process)
         self._events.add(Mark.ERROR, process.failure())
         if self._watch is not None:
             self._watch.wake()

@@ -72,7 +72,8 @@ class PagesSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The result. ``ok`` is true exactly where ``problems`` is empty."""
+    """The result. ``ok`` is true exactly where ``problems`` is empty: ``done`` is what somebody did to it meanwhile,
+    and ``caused`` what came of that."""
 
     ok: bool
     duration_s: float
@@ -80,6 +81,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceSummary, ...]
     edges: tuple[EdgeSummary, ...]
     problems: tuple[str, ...]
+    done: tuple[str, ...] = ()
+    caused: tuple[str, ...] = ()
 
 
 def summarise(
@@ -89,6 +92,8 @@ def summarise(
     services: Sequence[Row],
     edges: Sequence[Row],
     problems: Iterable[str],
+    done: Iterable[str] = (),
+    caused: Iterable[str] = (),
 ) -> Summary:
     """Put the rows and what went wrong into a summary."""
     found = tuple(problems)
@@ -105,6 +110,8 @@ def summarise(
             for row in edges
         ),
         problems=found,
+        done=tuple(done),
+        caused=tuple(caused),
     )
 
 
@@ -138,7 +145,7 @@ def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> l
 def differences(
     services: Sequence[Row], edges: Sequence[Row], *, target: str, caller: str, sent: int, unknown: int
 ) -> list[str]:
-    """Where sums differ that must be equal: the calls a service answered, and those its callers made.
+    """Where sums differ that must be equal: the calls a service answered, and the attempts of its callers.
 
     For ``caller``, who calls ``target``, what counts is its own word: ``sent`` calls that arrived, and perhaps
     up to ``unknown`` more. Where a stranger calls as well nothing is said: he may have left before he told.
@@ -150,7 +157,9 @@ def differences(
         if not all(edge.source in known for edge in callers):
             continue
         least = sum(
-            edge.total.requests for edge in callers if (edge.source, edge.service) != (caller, target)
+            edge.total.requests if edge.attempts is None else edge.attempts
+            for edge in callers
+            if (edge.source, edge.service) != (caller, target)
         )
         least += sent if row.service == target else 0
         most = least + (unknown if row.service == target else 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
 
 import anyio
 import msgspec
@@ -11,11 +13,13 @@ from nats_mesh import Mesh
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.registry import Change, Registry
 from nats_mesh.discovery.observer import Observer
+from nats_mesh.errors import CodecError
+from nats_mesh.telemetry.events import Event, decode_event
 from nats_mesh.telemetry.folding import Fold
 from nats_mesh.telemetry.hearing import Hearing
 from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.snapshots import Snapshot
-from nats_mesh.wire.subjects import ALL, Subjects
+from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
 
 __all__ = ["BusWatch", "Heard"]
 
@@ -35,7 +39,13 @@ class Heard(msgspec.Struct, frozen=True):
 class BusWatch:
     """Keeps a registry and all figures true while :meth:`run` runs."""
 
-    def __init__(self, mesh: Mesh, on_change: Callable[[Change], None], clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        on_change: Callable[[Change], None],
+        clock: Clock = SYSTEM_CLOCK,
+        on_event: Callable[[Event], None] = lambda _: None,
+    ) -> None:
         client = mesh.client
         self._now = clock.monotonic
         self._fold = Fold(namespace=mesh.namespace, max_members=_MAX_INSTANCES, durations=True)
@@ -43,6 +53,10 @@ class BusWatch:
         self._mux = client.mux
         subjects = Subjects(mesh.namespace)
         self._want = subjects.want("stats", ALL, mesh.name)
+        self._want_events = subjects.want("event", ALL, mesh.name)
+        self._on_event = on_event
+        self._enforced = mesh.settings.enforced
+        self._told = self._transport.subscribe(subjects.telemetry_of("event"), self._heard_event)
         self._news = anyio.Event()
         hearing = Hearing(
             self._fold, services=(), enforced=mesh.settings.enforced, now=clock.monotonic, on_news=self.wake
@@ -87,7 +101,9 @@ class BusWatch:
     async def run(self) -> None:
         """Hold the lease on statistics until cancelled."""
         # Totals are cumulative: nothing is lost while the bus is away.
-        await hold_lease(self._want, transport=self._transport, mux=self._mux)
+        async with anyio.create_task_group() as tasks:
+            for want in (self._want, self._want_events):
+                tasks.start_soon(partial(hold_lease, want, transport=self._transport, mux=self._mux))
 
     async def news(self) -> None:
         """Return when something was heard, or somebody called :meth:`wake`."""
@@ -112,6 +128,14 @@ class BusWatch:
         """Stop listening; what was learnt stays."""
         self._observer.close()
         self._transport.unsubscribe(self._subscription)
+        self._transport.unsubscribe(self._told)
+
+    def _heard_event(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+        """What a member tells of itself; what is not believed is left to `nats-mesh events` to say."""
+        parts = subject.split(".")
+        if len(parts) == 6 and reply_allowed(reply, parts[4], enforced=self._enforced):
+            with suppress(CodecError):
+                self._on_event(decode_event(payload, service=parts[4], instance=parts[5], namespace=parts[1]))
 
     def _on_change(self, change: Change, tell: Callable[[Change], None]) -> None:
         tell(change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ _COLUMNS: Final = (
     Column("FILE", lambda r: str(r["file"]), style=lambda r: "name"),
     Column("", lambda r: str(r["state"])),
 )
-_DOCKERFILE: Final = "compose/Dockerfile"
+#: What makes a folder a checkout that the image can be built from.
+_CHECKOUT: Final = ("pyproject.toml", "nats_mesh", "cli", "examples", "requirements")
 
 
 def gen_grafana(options: Options, out: Out, name: str | None, folder: Path | None, *, force: bool) -> None:
@@ -64,8 +66,10 @@ def gen_compose(options: Options, out: Out, folder: Path | None, context: str, *
     """The whole stack into a folder."""
     if folder is None:
         raise CliError("gen compose makes several files", hint="--out DIR")
-    _write(options, out, files.compose(context), folder, force=force)
-    if not (folder / context / _DOCKERFILE).is_file():
+    # Lexically, as docker puts the two together.
+    above = os.path.relpath(os.path.abspath(folder), os.path.abspath(folder / context))
+    _write(options, out, files.compose(context, Path(above, "Dockerfile").as_posix()), folder, force=force)
+    if not all((folder / context / name).exists() for name in _CHECKOUT):
         out.note(
             f"note: the image of the services is built from a checkout of nats-mesh, and {context!r}, as seen from "
             f"{folder}, is none; say where it is with --context",

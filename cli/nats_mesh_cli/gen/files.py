@@ -17,6 +17,7 @@ from nats_mesh.telemetry.slo import Promise, promises
 from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.gen import stack
 from nats_mesh_cli.gen.dashboards import DASHBOARDS
+from nats_mesh_cli.gen.image import IMAGE
 from nats_mesh_cli.gen.panels import document
 from nats_mesh_cli.gen.rules import rules
 
@@ -85,17 +86,19 @@ def alerts(promised: Sequence[Promise]) -> str:
     )
 
 
-def compose(context: str) -> dict[str, str]:
-    """The whole stack. ``context`` is the checkout, as seen from its folder."""
+def compose(context: str, dockerfile: str = stack.DOCKERFILE) -> dict[str, str]:
+    """The whole stack. ``context`` is the checkout, as seen from its folder; ``dockerfile`` is how the image is built,
+    as seen from the checkout."""
     found = {
         "compose.yaml": _yaml(
-            stack.compose(context),
+            stack.compose(context, dockerfile),
             "The whole mesh: a NATS cluster with JetStream, Bookinfo under load, Prometheus, Grafana, Jaeger.",
             "`nats-mesh gen compose` made this. Start it in this folder: `docker compose up --build`.",
             "Grafana: http://127.0.0.1:3000 · Prometheus: http://127.0.0.1:9090 · Jaeger: http://127.0.0.1:16686",
             "The bus: nats-mesh -s nats://127.0.0.1:4222,nats://127.0.0.1:4223,nats://127.0.0.1:4224 get services",
             "All ports are on loopback alone. Images have exact versions and no digests: those are yours to add.",
         ),
+        **IMAGE,
         "policies.yaml": _POLICIES,
         "prometheus/prometheus.yml": _yaml(
             stack.prometheus(), "Whom Prometheus reads: `nats-mesh gen compose` made this."

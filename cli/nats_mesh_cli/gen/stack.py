@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 __all__ = [
+    "DOCKERFILE",
     "IMAGES",
     "METRICS_PORT",
     "SERVERS",
@@ -23,6 +24,8 @@ IMAGES: Final[Mapping[str, str]] = {
     "jaeger": "jaegertracing/all-in-one:1.76.0",
     "bookinfo": "nats-mesh-bookinfo:0.1.0",
 }
+#: How the image of the services is built, in a checkout that has the stack in its own folder.
+DOCKERFILE: Final = "compose/Dockerfile"
 #: Where each process of the mesh gives its metrics.
 METRICS_PORT: Final = 9464
 #: How many NATS servers: the fewest that go on when one is lost.
@@ -41,14 +44,16 @@ _BOOKINFO: Final[Mapping[str, str]] = {
 _ETC: Final = "/etc/nats-mesh"
 
 
-def compose(context: str) -> dict[str, Any]:
-    """The file of docker compose. ``context`` is the checkout that the image of the services is built from."""
+def compose(context: str, dockerfile: str = DOCKERFILE) -> dict[str, Any]:
+    """The file of docker compose. ``context`` is the checkout that the image of the services is built from, by
+    ``dockerfile``, as seen from there."""
+    build = {"context": context, "dockerfile": dockerfile}
     services: dict[str, Any] = {f"nats-{number}": _nats(number) for number in range(1, SERVERS + 1)}
     for name, target in _BOOKINFO.items():
-        services[name] = _member(context, ["run", target], health=_READY, limits=("0.50", "160M"))
+        services[name] = _member(build, ["run", target], health=_READY, limits=("0.50", "160M"))
     services["policies"] = {
         **_member(
-            context,
+            build,
             ["policy", "apply", "--message", "compose", f"{_ETC}/policies.yaml"],
             health=_ALIVE,
             limits=("0.50", "160M"),
@@ -58,7 +63,7 @@ def compose(context: str) -> dict[str, Any]:
     }
     services["load"] = {
         **_member(
-            context,
+            build,
             ["bench", "productpage.page", "--rate", "5", "--duration", "24h", "--as", "web"],
             health=_ALIVE,
             limits=("0.50", "160M"),
@@ -146,11 +151,11 @@ def _nats(number: int) -> dict[str, Any]:
 
 
 def _member(
-    context: str, command: list[str], *, health: dict[str, Any], limits: tuple[str, str]
+    build: Mapping[str, str], command: list[str], *, health: dict[str, Any], limits: tuple[str, str]
 ) -> dict[str, Any]:
     return {
         "image": IMAGES["bookinfo"],
-        "build": {"context": context, "dockerfile": "compose/Dockerfile"},
+        "build": dict(build),
         "command": command,
         "environment": {
             "NATS_URL": _URL,

@@ -141,6 +141,7 @@ def call_line(call: RecordedCall | SeenCall, number: int) -> CallLine:
         "injected": call.injected,
         "mirror": "yes" if call.mirror else "",
         "queued": duration_text(call.queue_s) if call.queue_s >= 0.001 else "",
+        "held on purpose": duration_text(call.fault_s) if call.fault_s else "",
         "in": f"{call.bytes_in}B",
         "out": f"{call.bytes_out}B",
         "version": call.version,

@@ -42,7 +42,7 @@ def _service_cells(service: Service, facts: Facts) -> dict[str, Cell]:
         "breaker": words.breaker_cell(service.breakers),
         "ejected": ejected,
         "flight": Cell(flight),
-        "error": Cell(words.clean(red.last_error), words.DIM),
+        "error": Cell(words.clean(facts.errors.get((service.name, ""), red.last_error)), words.DIM),
     }
 
 

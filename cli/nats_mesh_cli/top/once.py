@@ -7,6 +7,7 @@ import msgspec
 from nats_mesh.clock import rfc3339
 from nats_mesh.telemetry.snapshots import Red, Trend
 from nats_mesh_cli.events import record_of
+from nats_mesh_cli.last_errors import last_errors
 from nats_mesh_cli.measured import (
     edge_record,
     endpoint_record,
@@ -32,7 +33,7 @@ __all__ = ["document", "report"]
 def document(data: Data) -> Record:
     """Everything as one object in the words of :mod:`nats_mesh_cli.measured`; ``mesh`` is all of it together, lists
     are by name. ``recent`` and ``trend`` are what ``stat`` has not."""
-    mesh, worst = data.mesh, data.promised.worst
+    mesh, worst, errors = data.mesh, data.promised.worst, last_errors(data.mesh)
     return {
         "mesh": {
             "at": rfc3339(mesh.wall_s),
@@ -48,10 +49,19 @@ def document(data: Data) -> Record:
             **_detail(mesh.red, mesh.trend),
         },
         "services": [
-            {**service_record(each, worst.get(each.name)), **_detail(each.red, each.trend)}
+            {
+                **service_record(each, worst.get(each.name), errors.get((each.name, ""))),
+                **_detail(each.red, each.trend),
+            }
             for each in mesh.services
         ],
-        "endpoints": [{**endpoint_record(each), **_detail(each.red, each.trend)} for each in mesh.endpoints],
+        "endpoints": [
+            {
+                **endpoint_record(each, errors.get((each.service, each.name))),
+                **_detail(each.red, each.trend),
+            }
+            for each in mesh.endpoints
+        ],
         "versions": [version_record(each) for each in mesh.versions],
         "edges": [
             {
@@ -118,7 +128,10 @@ def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False
     wide = fmt is Format.WIDE
     state = start(data)
     worst = data.promised.worst
-    services = [service_record(each, worst.get(each.name)) for each in listed(state)]
+    errors = last_errors(data.mesh)
+    services = [
+        service_record(each, worst.get(each.name), errors.get((each.name, ""))) for each in listed(state)
+    ]
     edges = [edge_record(each) for each in listed(msgspec.structs.replace(state, view=View.EDGES))]
     parts = [
         table(services, _SERVICES, wide=wide, color=color) if services else "",

@@ -42,12 +42,12 @@ def spans_of(calls: Iterable[tuple[int, RecordedCall]]) -> list[Slot]:
     """When the calls of one endpoint at one instance wanted a slot, in their order. Those that were refused for another
     reason never came so far."""
     wanted = [(number, call) for number, call in calls if not call.refused or call.refused == _CONCURRENCY]
-    served = [call.duration_s - call.queue_s for _, call in wanted if not call.refused]
+    served = [call.duration_s - call.queue_s - call.fault_s for _, call in wanted if not call.refused]
     typical = max(0.0, median(served)) if served else _UNHEARD_S
     found: list[Slot] = []
     for number, call in wanted:
-        start = seconds_of(call.at) + call.queue_s
-        took = typical if call.refused else max(0.0, call.duration_s - call.queue_s)
+        start = seconds_of(call.at) + call.queue_s + call.fault_s
+        took = typical if call.refused else max(0.0, call.duration_s - call.queue_s - call.fault_s)
         found.append(Slot(start, start + took, number))
     return sorted(found)
 

@@ -1,0 +1,104 @@
+"""What was done to the demo's mesh while it ran, by whoever tries it: that is no problem of the mesh, nor is what comes
+of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.kinds import EventKind
+from nats_mesh_cli.demo.fleet import ServiceProcess
+
+__all__ = ["Before", "Deeds", "ended_from_outside"]
+
+#: Further ones are counted.
+_MAX_TOLD: Final = 50
+_SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+#: What changes who is counted where: an instance that drains refuses, a route copies and repeats.
+_MOVES_CALLS: Final = frozenset(
+    (
+        EventKind.INSTANCE_DRAINING,
+        EventKind.INSTANCE_UNDRAINED,
+        EventKind.POLICY_APPLIED,
+        EventKind.CONFIG_APPLIED,
+    )
+)
+_DEEDS: Final = _MOVES_CALLS | {EventKind.FAULT_SET, EventKind.LIMIT_CHANGED}
+
+
+class Before(msgspec.Struct, frozen=True, kw_only=True):
+    """What had gone wrong before anything was done: pages, and the services that had failed calls."""
+
+    failed: int = 0
+    degraded: int = 0
+    services: frozenset[str] = frozenset()
+
+
+def ended_from_outside(status: int | None) -> bool:
+    """Whether a process that ended with ``status`` was told to, or killed by a signal that people send; a service that
+    obeys SIGTERM ends with 0."""
+    return status is not None and (status == 0 or -status in _SIGNALS)
+
+
+class Deeds:
+    """Takes note of what was done, each once. ``look`` is asked, at the first, what had gone wrong by then."""
+
+    def __init__(self, look: Callable[[], Before]) -> None:
+        self.before: Before | None = None
+        #: Whether callers and instances still count the same calls.
+        self.comparable = True
+        self._look = look
+        self._told: dict[str, int] = {}
+        self._more = 0
+
+    def heard(self, event: Event) -> bool:
+        """A member tells of something; whether somebody did that."""
+        kinds: Mapping[str, EventKind] = {str(kind): kind for kind in _DEEDS}
+        kind = kinds.get(event.kind)
+        if kind is None:
+            return False
+        if kind is EventKind.POLICY_APPLIED:
+            self._note(f"policies were applied: revision {event.target}")
+        elif kind is EventKind.CONFIG_APPLIED:
+            self._note(f"{event.service} was configured: {event.detail}")
+        elif kind is EventKind.FAULT_SET:
+            self._note(f"a fault was injected into {event.target} {event.detail}")
+        elif kind is EventKind.LIMIT_CHANGED:
+            self._note(f"a limit of {event.target} was changed: {event.detail}")
+        else:
+            word = "drained" if kind is EventKind.INSTANCE_DRAINING else "told to take calls again"
+            self._note(f"{event.service} {event.instance[:8]} was {word}: {event.detail}")
+        self.comparable = self.comparable and kind not in _MOVES_CALLS
+        return True
+
+    def ended(self, process: ServiceProcess) -> bool:
+        """A process has ended; whether somebody ended it."""
+        if not ended_from_outside(process.child.returncode):
+            return False
+        self._note(f"{process.name} (pid {process.child.pid}) was {_how(process.child.returncode)}")
+        return True
+
+    def _note(self, text: str) -> None:
+        if self.before is None:
+            self.before = self._look()
+        if text in self._told or len(self._told) < _MAX_TOLD:
+            self._told[text] = self._told.get(text, 0) + 1
+        else:
+            self._more += 1
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of it in words, in the order in which it was done."""
+        more = (f"and {self._more} more",) if self._more else ()
+        return (
+            *[f"{text} (at {count} instances)" if count > 1 else text for text, count in self._told.items()],
+            *more,
+        )
+
+
+def _how(status: int | None) -> str:
+    return "told to stop" if not status else f"killed by signal {-status}"

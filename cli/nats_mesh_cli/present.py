@@ -1,0 +1,63 @@
+"""Whether what was named is there: one rule, one text and one exit code for every command that only reads."""
+
+from __future__ import annotations
+
+from nats_mesh import Mesh
+from nats_mesh.discovery.services_api import PingReply, Verb, parse_ping, request_subject
+from nats_mesh.errors import CodecError
+from nats_mesh_cli.bus import QUESTION_S, ask
+from nats_mesh_cli.catalog import visible
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.hints import no_endpoint, no_service
+from nats_mesh_cli.options import Options
+from nats_mesh_cli.output import Out
+
+__all__ = ["clients_of", "must_be_there"]
+
+
+async def must_be_there(
+    mesh: Mesh,
+    options: Options,
+    out: Out,
+    service: str,
+    endpoint: str = "",
+    *,
+    later: bool = False,
+    callers: bool = False,
+) -> None:
+    """:class:`CliError` with the nearest names where nobody serves ``service``, or it has no such endpoint; nothing
+    where neither is named. ``later``: it may still come, so that it is said on stderr and no more.
+    ``callers``: a client without endpoints may be meant, too."""
+    if not service:
+        return
+    everything = await fetch(mesh, options, out)
+    infos = visible(everything, mesh.namespace)
+    if all(info.name != service for info in infos):
+        if callers and service in await clients_of(mesh):
+            return
+        error: CliError | None = no_service(service, everything, mesh.namespace)
+    else:
+        error = no_endpoint(service, endpoint, infos) if endpoint else None
+    if error is None:
+        return
+    if not later:
+        raise error
+    out.note(f"note: {error.message} now; {error.hint}", "warn")
+
+
+async def clients_of(mesh: Mesh) -> frozenset[str]:
+    """The pure clients of this namespace that answer the roll call."""
+    replies = await ask(mesh, request_subject(Verb.PING), timeout_s=QUESTION_S)
+    found: set[str] = set()
+    for payload in replies.payloads:
+        try:
+            ping: PingReply = parse_ping(payload)
+        except CodecError:
+            continue  # some other program's idea of an answer
+        if (
+            ping.metadata.get("mesh.kind") == "client"
+            and ping.metadata.get("mesh.namespace") == mesh.namespace
+        ):
+            found.add(ping.name)
+    return frozenset(found)

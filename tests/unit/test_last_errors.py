@@ -1,0 +1,60 @@
+"""The last error of a service, and the column of its circuits, as `stat` and `top` show them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nats_mesh.telemetry.reds import NOTHING
+from nats_mesh.telemetry.snapshots import Edge, Endpoint, Service, Snapshot
+from nats_mesh_cli.last_errors import last_errors
+from nats_mesh_cli.stat_records import service_records
+from nats_mesh_cli.stat_table import edges_table, stat_table
+
+OPEN = "UNAVAILABLE: the circuit of orders.place is open"
+
+
+def seen(own: str, *, circuits: bool) -> Snapshot:
+    """`web` was refused by its circuit, `batch` knows of nothing; the instances say ``own``."""
+    red, refused = (msgspec.structs.replace(NOTHING, last_error=text) for text in (own, OPEN))
+    breakers = {"OPEN": 1} if circuits else {}
+    return Snapshot(
+        red=NOTHING,
+        services=(Service(name="orders", red=red, breakers=breakers),),
+        endpoints=(Endpoint(service="orders", name="place", red=red, breakers=breakers),),
+        edges=(
+            Edge(source="batch", service="orders", reporter="out", red=NOTHING),
+            Edge(
+                source="web", service="orders", reporter="out", red=refused, breakers=breakers,
+                endpoints={"place": refused, "price": NOTHING},
+            ),
+        ),
+    )  # fmt: skip
+
+
+def test_what_callers_alone_know_is_told_of_the_service() -> None:
+    """Where the instances say nothing, or while a circuit is open, it is what a caller was told, with his name; else
+    the instances' own word stands."""
+    told = f"web was told: {OPEN}"
+    both = {("orders", ""): told, ("orders", "place"): told}
+    assert last_errors(seen("", circuits=False)) == both
+    assert last_errors(seen("ValueError (its text is in the log)", circuits=True)) == both
+    assert last_errors(seen("ValueError (its text is in the log)", circuits=False)) == {}
+    (record,) = service_records(seen("", circuits=True), "service")
+    assert record["last_error"] == told
+    (record,) = service_records(seen("", circuits=True), "endpoint")
+    assert record["last_error"] == told
+
+
+def test_a_circuit_that_is_open_has_a_column_without_asking() -> None:
+    """`BREAKER` is among the narrow columns while any row has one that is not closed, and only then."""
+    for view in (stat_table("service", ()), stat_table("endpoint", ())):
+
+        def narrow(*, circuits: bool, view: object = view) -> list[str]:
+            records = service_records(seen("", circuits=circuits), "service")
+            return [each.header for each in view.shown(records) if not each.wide]  # type: ignore[attr-defined]
+
+        assert "BREAKER" in narrow(circuits=True)
+        assert "BREAKER" not in narrow(circuits=False)
+    edges = edges_table("service", ())
+    shown = edges.shown([{"breakers": {"OPEN": 1}}])
+    assert "BREAKER" in [each.header for each in shown if not each.wide]
