@@ -150,7 +150,7 @@ class Session:
                 )
         self._phase = "running"
         self._events.add(
-            Mark.INFO, f"all {len(watch.registry)} instances answer on {self._url}; the load begins"
+            Mark.INFO, f"all {len(watch.registry)} instances answer; the load begins on {self._url}"
         )
 
     def _absent(self, watch: BusWatch) -> list[str]:
