@@ -1,7 +1,7 @@
 """The last error of each service and endpoint, also where it never came there: a circuit or a route refused the call.
 
 Pure, over a snapshot. What the instances themselves say goes before, unless a circuit to them is open now: then what
-its callers are told is what an operator looks for.
+its callers are told is what an operator looks for, where that is anything else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], str]:
         return found
     for service in snapshot.services:
         if service.breakers.get("OPEN") or not service.red.last_error:
-            told = [_told(edge, edge.red.last_error) for edge in _first(callers, service.name)]
+            told = [
+                _told(edge, edge.red.last_error)
+                for edge in _first(callers, service.name)
+                if edge.red.last_error != service.red.last_error
+            ]
             if told:
                 found[service.name, ""] = told[0]
     for endpoint in snapshot.endpoints:
@@ -30,7 +34,8 @@ def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], str]:
             told = [
                 _told(edge, error)
                 for edge in _first(callers, endpoint.service)
-                if endpoint.name in edge.endpoints and (error := edge.endpoints[endpoint.name].last_error)
+                if endpoint.name in edge.endpoints
+                and (error := edge.endpoints[endpoint.name].last_error) not in ("", endpoint.red.last_error)
             ]
             if told:
                 found[endpoint.service, endpoint.name] = told[0]

@@ -39,6 +39,7 @@ def test_what_callers_alone_know_is_told_of_the_service() -> None:
     assert last_errors(seen("", circuits=False)) == both
     assert last_errors(seen("ValueError (its text is in the log)", circuits=True)) == both
     assert last_errors(seen("ValueError (its text is in the log)", circuits=False)) == {}
+    assert last_errors(seen(OPEN, circuits=True)) == {}, "nobody is told anything else"
     (record,) = service_records(seen("", circuits=True), "service")
     assert record["last_error"] == told
     (record,) = service_records(seen("", circuits=True), "endpoint")
