@@ -76,6 +76,18 @@ def test_what_nobody_looks_at_does_not_grow() -> None:
     assert service.red.recent.requests <= 11
 
 
+def test_ages_that_stand_still_do_not_grow() -> None:
+    """A member that says of a series that it has more calls, then nothing of it, and is no older, is kept in no more
+    points than any other; so is one that grows older by next to nothing."""
+    for step_s in (0.0, 1e-3):
+        fold = Fold(window_s=10.0)
+        for at in range(500):
+            fold.apply(word(2 * at + 1, 5.0 + 2 * at * step_s, at), 100.0)
+            fold.apply(word(2 * at + 2, 5.0 + (2 * at + 1) * step_s, None), 100.0)
+        (line,) = fold.members["orders", "i1"].lines.values()
+        assert len(line._points) < 80
+
+
 def test_what_came_in_one_second_is_shown_in_it_whenever_somebody_looks() -> None:
     """Callers whose words come at different times of a second; a look that comes late moves none to another one."""
     fold = Fold()
