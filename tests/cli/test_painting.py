@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,10 +26,11 @@ _CODE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])|([^\x1b])")
 
 class Glass:
     """As much of a terminal as a painter needs: it knows where the cursor is and what shows in which style, and takes
-    nothing that it does not know."""
+    nothing that it does not know. ``measure`` is how wide it takes a character for."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, measure: Callable[[str], int] = cell_len) -> None:
         self.size = size
+        self._measure = measure
         self.rows = [self._blank() for _ in range(size.height)]
         self.wraps = True
         self._at = (0, 0)
@@ -55,6 +57,10 @@ class Glass:
             elif verb == "J":
                 assert numbers == "2"
                 self.rows = [self._blank() for _ in self.rows]
+            elif verb == "K":
+                assert not numbers
+                row, column = self._at
+                self.rows[row][column:] = self._blank()[column:]
             else:
                 assert verb == "m"
                 self._style = "" if numbers == "0" else numbers
@@ -62,7 +68,7 @@ class Glass:
 
     def _put(self, character: str) -> None:
         row, column = self._at
-        wide = cell_len(character)
+        wide = self._measure(character)
         assert character.isprintable()
         assert column + wide <= self.size.width, "what is too long would be lost"
         for at in range(column, column + wide):
@@ -131,6 +137,16 @@ def test_only_what_changed_is_written() -> None:
     assert painter.painted(lines, size) == ""
     lines[1] = [Cell("dd", "red"), Cell("dd")]
     assert painter.painted(lines, size) == "\x1b[?7l\x1b[2;1H\x1b[31mdd\x1b[0mdd\x1b[?7h"
+
+
+def test_a_terminal_that_measures_less_keeps_nothing_of_the_line_before() -> None:
+    """Where it takes a character for narrower than we do, the line ends early: there is nothing behind it."""
+    painter, size = Painter(console()), Size(8, 1)
+    glass = Glass(size, lambda character: 1)
+    for text in ("abcdefgh", "日本old|", "日 new.|", "abcdefgh"):
+        assert cell_len(text) == size.width
+        glass.write(painter.painted([[Cell(text)]], size))
+        assert glass.text == [text]
 
 
 def test_a_torn_screen_mends_itself() -> None:
