@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 from collections.abc import Callable
 
+import anyio
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -16,7 +19,8 @@ from nats_mesh_cli.demo.painting import Painter
 from nats_mesh_cli.demo.state import Size
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.reducing import fed, reduce
-from nats_mesh_cli.top.state import start
+from nats_mesh_cli.top.run import _obey_signals
+from nats_mesh_cli.top.state import State, start
 from nats_mesh_cli.top.view import render
 from tests.cli.top_data import DATA
 from tests.snapshots import snapshot
@@ -224,3 +228,31 @@ def test_control_l_asks_for_a_whole_frame() -> None:
         assert asked.anew
         assert not state.anew
         assert render(asked, state.size).plain == render(state, state.size).plain
+
+
+class Showing:
+    """As much of the view as signals know of."""
+
+    def __init__(self) -> None:
+        self.state = start(DATA)
+        self.told = anyio.Event()
+
+    def change(self, state: State) -> None:
+        self.state = state
+        self.told.set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [signal.SIGCONT, signal.SIGWINCH])
+async def test_whoever_goes_on_or_had_another_size_draws_all_of_it(number: signal.Signals) -> None:
+    """After a stop that nobody could obey a shell has written to the screen; a terminal that was smaller for a moment
+    has lost what found no room. Neither can be seen from its size."""
+    show = Showing()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_obey_signals, show, None)  # type: ignore[arg-type]  # as much as it asks of them
+        await anyio.wait_all_tasks_blocked()
+        signal.raise_signal(number)
+        with anyio.fail_after(10.0):
+            await show.told.wait()
+        tasks.cancel_scope.cancel()
+    assert show.state.anew
