@@ -149,9 +149,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 saved.key,
                 of_env=" (NATS_CA)" if not tls and env.get("NATS_CA") else "",
             ),
-            log_level=_level(env.get("MESH_LOG", "INFO")),
+            log_level=_level(env.get("MESH_LOG") or "INFO"),
             access_log=_access_log(env.get("MESH_ACCESS_LOG", "")),
-            plugins=_switch("MESH_PLUGINS", env.get("MESH_PLUGINS", "on")),
+            plugins=_switch("MESH_PLUGINS", env.get("MESH_PLUGINS") or "on"),
             policies=_policies(env.get("MESH_POLICIES", "")),
             follow=env.get("MESH_POLICIES", "").lower() != _OFF,
             cache_dir=_cache_dir(env),
@@ -216,10 +216,12 @@ def _domain(name: str) -> str:
 
 def load_context(name: str | None, env: Mapping[str, str] = os.environ) -> NatsContext:
     """The ``nats`` CLI's context called ``name``, or its selected one; empty where there is none selected."""
-    base = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "~")).expanduser() / ".config") / "nats"
+    base = (
+        Path(env.get("XDG_CONFIG_HOME") or Path(os.path.expanduser(env.get("HOME", "~")), ".config")) / "nats"
+    )
     if name is None:
         selected = base / "context.txt"
-        if not selected.is_file():
+        if not os.path.isfile(selected):
             return NatsContext()
         try:
             name = selected.read_text().strip()
@@ -247,7 +249,9 @@ def _servers(given: str | Sequence[str], where: str = "") -> tuple[str, ...]:
         if url and "://" not in url:
             url = f"nats://{url}"
         if not _is_address(url):
-            shown = re.sub(r"//.*@", "//…@", item) if isinstance(item, str) else item
+            # Of a password with a comma in it this may be the first half.
+            whole = given if isinstance(given, str) and "@" in given and "@" not in item else item
+            shown = _without_password(whole) if isinstance(whole, str) else whole
             raise ConfigError(
                 f"server {shown!r}{where} is no address; use nats://host:port (or tls://, ws://, wss://)"
             )
@@ -255,6 +259,11 @@ def _servers(given: str | Sequence[str], where: str = "") -> tuple[str, ...]:
     if not result:
         raise ConfigError("no server given; use nats://host:port")
     return tuple(result)
+
+
+def _without_password(url: str) -> str:
+    """Of an address that may be none: nothing of what stands before its last ``@``, with or without a scheme."""
+    return re.sub(r"^(\s*\w*://)?.*@", r"\1…@", url, flags=re.DOTALL)
 
 
 def _is_address(url: str) -> bool:
@@ -274,15 +283,15 @@ def _is_address(url: str) -> bool:
 def _file(what: str, path: str | os.PathLike[str] | None) -> str | None:
     if not path:
         return None
-    if not Path(path).is_file():
-        raise ConfigError(f"{what} file {os.fspath(path)!r} does not exist")
+    if not os.path.isfile(path):  # nor where it may not be looked at, or where no file can have such a name
+        raise ConfigError(f"{what} file {os.fspath(path)!r} does not exist, or may not be read")
     return os.fspath(path)
 
 
 def _policies(path: str) -> str | None:
     if not path or path.lower() == _OFF:
         return None
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise ConfigError(f"MESH_POLICIES is {path!r}, and there is no such folder; off: follow none")
     return path
 

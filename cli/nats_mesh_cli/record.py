@@ -174,6 +174,7 @@ class _Recorder:
             waiting=_MAX_WAITING,
         )
         self._over = anyio.Event()
+        self._written = 0
 
     @property
     def heard(self) -> bool:
@@ -233,7 +234,7 @@ class _Recorder:
     async def _write(self) -> None:
         while not self._over.is_set():
             self._flush()
-            if self._taken.counts.shown >= MAX_CALLS:
+            if self._written >= MAX_CALLS:
                 self._out.note(f"a recording has at most {MAX_CALLS:,} calls: it ends here", "warn")
                 return
             self._progress()
@@ -241,7 +242,13 @@ class _Recorder:
                 await self._taken.news()
 
     def _flush(self) -> None:
-        calls = self._taken.taken()
+        calls, counts = self._taken.taken(), self._taken.counts
+        room = MAX_CALLS - self._written
+        if len(calls) > room:  # nobody could read it
+            counts.shown -= len(calls) - room
+            counts.slow += len(calls) - room
+            del calls[room:]
+        self._written += len(calls)
         if calls:
             self._file.write(b"".join([encode_line(call) for call in calls]))
 

@@ -93,6 +93,8 @@ class Fold:
         self._of_one: Counter[str] = Counter()
         #: How many were made since groups were last forgotten.
         self._made = 0
+        #: When groups were looked at last.
+        self._looked = 0.0
         self._dropped: OrderedDict[_Key, Known] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str, int, str, str], None] = OrderedDict()
 
@@ -125,6 +127,7 @@ class Fold:
 
     def snapshot_by_bits(self, now: float, wall_s: float = 0.0) -> Iterator[Snapshot | None]:
         """As :meth:`snapshot`, with moments in between (:func:`nats_mesh.telemetry.showing.show`)."""
+        self._looked = now
         self._sweep(now)
         for known in self.members.values():
             if known.live and now - known.told > LATE_S:
@@ -169,7 +172,17 @@ class Fold:
         for side, total in sums.items():
             for group in known.sides[side]:
                 group.add(total, second)
+        if now - self._looked >= self.window_s:
+            self._let_out(now)
         return True
+
+    def _let_out(self, now: float) -> None:
+        """Nobody looks: what is no longer in the window goes all the same."""
+        self._looked = now
+        self.groups.order()
+        self.groups.settle(self.groups.waiting)
+        for group in self.groups.all():
+            group.tick(now, self.window_s)
 
     def _series(
         self,

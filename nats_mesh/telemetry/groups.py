@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import Any, Final, TypeAlias, TypeVar
 
 from nats_mesh.core.histogram import quantile_of
@@ -185,11 +186,12 @@ class Group:
         history, first = self._history, max(last - HISTORY_S + 1, self._began)
         while history and history[0][0] < first:
             history.popleft()
-        filled = list(history)
-        size = last - first + 1
-        if len(filled) < size:  # there were quiet ones
+        # Words come in between the rows of a snapshot: a second may be over that was not when it began.
+        told = [each for each in history if each[0] <= last]
+        filled, size = told, last - first + 1
+        if len(told) < size:  # there were quiet ones
             filled = [(first + at, 0.0, None, None) for at in range(size)]
-            for each in history:
+            for each in told:
                 filled[each[0] - first] = each
         if filled:
             _, rates, success, p99 = zip(*filled, strict=True)
@@ -205,7 +207,7 @@ class Intake:
     costs the same in how many groups that is, and so do the words of a hundred instances when somebody looks.
     """
 
-    __slots__ = ("_fresh", "_second", "_waiting", "groups", "listed")
+    __slots__ = ("_fresh", "_waiting", "groups", "listed", "second")
 
     def __init__(self, groups: tuple[Group, ...], waiting: deque[Intake]) -> None:
         self.groups = groups
@@ -213,17 +215,18 @@ class Intake:
         #: Whether it stands in there.
         self.listed = False
         self._fresh: Tally | None = None
-        self._second = 0
+        #: In which it came.
+        self.second = 0
 
     def add(self, tally: Tally, second: int) -> None:
         """Calls that ended in about this second; the tally is given away."""
         fresh = self._fresh
         if fresh is not None:
-            if second == self._second:
+            if second == self.second:
                 fresh.add(tally)
                 return
             self.settle()
-        self._fresh, self._second = tally, second
+        self._fresh, self.second = tally, second
         if not self.listed:
             self.listed = True
             self._waiting.append(self)
@@ -234,7 +237,10 @@ class Intake:
         if fresh is not None:
             self._fresh = None
             for group in self.groups:
-                group.add(fresh, self._second)
+                group.add(fresh, self.second)
+
+
+_SECOND: Final = attrgetter("second")
 
 
 class Groups:
@@ -280,6 +286,12 @@ class Groups:
     def waiting(self) -> int:
         """Of how many kinds of calls something has come that does not count yet."""
         return len(self._waiting)
+
+    def order(self) -> None:
+        """Have what came first count first: a group that has come to one second puts nothing in the one before."""
+        ordered = sorted(self._waiting, key=_SECOND)
+        self._waiting.clear()
+        self._waiting.extend(ordered)
 
     def settle(self, most: int) -> None:
         """Have what has come of ``most`` of them count wherever it does."""

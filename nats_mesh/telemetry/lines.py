@@ -97,7 +97,8 @@ class Line(Counts):
     def _move(self, tally: Tally, age_s: float, window_s: float) -> None:
         """It is of this age now: say by how much its rates change."""
         points, own, tries = self._points, self.requests, self.attempts
-        if len(points) > 1 and age_s - points[-2][0] < window_s / _POINTS:
+        # All of those that are too close: ages are what somebody says, and may stand still.
+        while len(points) > 1 and age_s - points[-2][0] < window_s / _POINTS:
             points.pop()
         points.append((age_s, own, tries))
         start_s = age_s - window_s

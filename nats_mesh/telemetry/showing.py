@@ -23,6 +23,7 @@ _ROWS: Final = 32
 def show(fold: Fold, now: float, wall_s: float) -> Iterator[Snapshot | None]:
     """Everything that ``fold`` holds at ``now``: the snapshot comes last. Each ``None`` before it is a moment in which
     whoever makes it may do something else, and in which the fold may hear more."""
+    fold.groups.order()
     for _ in range(0, fold.groups.waiting, _GROUPS):
         fold.groups.settle(_GROUPS)
         yield None

@@ -67,14 +67,18 @@ class CallsShown:
         groups, now = self._fold.groups, self._now
         for (source, service), side in sorted(self.reporters.items()):
             edge = side, source, service
-            group = groups.edges[edge]
+            group = groups.edges.get(edge)
+            if group is None:
+                continue  # forgotten since the row before
             yield Edge(
                 source=source,
                 service=service,
                 reporter=side,
                 red=red_of(group),
                 trend=group.trend(now),
-                endpoints={name: red_of(place) for name, place in sorted(groups.places[edge].items())},
+                endpoints={
+                    name: red_of(place) for name, place in sorted(groups.places.get(edge, {}).items())
+                },
                 breakers=self._states("", source, service),
             )
 
@@ -133,8 +137,11 @@ class CallsShown:
         """One for each version of a service that has answered calls."""
         groups = self._fold.groups.versions
         for service, version in sorted(groups):
-            group = groups[service, version]
-            yield VersionRow(service=service, version=version, instances=group.instances, red=red_of(group))
+            group = groups.get((service, version))
+            if group is not None:  # else it was forgotten since the row before
+                yield VersionRow(
+                    service=service, version=version, instances=group.instances, red=red_of(group)
+                )
 
     def _rate(self, *name: str) -> float:
         return self._rates.get(name, 0) / MICRO

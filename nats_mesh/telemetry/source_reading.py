@@ -120,8 +120,7 @@ class SourceReading:
         split: Callable[[tuple[str, str], int], Iterable[tuple[str, int]]],
     ) -> None:
         """The numbers of one series; ``split`` says of those that ended in one way which version they went to."""
-        # In this order: whatever is flagged has been counted before.
-        flagged, statuses = series.flagged, series.by_status
+        flagged, statuses = _endings(series)
         edge = _edge(name, series, statuses)
         ended = dict(flagged)
         for (status, _), count in flagged.items():
@@ -195,6 +194,18 @@ def calm(read: Callable[[], Any]) -> Any:
         except RuntimeError:  # "changed size during iteration"
             continue
     raise RuntimeError(f"metrics: a table changed during each of {_TRIES} readings")
+
+
+def _endings(series: Series) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+    """How many calls ended with each status and flags, and with each status, of one moment: else those that were
+    flagged in between would be told as calls without flags once, and not the next time."""
+    flagged = series.flagged
+    for _ in range(_TRIES):
+        statuses, before = series.by_status, flagged
+        flagged = series.flagged
+        if flagged == before:
+            break
+    return before, statuses  # in this order: whatever is flagged has been counted before
 
 
 def _edge(name: str, series: Series, statuses: dict[str, int]) -> Labels:

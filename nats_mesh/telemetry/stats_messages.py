@@ -232,7 +232,8 @@ def encode_stats(message: StatsMessage | Outgoing, max_bytes: int = MAX_BYTES) -
     rows = message.rows or ()
     if len(body) <= max_bytes or len(message.series) + len(rows) <= 1:
         return [body]
-    series, half, half_rows = message.series, len(message.series) // 2, len(rows) // 2
+    # One series and one row are parted, too: each half is smaller than the whole.
+    series, half, half_rows = message.series, (len(message.series) + 1) // 2, len(rows) // 2
     first = msgspec.structs.replace(message, series=series[:half], rows=rows[:half_rows])
     second = msgspec.structs.replace(message, series=series[half:], rows=rows[half_rows:], condition=UNSET)
     return [*encode_stats(first, max_bytes), *encode_stats(second, max_bytes)]

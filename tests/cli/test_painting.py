@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import signal
+from collections.abc import Callable
 
+import anyio
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -15,7 +19,8 @@ from nats_mesh_cli.demo.painting import Painter
 from nats_mesh_cli.demo.state import Size
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.reducing import fed, reduce
-from nats_mesh_cli.top.state import start
+from nats_mesh_cli.top.run import _obey_signals
+from nats_mesh_cli.top.state import State, start
 from nats_mesh_cli.top.view import render
 from tests.cli.top_data import DATA
 from tests.snapshots import snapshot
@@ -25,10 +30,11 @@ _CODE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])|([^\x1b])")
 
 class Glass:
     """As much of a terminal as a painter needs: it knows where the cursor is and what shows in which style, and takes
-    nothing that it does not know."""
+    nothing that it does not know. ``measure`` is how wide it takes a character for."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, measure: Callable[[str], int] = cell_len) -> None:
         self.size = size
+        self._measure = measure
         self.rows = [self._blank() for _ in range(size.height)]
         self.wraps = True
         self._at = (0, 0)
@@ -55,6 +61,10 @@ class Glass:
             elif verb == "J":
                 assert numbers == "2"
                 self.rows = [self._blank() for _ in self.rows]
+            elif verb == "K":
+                assert not numbers
+                row, column = self._at
+                self.rows[row][column:] = self._blank()[column:]
             else:
                 assert verb == "m"
                 self._style = "" if numbers == "0" else numbers
@@ -62,7 +72,7 @@ class Glass:
 
     def _put(self, character: str) -> None:
         row, column = self._at
-        wide = cell_len(character)
+        wide = self._measure(character)
         assert character.isprintable()
         assert column + wide <= self.size.width, "what is too long would be lost"
         for at in range(column, column + wide):
@@ -131,6 +141,16 @@ def test_only_what_changed_is_written() -> None:
     assert painter.painted(lines, size) == ""
     lines[1] = [Cell("dd", "red"), Cell("dd")]
     assert painter.painted(lines, size) == "\x1b[?7l\x1b[2;1H\x1b[31mdd\x1b[0mdd\x1b[?7h"
+
+
+def test_a_terminal_that_measures_less_keeps_nothing_of_the_line_before() -> None:
+    """Where it takes a character for narrower than we do, the line ends early: there is nothing behind it."""
+    painter, size = Painter(console()), Size(8, 1)
+    glass = Glass(size, lambda character: 1)
+    for text in ("abcdefgh", "日本old|", "日 new.|", "abcdefgh"):
+        assert cell_len(text) == size.width
+        glass.write(painter.painted([[Cell(text)]], size))
+        assert glass.text == [text]
 
 
 def test_a_torn_screen_mends_itself() -> None:
@@ -208,3 +228,31 @@ def test_control_l_asks_for_a_whole_frame() -> None:
         assert asked.anew
         assert not state.anew
         assert render(asked, state.size).plain == render(state, state.size).plain
+
+
+class Showing:
+    """As much of the view as signals know of."""
+
+    def __init__(self) -> None:
+        self.state = start(DATA)
+        self.told = anyio.Event()
+
+    def change(self, state: State) -> None:
+        self.state = state
+        self.told.set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [signal.SIGCONT, signal.SIGWINCH])
+async def test_whoever_goes_on_or_had_another_size_draws_all_of_it(number: signal.Signals) -> None:
+    """After a stop that nobody could obey a shell has written to the screen; a terminal that was smaller for a moment
+    has lost what found no room. Neither can be seen from its size."""
+    show = Showing()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_obey_signals, show, None)  # type: ignore[arg-type]  # as much as it asks of them
+        await anyio.wait_all_tasks_blocked()
+        signal.raise_signal(number)
+        with anyio.fail_after(10.0):
+            await show.told.wait()
+        tasks.cancel_scope.cancel()
+    assert show.state.anew

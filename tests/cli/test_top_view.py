@@ -342,7 +342,10 @@ def test_bars_show_proportions() -> None:
     assert trend_text((1.0,), 0) == ""
 
 
-@given(st.text(), st.integers(0, 40))
+@given(
+    st.text() | st.lists(st.sampled_from(["☎\ufe0f", "a", "日"]), max_size=40).map("".join),
+    st.integers(0, 40),
+)
 def test_what_is_clipped_fits(text: str, width: int) -> None:
     """At most so many cells, and an ellipsis where anything is missing."""
     short = clip(text, width)

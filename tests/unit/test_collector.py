@@ -472,6 +472,42 @@ def test_a_table_that_grows_is_read_again() -> None:
     assert total(MeshCollector(orders), "mesh_requests_total") == 2
 
 
+class Busy:
+    """A series in which a call is refused, and flagged, while it is first read."""
+
+    def __init__(self, series: Series) -> None:
+        self.series = series
+        self.read = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.series, name)
+
+    @property
+    def by_status(self) -> dict[str, int]:
+        if not self.read:
+            self.read = True
+            self.series.refuse("UNAVAILABLE")
+            self.series.flag("UNAVAILABLE", "UO")
+        return self.series.by_status
+
+
+class Refusing(Stats):
+    """A table of calls, each of which are refused while they are read."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([Busy(series) for series in super().__iter__()])
+
+
+def test_what_is_flagged_while_it_is_read_is_never_told_without() -> None:
+    """A call that ends between two looks at one series stands under its flags, or not yet: counters never go back."""
+    orders = instance()
+    orders.stats = Refusing()
+    orders.stats.series("in", "orders", "place", "web").record(0.01, "UNAVAILABLE")
+    for ended in (1, 2, 3):
+        found = samples(MeshCollector(orders), "mesh_requests_total")
+        assert {key[3]: value for key, value in found.items()} == {"": 1, "UO": ended}
+
+
 # -- registering --------------------------------------------------------------------------------------
 
 

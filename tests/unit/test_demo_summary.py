@@ -421,3 +421,13 @@ def test_services_get_the_demos_bus_and_no_setting_of_another_mesh() -> None:
         "MESH_LOG": "WARNING",
         "MESH_CACHE_DIR": "off",
     }
+
+
+def test_what_happened_is_harmless_to_a_terminal() -> None:
+    """What a service or its log says may hold anything; on the screen it is one line without a code in it."""
+    events = Events()
+    events.add(Mark.ERROR, "it said\n  \x1b[2J\x07 \u202eback" + "wards" * 200)
+    (event,) = events.all
+    assert event.text.startswith("it said [2J back")
+    assert event.text.isprintable()
+    assert len(event.text) <= 400

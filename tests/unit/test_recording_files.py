@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from nats_mesh.core.envelope import RecordedCall
 from nats_mesh.errors import ConfigError
 from nats_mesh.policy.whatif import recording as module
 from nats_mesh.policy.whatif.recording import FORMAT, MAX_LINE, End, Header, encode_line, read_recording
+from nats_mesh.telemetry.tap_messages import TapCall, TapMessage
+from nats_mesh_cli import record as recorder
 
 HEADER = Header(
     format=FORMAT, namespace="default", started="2026-01-01T00:00:00.000000Z", sample=0.5, headers=("a",)
@@ -93,6 +97,44 @@ def test_a_recording_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CALLS", 3)
     with pytest.raises(ConfigError, match=r"r\.jsonl:5: more than 3 calls; record fewer with --sample"):
         read_recording([encode_line(HEADER), *[encode_line(CALL)] * 4], file="r.jsonl")
+
+
+class Written:
+    """The file of a recording."""
+
+    path = "r.jsonl"
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.lines += data.splitlines(keepends=True)
+
+
+def test_a_recording_that_came_to_its_end_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls come at once, and while the last ones are waited for: those beyond are counted as dropped."""
+    for part in (module, recorder):
+        monkeypatch.setattr(part, "MAX_CALLS", 3)
+    mesh = SimpleNamespace(namespace="default", settings=SimpleNamespace(enforced=False))
+    written = Written()
+    recording = recorder._Recorder(mesh, recorder.Plan(), written, None)  # type: ignore[arg-type]
+    call = TapCall(
+        at=CALL.at, endpoint="buy", caller="web", route="all", status="OK", duration_s=0.25, trace="0" * 32
+    )
+    written.write(encode_line(HEADER))
+    for calls in (2, 5, 1):
+        recording._taken.take(
+            TapMessage(
+                instance="i1", service="shop", version="1.0.0", namespace="default", seq=1,
+                seen=calls, calls=(call,) * calls, filtered=True,
+            )
+        )  # fmt: skip
+        recording._flush()
+    written.write(encode_line(recorder._end(recording._taken.counts)))
+    found = read_recording(written.lines)
+    assert len(found.calls) == 3
+    assert found.end is not None
+    assert (found.end.seen, found.end.recorded, found.end.dropped) == (8, 3, 5)
 
 
 @given(st.lists(st.binary(max_size=60), max_size=20))

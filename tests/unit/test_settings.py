@@ -93,7 +93,33 @@ def test_what_is_wrong_is_said(
 
 def test_an_empty_variable_is_none(home: dict[str, str]) -> None:
     """A variable that is set to nothing counts as not set."""
-    assert Settings.resolve(env=home | {"MESH_NAMESPACE": "", "NATS_URL": ""}).namespace == "default"
+    unset = {"MESH_NAMESPACE": "", "NATS_URL": "", "MESH_LOG": "", "MESH_PLUGINS": ""}
+    settings = Settings.resolve(env=home | unset)
+    assert (settings.namespace, settings.log_level, settings.plugins) == ("default", "INFO", True)
+
+
+@pytest.mark.parametrize(
+    "url", ["u:secret@h:port", "nats://u:secret@h:port", "tls://u:secret@x@h:0", "nats://u:secret,secret@h"]
+)
+def test_a_password_is_not_said(home: dict[str, str], url: str) -> None:
+    """What is wrong with an address is said without the password in it, whatever is wrong."""
+    for options, env in (({}, {"NATS_URL": url}), ({"servers": url}, {})):
+        with pytest.raises(ConfigError, match="no address") as caught:
+            Settings.resolve(**options, env=home | env)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["NATS_CREDS", "NATS_CA", "MESH_POLICIES", "NATS_CONTEXT", "XDG_CONFIG_HOME"]
+)
+def test_a_path_that_no_file_can_have_is_none(home: dict[str, str], name: str) -> None:
+    """Where the system does not even look, as for a name that is too long, the file does not exist."""
+    env = home | {name: "x" * 300}
+    if name == "XDG_CONFIG_HOME":
+        assert Settings.resolve(env=env).servers == (DEFAULT_SERVER,)
+        return
+    with pytest.raises(ConfigError):
+        Settings.resolve(env=env)
 
 
 def test_several_servers_and_bare_hosts() -> None:

@@ -563,3 +563,24 @@ def test_an_empty_snapshot_is_a_sign_of_life(clock: ManualClock) -> None:
     shown = fold.snapshot(clock.monotonic())
     assert (len(shown.members), shown.services, shown.edges) == (1, (), ())
     assert SeriesSnapshot(side="in", service="s", endpoint="e", peer="p", age_s=0).requests == 0
+
+
+@given(st.integers(0, 4), st.integers(0, 4))
+def test_what_is_too_large_is_parted_down_to_one_series_or_row(series: int, rows: int) -> None:
+    """However little a server takes, a snapshot travels: where nothing fits, each series and each row by itself."""
+    told = SeriesSnapshot(side="in", service="orders", endpoint="place", peer="web", age_s=1.0)
+    message = StatsMessage(
+        instance="i1",
+        service="orders",
+        version="1.0.0",
+        namespace="default",
+        seq=2,
+        since_s=1.0,
+        base=1,
+        series=(told,) * series,
+        rows=tuple([SeriesRow(at, 1, 0, HistogramSnapshot()) for at in range(rows)]),
+    )
+    parts = [decode_stats(body) for body in encode_stats(message, 1)]
+    assert len(parts) == max(1, series + rows)
+    assert all(len(part.series) + len(part.rows) <= 1 for part in parts)
+    assert [row.number for part in parts for row in part.rows] == list(range(rows))

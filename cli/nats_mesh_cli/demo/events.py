@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from nats_mesh.core.registry import Change, ChangeKind, Reason
+from nats_mesh.wire.headers import one_line
 from nats_mesh_cli.demo.state import Event, Mark
 
 __all__ = ["Events", "LogEvents", "describe"]
@@ -27,7 +28,7 @@ class Events:
 
     def add(self, mark: Mark, text: str) -> None:
         """Note something that happened now; the same again right after only counts up."""
-        text = " ".join(text.split())[:_MAX_TEXT]
+        text = one_line(text, _MAX_TEXT)  # also what logs say: nothing that a terminal would obey
         last = self._events[-1] if self._events else None
         if last is not None and (last.mark, last.text) == (mark, text):
             self._events[-1] = msgspec.structs.replace(last, count=last.count + 1)

@@ -6,6 +6,7 @@ of a frame; from it come the escape codes of styles alone, and what the terminal
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,6 +23,10 @@ _ALL_EVERY: Final = 10
 #: going on in the next one.
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _CLEAR: Final = "\x1b[H\x1b[2J"
+#: A line with any other character than these may be narrower on the terminal than we take it for: it is wiped before it
+#: is written, or cells of the one before it would stay at its end.
+_DOUBTFUL: Final = re.compile("[^\\x00-\\x7f·×…–←-⇿─-◿✓✗]").search
+_WIPE: Final = "\x1b[K"
 _TEXT: Final = "x"
 
 
@@ -52,7 +57,9 @@ class Painter:
         self._size = size
         kept = len(before)
         moved = [
-            f"\x1b[{at + 1};1H{text}" for at, text in enumerate(shown) if at >= kept or before[at] != text
+            f"\x1b[{at + 1};1H{_WIPE if _DOUBTFUL(text) else ''}{text}"
+            for at, text in enumerate(shown)
+            if at >= kept or before[at] != text
         ]
         return f"{_NO_WRAP}{cleared}{''.join(moved)}{_WRAP}" if moved else ""
 

@@ -99,7 +99,10 @@ def clip(text: str, width: int) -> str:
         if used > width - 1:
             break
         kept.append(character)
-    return "".join(kept) + _ELLIPSIS
+    short = "".join(kept)
+    while cell_len(short) > width - 1:  # some characters widen the one before them
+        short = short[:-1]
+    return short + _ELLIPSIS
 
 
 def wishes(fields: Iterable[Field], rows: Sequence[Mapping[str, Cell]]) -> dict[str, int]:

@@ -43,6 +43,9 @@ _NEWS_S: Final = 1.0
 ONCE_S: Final = 3.0
 _DESCRIBE_S: Final = 10.0
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: Somebody else may have written to the terminal (a shell, after SIGSTOP, which nobody can obey), or it had another
+#: size for a moment and has lost what found no room then.
+_DOUBTING: Final = (signal.SIGCONT, signal.SIGWINCH)
 
 
 async def once(options: Options, out: Out, *, name: str | None = None) -> int:
@@ -227,13 +230,16 @@ async def _draw(show: _Show, terminal: Screen) -> None:
 
 
 async def _obey_signals(show: _Show, terminal: Screen) -> None:
-    """A signal ends the view as a key does; a stop gives the terminal back until the program goes on."""
-    with anyio.open_signal_receiver(*_ENDING, signal.SIGTSTP) as signals:
+    """A signal ends the view as a key does; a stop gives the terminal back until the program goes on; where the screen
+    may be torn, all of it is drawn."""
+    with anyio.open_signal_receiver(*_ENDING, *_DOUBTING, signal.SIGTSTP) as signals:
         async for number in signals:
             if number == signal.SIGTSTP:
                 with terminal.given_back():
                     _stop_here()
                 show.feed()
+            elif number in _DOUBTING:
+                show.change(replace(show.state, anew=True))
             else:
                 show.end(INTERRUPTED if number == signal.SIGINT else 128 + number)
 
