@@ -239,7 +239,7 @@ def load_context(name: str | None, env: Mapping[str, str] = os.environ) -> NatsC
         raise ConfigError(f"nats context {name!r} cannot be read: {error}") from None
 
 
-def _servers(given: str | Sequence[str], where: str = "") -> tuple[str, ...]:
+def _servers(given: str | Sequence[str], of_env: str = "") -> tuple[str, ...]:
     items = given.split(",") if isinstance(given, str) else list(given)
     result = []
     for item in items:
@@ -249,7 +249,7 @@ def _servers(given: str | Sequence[str], where: str = "") -> tuple[str, ...]:
         if not _is_address(url):
             shown = re.sub(r"//.*@", "//…@", item) if isinstance(item, str) else item
             raise ConfigError(
-                f"server {shown!r}{where} is no address; use nats://host:port (or tls://, ws://, wss://)"
+                f"server {shown!r}{of_env} is no address; use nats://host:port (or tls://, ws://, wss://)"
             )
         result.append(url)
     if not result:
