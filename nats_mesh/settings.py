@@ -241,7 +241,7 @@ def load_context(name: str | None, env: Mapping[str, str] = os.environ) -> NatsC
         raise ConfigError(f"nats context {name!r} cannot be read: {error}") from None
 
 
-def _servers(given: str | Sequence[str], where: str = "") -> tuple[str, ...]:
+def _servers(given: str | Sequence[str], of_env: str = "") -> tuple[str, ...]:
     items = given.split(",") if isinstance(given, str) else list(given)
     result = []
     for item in items:
@@ -253,7 +253,7 @@ def _servers(given: str | Sequence[str], where: str = "") -> tuple[str, ...]:
             whole = given if isinstance(given, str) and "@" in given and "@" not in item else item
             shown = _without_password(whole) if isinstance(whole, str) else whole
             raise ConfigError(
-                f"server {shown!r}{where} is no address; use nats://host:port (or tls://, ws://, wss://)"
+                f"server {shown!r}{of_env} is no address; use nats://host:port (or tls://, ws://, wss://)"
             )
         result.append(url)
     if not result:

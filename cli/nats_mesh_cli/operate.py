@@ -122,11 +122,8 @@ def level_command(level: str, *, logger: str, for_s: float | None) -> LogLevel:
     if level.lower() == _RESET:
         return LogLevel(level="RESET", logger=logger)
     if wanted is None:
-        known = [*LEVELS, _RESET]
-        hint = (
-            did_you_mean(level.lower(), [each.lower() for each in known])
-            or f"there are: {', '.join(known).lower()}"
-        )
+        known = [each.lower() for each in (*LEVELS, _RESET)]
+        hint = did_you_mean(level, known) or f"there are: {', '.join(known)}"
         raise CliError(f"log-level: {level!r} is no level", hint=hint)
     if not logger.isprintable() or " " in logger or not 0 < len(logger) <= _MAX_LOGGER:
         raise CliError(

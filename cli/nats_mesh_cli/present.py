@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nats_mesh import Mesh
-from nats_mesh.discovery.services_api import PingReply, Verb, parse_ping, request_subject
+from nats_mesh.discovery.services_api import InfoReply, PingReply, Verb, parse_ping, request_subject
 from nats_mesh.errors import CodecError
 from nats_mesh_cli.bus import QUESTION_S, ask
 from nats_mesh_cli.catalog import visible
-from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.get import fetch
-from nats_mesh_cli.hints import no_endpoint, no_service
+from nats_mesh_cli.hints import namespace_text, no_endpoint, no_service
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
 
-__all__ = ["clients_of", "must_be_there"]
+__all__ = ["absent", "clients_of", "must_be_there", "nobody_answered", "say_absent"]
 
 
 async def must_be_there(
@@ -31,19 +33,34 @@ async def must_be_there(
     ``callers``: a client without endpoints may be meant, too."""
     if not service:
         return
-    everything = await fetch(mesh, options, out)
-    infos = visible(everything, mesh.namespace)
-    if all(info.name != service for info in infos):
-        if callers and service in await clients_of(mesh):
-            return
-        error: CliError | None = no_service(service, everything, mesh.namespace)
-    else:
-        error = no_endpoint(service, endpoint, infos) if endpoint else None
-    if error is None:
+    error = absent(await fetch(mesh, options, out), mesh.namespace, service, endpoint)
+    if error is None or (callers and service in await clients_of(mesh)):
         return
     if not later:
         raise error
+    say_absent(out, error)
+
+
+def absent(
+    everything: Sequence[InfoReply], namespace: str, service: str, endpoint: str = ""
+) -> CliError | None:
+    """What to say where nobody serves ``service`` in ``namespace``, or it has no such endpoint; ``None``: both are
+    there."""
+    infos = visible(everything, namespace)
+    if all(info.name != service for info in infos):
+        return no_service(service, everything, namespace)
+    return no_endpoint(service, endpoint, infos) if endpoint else None
+
+
+def say_absent(out: Out, error: CliError) -> None:
+    """It is not there now, and may still come."""
     out.note(f"note: {error.message} now; {error.hint}", "warn")
+
+
+def nobody_answered(service: str, namespace: str, error: CliError) -> CliError:
+    """What ends a command that listened to a service which, as ``error`` says, was not there, and heard nobody."""
+    text = f"nobody answered to the name {service} in {namespace_text(namespace)}: no call was seen"
+    return CliError(text, hint=error.hint, code=FAILED)
 
 
 async def clients_of(mesh: Mesh) -> frozenset[str]:

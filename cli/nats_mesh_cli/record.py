@@ -27,9 +27,9 @@ from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
-from nats_mesh_cli.hints import missing_service, namespace_text
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump
+from nats_mesh_cli.present import absent, nobody_answered, say_absent
 
 __all__ = ["RATE_PER_S", "STDOUT", "Plan", "headers_of", "rate", "record"]
 
@@ -87,20 +87,15 @@ async def record(options: Options, out: Out, plan: Plan, *, name: str | None) ->
         raise CliError("record: a recording has no names", hint="leave -o out")
     async with connected(options, name or CALLER) as mesh:
         everything = await fetch(mesh, options, out)
-        infos = visible(everything, mesh.namespace)
-        nobody = plan.service is not None and all(info.name != plan.service for info in infos)
-        hint = missing_service(plan.service or "", everything, mesh.namespace) if nobody else ""
-        if nobody:  # it may still come
-            out.note(f"note: nobody serves {plan.service} now; {hint}", "warn")
+        nobody = None
+        if plan.service is not None and (error := absent(everything, mesh.namespace, plan.service)):
+            nobody = nobody_answered(plan.service, mesh.namespace, error)
+            say_absent(out, error)  # it may still come
         with _File(plan.path, out) as file:
             recorder = _Recorder(mesh, plan, file, out)
-            code = await recorder.run(options, _followed(infos, plan.service))
-    if nobody and not recorder.heard:
-        raise CliError(
-            f"nobody answered to the name {plan.service} in {namespace_text(mesh.namespace)}: no call was seen",
-            hint=hint,
-            code=FAILED,
-        )
+            code = await recorder.run(options, _followed(visible(everything, mesh.namespace), plan.service))
+    if nobody is not None and not recorder.heard:
+        raise nobody
     return code
 
 
@@ -227,9 +222,8 @@ class _Recorder:
         """Hold the lease, which says what is wanted."""
         client, plan = self._mesh.client, self._plan
         want = client.subjects.want("tap", plan.service or ALL, self._mesh.name)
-        await hold_lease(
-            want, JSON.encode(self._wish), transport=client.transport, mux=client.mux
-        )  # gaps are counted
+        body = JSON.encode(self._wish)
+        await hold_lease(want, body, transport=client.transport, mux=client.mux)  # gaps are counted
 
     async def _write(self) -> None:
         while not self._over.is_set():

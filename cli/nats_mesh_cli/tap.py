@@ -14,12 +14,11 @@ from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.telemetry.tap_feed import MAX_TARGETS, SeenCall, TapFeed
 from nats_mesh.telemetry.taps import BATCH_S
 from nats_mesh_cli.bus import CALLER, connected
-from nats_mesh_cli.catalog import visible
-from nats_mesh_cli.errors import DENIED, FAILED, OK, CliError
+from nats_mesh_cli.errors import DENIED, OK, CliError
 from nats_mesh_cli.get import fetch
-from nats_mesh_cli.hints import missing_endpoint, missing_service, namespace_text
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, column_widths, counted, dump, row, table
+from nats_mesh_cli.present import absent, nobody_answered, say_absent
 from nats_mesh_cli.printing import Printer
 from nats_mesh_cli.tap_given import Plan, check
 from nats_mesh_cli.tap_order import ORDER_S, InOrder
@@ -39,34 +38,31 @@ async def tap(options: Options, out: Out, plan: Plan, *, name: str | None) -> in
     """Show calls until there were enough, the time is over, or SIGINT or SIGTERM; says what was left out."""
     check(options, plan)
     async with connected(options, name or CALLER) as mesh:
-        everything = await fetch(mesh, options, out)
-        nobody = _absent(plan, everything, mesh, out)
+        nobody = _nobody(plan, await fetch(mesh, options, out), mesh, out)
         tapper = _Tapper(mesh, plan, options.format, out)
         heard = await tapper.run()
-    if nobody and not heard:
-        raise CliError(
-            f"nobody answered to the name {nobody} in {namespace_text(mesh.namespace)}: no call was seen",
-            hint=missing_service(nobody, everything, mesh.namespace),
-            code=FAILED,
-        )
+    if nobody is not None and not heard:
+        raise nobody
     return OK
 
 
-def _absent(plan: Plan, everything: list[InfoReply], mesh: Mesh, out: Out) -> str:
-    """Say what is asked for and not there; the service's name where none of those that were named is."""
-    infos = visible(everything, mesh.namespace)
-    served = {info.name for info in infos}
+def _nobody(plan: Plan, everything: list[InfoReply], mesh: Mesh, out: Out) -> CliError | None:
+    """Say what is asked for and not there; what ends a tap that hears nobody, where no service that was named is."""
+    gone: dict[str, CliError] = {}
     for service, endpoints in plan.targets.items():
-        if service not in served:  # it may still come
-            hint = missing_service(service, everything, mesh.namespace)
-            out.note(f"note: nobody serves {service} now; {hint}", "warn")
+        error = absent(everything, mesh.namespace, service)
+        if error is not None:  # it may still come
+            gone[service] = error
+            say_absent(out, error)
             continue
         for endpoint in endpoints:
-            hint = missing_endpoint(service, endpoint, infos)
-            if hint:
-                out.note(f"note: {service} has no endpoint {endpoint} now; {hint}", "warn")
-    absent = [service for service in plan.targets if service not in served]
-    return absent[0] if absent and len(absent) == len(plan.targets) else ""
+            error = absent(everything, mesh.namespace, service, endpoint)
+            if error is not None:
+                say_absent(out, error)
+    if not gone or len(gone) < len(plan.targets):
+        return None
+    first, error = next(iter(gone.items()))
+    return nobody_answered(first, mesh.namespace, error)
 
 
 class _Tapper:

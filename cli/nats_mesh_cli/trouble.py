@@ -14,6 +14,7 @@ from nats_mesh.telemetry.series import FAILURES
 from nats_mesh.telemetry.snapshots import Edge, Member, Service
 
 __all__ = [
+    "RANKS",
     "Level",
     "breakers_level",
     "edge_level",
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 Level: TypeAlias = Literal["bad", "warn", "ok", ""]
-_RANKS: Final[dict[Level, int]] = {"": 0, "ok": 1, "warn": 2, "bad": 3}
+#: How bad each is: see :func:`rank`.
+RANKS: Final[dict[Level, int]] = {"": 0, "ok": 1, "warn": 2, "bad": 3}
 
 #: Of the calls of the last seconds, the share without a fault of the service from which on nothing is wrong, and the
 #: one below which it is bad.
@@ -64,14 +66,14 @@ def is_bad(kind: str) -> bool:
 
 def rank(level: Level) -> int:
     """For sorting: the higher, the worse."""
-    return _RANKS[level]
+    return RANKS[level]
 
 
 def worst(*levels: Level) -> Level:
     """The worst of some levels."""
     found: Level = ""
     for level in levels:
-        if _RANKS[level] > _RANKS[found]:
+        if RANKS[level] > RANKS[found]:
             found = level
     return found
 

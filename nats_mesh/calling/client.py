@@ -103,9 +103,7 @@ class Client:
         self.mux = ReplyMux(transport, clock.monotonic)
         self.stats = stats
         self.directory = Directory(transport, self.mux, clock, namespace)
-        self._clock = clock
         self._now: Callable[[], float] = clock.monotonic
-        self._rng = rng
         self._targets: dict[Any, Target] = {}
         #: Who is told of calls that have ended.
         self.watching = Watching()

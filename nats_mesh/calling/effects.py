@@ -12,6 +12,7 @@ from nats_mesh.calling.heads import PlainHeads, request_block
 from nats_mesh.context import Context
 from nats_mesh.errors import CallError, DeadlineExceededError, Executed
 from nats_mesh.model import Request
+from nats_mesh.policy.scopes import Place
 from nats_mesh.wire.codecs import Codec
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.outcome import failed_with
@@ -36,7 +37,7 @@ class Affecting:
         *,
         now: Callable[[], float],
         chance: Callable[[], float],
-        rule_names: Callable[[], Mapping[tuple[tuple[str, str], int], str]],
+        rule_names: Callable[[], Mapping[Place, str]],
     ) -> None:
         self._transport = transport
         self._mux = mux

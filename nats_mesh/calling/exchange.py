@@ -21,7 +21,7 @@ from nats_mesh.layers.breaker import Circuit
 from nats_mesh.layers.retry import Retries
 from nats_mesh.model import Headers, Request
 from nats_mesh.policy import OutboundRules
-from nats_mesh.policy.scopes import Via
+from nats_mesh.policy.scopes import Place, Via
 from nats_mesh.telemetry.series import Series
 from nats_mesh.wire.codecs import AS_IT_IS, CODECS, JSON, RAW, Codec, check_codec
 
@@ -49,11 +49,11 @@ class Chooses(Protocol):
 
 class Effects(NamedTuple):
     """What is done to the calls of a target on their way: a ``fault``, and copies to others, each with its share.
-    ``by`` is the rule that says the fault: the scope of its route, and its place there."""
+    ``by`` is the rule that says the fault."""
 
     fault: Fault | None
     mirrors: tuple[tuple[Target, float], ...]
-    by: tuple[tuple[str, str], int] | None = None
+    by: Place | None = None
 
 
 class Target:

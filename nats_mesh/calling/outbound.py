@@ -150,6 +150,7 @@ class Outbound:
                 for each in path.mirrors
             ]
             if mirrors or path.fault is not None:
+                # Of several rules that say a fault the last one's holds.
                 by = [(rule.scope, rule.index) for rule in path.rules if rule.fault is not None]
                 made.effects = Effects(path.fault, tuple(mirrors), by[-1] if by else None)
             self.compose(made)

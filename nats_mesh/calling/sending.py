@@ -38,6 +38,7 @@ from nats_mesh.layers.balance import Way
 from nats_mesh.layers.breaker import Circuit, is_failure
 from nats_mesh.layers.retry import DENIED
 from nats_mesh.model import Request, is_name
+from nats_mesh.policy.scopes import Place
 from nats_mesh.telemetry.flags import note_end
 from nats_mesh.telemetry.series import FOLD_MASK
 from nats_mesh.wire import headers as h
@@ -68,7 +69,7 @@ class Sender:
         directory: Directory,
         now: Callable[[], float],
         rng: random.Random,
-        rule_names: Callable[[], Mapping[tuple[tuple[str, str], int], str]] = dict,
+        rule_names: Callable[[], Mapping[Place, str]],
     ) -> None:
         self._namespace = namespace
         self._transport = transport

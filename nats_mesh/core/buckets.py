@@ -30,7 +30,10 @@ _Count = Annotated[int, msgspec.Meta(ge=1, le=_MAX_COUNT)]
 
 
 class HistogramSnapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A histogram as it travels: pairs of bucket and count, of the filled buckets alone, and the sum."""
+    """A histogram as it travels: pairs of bucket and count, of the filled buckets alone, and the sum.
+
+    The garbage collector leaves it alone (``gc``): a view holds one of each series, and none can be part of a cycle.
+    """
 
     buckets: Annotated[tuple[tuple[_Bucket, _Count], ...], msgspec.Meta(max_length=SIZE)] = ()
     sum_ns: Annotated[int, msgspec.Meta(ge=0, le=_MAX_SUM)] = 0

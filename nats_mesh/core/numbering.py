@@ -51,6 +51,7 @@ class _Sender:
         self.said: dict[int, None] = {}
 
     def is_new(self, body: bytes) -> bool:
+        """Whether it has not said this lately."""
         key = hash(body)
         if key in self.said:
             return False
@@ -108,6 +109,7 @@ class Numbering:
         return True
 
     def _make_room(self, now: float) -> bool:
+        """Forget who was heard longest ago, if that is long enough."""
         longest = next(iter(self._senders))
         if now - self._senders[longest][1] < SILENT_S:
             return False

@@ -64,7 +64,8 @@ TOO_MANY = Refusal(
 
 
 class Postponed:
-    """The calls that wait for an injected delay; ``again`` takes each when its time has come, or sooner."""
+    """The calls that wait for an injected delay; ``again`` takes each when its time has come, or sooner. ``now`` says
+    how long it was held (monotonic seconds)."""
 
     def __init__(self, again: Callable[[Arrival], None], now: Callable[[], float]) -> None:
         self._again = again

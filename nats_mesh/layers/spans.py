@@ -131,7 +131,7 @@ class ServerSpans:
                 status=str(status),
                 why=why,
                 attempt=1 if call.plain else attempt_of(block),
-                queue_us=max(0, round(queued_s(call, took_s) * 1e6)),
+                queue_us=round(queued_s(call, took_s) * 1e6),
                 fault_us=round(call.held_s * 1e6),
                 route=call.route,
                 refused="" if call.refused is None else str(call.refused),

@@ -49,7 +49,7 @@ from nats_mesh.policy.layering import Layers
 from nats_mesh.policy.problems import Problems
 from nats_mesh.policy.rules import DEFAULT, InboundRules, OutboundRules, source_text
 from nats_mesh.policy.schema import Destination, DestinationSpec, Limit, Route
-from nats_mesh.policy.scopes import Scope, Via, around, namespace_of, scopes_of
+from nats_mesh.policy.scopes import Place, Scope, Via, around, namespace_of, scopes_of
 from nats_mesh.policy.telemetry import telemetry_rules
 from nats_mesh.policy.telemetry_parts import Telemetry
 
@@ -119,7 +119,7 @@ class PolicySet:
         problems.take(found)
         self._answer_like(before, base, concerned, everywhere)
         self._every_subset: frozenset[tuple[str, SubsetRules]] | None = None
-        self._rule_names: Mapping[tuple[tuple[str, str], int], str] | None = None
+        self._rule_names: Mapping[Place, str] | None = None
         if base is not None and all(base.subsets(name) == self.subsets(name) for name in concerned):
             self._every_subset = base._every_subset
 
@@ -258,9 +258,8 @@ class PolicySet:
         line = policy.lines.get(f"spec.{rule.place}", policy.line)
         return source_text(self.rule_name(rule), policy.file, line)
 
-    def rule_names(self) -> Mapping[tuple[tuple[str, str], int], str]:
-        """The name of every rule, by the scope of its route and its place there, as targets tell by whom they were
-        reached (``via``)."""
+    def rule_names(self) -> Mapping[Place, str]:
+        """The name of every rule by its place, as targets tell by whom they were reached (``via``)."""
         if self._rule_names is None:
             self._rule_names = {(rule.scope, rule.index): self.rule_name(rule) for rule in self.all_rules()}
         return self._rule_names

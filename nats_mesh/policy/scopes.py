@@ -8,12 +8,24 @@ from msgspec import UNSET
 
 from nats_mesh.policy.decode import Policy
 
-__all__ = ["Scope", "Via", "around", "around_subset", "concerns", "namespace_of", "scopes_of", "subset_of"]
+__all__ = [
+    "Place",
+    "Scope",
+    "Via",
+    "around",
+    "around_subset",
+    "concerns",
+    "namespace_of",
+    "scopes_of",
+    "subset_of",
+]
 
 #: ("", "") the namespace, (service, "") a service, (service, endpoint) one endpoint.
 Scope: TypeAlias = tuple[str, str]
-#: The rules of routes that a call has met: each by the scope of its route and its place there.
-Via: TypeAlias = tuple[tuple[Scope, int], ...]
+#: A rule of a route, by the scope of the route and where it stands there.
+Place: TypeAlias = tuple[Scope, int]
+#: The rules that a call has met.
+Via: TypeAlias = tuple[Place, ...]
 
 
 def namespace_of(policy: Policy, otherwise: str) -> str:

@@ -72,7 +72,7 @@ class Refusing:
     def stopped(self, call: Arrival) -> None:
         """It was stopped before its turn came."""
         status, text, maybe = STOPPED[call.ended]
-        if call.held_s:
+        if call.held_s:  # it was looked at, before it was held
             call.started = self._now()
         self._replier.fail(call, status, text, maybe=maybe)
         self._over(call, status, flags_of_ended(call.ended, call.injected), text)

@@ -20,6 +20,7 @@ import msgspec
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Count, Instant, Name
+from nats_mesh.core.refill import Refill
 from nats_mesh.discovery.messages import rfc3339
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.answering import Answering
@@ -94,22 +95,17 @@ class Recent(msgspec.Struct, frozen=True, kw_only=True):
 class _Bucket:
     """How many more events of a kind may come; ``missed`` is how many were too many."""
 
-    __slots__ = ("_at", "_burst", "_left", "_rate", "missed")
+    __slots__ = ("_room", "missed")
 
-    def __init__(self, burst: float, rate_per_s: float, now: float) -> None:
-        self._burst = burst
-        self._rate = rate_per_s
-        self._left = burst
-        self._at = now
+    def __init__(self, now: float) -> None:
+        self._room = Refill(RATE_PER_S, BURST, now)
         self.missed = 0
 
     def take(self, now: float) -> bool:
-        self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1.0:
+        if self._room.room(now) < 1:
             self.missed += 1
             return False
-        self._left -= 1.0
+        self._room.take(1)
         return True
 
 
@@ -174,7 +170,7 @@ class Events:
                 raise ValueError(f"{kind!r} is no kind of event: use a word of lower-case letters")
             if len(self._buckets) >= _MAX_KINDS:
                 kind = "other"
-            bucket = self._buckets.setdefault(kind, _Bucket(BURST, RATE_PER_S, now))
+            bucket = self._buckets.setdefault(kind, _Bucket(now))
         if not bucket.take(now):
             return
         self._seq += 1

@@ -106,8 +106,11 @@ def note_end(
 def _said(status: Status, problem: BaseException | None, flags: str) -> str:
     """A failure in words that anybody may read: the mesh's own in full, of others no more than what they are."""
     if isinstance(problem, CallError):
-        if flags and problem.message:
+        answered = problem.executed is Executed.YES or type(problem) is RemoteError
+        # A call may have flags for another reason than its error, whose text a handler wrote for its caller alone.
+        own = not answered or problem.refused is not None or problem.fault
+        if flags and own and problem.message:
             return f"{status}: {problem.message}"
-        if type(problem) is RemoteError or isinstance(problem, ApplicationError):
+        if answered or isinstance(problem, ApplicationError):
             return f"{status}, as its instance answered"
     return f"{status}: {type(problem).__name__}"

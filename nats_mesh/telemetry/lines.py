@@ -62,9 +62,8 @@ class Line(Counts):
         if points:
             rested_s, requests, attempts = points[-1]
             before_s -= self.born_s
-            if (
-                before_s > rested_s + _INSTANT_S
-            ):  # until then it rested: the message before did not tell of it
+            # The message before this one did not tell of it: until then it rested.
+            if before_s > rested_s + _INSTANT_S:
                 points.append((before_s, requests, attempts))
         self._move(tally, self.age_s, window_s)
         return bool(happened or tally.rate or tally.tried or tally.in_flight)

@@ -147,7 +147,6 @@ class SlowCalls:
         self._room = Refill(_RATE_PER_S, _BURST, now)
         self._answering: Answering[SlowCall] = Answering(_encode_recent, MAX_BYTES, clock.monotonic)
         self._seq = 0
-        self._said = 0
         self._unsaid = 0
         self._closed = False
         wants.on(_KIND, self._on_want)

@@ -70,7 +70,7 @@ def test_what_waits_says_so_and_goes_on(shop: Shop, line: tuple[str, ...]) -> No
         assert waiting.interrupt() in (0, 1, 130)
 
 
-def test_nobody_to_ask_is_exit_code_3(tmp_path: object) -> None:
+def test_nobody_to_ask_is_exit_code_3() -> None:
     """Every reading command says so where no server can be reached, `why` without files as well."""
     for line in (["why", "orders.place"], ["slow", "orders"], ["stat"], ["alerts"], ["events"], ["trace"]):
         done = run_cli(*line, env={"NATS_URL": "nats://127.0.0.1:1"})

@@ -22,7 +22,7 @@ from nats_mesh.serving.instance import Instance
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.folding import Fold
 from nats_mesh.telemetry.stats_messages import StatsMessage, decode_stats
-from nats_mesh.testing import MemoryMesh, run_virtual
+from nats_mesh.testing import LoopClock, MemoryMesh, run_virtual
 from nats_mesh.testing.proxy import TcpProxy
 from nats_mesh.testing.server import NatsServer
 from nats_mesh.wire.outbox import Outbox
@@ -282,7 +282,7 @@ def observe_memory(mesh: MemoryMesh) -> tuple[Observer, list[tuple[float, Change
         subjects=client.subjects,
         transport=client.transport,
         mux=client.mux,
-        clock=client._clock,
+        clock=LoopClock(),
         on_change=lambda change: changes.append((anyio.current_time(), change)),
     )
     return observer, changes

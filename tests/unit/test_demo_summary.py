@@ -268,17 +268,19 @@ def test_a_version_that_answered_nothing_is_a_problem() -> None:
         row("", "reviews", 2, versions={"2.0.0": 2, "3.0.0": 0}),
     ]
     assert missing(services, EXPECTED) == [
-        "details 1.0.0 answered no call",
-        "reviews 1.0.0 answered no call",
-        "reviews 3.0.0 answered no call",
-        "ratings 1.0.0 answered no call",
+        ("details", "details 1.0.0 answered no call"),
+        ("reviews", "reviews 1.0.0 answered no call"),
+        ("reviews", "reviews 3.0.0 answered no call"),
+        ("ratings", "ratings 1.0.0 answered no call"),
     ]
 
 
 def test_errors_of_a_service_are_a_problem_with_their_cause() -> None:
     """Even where a second try saved the page."""
     services = (*SERVICES[:3], row("", "ratings", 71, errors=2, versions={"1.0.0": 71}, last="it broke"))
-    assert missing(services, EXPECTED) == ["ratings failed 2 of 71 calls; the last: it broke"]
+    assert missing(services, EXPECTED) == [
+        ("ratings", "ratings failed 2 of 71 calls; the last: it broke"),
+    ]
 
 
 def test_a_summary_is_well_only_without_problems() -> None:

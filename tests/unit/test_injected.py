@@ -8,7 +8,7 @@ import anyio
 import msgspec
 import pytest
 
-from nats_mesh import CallError, CircuitOpenError, Service
+from nats_mesh import CallError, CircuitOpenError, DeadlineExceededError, Service
 from nats_mesh.core.fault import EVERY, Fault
 from nats_mesh.errors import Status
 from nats_mesh.policy import PolicySet, parse
@@ -161,6 +161,46 @@ def test_texts_of_handlers_are_in_no_last_error() -> None:
             )
             there = web.stats.series("out", "till", "pay", "web").last_error
             assert there == "UNAVAILABLE, as its instance answered"
+
+    run_virtual(main)
+
+
+HELD = ROUTE.format("{delay: {duration: 10ms}}")
+
+
+@pytest.mark.parametrize(
+    ("error", "policy", "flags"),
+    [
+        (CallError("card 4242", status=Status.UNAVAILABLE), "", "URX"),
+        (CallError("card 4242", status=Status.UNAVAILABLE), HELD, "URX,DI"),
+        (CallError("card 4242", status=Status.DEADLINE_EXCEEDED), "", "UT,URX"),
+        (DeadlineExceededError("card 4242"), HELD, "UT,URX,DI"),
+        (CallError("card 4242", status=Status.INTERNAL), HELD, "DI"),
+    ],
+)
+def test_what_else_was_done_to_a_call_tells_nobody_what_its_handler_said(
+    error: CallError, policy: str, flags: str
+) -> None:
+    """Attempts that were used up, a delay on purpose, a status that the mesh has, too: whatever flags a call has, the
+    text of its error stays with its caller."""
+
+    async def main() -> None:
+        service = Service("stock", version="1.0.0")
+
+        @service.endpoint()
+        async def take() -> None:
+            raise error
+
+        rules = PolicySet.of(parse(policy)) if policy else None
+        async with MemoryMesh(service) as mesh, mesh.client("web", policies=rules) as web:
+            with pytest.raises(CallError, match="card 4242"):
+                await web.call("stock.take", idempotent=True)
+            series = web.stats.series("out", "stock", "take", "web")
+            assert set(series.flagged) == {(str(error.status), flags)}
+            assert series.last_error == f"{error.status}, as its instance answered"
+            assert (
+                "4242" not in instance_of(mesh, "stock").stats.series("in", "stock", "take", "web").last_error
+            )
 
     run_virtual(main)
 

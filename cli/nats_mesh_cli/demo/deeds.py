@@ -4,7 +4,7 @@ of it."""
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -57,10 +57,9 @@ class Deeds:
 
     def heard(self, event: Event) -> bool:
         """A member tells of something; whether somebody did that."""
-        kinds: Mapping[str, EventKind] = {str(kind): kind for kind in _DEEDS}
-        kind = kinds.get(event.kind)
-        if kind is None:
+        if event.kind not in _DEEDS:
             return False
+        kind = EventKind(event.kind)
         if kind is EventKind.POLICY_APPLIED:
             self._note(f"policies were applied: revision {event.target}")
         elif kind is EventKind.CONFIG_APPLIED:
@@ -75,12 +74,10 @@ class Deeds:
         self.comparable = self.comparable and kind not in _MOVES_CALLS
         return True
 
-    def ended(self, process: ServiceProcess) -> bool:
-        """A process has ended; whether somebody ended it."""
-        if not ended_from_outside(process.child.returncode):
-            return False
-        self._note(f"{process.name} (pid {process.child.pid}) was {_how(process.child.returncode)}")
-        return True
+    def ended(self, process: ServiceProcess) -> None:
+        """A process has ended: that is a deed where somebody ended it."""
+        if ended_from_outside(process.child.returncode):
+            self._note(f"{process.name} (pid {process.child.pid}) was {_how(process.child.returncode)}")
 
     def _note(self, text: str) -> None:
         if self.before is None:

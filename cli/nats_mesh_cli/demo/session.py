@@ -206,8 +206,8 @@ class Session:
         if load.degraded:
             blamed = caused if before is not None and not before.degraded else problems
             blamed.append(f"{load.degraded} of {load.calls} pages came without one of their parts")
-        for text in missing(services, EXPECTED):
-            own = before is None or text.partition(" ")[0] in before.services
+        for service, text in missing(services, EXPECTED):
+            own = before is None or service in before.services
             (problems if own else caused).append(text)
         if self._complete and self._deeds.comparable:
             problems += differences(

@@ -126,19 +126,22 @@ def _numbers(figures: Figures) -> dict[str, Any]:
     }
 
 
-def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> list[str]:
-    """What should have answered and did not, and errors that services counted."""
-    problems: list[str] = []
+def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """What should have answered and did not, and errors that services counted: each service, and what is wrong."""
+    problems: list[tuple[str, str]] = []
     rows = {row.service: row for row in services}
     for service, versions in expected.items():
         answered = rows[service].versions if service in rows else {}
         problems += [
-            f"{service} {version} answered no call" for version in versions if not answered.get(version)
+            (service, f"{service} {version} answered no call")
+            for version in versions
+            if not answered.get(version)
         ]
     for row in services:
         if row.total.errors:
             cause = f"; the last: {row.last_error}" if row.last_error else ""
-            problems.append(f"{row.service} failed {row.total.errors} of {row.total.requests} calls{cause}")
+            text = f"{row.service} failed {row.total.errors} of {row.total.requests} calls{cause}"
+            problems.append((row.service, text))
     return problems
 
 

@@ -19,7 +19,8 @@ from nats_mesh.telemetry.folding import Fold
 from nats_mesh.telemetry.hearing import Hearing
 from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.snapshots import Snapshot
-from nats_mesh.wire.subjects import ALL, Subjects, reply_allowed
+from nats_mesh.wire.subjects import ALL, Subjects
+from nats_mesh.wire.vouching import member_of
 
 __all__ = ["BusWatch", "Heard"]
 
@@ -55,6 +56,7 @@ class BusWatch:
         self._want = subjects.want("stats", ALL, mesh.name)
         self._want_events = subjects.want("event", ALL, mesh.name)
         self._on_event = on_event
+        self._namespace = mesh.namespace
         self._enforced = mesh.settings.enforced
         self._told = self._transport.subscribe(subjects.telemetry_of("event"), self._heard_event)
         self._news = anyio.Event()
@@ -132,10 +134,12 @@ class BusWatch:
 
     def _heard_event(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """What a member tells of itself; what is not believed is left to `nats-mesh events` to say."""
-        parts = subject.split(".")
-        if len(parts) == 6 and reply_allowed(reply, parts[4], enforced=self._enforced):
+        whose = member_of(subject, reply, enforced=self._enforced)
+        if whose is not None:
             with suppress(CodecError):
-                self._on_event(decode_event(payload, service=parts[4], instance=parts[5], namespace=parts[1]))
+                self._on_event(
+                    decode_event(payload, service=whose[0], instance=whose[1], namespace=self._namespace)
+                )
 
     def _on_change(self, change: Change, tell: Callable[[Change], None]) -> None:
         tell(change)

@@ -12,7 +12,7 @@ from nats_mesh_cli.top import words
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.grid import Field
 from nats_mesh_cli.top.model import Data
-from nats_mesh_cli.trouble import Level
+from nats_mesh_cli.trouble import RANKS, Level
 
 __all__ = ["ERROR", "RED", "SHORT", "Order", "Sheet", "high", "red_cells", "share", "trouble"]
 
@@ -63,7 +63,8 @@ def share(value: float | None) -> float:
     return 1.0 if value is None else value
 
 
-_TROUBLE: Final[dict[Level, int]] = {"": 0, "ok": 0, "warn": 1, "bad": 2}
+#: A table, because a sort asks for each of its rows.
+_TROUBLE: Final[dict[Level, int]] = {level: max(0, rank - 1) for level, rank in RANKS.items()}
 
 
 def trouble(level: Level) -> int:

@@ -29,7 +29,7 @@ _KEYS: Final = {
     "f": f"in Tap: which calls to show, asked of the instances: {EXAMPLE}",
     "p, Space": "pause: what is shown stands still, though everything goes on",
     "?": "this page",
-    "q, Ctrl-C": "quit; Ctrl-Z stops as in any shell, 'fg' comes back",
+    "q, Ctrl-C": "quit; Ctrl-Z stops as in any shell, 'fg' comes back; Ctrl-L paints the whole screen again",
 }
 _MEANINGS: Final = {
     "SUCCESS": "the share without a fault of the service, over the last seconds, rounded down",
