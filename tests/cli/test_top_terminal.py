@@ -312,6 +312,34 @@ def test_stopped_by_the_shell_it_leaves_the_terminal_and_comes_back(
     shown.wait_for(RESTORED)
 
 
+@pytest.mark.parametrize("by", ["fg", "another shell, then fg"])
+def test_stopped_by_force_it_leaves_the_shell_alone_and_comes_back(
+    terminal: Open, busy: Shop, by: str
+) -> None:
+    """SIGSTOP, which nobody can obey: while the shell has the terminal nothing is drawn, even where the view goes on;
+    `fg` brings it back, keys and all."""
+    shown = terminal("bash --norc --noprofile -i", 160)
+    shown.wait_for(PROMPT)
+    shown.press(top(busy), "Enter")
+    shown.wait_for("orders ")
+    os.kill(pid_of(busy), signal.SIGSTOP)
+    shown.wait_for(r"Stopped .* top")
+    shown.press("clear; echo the shell=has it", "Enter")
+    shown.wait_for(r"(^|\n)the shell=has it")
+    if by != "fg":
+        os.kill(pid_of(busy), signal.SIGCONT)
+        shown.press("sleep 1.5; echo and keeps=it", "Enter")
+        assert "worst first" not in shown.wait_for(r"(^|\n)and keeps=it")
+    shown.press("fg", "Enter")
+    shown.wait_for(VIEW)
+    shown.press("3")
+    shown.wait_for(r"INSTANCE +SERVICE")
+    shown.press("q")
+    eventually(lambda: left(shown) == ("0", "1"), lambda: left(shown))
+    shown.press("exit", "Enter")
+    shown.wait_for(RESTORED)
+
+
 @pytest.mark.anyio
 async def test_a_bus_that_goes_away_is_a_banner_and_comes_back(terminal: Open, place: Shop) -> None:
     """What was known stays on the screen, marked as old; when the bus is back so are the figures."""

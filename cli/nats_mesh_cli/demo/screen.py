@@ -33,6 +33,10 @@ class Screen:
         self._live = live
         self._keys = keys
         self._painter = Painter(console)
+        #: Whether another program had the terminal when something was to be drawn last. Who never had it to himself
+        #: (`timeout 9 nats-mesh top`) draws all the same.
+        self._lost = False
+        self._ever = _is_ours(sys.stdout)
 
     @property
     def size(self) -> Size:
@@ -43,21 +47,38 @@ class Screen:
         return Size(min(width, _MAX_SIZE.width), min(height, _MAX_SIZE.height))
 
     def show(self, what: RenderableType) -> None:
-        """Draw one frame."""
+        """Draw one frame, while the terminal is ours."""
+        if not self._have():
+            return
         if size := _size_of(sys.stdout):  # what is drawn is cut to this size, not to what rich takes for it
             self._console.size = size
         self._live.update(what, refresh=True)
         self._painter.forget()
 
     def paint(self, lines: Sequence[Sequence[Cell]], size: Size) -> None:
-        """Draw one frame of which all lines are as wide as ``size``: what is new in it is written, at once."""
+        """Draw one frame of which all lines are as wide as ``size``, while the terminal is ours: what is new in it is
+        written, at once."""
+        if not self._have():
+            return
         if text := self._painter.painted(lines, size):
             self._console.file.write(text)
             self._console.file.flush()
 
     def forget(self) -> None:
-        """Draw the next frame whole, whatever shows now."""
+        """Draw the next frame whole, whatever shows now, on a terminal that is set up as at the beginning."""
         self._painter.forget()
+        if _is_ours(sys.stdout):  # else this would stop us
+            self._keys.set_up()
+
+    def _have(self) -> bool:
+        """Whether the terminal is ours now. Where it is again, a shell had it meanwhile (after SIGSTOP, which nobody
+        can obey), and has left neither its settings nor what showed."""
+        if self._ever and not _is_ours(sys.stdout):
+            self._lost = True
+        elif self._lost:
+            self._lost = False
+            self.forget()
+        return not self._lost
 
     @contextlib.contextmanager
     def given_back(self) -> Iterator[None]:
@@ -117,13 +138,20 @@ class _Keys:
         if fd is None:
             return
         self._before = termios.tcgetattr(fd)
+        self.set_up()
+        self._loop.add_reader(fd, self._read)
+
+    def set_up(self) -> None:
+        """Have keys come one by one, where they are read."""
+        fd = self._fd
+        if fd is None or self._before is None:
+            return
         ours: list[Any] = termios.tcgetattr(fd)
         ours[tty.LFLAG] &= ~(termios.ICANON | termios.ECHO)
         ours[tty.CC][termios.VMIN], ours[tty.CC][termios.VTIME] = 1, 0
         # Stopped in the middle, a program would leave the shell with the alternate screen and without a cursor.
         ours[tty.CC][termios.VSUSP] = b"\x00"
         termios.tcsetattr(fd, termios.TCSADRAIN, ours)
-        self._loop.add_reader(fd, self._read)
 
     def give_back(self) -> None:
         """The terminal as it was."""
@@ -154,7 +182,9 @@ class _Keys:
 
     def _read(self) -> None:
         fd = self._fd
-        if fd is None:
+        if fd is None or not _is_ours(
+            fd
+        ):  # what is typed is for another program, and reading it would stop us
             return
         try:
             data = os.read(fd, 64)
@@ -173,6 +203,14 @@ def _size_of(stream: TextIO) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (size.columns, size.lines) if size.columns and size.lines else None
+
+
+def _is_ours(terminal: TextIO | int) -> bool:
+    """Whether no other job of the shell has the terminal now."""
+    try:
+        return os.tcgetpgrp(terminal if isinstance(terminal, int) else terminal.fileno()) == os.getpgrp()
+    except (OSError, ValueError):  # none that jobs share
+        return True
 
 
 def _open_terminal() -> int | None:
