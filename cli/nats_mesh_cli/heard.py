@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import anyio
 
 from nats_mesh.telemetry.snapshots import Snapshot
 
-__all__ = ["KNOWN_S", "SETTLE_S", "listened"]
+__all__ = ["KNOWN_S", "SETTLE_S", "listened", "untold"]
 
 #: Members answer at once who is there, and tell once a second: whoever was not heard after so long is not there
 #: (seconds).
 KNOWN_S: Final = 3.0
 #: How long members may take to say what they have counted by now (seconds).
 SETTLE_S: Final = 4.0
+#: How many members a note names.
+_NAMED: Final = 3
 
 
 class Seen(Protocol):
@@ -35,6 +38,13 @@ async def listened(seen: Seen, listen_s: float, *, settle_s: float = SETTLE_S) -
     while _empty(seen.snapshot()) and (left_s := until - anyio.current_time()) > 0.0:
         await seen.news(left_s)
     return await seen.settled(settle_s)
+
+
+def untold(late: Sequence[tuple[str, str]]) -> str:
+    """A note of the members that did not tell in time."""
+    named = ", ".join(f"{service} {instance}" for service, instance in sorted(late)[:_NAMED])
+    more = f" and {len(late) - _NAMED} others" if len(late) > _NAMED else ""
+    return f"note: {named or 'somebody'}{more} had not told the latest figures in time"
 
 
 def _empty(snapshot: Snapshot) -> bool:

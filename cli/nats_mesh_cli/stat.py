@@ -17,7 +17,7 @@ from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
-from nats_mesh_cli.heard import SETTLE_S, listened
+from nats_mesh_cli.heard import SETTLE_S, listened, untold
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump, render_list, table
@@ -104,7 +104,7 @@ async def _once(look: _Look, options: Options, out: Out, services: Sequence[str]
     seen, view = look.seen, look.view
     await seen.settled(1.0)  # who is there has said a first word
     if not await listened(seen, window_s, settle_s=options.timeout_s or SETTLE_S):
-        out.note("note: not every member has told its latest figures in time", "warn")
+        out.note(untold(seen.late), "warn")
     snapshot = seen.snapshot()
     if not snapshot.connected:
         raise CliError("the bus went away meanwhile", code=BUS)

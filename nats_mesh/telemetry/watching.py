@@ -127,6 +127,7 @@ class MeshView:
         self._cost_s = 0.0
         self._making: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._late: list[tuple[str, str]] = []
         self._subscriptions: list[Subscription] = []
         self._observer: Observer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -262,7 +263,8 @@ class MeshView:
         return True
 
     async def settled(self, timeout_s: float) -> bool:
-        """Return once every member that is there has told what it had counted at this moment; false after the time."""
+        """Return once every member that is there has told what it had counted at this moment; false after the time
+        (:attr:`late` has those that had not)."""
         end = self._now() + timeout_s
         first_word = self._now() + _FIRST_WORD_S
         wanted: dict[tuple[str, str], int] = {}
@@ -277,12 +279,18 @@ class MeshView:
                 for key, seq in wanted.items()
                 if key in members and (members[key].seq < seq or members[key].behind)
             ]
+            self._late = waits
             if not waits and now >= first_word:
                 self._made = None  # the next one shows it all
                 return True
             if now >= end:
                 return False
             await self.news(min(0.1, end - now))
+
+    @property
+    def late(self) -> list[tuple[str, str]]:
+        """The members (service and id) that :meth:`settled` last waited for in vain."""
+        return list(self._late)
 
     @property
     def silent(self) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.testing import run_virtual
 from nats_mesh_cli.demo.state import Size
-from nats_mesh_cli.heard import KNOWN_S, listened
+from nats_mesh_cli.heard import KNOWN_S, listened, untold
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.reducing import reduce
 from nats_mesh_cli.top.state import start
@@ -53,6 +53,19 @@ def test_it_listens_on_while_nobody_is_heard(heard_s: float, listen_s: float, ov
         return anyio.current_time() - begun
 
     assert run_virtual(look) == pytest.approx(over_s, abs=0.11)
+
+
+@pytest.mark.parametrize(
+    ("late", "said"),
+    [
+        ([("orders", "i1")], "note: orders i1 had not told"),
+        ([("orders", "i2"), ("cart", "i1")], "note: cart i1, orders i2 had not told"),
+        ([("orders", f"i{n}") for n in range(9)], "note: orders i0, orders i1, orders i2 and 6 others had not told"),
+    ],
+)  # fmt: skip
+def test_who_has_not_told_in_time_is_named(late: list[tuple[str, str]], said: str) -> None:
+    """Some of them, and how many there are."""
+    assert untold(late).startswith(said)
 
 
 def test_who_has_not_told_in_time_is_not_waited_for_longer() -> None:

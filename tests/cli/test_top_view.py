@@ -25,7 +25,7 @@ from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.reducing import fed, reduce
 from nats_mesh_cli.top.state import State, start
 from nats_mesh_cli.top.view import MIN_SIZE, render
-from nats_mesh_cli.top.words import duration_text, rate_text, success_cell, trend_text
+from nats_mesh_cli.top.words import breaker_cell, duration_text, rate_text, success_cell, trend_text
 from tests.cli.top_data import ALERTED, DATA, EMPTY, MESH, hostile, numbers
 from tests.snapshots import snapshot
 
@@ -201,6 +201,17 @@ def test_a_window_that_is_too_small_says_so() -> None:
     """In words that fit it."""
     text = " ".join(drawn(DATA, Size(30, 7)).plain.split())
     assert text == f"This window is 30×7; make it {MIN_SIZE.width}×{MIN_SIZE.height} or more. q quits."
+
+
+@pytest.mark.parametrize("state", ["OPEN", "HALF_OPEN"])
+@pytest.mark.parametrize(
+    ("count", "text"), [(1, " {}"), (2, "{}×2"), (9, "{}×9"), (10, "{}9+"), (999, "{}9+")]
+)
+def test_circuits_have_room_in_their_column(state: str, count: int, text: str) -> None:
+    """However many there are, nothing is cut."""
+    cell = breaker_cell({state: count})
+    assert cell.text[1:] == text.format(state.partition("_")[0] if state == "HALF_OPEN" else state)
+    assert len(cell.text) <= 7
 
 
 def test_colours_say_nothing_that_text_does_not() -> None:

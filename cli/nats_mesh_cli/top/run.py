@@ -23,7 +23,7 @@ from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.demo.screen import Screen, screen
 from nats_mesh_cli.describe import describe_on
 from nats_mesh_cli.errors import BUS, FAILED, INTERRUPTED, OK, CliError, as_cli_error
-from nats_mesh_cli.heard import listened
+from nats_mesh_cli.heard import listened, untold
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, counted
 from nats_mesh_cli.top.keys import KeyReader
@@ -63,7 +63,7 @@ async def once(options: Options, out: Out, *, name: str | None = None) -> int:
     if text:
         out.data(text)
     if not complete:
-        out.note("note: not every member has told its latest figures in time", "warn")
+        out.note(untold(view.late), "warn")
     if not options.format.structured and options.format is not Format.NAME:
         if not data.mesh.services:
             out.note("no services yet: nobody is there, and nobody is called", "dim")

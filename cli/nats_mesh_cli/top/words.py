@@ -103,7 +103,9 @@ def breaker_cell(breakers: Mapping[str, int]) -> Cell:
     if not level:
         return _NOTHING
     count, word = (breakers["OPEN"], "OPEN") if level == "bad" else (breakers["HALF_OPEN"], "HALF")
-    return leveled(word if count == 1 else f"{count} {word}", level)
+    if count == 1:
+        return leveled(word, level)
+    return leveled(f"{word}×{count}" if count < 10 else f"{word}9+", level, gap="")  # no column has more room
 
 
 def retry_cell(share: float) -> Cell:
