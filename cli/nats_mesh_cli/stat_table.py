@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
+from nats_mesh.errors import Status
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh_cli.output import Column, Record, millis, rate_text, success_text
 from nats_mesh_cli.promised import LEVEL_STYLES, Promised
@@ -13,6 +14,10 @@ from nats_mesh_cli.stat_records import By, edge_records, service_records
 from nats_mesh_cli.trouble import breakers_level, success_level
 
 __all__ = ["Shown", "edges_table", "stat_table"]
+
+_CANCELLED: Final = str(Status.CANCELLED)
+#: From which share on calls that were given up have a column without asking.
+_SOME: Final = 0.01
 
 
 def _number(value: float) -> str:
@@ -49,7 +54,22 @@ _NUMBERS = (
     Column("P99", lambda r: millis(r["p99_s"]), right=True),
     Column("IN FLIGHT", lambda r: str(r["in_flight"]), right=True),
 )
+
+
+def _gave_up(record: Record) -> float:
+    """The share of calls that their callers gave up: no failures of the service, but nobody has got an answer."""
+    statuses = record.get("statuses")
+    return statuses.get(_CANCELLED, 0) / sum(statuses.values()) if statuses else 0.0
+
+
+_GAVE_UP = Column(
+    "GAVE UP", lambda r: f"{_gave_up(r) * 100:.1f}%" if _gave_up(r) else "0", right=True, wide=True,
+    style=lambda r: success_level(1.0 - _gave_up(r)) if _gave_up(r) else "",
+)  # fmt: skip
+
+
 _TROUBLE = (
+    _GAVE_UP,
     Column("FLAGS", _counts("flags"), wide=True),
     Column("TOTAL", lambda r: str(r["total"]["calls"]), right=True, wide=True),
 )
@@ -88,10 +108,14 @@ class Shown:
     promises: bool = False
 
     def shown(self, records: Sequence[Record]) -> tuple[Column, ...]:
-        """The columns for these records: circuits have theirs, narrow or wide, from when one of them is not closed."""
+        """The columns for these records: circuits have theirs, narrow or wide, from when one of them is not closed,
+        and calls that were given up from when they are some."""
+        seldom = []
         if any(record.get("breakers") for record in records):
-            return tuple([replace(each, wide=False) if each is _BREAKER else each for each in self.columns])
-        return self.columns
+            seldom.append(_BREAKER)
+        if any(_gave_up(record) >= _SOME for record in records):
+            seldom.append(_GAVE_UP)
+        return tuple([replace(each, wide=False) if each in seldom else each for each in self.columns])
 
 
 def stat_table(by: By, services: Sequence[str]) -> Shown:
