@@ -217,7 +217,7 @@ def test_a_service_that_dies_by_itself_is_a_problem_with_its_reason(family: Fami
 def test_what_is_done_to_it_is_no_problem_of_its_own(family: Family) -> None:
     """Who kills an instance and injects a fault reads what he did, and what came of it, and is not blamed: the exit
     code is 0."""
-    family.start("--duration", "8", "-o", "json")
+    family.start("--duration", "16", "-o", "json")
     family.until("the load begins")
     (url,) = re.findall(r"begins on (nats://\S+)", family.told[-1])
     os.kill(family.pid_of("reviews 2.0.0"), signal.SIGKILL)
@@ -226,6 +226,7 @@ def test_what_is_done_to_it_is_no_problem_of_its_own(family: Family) -> None:
     code, out = family.finish()
     found = json.loads(out)
     assert (code, found["ok"], found["problems"]) == (0, True, []), family.told
+    assert len(found["done"]) == 2, (found, family.told)
     killed, fault = found["done"]
     assert re.fullmatch(r"reviews:v2 \(pid \d+\) was killed by signal 9", killed)
     assert fault.startswith(
