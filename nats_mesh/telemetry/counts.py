@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from nats_mesh.core.buckets import HistogramSnapshot
+from nats_mesh.core.buckets import SIZE, HistogramSnapshot
 from nats_mesh.core.histogram import Histogram
 from nats_mesh.errors import Status
 from nats_mesh.telemetry.flags import FLAGS
@@ -34,34 +34,89 @@ class Counts:
 
     __slots__ = (
         "age_s",
-        "attempts",
         "base",
-        "born_s",
         "buckets",
+        "extra",
         "flags",
         "in_flight",
         "number",
-        "requests",
+        "ok",
+        "others",
         "retries",
-        "statuses",
         "sum_ns",
+        "told_s",
+        "unusual",
     )
 
     def __init__(self) -> None:
-        #: How old it was in its latest word (seconds), and how old its member was when it began.
+        #: How old it was in its latest word that told all of it (seconds), and its member in its latest word.
         self.age_s = 0.0
-        self.born_s = 0.0
+        self.told_s = 0.0
         #: What rows call it (below 0: nothing), and the number of the message that told all of it and of all others.
         self.number = -1
         self.base = 0
-        self.requests = 0
-        self.attempts = 0
+        #: Calls that went well, and all others by status.
+        self.ok = 0
+        self.others: dict[str, int] = {}
+        #: Attempts beyond one a call.
+        self.extra = 0
+        #: Whether there ever was anything beside calls that went well.
+        self.unusual = False
         self.in_flight = 0
         self.sum_ns = 0
-        self.statuses: dict[str, int] = {}
-        self.buckets: dict[int, int] = {}
+        #: How many calls took how long, of each bucket: a list is quicker than a table, and for most no larger.
+        self.buckets: list[int] = [0] * SIZE
         self.flags: dict[str, int] = {}
         self.retries: dict[str, int] = {}
+
+    def well(self, new: SeriesSnapshot) -> int:
+        """How many calls went well, by a word that says nothing else beside; below 0 where there is more to it."""
+        statuses = new.statuses
+        if self.unusual or new.attempts is not UNSET or new.flags is not UNSET or new.retries is not UNSET:
+            return -1
+        if not statuses:
+            return 0
+        return statuses.get(_OK, -1) if len(statuses) == 1 else -1
+
+    def is_late(self, ok: int, new: SeriesSnapshot) -> bool:
+        """Whether a word that has ``ok`` calls that went well is none after the latest one: it counts backwards."""
+        return ok < self.ok or new.age_s < self.age_s
+
+    def told(self, new: SeriesSnapshot, message: StatsMessage) -> None:
+        """A word of ``message`` has told all of it."""
+        self.age_s = new.age_s
+        self.told_s = message.since_s
+        self.base = message.seq if message.base is UNSET else 0
+        if self.number < 0 and new.number is not UNSET:
+            self.number = new.number
+
+    def add_well(self, ok: int, histogram: HistogramSnapshot, tally: Tally, total: Tally | None) -> None:
+        """So many calls went well by now, which took so long: add those that are new to both."""
+        more = ok - self.ok
+        self.ok = ok
+        sum_ns = histogram.sum_ns - self.sum_ns
+        self.sum_ns += sum_ns
+        known, added = self.buckets, tally.buckets
+        tally.ok += more
+        tally.attempts += more
+        tally.sum_ns += sum_ns
+        if total is None:
+            for bucket, count in histogram.buckets:
+                new = count - known[bucket]
+                if new > 0:
+                    known[bucket] = count
+                    added[bucket] = added.get(bucket, 0) + new
+            return
+        total.ok += more
+        total.attempts += more
+        total.sum_ns += sum_ns
+        summed = total.buckets
+        for bucket, count in histogram.buckets:
+            new = count - known[bucket]
+            if new > 0:
+                known[bucket] = count
+                added[bucket] = added.get(bucket, 0) + new
+                summed[bucket] = summed.get(bucket, 0) + new
 
     def hear(self, new: SeriesSnapshot, message: StatsMessage) -> Tally | None:
         """What has been added to it by a word of ``message``; ``None`` where this is no later one (it counts
@@ -69,65 +124,39 @@ class Counts:
         requests = 0
         for count in new.statuses.values():
             requests += count
-        if requests < self.requests or new.age_s < self.age_s:
+        if requests < self.ok + sum(self.others.values()) or new.age_s < self.age_s:
             return None
-        attempts = requests if new.attempts is UNSET else new.attempts
+        extra = 0 if new.attempts is UNSET else new.attempts - requests
         tally = Tally()
-        if requests != self.requests or attempts != self.attempts:
-            statuses = (
-                dict(new.statuses) if new.statuses.keys() <= _STATUSES else _in_known_words(new.statuses)
-            )
-            added, self.statuses = _more(statuses, self.statuses), statuses
-            tally.ok = added.pop(_OK, 0)
-            tally.others = added or None
-            tally.attempts = attempts - self.attempts
-            tally.sum_ns = new.histogram.sum_ns - self.sum_ns
-            self._fill(tally, new.histogram.buckets)
-            if new.flags:
-                flags = {each: count for each, count in new.flags.items() if _are_flags(each)}
-                tally.flags, self.flags = _more(flags, self.flags) or None, flags
-            if new.retries:
-                retries = {each: count for each, count in new.retries.items() if each in _RETRIES}
-                tally.retries, self.retries = _more(retries, self.retries) or None, retries
-            self.requests, self.attempts, self.sum_ns = requests, attempts, new.histogram.sum_ns
-        self.age_s = new.age_s
-        self.born_s = message.since_s - new.age_s
-        self.base = message.seq if message.base is UNSET else 0
-        if self.number < 0 and new.number is not UNSET:
-            self.number = new.number
+        others = dict(new.statuses) if new.statuses.keys() <= _STATUSES else _in_known_words(new.statuses)
+        ok = others.pop(_OK, 0)
+        if ok != self.ok or others != self.others or extra != self.extra:
+            self._change(tally, new, ok, others, extra)
+        tally.in_flight = new.in_flight - self.in_flight
         self.in_flight = new.in_flight
+        self.told(new, message)
         return tally
 
-    def go_on(self, row: SeriesRow, message: StatsMessage) -> Tally | None:
-        """What has been added to it by a row of ``message``; ``None`` where this is no later one, or goes on from what
-        was not heard."""
-        ok = self.statuses.get(_OK, 0)
-        age_s = message.since_s - self.born_s
-        more = row.ok - ok
-        if self.base != message.base or more < 0 or age_s < self.age_s:
-            return None
-        tally = Tally()
-        if more:
-            self.statuses[_OK] = row.ok
-            tally.ok = more
-            tally.attempts = more
-            self.requests += more
-            self.attempts += more
-            histogram = row.histogram
-            tally.sum_ns = histogram.sum_ns - self.sum_ns
-            self.sum_ns = histogram.sum_ns
-            self._fill(tally, histogram.buckets)
-        self.age_s = age_s
-        self.in_flight = row.in_flight
-        return tally
-
-    def _fill(self, tally: Tally, buckets: tuple[tuple[int, int], ...]) -> None:
+    def _change(self, tally: Tally, new: SeriesSnapshot, ok: int, others: dict[str, int], extra: int) -> None:
+        tally.ok = ok - self.ok
+        tally.others = _more(others, self.others) or None
+        tally.attempts = tally.requests + extra - self.extra
+        tally.sum_ns = new.histogram.sum_ns - self.sum_ns
+        self.ok, self.others, self.extra, self.sum_ns = ok, others, extra, new.histogram.sum_ns
         known, added = self.buckets, tally.buckets
-        for bucket, count in buckets:
-            more = count - known.get(bucket, 0)
+        for bucket, count in new.histogram.buckets:
+            more = count - known[bucket]
             if more > 0:
-                added[bucket] = more
                 known[bucket] = count
+                added[bucket] = more
+        if new.flags:
+            flags = {each: count for each, count in new.flags.items() if _are_flags(each)}
+            tally.flags, self.flags = _more(flags, self.flags) or None, flags
+        if new.retries:
+            retries = {each: count for each, count in new.retries.items() if each in _RETRIES}
+            tally.retries, self.retries = _more(retries, self.retries) or None, retries
+        if others or extra or self.flags or self.retries:
+            self.unusual = True
 
 
 class Track(Counts):
@@ -147,6 +176,19 @@ class Track(Counts):
             self.news = tally
         else:
             self.news.add(tally)
+
+    def go_on(self, row: SeriesRow, message: StatsMessage, now: float) -> None:
+        """Put what a row of ``message`` adds; nothing where this is no later one, or goes on from what was not
+        heard."""
+        if self.base != message.base or row.ok < self.ok or message.since_s < self.told_s:
+            return
+        self.told_s = message.since_s
+        self.in_flight = row.in_flight
+        self.heard = now
+        if self.news is None:
+            self.news = Tally()
+        if row.ok != self.ok:
+            self.add_well(row.ok, row.histogram, self.news, None)
 
     def take(self) -> tuple[int, int, Histogram] | None:
         """What has come: calls, how many of them failed, how long those took that began; ``None`` where nothing was

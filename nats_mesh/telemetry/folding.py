@@ -14,18 +14,19 @@ import msgspec
 from msgspec import UNSET
 
 from nats_mesh.core.members import Instance
-from nats_mesh.core.numbering import AHEAD, AHEAD_PER_S
+from nats_mesh.core.numbering import Step
 from nats_mesh.errors import ConfigError
 from nats_mesh.telemetry.events import Event
-from nats_mesh.telemetry.groups import Group, Groups
+from nats_mesh.telemetry.group import Group
+from nats_mesh.telemetry.groups import Groups
 from nats_mesh.telemetry.known import LATE_S, Known
 from nats_mesh.telemetry.lines import Line
 from nats_mesh.telemetry.overall import Overall
+from nats_mesh.telemetry.pace import Moment
 from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.showing import show
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
-from nats_mesh.telemetry.tallies import Tally
 
 __all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Word", "replay"]
 
@@ -143,35 +144,28 @@ class Fold:
         known = self._known(key, now)
         if known is None:
             return False
-        silent_s = now - known.told
-        if known.seq and message.seq - known.seq > AHEAD + AHEAD_PER_S * silent_s:
-            return False  # no member can have come so far: somebody says so in its name
-        if message.seq < known.seq:
-            if silent_s < LATE_S:
-                return False
+        told, last = known.told, known.seq
+        step = known.follows(message, now)
+        if step is Step.REFUSED:
+            return False
+        if step is Step.ANEW:
             # Messages of one member come in order: who goes on with lower numbers for so long is somebody else than who
             # told the high ones.
             self._begin_again(key, known)
-        # How long a series that is new in this word was not there: since the word before, or the member's start.
-        gap_s = min(self.window_s, now - known.told if known.seq else message.since_s)
-        again = message.seq == known.seq  # a large one comes in several messages of one number
         known.heard = known.told = now
-        known.follows(message)
-        if not again or known.message is None:
+        if step is not Step.SAME or known.message is None:
             known.message = msgspec.structs.replace(message, series=(), rows=())  # these are in its lines
         if message.condition is not UNSET:
             known.condition = message.condition
         known.wake()
-        sums: dict[str, Tally] = {}
-        second = int(now)
-        for each in message.series:
-            self._series(known, message, each, second, gap_s, sums)
-        known.take_rows(message, second, self.window_s, sums)
-        if not again:
-            known.rest(message, second, self.window_s, sums)
-        for side, total in sums.items():
-            for group in known.sides[side]:
-                group.add(total, second)
+        second, moment = int(now), known.moment(message)
+        if message.series:
+            # How long a series that is new in this word was not there: since the word before, or the member's start.
+            gap_s = min(self.window_s, now - told if last and step is not Step.ANEW else message.since_s)
+            for each in message.series:
+                self._series(known, message, each, moment, second, gap_s)
+        if message.rows:
+            known.take_rows(message, moment, second)
         if now - self._looked >= self.window_s:
             self._let_out(now)
         return True
@@ -179,6 +173,8 @@ class Fold:
     def _let_out(self, now: float) -> None:
         """Nobody looks: what is no longer in the window goes all the same."""
         self._looked = now
+        for known in self.members.values():
+            known.settle()
         self.groups.order()
         self.groups.settle(self.groups.waiting)
         for group in self.groups.all():
@@ -189,9 +185,9 @@ class Fold:
         known: Known,
         message: StatsMessage,
         new: SeriesSnapshot,
+        moment: Moment,
         second: int,
         gap_s: float,
-        sums: dict[str, Tally],
     ) -> None:
         name = (new.side, new.service, new.endpoint, new.peer, new.subset or "")
         line = known.lines.get(name)
@@ -203,26 +199,31 @@ class Fold:
             self._note_error(known, line, new)
             if new.age_s > self.window_s:
                 # Most of its calls are of before.
-                tally = line.take(new, message, known.before_s, self.window_s)
+                line.from_s = message.since_s
+                tally = line.hear(new, message)
                 if tally is not None:
-                    for group in (*line.groups, *known.sides[line.side]):
+                    for group in (*line.groups, *known.sides[line.side].groups):
                         group.before(tally)
-                line.seq = message.seq
                 known.number(line)
                 return
-            line.begin(new.age_s - max(new.age_s, gap_s))
-        line.seq = message.seq
-        tally = line.take(new, message, known.before_s, self.window_s)
+            line.from_s = message.since_s - max(new.age_s, gap_s)
+        ok = line.well(new)
+        if ok < 0:
+            tally = line.hear(new, message)
+            if tally is not None:
+                known.count(line, tally, moment, second)
+                if new.last_error != line.last_error:
+                    self._note_error(known, line, new)
+        elif ok >= line.ok and new.age_s >= line.age_s:
+            line.told(new, message)
+            total = known.sides[line.side].open(second)
+            known.went_well(line, ok, new.in_flight, new.histogram, moment, second, total)
         known.number(line)
-        if tally is not None:
-            if new.last_error != line.last_error:
-                self._note_error(known, line, new)
-            line.count(tally, second, sums)
 
     def _note_error(self, known: Known, line: Line, new: SeriesSnapshot) -> None:
         line.last_error = new.last_error
         if new.last_error:
-            for group in (*line.groups, *known.sides[line.side]):
+            for group in (*line.groups, *known.sides[line.side].groups):
                 group.last_error = new.last_error
 
     def _line(self, known: Known, message: StatsMessage, new: SeriesSnapshot) -> Line | None:
@@ -240,7 +241,7 @@ class Fold:
         own, side = self._place(message.service), new.side
         if side not in known.sides:
             known.sides[side] = self.groups.of_side(side, message, own)
-            known.join(known.sides[side])
+            known.join(known.sides[side].groups)
         if side == "in":
             groups = self.groups.of_line(side, self._place(new.peer), own, new.endpoint)
         else:
@@ -266,7 +267,7 @@ class Fold:
                 self.overflowed += 1
                 return None
             # Who was silent and is back has counted on: what is known of him is counted already.
-            known = self._dropped.pop(key) if key in self._dropped else Known(now)
+            known = self._dropped.pop(key) if key in self._dropped else Known(now, self.window_s)
             self.members[key] = known
         return known
 

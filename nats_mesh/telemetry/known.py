@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from msgspec import UNSET
 
+from nats_mesh.core.buckets import HistogramSnapshot
 from nats_mesh.core.members import Health, Instance
-from nats_mesh.telemetry.groups import Group
+from nats_mesh.core.numbering import Step, Succession
+from nats_mesh.telemetry.group import Group
+from nats_mesh.telemetry.intake import Intake
 from nats_mesh.telemetry.lines import Line
+from nats_mesh.telemetry.pace import Moment, Pace
 from nats_mesh.telemetry.stats_messages import Condition, StatsMessage
 from nats_mesh.telemetry.tallies import Tally
 
@@ -23,8 +26,12 @@ class Known:
     """A member: what presence says of it, what its statistics say, and its series."""
 
     __slots__ = (
-        "_age_s",
-        "before_s",
+        "_order",
+        "pace",
+        "_parts",
+        "_since_s",
+        "_sound",
+        "_window_s",
         "behind",
         "condition",
         "groups",
@@ -34,31 +41,48 @@ class Known:
         "live",
         "message",
         "numbered",
-        "seq",
         "sides",
         "told",
     )
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, window_s: float) -> None:
         self.instance: Instance | None = None
         self.message: StatsMessage | None = None
         self.condition: Condition | None = None
         self.lines: dict[tuple[str, ...], Line] = {}
         #: The same by the numbers that rows call them.
         self.numbered: dict[int, Line] = {}
-        #: What all its calls of a side count in, and every group that any of its calls counts in.
-        self.sides: dict[str, tuple[Group, ...]] = {}
+        #: Where all its calls of a side count, and every group that any of its calls counts in.
+        self.sides: dict[str, Intake] = {}
         self.groups: set[Group] = set()
         #: Whether it tells of now.
         self.live = False
-        self.seq = 0
+        self._order = Succession()
+        #: Which part of its latest message was heard last and how many there are, and whether all before were.
+        self._parts = (1, 1)
+        self._sound = True
         #: Whether a message of it was lost: until the next one that tells everything, what is known may be of before.
         self.behind = False
-        #: How old it was (seconds) in its latest message, and in the one before.
-        self._age_s = self.before_s = -math.inf
+        #: How old it was (seconds) in its latest message.
+        self._since_s = 0.0
+        self._window_s = window_s
+        #: How its calls came in the last window.
+        self.pace = Pace(window_s)
         #: When it was heard last at all, and when its statistics were.
         self.heard = now
         self.told = 0.0
+
+    @property
+    def seq(self) -> int:
+        """The number of its latest message; 0: there was none."""
+        return self._order.last
+
+    def has_told(self, seq: int) -> bool:
+        """Whether all of the message of this number, or a later one, was heard, and nothing before it was lost."""
+        last = self._order.last
+        if self.behind or last < seq:
+            return False
+        return last > seq or self._parts[0] == self._parts[1]
 
     @property
     def serves(self) -> bool:
@@ -108,42 +132,93 @@ class Known:
         if line.number >= 0:
             self.numbered[line.number] = line
 
-    def follows(self, message: StatsMessage) -> None:
-        """Take note of the number of a message, and whether one before it was lost."""
-        if message.base is UNSET:
-            self.behind = False
-        elif message.seq > self.seq + 1:
+    def follows(self, message: StatsMessage, now: float) -> Step:
+        """Take note of the number of a message, and whether one before it, or a part of it, was lost."""
+        last, (part, parts) = self._order.last, self._parts
+        step = self._order.take(message.seq, now)
+        if step is Step.REFUSED:
+            return step
+        this = (1, 1) if message.part is UNSET else message.part
+        if step is Step.SAME:
+            if this[0] <= part and this[1] == parts:
+                return step  # it came already
+            self._sound = self._sound and this == (part + 1, parts)
+        else:
+            # Whoever tells everything at once leaves nothing to be missed.
+            if message.base is not UNSET and (message.seq > last + 1 or part != parts):
+                self.behind = True
+            self._sound = this[0] == 1
+        self._parts = this
+        if not self._sound:
             self.behind = True
-        if message.seq != self.seq:
-            self.before_s, self._age_s = self._age_s, message.since_s
-        self.seq = message.seq
+        elif this[0] == this[1] and message.base is UNSET:
+            self.behind = False
+        return step
 
     def begin_again(self) -> None:
         """Of what its statistics said nothing holds any more; it counts in the same service, whatever its calls are."""
-        self.lines, self.numbered, self.message, self.seq = {}, {}, None, 0
-        self.groups = {group for groups in self.sides.values() for group in groups}
-        self.behind = False
-        self._age_s = self.before_s = -math.inf
+        self.lines, self.numbered, self.message = {}, {}, None
+        self.groups = {group for intake in self.sides.values() for group in intake.groups}
+        self.pace = Pace(self._window_s)
+        self._since_s = 0.0
 
-    def take_rows(self, message: StatsMessage, second: int, window_s: float, sums: dict[str, Tally]) -> None:
+    def moment(self, message: StatsMessage) -> Moment:
+        """Where what a message adds stands among those before it."""
+        return self.pace.moment(message.since_s)
+
+    def take_rows(self, message: StatsMessage, moment: Moment, second: int) -> None:
         """What the rows of a message add."""
-        seq, before_s, numbered = message.seq, self.before_s, self.numbered
+        since_s, base, numbered = message.since_s, message.base, self.numbered
+        if since_s < self._since_s:
+            return  # nobody grows younger
+        self._since_s = since_s
+        side, total = "", None
         for row in message.rows:
             line = numbered.get(row.number)
-            if line is not None:
-                line.seq = seq
-                tally = line.go_on(row, message)
-                if tally is not None and line.moved(tally, before_s, window_s):
-                    line.count(tally, second, sums)
+            if line is not None and line.base == base and row.ok >= line.ok:
+                if total is None or line.side != side:
+                    side = line.side
+                    total = self.sides[side].open(second)
+                self.went_well(line, row.ok, row.in_flight, row.histogram, moment, second, total)
 
-    def rest(self, message: StatsMessage, second: int, window_s: float, sums: dict[str, Tally]) -> None:
-        """Nothing has happened in the series of which a message does not tell."""
-        seq = message.seq
-        for line in self.lines.values():
-            if line.seq != seq:
-                tally = line.rest(window_s)
-                if tally is not None:
-                    line.count(tally, second, sums)
+    def went_well(
+        self,
+        line: Line,
+        ok: int,
+        in_flight: int,
+        histogram: HistogramSnapshot,
+        moment: Moment,
+        second: int,
+        total: Tally,
+    ) -> None:
+        """So many calls of a series have gone well by now, nothing else has happened, and so many run; ``total`` is of
+        its side."""
+        more, begun = ok - line.ok, in_flight - line.in_flight
+        if not more and not begun:
+            return
+        tally = line.intake.open(second)
+        if begun:
+            line.in_flight = in_flight
+            tally.in_flight += begun
+            total.in_flight += begun
+        if more:
+            line.add_well(ok, histogram, tally, total)
+            self.pace.add(moment, line, more)
+
+    def count(self, line: Line, tally: Tally, moment: Moment, second: int) -> None:
+        """Whatever has happened in a series."""
+        line.intake.open(second).add(tally)
+        self.sides[line.side].open(second).add(tally)
+        calls = tally.requests
+        extra = tally.attempts - calls
+        if calls:
+            self.pace.add(moment, line, calls)
+        if extra:
+            self.pace.add_extra(moment, line, extra)
+
+    def settle(self) -> None:
+        """Say wherever its calls count by how much their rates have changed since this was asked last."""
+        self.pace.settle(int(self.told), self.sides)
 
     def wake(self) -> None:
         """It tells of now, from now on."""
@@ -159,8 +234,11 @@ class Known:
         self.live = False
         for group in self.groups:
             group.instances -= 1
+        self.pace.stop()
         for line in self.lines.values():
-            tally = line.leave()
-            if tally is not None:
-                for group in (*line.groups, *self.sides[line.side]):
+            if line.rate or line.tried or line.in_flight:
+                tally = Tally()
+                tally.rate, tally.tried, tally.in_flight = -line.rate, -line.tried, -line.in_flight
+                line.rate = line.tried = line.in_flight = 0
+                for group in (*line.groups, *self.sides[line.side].groups):
                     group.before(tally)

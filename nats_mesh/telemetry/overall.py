@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from nats_mesh.telemetry.groups import HISTORY_S, Group
+from nats_mesh.telemetry.group import HISTORY_S, Group
 from nats_mesh.telemetry.reds import red
 from nats_mesh.telemetry.snapshots import Red, Trend
 from nats_mesh.telemetry.tallies import MICRO, Tally

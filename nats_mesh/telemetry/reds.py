@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nats_mesh.telemetry.groups import Group
+from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.snapshots import Red
 from nats_mesh.telemetry.tallies import MICRO, Tally, in_order
 

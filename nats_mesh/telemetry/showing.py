@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 _T = TypeVar("_T")
-#: How many groups are looked at, and how many rows are made, in one go.
+#: How many members and groups are looked at, and how many rows are made, in one go.
+_MEMBERS: Final = 64
 _GROUPS: Final = 256
 _ROWS: Final = 32
 
@@ -23,6 +24,10 @@ _ROWS: Final = 32
 def show(fold: Fold, now: float, wall_s: float) -> Iterator[Snapshot | None]:
     """Everything that ``fold`` holds at ``now``: the snapshot comes last. Each ``None`` before it is a moment in which
     whoever makes it may do something else, and in which the fold may hear more."""
+    for number, known in enumerate(list(fold.members.values())):
+        known.settle()
+        if number % _MEMBERS == _MEMBERS - 1:
+            yield None
     fold.groups.order()
     for _ in range(0, fold.groups.waiting, _GROUPS):
         fold.groups.settle(_GROUPS)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from nats_mesh.telemetry.capacity import capacity_of, plus
-from nats_mesh.telemetry.groups import Group
+from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.known import LATE_S, Known
 from nats_mesh.telemetry.reds import red_of
 from nats_mesh.telemetry.snapshots import Breaker, Edge, Ejection, Endpoint, Service, Trend, VersionRow

@@ -22,6 +22,8 @@ from nats_mesh.wire.codecs import JSON
 __all__ = [
     "MAX_BYTES",
     "MAX_LISTED",
+    "MAX_WEIGHT",
+    "SERIES_WEIGHT",
     "WHOLE_EVERY",
     "Condition",
     "Ejected",
@@ -39,12 +41,17 @@ __all__ = [
 
 #: The largest body of one message; a snapshot that is larger travels in several.
 MAX_BYTES: Final = 512 * 1024
+#: How much one message tells at most, where a row weighs 1. What an observer does for it must not hold up the keys of a
+#: terminal, nor what else waits: one who hears a thousand members gets to breathe between two messages.
+MAX_WEIGHT: Final = 15
+SERIES_WEIGHT: Final = 3
 #: The most breakers, and the most ejected instances, that one message names; those beyond are not told.
 MAX_LISTED: Final = 256
 #: Every so many messages one has all series.
 WHOLE_EVERY: Final = 8
 _MAX_AGE_S: Final = 1e10
 
+_Part = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 _Age = Annotated[float, msgspec.Meta(ge=0.0, le=_MAX_AGE_S)]
 _Word = Annotated[str, msgspec.Meta(pattern=r"\A[a-z_]{1,20}\Z")]
 _Flags = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{1,8}(,[A-Z]{1,8}){0,3}\Z")]
@@ -156,11 +163,11 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What an instance publishes while somebody wants its statistics.
 
-    ``seq`` grows with every snapshot; a large one travels as several messages of one ``seq``, each with
-    other series, of which the first has the ``condition``. ``since_s`` is the age of the counters in seconds,
-    ``layout`` names the histogram's bounds. Series in which nothing has happened since the last message may be left out
-    of every message but each :data:`WHOLE_EVERY`-th. One that has a ``base`` is not whole: ``rows`` go on from what
-    message ``base`` said, which was.
+    ``seq`` grows with every snapshot; a large one travels as several messages of one ``seq``, each with other series,
+    of which the first has the ``condition``; ``part`` says which of how many it is. ``since_s`` is the age of the
+    counters in seconds, ``layout`` names the histogram's bounds. Series in which nothing has happened since the last
+    message may be left out of every message but each :data:`WHOLE_EVERY`-th. One that has a ``base`` is not whole:
+    ``rows`` go on from what message ``base`` said, which was.
     """
 
     instance: Name
@@ -173,6 +180,7 @@ class StatsMessage(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: Count = 0
     series: Annotated[tuple[SeriesSnapshot, ...], msgspec.Meta(max_length=4096)] = ()
     base: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)] | UnsetType = UNSET
+    part: tuple[_Part, _Part] | UnsetType = UNSET
     rows: Annotated[tuple[SeriesRow, ...], msgspec.Meta(max_length=4096)] = ()
     condition: Condition | UnsetType = UNSET
     layout: Literal[1] = LAYOUT
@@ -222,21 +230,40 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     base: int | UnsetType
     rows: list[ToldRow] | UnsetType
     condition: Condition | UnsetType
+    part: tuple[int, int] | UnsetType = UNSET
     layout: int = LAYOUT
     wire: int = 1
 
 
 def encode_stats(message: StatsMessage | Outgoing, max_bytes: int = MAX_BYTES) -> list[bytes]:
-    """The bodies that carry a snapshot: one, or several where it is larger than ``max_bytes``."""
-    body = JSON.encode(message)
-    rows = message.rows or ()
-    if len(body) <= max_bytes or len(message.series) + len(rows) <= 1:
-        return [body]
-    # One series and one row are parted, too: each half is smaller than the whole.
-    series, half, half_rows = message.series, (len(message.series) + 1) // 2, len(rows) // 2
-    first = msgspec.structs.replace(message, series=series[:half], rows=rows[:half_rows])
-    second = msgspec.structs.replace(message, series=series[half:], rows=rows[half_rows:], condition=UNSET)
-    return [*encode_stats(first, max_bytes), *encode_stats(second, max_bytes)]
+    """The bodies that carry a snapshot: one, or several where it is larger than ``max_bytes``, or tells of so many
+    series that whoever reads it would be held up (:data:`MAX_WEIGHT`)."""
+    weight = MAX_WEIGHT
+    while True:
+        bodies = [JSON.encode(each) for each in _parted(message, weight)]
+        if weight == 1 or all(len(body) <= max_bytes for body in bodies):
+            return bodies
+        weight //= 2
+
+
+def _parted(message: StatsMessage | Outgoing, weight: int) -> list[StatsMessage | Outgoing]:
+    series, rows = message.series, message.rows or ()
+    most, found = max(1, weight // SERIES_WEIGHT), [(series, rows)]
+    if len(series) * SERIES_WEIGHT + len(rows) > weight:
+        found = [(series[at : at + most], rows[:0]) for at in range(0, len(series), most)]
+        found += [(series[:0], rows[at : at + weight]) for at in range(0, len(rows), weight)]
+    if len(found) == 1:
+        return [message]
+    return [
+        msgspec.structs.replace(
+            message,
+            series=some,
+            rows=told or UNSET,
+            part=(number, len(found)),
+            condition=message.condition if number == 1 else UNSET,
+        )
+        for number, (some, told) in enumerate(found, 1)
+    ]
 
 
 _decode = at_first_use(lambda: JSON.decoder(StatsMessage))
@@ -264,6 +291,8 @@ def decode_stats(
     ):
         if said is not None and said != claimed:
             raise CodecError(f"statistics: the body says {what} {claimed!r}, its subject says {said!r}")
+    if message.part is not UNSET and message.part[0] > message.part[1]:
+        raise CodecError(f"statistics: `part` {message.part[0]} of {message.part[1]} is none")
     own = message.service
     for series in message.series:
         if series.service not in _names or series.endpoint not in _names or series.peer not in _names:

@@ -103,8 +103,8 @@ class Tracks:
                 track.put(tally, now)
         for row in message.rows:
             track = known.numbered.get(row.number)
-            if track is not None and (tally := track.go_on(row, message)) is not None:
-                track.put(tally, now)
+            if track is not None:
+                track.go_on(row, message, now)
         return True
 
     def _first(

@@ -274,11 +274,7 @@ class MeshView:
                 if key not in wanted and (known.seq or now < first_word):
                     wanted[key] = known.seq + _SETTLED_AFTER
             members = self._fold.members
-            waits = [
-                key
-                for key, seq in wanted.items()
-                if key in members and (members[key].seq < seq or members[key].behind)
-            ]
+            waits = [key for key, seq in wanted.items() if key in members and not members[key].has_told(seq)]
             self._late = waits
             if not waits and now >= first_word:
                 self._made = None  # the next one shows it all

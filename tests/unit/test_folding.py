@@ -51,6 +51,11 @@ class Teller:
         self.service, self.instance, self.version = service, instance, version
 
     def word(self, condition: Condition | None = None, *, whole: bool = True) -> StatsMessage:
+        (message,) = self.words(condition, whole=whole)
+        return message
+
+    def words(self, condition: Condition | None = None, *, whole: bool = True) -> list[StatsMessage]:
+        """Of how many parts one is."""
         message = self.stats.snapshot(
             instance=self.instance,
             service=self.service,
@@ -59,8 +64,10 @@ class Teller:
             condition=msgspec.UNSET if condition is None else condition,
             whole=whole,
         )
-        (body,) = encode_stats(message)
-        return decode_stats(body, service=self.service, instance=self.instance, namespace="default")
+        return [
+            decode_stats(body, service=self.service, instance=self.instance, namespace="default")
+            for body in encode_stats(message)
+        ]
 
     def answer(self, caller: str, count: int, took_s: float = 0.01, status: str = "OK") -> None:
         series = self.stats.series("in", self.service, "place", caller)
@@ -367,10 +374,70 @@ def test_one_service_takes_not_all_the_room(monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(60):
         flood.stats.series("in", "flood", f"endpoint{number}", "x").record(0.01, "OK")
     orders.answer("web", 5)
-    fold.apply(flood.word(), clock.now)
-    fold.apply(orders.word(), clock.now)
+    for word in (*flood.words(), orders.word()):
+        fold.apply(word, clock.now)
     assert fold.overflowed == 35
     assert service_of(fold.snapshot(clock.now)).red.total.requests == 5
+
+
+def test_many_series_travel_in_parts_and_count_once() -> None:
+    """What a member tells in several messages of one number is what it would have told in one, in any window, and a
+    part that comes twice adds nothing."""
+    clock, parted, at_once = Clock(), Fold(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    parts = 0
+    for second in range(14):
+        for number in range(50):
+            if (number + second) % 3:
+                orders.answer(f"c{number}", 1, 0.001 * (number + 1), "INTERNAL" if number == 7 else "OK")
+        words = orders.words(whole=second % 4 == 0)
+        for word in (*words, words[-1]):
+            parted.apply(word, clock.now)
+        parts = max(parts, len(words))
+        at_once.apply(
+            msgspec.structs.replace(
+                words[0],
+                series=tuple(each for word in words for each in word.series),
+                rows=tuple(each for word in words for each in word.rows),
+                part=msgspec.UNSET,
+            ),
+            clock.now,
+        )
+        if second % 5 == 0:
+            parted.snapshot(clock.now)
+        clock.now += 1.0
+    assert parts == 10, "5 of 50 series in each"
+    shown = parted.snapshot(clock.now)
+    assert shown == at_once.snapshot(clock.now)
+    assert service_of(shown).red.total.requests == sum(
+        1 for second in range(14) for number in range(50) if (number + second) % 3
+    )
+
+
+@pytest.mark.parametrize("lost", [0, 1, 9])
+def test_a_part_that_was_lost_is_known_of_until_everything_was_told(lost: int) -> None:
+    """Whoever waits for what a member had counted is not told that it is there while a part of it is missing."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    for number in range(50):
+        orders.answer(f"c{number}", 1)
+    words = orders.words()
+    known = None
+    for at, word in enumerate(words):
+        if at == lost:
+            continue
+        fold.apply(word, clock.now)
+        known = fold.members["orders", "i1"]
+        assert not known.has_told(1)
+    assert known is not None
+    for whole in (False, True):
+        clock.now += 1.0
+        orders.answer("c1", 1)
+        said = orders.words(whole=whole)
+        for at, word in enumerate(said, 1):
+            fold.apply(word, clock.now)
+            assert known.has_told(word.seq) == (whole and at == len(said))
+    assert service_of(fold.snapshot(clock.now)).red.total.requests == 52
 
 
 def test_it_is_bounded() -> None:

@@ -534,8 +534,7 @@ def test_a_flood_of_messages_keeps_few_points(clock: ManualClock) -> None:
         process.served(status=Status.OK)
         clock.advance(0.01)
         fold.apply(process.say(whole=turn % 8 == 0), clock.monotonic())
-    lines = [line for known in fold.members.values() for line in known.lines.values()]
-    assert max(len(line._points) for line in lines) <= 40
+    assert max(len(known.pace) for known in fold.members.values()) <= 40
     (service,) = fold.snapshot(clock.monotonic()).services
     assert service.red.rate_per_s == pytest.approx(100.0, rel=0.05)
 
