@@ -38,15 +38,17 @@ __all__ = [
 _REPORTERS: Final = {"out": "source", "in": "destination"}
 
 
-def numbers(red: Red, last_error: str | None = None) -> Record:
+def numbers(red: Red, last_error: str | None = None, gave_up: float | None = None) -> Record:
     """What everything has that is called: of the window, and in ``total`` of all calls that were ever counted.
-    ``last_error`` where callers know a better one (:func:`nats_mesh_cli.last_errors.last_errors`)."""
+    ``last_error`` where callers know a better one (:func:`nats_mesh_cli.last_errors.last_errors`), ``gave_up`` as they
+    count it."""
     return {
         "success": red.success,
         "rate_per_s": red.rate_per_s,
         "attempts_per_s": red.attempts_per_s,
         "errors_per_s": red.errors_per_s,
         "retry_share": red.retry_share,
+        "gave_up_share": red.gave_up if gave_up is None else gave_up,
         "p50_s": red.p50_s,
         "p90_s": red.p90_s,
         "p95_s": red.p95_s,
@@ -109,7 +111,7 @@ def service_record(service: Service, objectives: str | None, last_error: str | N
         "breakers": service.breakers,
         "ejected": service.ejected,
         "objectives": objectives,
-        **numbers(service.red, last_error),
+        **numbers(service.red, last_error, service.gave_up),
         "capacity": capacity_record(service.capacity),
     }
 
@@ -121,7 +123,7 @@ def endpoint_record(endpoint: Endpoint, last_error: str | None = None) -> Record
         "endpoint": endpoint.name,
         "instances": endpoint.instances,
         "breakers": endpoint.breakers,
-        **numbers(endpoint.red, last_error),
+        **numbers(endpoint.red, last_error, endpoint.gave_up),
         "capacity": capacity_record(endpoint.capacity),
     }
 

@@ -303,6 +303,15 @@ def success_text(share: float) -> str:
     return "100%" if share >= 1.0 else f"{math.floor(share * 10_000) / 100:.2f}%"
 
 
+def part_text(share: float) -> str:
+    """How large a part is, in percent: `0%` means none and `100%` all, whatever rounding would make of it."""
+    if not 0.0 < share < 1.0:
+        return "0%" if share <= 0.0 else "100%"
+    if share < 0.001:
+        return "<0.1%"
+    return ">99.9%" if share > 0.999 else f"{share * 100:.1f}%"
+
+
 _UNITS: Final = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0))
 _THREE_DIGITS: Final = 999.5
 

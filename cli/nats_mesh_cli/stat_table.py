@@ -6,18 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from nats_mesh.errors import Status
 from nats_mesh.telemetry.snapshots import Snapshot
-from nats_mesh_cli.output import Column, Record, millis, rate_text, success_text
+from nats_mesh_cli.output import Column, Record, millis, part_text, rate_text, success_text
 from nats_mesh_cli.promised import LEVEL_STYLES, Promised
 from nats_mesh_cli.stat_records import By, edge_records, service_records
-from nats_mesh_cli.trouble import breakers_level, success_level
+from nats_mesh_cli.trouble import SOME_GAVE_UP, breakers_level, gave_up_level, success_level
 
-__all__ = ["Shown", "edges_table", "stat_table"]
-
-_CANCELLED: Final = str(Status.CANCELLED)
-#: From which share on calls that were given up have a column without asking.
-_SOME: Final = 0.01
+__all__ = ["GAVE_UP", "Shown", "edges_table", "some_gave_up", "stat_table"]
 
 
 def _number(value: float) -> str:
@@ -56,20 +51,18 @@ _NUMBERS = (
 )
 
 
-def _gave_up(record: Record) -> float:
-    """The share of calls that their callers gave up: no failures of the service, but nobody has got an answer."""
-    statuses = record.get("statuses")
-    return statuses.get(_CANCELLED, 0) / sum(statuses.values()) if statuses else 0.0
-
-
-_GAVE_UP = Column(
-    "GAVE UP", lambda r: f"{_gave_up(r) * 100:.1f}%" if _gave_up(r) else "0", right=True, wide=True,
-    style=lambda r: success_level(1.0 - _gave_up(r)) if _gave_up(r) else "",
-)  # fmt: skip
+#: No failures of the service, but nobody has got an answer.
+GAVE_UP: Final = Column(
+    "GAVE UP",
+    lambda r: part_text(r["gave_up_share"]),
+    right=True,
+    wide=True,
+    style=lambda r: gave_up_level(r["gave_up_share"]),
+)
 
 
 _TROUBLE = (
-    _GAVE_UP,
+    GAVE_UP,
     Column("FLAGS", _counts("flags"), wide=True),
     Column("TOTAL", lambda r: str(r["total"]["calls"]), right=True, wide=True),
 )
@@ -96,6 +89,11 @@ def _key(name: str) -> Callable[[Record], str]:
     return lambda record: str(record[name])
 
 
+def some_gave_up(records: Sequence[Record]) -> bool:
+    """Whether so many calls of any record were given up that it shows without asking."""
+    return any(record["gave_up_share"] >= SOME_GAVE_UP for record in records)
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a command shows: its records and columns, and the name of a record for ``-o name``. ``promises``: whether
@@ -113,8 +111,8 @@ class Shown:
         seldom = []
         if any(record.get("breakers") for record in records):
             seldom.append(_BREAKER)
-        if any(_gave_up(record) >= _SOME for record in records):
-            seldom.append(_GAVE_UP)
+        if some_gave_up(records):
+            seldom.append(GAVE_UP)
         return tuple([replace(each, wide=False) if each in seldom else each for each in self.columns])
 
 

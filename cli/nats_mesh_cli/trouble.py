@@ -15,9 +15,11 @@ from nats_mesh.telemetry.snapshots import Edge, Member, Service
 
 __all__ = [
     "RANKS",
+    "SOME_GAVE_UP",
     "Level",
     "breakers_level",
     "edge_level",
+    "gave_up_level",
     "is_bad",
     "member_level",
     "rank",
@@ -26,6 +28,7 @@ __all__ = [
     "service_level",
     "status_level",
     "success_level",
+    "tells_of_trouble",
     "worst",
 ]
 
@@ -39,6 +42,11 @@ _OK_FROM: Final = 0.999
 _BAD_BELOW: Final = 0.99
 #: From this share of repetitions among the attempts on something is wrong: budgets allow a tenth.
 _MANY_RETRIES: Final = 0.1
+#: From which share of calls that their callers gave up on they are shown without asking, something is wrong, and it is
+#: bad. Some always are: whoever waits for a page may leave it.
+SOME_GAVE_UP: Final = 0.01
+_GAVE_UP_WARN: Final = 0.03
+_GAVE_UP_BAD: Final = 0.1
 
 _BAD: Final = frozenset(
     str(kind)
@@ -57,6 +65,32 @@ _BAD: Final = frozenset(
         EventKind.ROLLOUT_RETURNING,
     )
 )
+#: What goes on as it should: no trouble, nor the end of any.
+_USUAL: Final = frozenset(
+    str(kind)
+    for kind in (
+        EventKind.CONFIG_APPLIED,
+        EventKind.CONFIG_CHANGED,
+        EventKind.INSTANCE_JOINED,
+        EventKind.LIMIT_CHANGED,
+        EventKind.LOG_LEVEL,
+        EventKind.POLICY_APPLIED,
+        EventKind.POLICY_CHANGED,
+        EventKind.ROLLOUT_ENDED,
+        EventKind.ROLLOUT_RESUMED,
+        EventKind.ROLLOUT_STARTED,
+        EventKind.ROLLOUT_STEP,
+        EventKind.ROLLOUT_TAKEN,
+        EventKind.ROLLOUT_WAITING,
+        EventKind.TAP_PAYLOADS,
+    )
+)
+
+
+def tells_of_trouble(kind: str) -> bool:
+    """Whether an event of this kind tells that trouble began, goes on, or is over; of kinds that applications made up
+    nobody knows."""
+    return kind not in _USUAL
 
 
 def is_bad(kind: str) -> bool:
@@ -90,6 +124,11 @@ def retry_level(share: float) -> Level:
     return "warn" if share >= _MANY_RETRIES else ""
 
 
+def gave_up_level(share: float) -> Level:
+    """Of the share of calls that their callers gave up: these are no failures, but nobody has got an answer."""
+    return "bad" if share >= _GAVE_UP_BAD else "warn" if share >= _GAVE_UP_WARN else ""
+
+
 def breakers_level(breakers: Mapping[str, int]) -> Level:
     """Of circuits that are not closed, counted by state."""
     return "bad" if breakers.get("OPEN") else "warn" if breakers.get("HALF_OPEN") else ""
@@ -112,13 +151,16 @@ def service_level(service: Service) -> Level:
         success_level(service.red.success),
         breakers_level(service.breakers),
         ready_level(service.ready, service.instances),
+        gave_up_level(service.gave_up),
         less,
     )
 
 
 def edge_level(edge: Edge) -> Level:
     """Of the calls of one service to another."""
-    return worst(success_level(edge.red.success), breakers_level(edge.breakers))
+    return worst(
+        success_level(edge.red.success), breakers_level(edge.breakers), gave_up_level(edge.red.gave_up)
+    )
 
 
 def member_level(member: Member) -> Level:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from nats_mesh.errors import Status
 from nats_mesh.telemetry.capacity import capacity_of, plus
 from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.known import LATE_S, Known
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CallsShown"]
 
 _Name = tuple[str, ...]
+_CANCELLED: Final = str(Status.CANCELLED)
 
 
 class CallsShown:
@@ -47,11 +49,15 @@ class CallsShown:
         #: Calls and attempts per second of each service and each endpoint, as their callers made them.
         self._rates: dict[_Name, int] = {}
         self._tried: dict[_Name, int] = {}
+        #: How many of the window's calls there were, and how many of them their callers gave up, where they did any.
+        self._recent: dict[_Name, int] = {}
+        self._given_up: dict[_Name, int] = {}
         self._sum_up()
         self._loads = _loads(fold, now)
 
     def _sum_up(self) -> None:
         groups, rates, tried = self._fold.groups, self._rates, self._tried
+        recent, given_up = self._recent, self._given_up
         for (source, service), side in self.reporters.items():
             edge = side, source, service
             name: _Name
@@ -61,6 +67,10 @@ class CallsShown:
             ):
                 rates[name] = rates.get(name, 0) + group.total.rate
                 tried[name] = tried.get(name, 0) + group.total.tried
+                recent[name] = recent.get(name, 0) + group.window.requests
+                others = group.window.others
+                if others is not None and _CANCELLED in others:
+                    given_up[name] = given_up.get(name, 0) + others[_CANCELLED]
 
     def edges(self) -> Iterator[Edge]:
         """One for each caller and service."""
@@ -108,6 +118,7 @@ class CallsShown:
                 capacity=capacity_of(self._loads.get((name,)), red.recent, _rate_of(inner)),
                 breakers=self._states(name),
                 ejected=self._ejected[name],
+                gave_up=self._gave_up(name),
             )
 
     def endpoints(self) -> Iterator[Endpoint]:
@@ -131,6 +142,7 @@ class CallsShown:
                 trend=Trend() if group is None else group.trend(self._now),
                 capacity=capacity_of(self._loads.get(name), red.recent, _rate_of(inner)),
                 breakers=self._states(*name),
+                gave_up=self._gave_up(*name),
             )
 
     def versions(self) -> Iterator[VersionRow]:
@@ -148,6 +160,10 @@ class CallsShown:
 
     def _tried_rate(self, *name: str) -> float:
         return self._tried.get(name, 0) / MICRO
+
+    def _gave_up(self, *name: str) -> float:
+        given_up = self._given_up.get(name)
+        return given_up / self._recent[name] if given_up else 0.0
 
     def _states(self, *name: str) -> dict[str, int]:
         if not self._to:

@@ -76,6 +76,13 @@ class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempts: int = 0
     retries: dict[str, int] = {}
 
+    @property
+    def gave_up(self) -> float:
+        """Of the window's calls, the share that their callers gave up (CANCELLED): no failures of whoever is called,
+        but nobody has got an answer."""
+        recent = self.recent
+        return recent.statuses.get("CANCELLED", 0) / recent.requests if recent.requests else 0.0
+
 
 class Trend(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last up to 60 seconds, oldest first, one value a second: calls per second, success, 99th percentile."""
@@ -124,7 +131,9 @@ class Ejection(msgspec.Struct, frozen=True, kw_only=True):
 
 class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A service that has instances, or was called. ``versions`` counts its instances; ``breakers`` counts the circuits
-    to it that are OPEN or HALF_OPEN, by state; ``ejected`` those of its instances that some caller ejected."""
+    to it that are OPEN or HALF_OPEN, by state; ``ejected`` those of its instances that some caller ejected.
+    ``gave_up`` is the share of the window's calls that their callers gave up (CANCELLED), as these count them: an
+    instance that hangs counts nothing."""
 
     name: str
     instances: int = 0
@@ -137,10 +146,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     capacity: Capacity = Capacity()
     breakers: dict[str, int] = {}
     ejected: int = 0
+    gave_up: float = 0.0
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One operation of a service."""
+    """One operation of a service; ``gave_up`` as there."""
 
     service: str
     name: str
@@ -149,6 +159,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     trend: Trend = Trend()
     capacity: Capacity = Capacity()
     breakers: dict[str, int] = {}
+    gave_up: float = 0.0
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):

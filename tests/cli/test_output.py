@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.options import Format, duration
-from nats_mesh_cli.output import Column, Out, age, dump, millis, render_list, table, width
+from nats_mesh_cli.output import Column, Out, age, dump, millis, part_text, render_list, table, width
 
 COLUMNS = (
     Column("NAME", lambda r: str(r["name"]), style=lambda _: "ok"),
@@ -203,3 +203,9 @@ def test_errors_go_to_stderr_as_text_or_json() -> None:
         "exit_code": 3,
     }
     assert stdout.getvalue() == ""
+
+
+def test_a_part_is_neither_none_nor_all() -> None:
+    """Where it is not, rounding does not make it so."""
+    shares = [0.0, 1 / 550, 0.0001, 0.5, 549 / 550, 0.9999, 1.0]
+    assert [part_text(each) for each in shares] == ["0%", "0.2%", "<0.1%", "50.0%", "99.8%", ">99.9%", "100%"]

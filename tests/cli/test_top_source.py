@@ -17,6 +17,8 @@ from nats_mesh_cli.top.picture import draw
 from tests.cli.top_data import DATA, EMPTY, MESH
 
 AT = "2026-01-01T12:00:00.000000Z"
+#: The same instant in seconds.
+AT_S = 1_767_268_800.0
 MEMBERS = MESH.members
 
 
@@ -28,22 +30,22 @@ def told(comings: Comings) -> list[tuple[str, str]]:
 def test_whoever_is_there_at_first_has_not_come() -> None:
     """Nor those that are found out while everybody is being asked."""
     comings = Comings("default")
-    comings.take(MEMBERS[:2], AT, sure=False)
-    comings.take(MEMBERS[:4], AT, sure=False)
-    comings.take(MEMBERS[:4], AT)
+    comings.take(MEMBERS[:2], AT_S, sure=False)
+    comings.take(MEMBERS[:4], AT_S, sure=False)
+    comings.take(MEMBERS[:4], AT_S)
     assert told(comings) == []
 
 
 def test_who_comes_goes_and_falls_silent_is_an_event() -> None:
     """Each once; other states are told by the instances themselves."""
     comings = Comings("default")
-    comings.take(MEMBERS[:2], AT)
-    comings.take(MEMBERS[:3], AT)
+    comings.take(MEMBERS[:2], AT_S)
+    comings.take(MEMBERS[:3], AT_S)
     silent = msgspec.structs.replace(MEMBERS[0], state="suspect")
-    comings.take([silent, *MEMBERS[1:3]], AT)
-    comings.take(MEMBERS[:3], AT)
-    comings.take(MEMBERS[1:3], AT)
-    comings.take([MEMBERS[1], msgspec.structs.replace(MEMBERS[2], state="draining")], AT)
+    comings.take([silent, *MEMBERS[1:3]], AT_S)
+    comings.take(MEMBERS[:3], AT_S)
+    comings.take(MEMBERS[1:3], AT_S)
+    comings.take([MEMBERS[1], msgspec.structs.replace(MEMBERS[2], state="draining")], AT_S)
     assert told(comings) == [
         ("instance.joined", MEMBERS[2].id),
         ("instance.suspect", MEMBERS[0].id),
@@ -59,9 +61,9 @@ def test_who_was_there_has_come_when_it_says() -> None:
         msgspec.structs.replace(each, started=f"2026-01-01T1{n}:00:00Z")
         for n, each in ((2, MEMBERS[0]), (1, MEMBERS[1]))
     )
-    comings.take([late], AT, sure=False)
-    comings.take([late, early, MEMBERS[2]], AT)
-    comings.take([late, early, MEMBERS[2]], AT)
+    comings.take([late], AT_S, sure=False)
+    comings.take([late, early, MEMBERS[2]], AT_S)
+    comings.take([late, early, MEMBERS[2]], AT_S)
     assert told(comings) == [("instance.joined", early.id), ("instance.joined", late.id)]
     assert [event.at for event in comings.events] == ["2026-01-01T11:00:00Z", "2026-01-01T12:00:00Z"]
 
@@ -70,9 +72,42 @@ def test_comings_are_bounded() -> None:
     """However often somebody comes and goes."""
     comings = Comings("default")
     for _ in range(MAX_EVENTS):
-        comings.take(MEMBERS[:1], AT)
-        comings.take((), AT)
+        comings.take(MEMBERS[:1], AT_S)
+        comings.take((), AT_S)
     assert len(comings.events) == MAX_EVENTS
+
+
+def test_who_is_back_is_told_after_it_was_gone() -> None:
+    """When it started is before it went, so that its newest event would say that it is gone; and that it is, says when
+    it was heard last."""
+    comings = Comings("default")
+    member = msgspec.structs.replace(MEMBERS[0], started="2026-01-01T11:00:00Z", heard_s=1.0)
+    comings.take([member], AT_S)
+    comings.take([msgspec.structs.replace(member, state="suspect", heard_s=11.0)], AT_S + 10)
+    comings.take((), AT_S + 20)
+    comings.take([member], AT_S + 50)
+    suspect, gone, back = comings.events[-3:]
+    assert suspect.detail == "host-4101, version 1.4.0, its beats are missing, last heard at 11:59:59 UTC"
+    assert (gone.kind, gone.detail) == (
+        "instance.gone",
+        "host-4101, version 1.4.0, last heard at 11:59:59 UTC",
+    )
+    assert (back.kind, back.at[:19]) == ("instance.alive", "2026-01-01T12:00:50")
+    assert back.detail == "host-4101, version 1.4.0, is back: it was not heard for 51s"
+    comings.take((), AT_S + 60)
+    comings.take([member], AT_S + 61)
+    assert comings.events[-1].kind == "instance.alive"
+
+
+def test_who_starts_takes_no_room_from_who_died() -> None:
+    """A fleet that is started anew, again and again, leaves what happened to others."""
+    comings = Comings("default")
+    comings.take(MEMBERS[:1], AT_S)
+    comings.take((), AT_S + 1)
+    for number in range(3 * MAX_EVENTS):
+        comings.take([msgspec.structs.replace(MEMBERS[1], id=f"N{at}") for at in range(number)], AT_S + 2)
+    assert ("instance.gone", MEMBERS[0].id) in told(comings)
+    assert len(comings.events) <= 2 * MAX_EVENTS
 
 
 def test_how_far_each_follows() -> None:

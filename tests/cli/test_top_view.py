@@ -18,6 +18,7 @@ from rich.console import Console
 from nats_mesh.telemetry.snapshots import Edge
 from nats_mesh_cli.demo.state import Size
 from nats_mesh_cli.top.buckets import bounds_for, classes
+from nats_mesh_cli.top.drill import latency_lines
 from nats_mesh_cli.top.frame import Frame
 from nats_mesh_cli.top.graph import branches
 from nats_mesh_cli.top.grid import Cell, Field, clip, fitted, pieces, wrap
@@ -26,7 +27,7 @@ from nats_mesh_cli.top.reducing import fed, reduce
 from nats_mesh_cli.top.state import State, start
 from nats_mesh_cli.top.view import MIN_SIZE, render
 from nats_mesh_cli.top.words import breaker_cell, duration_text, rate_text, success_cell, trend_text
-from tests.cli.top_data import ALERTED, DATA, EMPTY, MESH, hostile, numbers
+from tests.cli.top_data import ALERTED, DATA, EMPTY, GIVEN_UP, MESH, hostile, numbers
 from tests.snapshots import snapshot
 
 SCREENS = Path(__file__).parent / "screens"
@@ -63,6 +64,42 @@ def check(name: str, size: Size, frame: Frame) -> None:
     """Hold a screen against the one that was approved."""
     approved = SCREENS / f"{name}-{size.width}x{size.height}.txt"
     assert frame.plain + "\n" == approved.read_text(encoding="utf-8"), approved.name
+
+
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+def test_calls_that_were_given_up_have_a_column(size: Size) -> None:
+    """Where some were: of services as their callers count them."""
+    check("given-up", size, drawn(GIVEN_UP, size))
+
+
+def test_a_page_says_what_was_given_up_and_what_is_no_error() -> None:
+    """Of the service, of its endpoints and callers; what was applied, and who came, is no error, and who is back is
+    told."""
+    text = drawn(GIVEN_UP, Size(120, 40), "/details", "enter", "enter").plain
+    assert "✗ 50.0% of the calls were given up by their callers" in text
+    assert "GAVE UP" in text
+    events = [
+        msgspec.structs.replace(MESH.events[1], kind=kind, service="cart", target="cart", detail="by ada")
+        for kind in ("policy.applied", "instance.gone", "instance.alive")
+    ]
+    data = msgspec.structs.replace(DATA, mesh=msgspec.structs.replace(MESH, events=tuple(events)))
+    text = drawn(data, Size(120, 40), "/cart", "enter", "enter").plain
+    assert "policy.applied" not in text
+    assert text.index("instance.alive") < text.index("instance.gone")
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares"),
+    [((549, 1), [">99%", "<1%"]), ((1, 1), ["50%", "50%"]), ((3, 0), ["100%"]), ((199, 1), [">99%", "<1%"])],
+)
+def test_some_is_neither_none_nor_all(counts: tuple[int, int], shares: list[str]) -> None:
+    """One of 550 calls is not drawn as 0 %, nor are the other 549 as 100 %."""
+    recent = msgspec.structs.replace(
+        numbers().recent, requests=sum(counts), buckets=((0.00089, counts[0]), (2.0, counts[1]))
+    )
+    lines = latency_lines(msgspec.structs.replace(numbers(), recent=recent), 60, 12)
+    found = [re.findall(r"([<>]?\d+%)", "".join(cell.text for cell in line)) for line in lines]
+    assert [each[0] for each in found if each] == shares
 
 
 @pytest.mark.parametrize("size", SIZES[:3], ids=str)

@@ -13,6 +13,7 @@ from nats_mesh_cli.stat_table import stat_table
 from nats_mesh_cli.top.words import BAD, GOOD, WARN, success_cell
 from nats_mesh_cli.trouble import (
     breakers_level,
+    edge_level,
     member_level,
     rank,
     ready_level,
@@ -20,6 +21,7 @@ from nats_mesh_cli.trouble import (
     service_level,
     status_level,
     success_level,
+    tells_of_trouble,
     worst,
 )
 from tests.snapshots import red, snapshot
@@ -55,12 +57,37 @@ def test_a_share_of_success_has_one_level_everywhere(share: float | None, level:
         ({"breakers": {"HALF_OPEN": 2, "OPEN": 1}}, "bad"),
         ({"red": red(1000, 2)}, "warn"),
         ({"red": red(1000, 11)}, "bad"),
+        ({"gave_up": 0.029}, "ok"),
+        ({"gave_up": 0.03}, "warn"),
+        ({"gave_up": 0.1}, "bad"),
     ],
 )
 def test_the_worst_of_a_service_counts(changes: dict[str, Any], level: str) -> None:
     """Of its calls, its instances and the circuits to it."""
     service = msgspec.structs.replace(snapshot(1).services[0], **changes)
     assert service_level(service) == level
+
+
+def test_calls_that_are_given_up_are_trouble_of_an_edge_and_of_a_page() -> None:
+    """A service whose only instance hangs is not well, whatever its instances count."""
+    mesh = snapshot(2)
+    hanging = msgspec.structs.replace(mesh.services[0], gave_up=0.5)
+    assert (service_level(hanging), state_of(hanging)) == ("bad", "failing")
+    recent = msgspec.structs.replace(red(100, 0).recent, statuses={"OK": 95, "CANCELLED": 5})
+    edge = msgspec.structs.replace(mesh.edges[0], red=msgspec.structs.replace(red(100, 0), recent=recent))
+    assert (edge.red.gave_up, edge_level(edge)) == (0.05, "warn")
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("breaker.open", True), ("breaker.closed", True), ("instance.gone", True), ("instance.alive", True),
+        ("fault.cleared", True), ("shop.own", True), ("policy.applied", False), ("instance.joined", False),
+    ],
+)  # fmt: skip
+def test_what_goes_on_as_it_should_is_no_trouble(kind: str, told: bool) -> None:
+    """What ends trouble belongs to it; whoever reads of errors wants to know that they are over."""
+    assert tells_of_trouble(kind) is told
 
 
 def test_the_levels_have_an_order() -> None:

@@ -26,7 +26,7 @@ from nats_mesh.telemetry.snapshots import (
 from nats_mesh_cli.promised import Promised
 from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
 
-__all__ = ["ALERTED", "DATA", "EMPTY", "MESH", "hostile", "numbers"]
+__all__ = ["ALERTED", "DATA", "EMPTY", "GIVEN_UP", "MESH", "hostile", "numbers"]
 
 _TREND = Trend(rates=tuple(float(n % 9) for n in range(60)), success=(1.0,) * 60, p99_s=(0.04,) * 60)
 
@@ -283,6 +283,28 @@ ALERTED = msgspec.structs.replace(
         ),
         at="2026-01-01T12:04:02.250000Z",
         live=True,
+    ),
+)
+_LEFT = msgspec.structs.replace(
+    _GOOD, recent=msgspec.structs.replace(_GOOD.recent, statuses={"OK": 250, "CANCELLED": 250})
+)
+#: The same where an instance hangs: its callers give up, and it counts nothing.
+GIVEN_UP = msgspec.structs.replace(
+    DATA,
+    mesh=msgspec.structs.replace(
+        MESH,
+        services=tuple(
+            [
+                msgspec.structs.replace(each, gave_up=0.5) if each.name == "details" else each
+                for each in MESH.services
+            ]
+        ),
+        edges=tuple(
+            [
+                msgspec.structs.replace(each, red=_LEFT) if each.service == "details" else each
+                for each in MESH.edges
+            ]
+        ),
     ),
 )
 EMPTY = Data(

@@ -326,6 +326,18 @@ def test_deeds_are_noted_once_and_what_was_wrong_before_stays_wrong() -> None:
     assert not deeds.comparable
 
 
+def test_the_view_says_why() -> None:
+    """What members tell stands among the events: what is bad as a warning, what several tell alike once."""
+    events = Events()
+    events.told(event("breaker.open", target="ratings.get", detail="9 of 12 calls failed"))
+    for _ in range(2):
+        events.told(event("policy.applied", target="1.4"))
+    assert [(each.mark, each.text, each.count) for each in events.all] == [
+        (Mark.WARN, "ratings tells: breaker.open ratings.get: 9 of 12 calls failed", 1),
+        (Mark.INFO, "ratings tells: policy.applied 1.4", 2),
+    ]
+
+
 def test_faults_leave_sums_comparable() -> None:
     """An injected error is counted at both ends; who drains, or follows a route, moves calls."""
     deeds = Deeds(Before)

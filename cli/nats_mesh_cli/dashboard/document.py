@@ -146,7 +146,7 @@ def _service(service: Service, place: Place) -> Record:
         "level": service_level(service),
         "ejected": service.ejected,
         "capacity": capacity_of(service.capacity),
-        **red_of(service.red),
+        **red_of(service.red, service.gave_up),
     }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from nats_mesh.telemetry.snapshots import Capacity, Red
 from nats_mesh_cli.output import Record
-from nats_mesh_cli.trouble import success_level
+from nats_mesh_cli.trouble import gave_up_level, success_level
 
 __all__ = ["capacity_of", "millis", "red_of"]
 
 
-def red_of(red: Red) -> Record:
-    """What everything has that is called."""
+def red_of(red: Red, gave_up: float | None = None) -> Record:
+    """What everything has that is called; ``gave_up`` where its callers know."""
+    given_up = red.gave_up if gave_up is None else gave_up
     return {
         "rate_per_s": round(red.rate_per_s, 1 if red.rate_per_s >= 10 else 2),
         "attempts_per_s": round(red.attempts_per_s, 1 if red.attempts_per_s >= 10 else 2),
@@ -21,6 +22,8 @@ def red_of(red: Red) -> Record:
         "p99_ms": millis(red.p99_s),
         "in_flight": red.in_flight,
         "retry_share": round(red.retry_share, 3),
+        "gave_up": round(given_up, 3) or (0.0005 if given_up else 0),
+        "gave_up_level": gave_up_level(given_up),
         "success_level": success_level(red.success),
         "last_error": red.last_error,
     }

@@ -13,7 +13,7 @@ from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh_cli.demo.fleet import ServiceProcess
 
-__all__ = ["Before", "Deeds", "ended_from_outside"]
+__all__ = ["Before", "Deeds", "ended_from_outside", "how_it_ended"]
 
 #: Further ones are counted.
 _MAX_TOLD: Final = 50
@@ -77,7 +77,7 @@ class Deeds:
     def ended(self, process: ServiceProcess) -> None:
         """A process has ended: that is a deed where somebody ended it."""
         if ended_from_outside(process.child.returncode):
-            self._note(f"{process.name} (pid {process.child.pid}) was {_how(process.child.returncode)}")
+            self._note(how_it_ended(process))
 
     def _note(self, text: str) -> None:
         if self.before is None:
@@ -95,6 +95,11 @@ class Deeds:
             *[f"{text} (at {count} instances)" if count > 1 else text for text, count in self._told.items()],
             *more,
         )
+
+
+def how_it_ended(process: ServiceProcess) -> str:
+    """What happened to a process that somebody ended."""
+    return f"{process.name} (pid {process.child.pid}) was {_how(process.child.returncode)}"
 
 
 def _how(status: int | None) -> str:

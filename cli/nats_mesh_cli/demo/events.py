@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 import msgspec
 
 from nats_mesh.core.registry import Change, ChangeKind, Reason
+from nats_mesh.telemetry.events import Event as Told
 from nats_mesh.wire.headers import one_line
 from nats_mesh_cli.demo.state import Event, Mark
+from nats_mesh_cli.trouble import is_bad
 
 __all__ = ["Events", "LogEvents", "describe"]
 
@@ -42,6 +44,12 @@ class Events:
         """Note what happened to an instance."""
         mark, text = describe(change)
         self.add(mark, text)
+
+    def told(self, event: Told) -> None:
+        """Note what a member tells of itself: why something goes wrong, or that it is well again."""
+        more = f": {event.detail}" if event.detail else ""
+        text = f"{event.service} tells: {event.kind} {event.target or event.instance}{more}"
+        self.add(Mark.WARN if is_bad(event.kind) else Mark.INFO, text)
 
     @property
     def all(self) -> tuple[Event, ...]:

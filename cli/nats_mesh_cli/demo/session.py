@@ -19,7 +19,7 @@ from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.testing import NatsServer
 from nats_mesh.wire.kv import KvError
 from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
-from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside
+from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside, how_it_ended
 from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
 from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
@@ -28,6 +28,7 @@ from nats_mesh_cli.demo.rows import edge_rows, service_rows
 from nats_mesh_cli.demo.state import Mark, PagesLine, Phase, ViewState
 from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, milliseconds, missing, summarise
 from nats_mesh_cli.demo.watch import BusWatch
+from nats_mesh_cli.trouble import tells_of_trouble
 
 __all__ = ["Options", "Session", "StartError"]
 
@@ -250,13 +251,17 @@ class Session:
         return Before(failed=load.failed, degraded=load.degraded, services=frozenset(failing))
 
     def _on_event(self, event: Event) -> None:
-        if self._phase == "running":
-            self._deeds.heard(event)
+        done = self._phase == "running" and self._deeds.heard(event)
+        if done or tells_of_trouble(event.kind):
+            self._events.told(event)
 
     def _on_exit(self, process: ServiceProcess) -> None:
         if self._phase == "running":
             self._deeds.ended(process)
-        self._events.add(Mark.ERROR, process.failure())
+        if ended_from_outside(process.child.returncode):  # its last words are of something else
+            self._events.add(Mark.LEAVE, how_it_ended(process))
+        else:
+            self._events.add(Mark.ERROR, process.failure())
         if self._watch is not None:
             self._watch.wake()
 

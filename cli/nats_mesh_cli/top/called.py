@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from nats_mesh.telemetry.snapshots import Edge, Service
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
-from nats_mesh_cli.top.columns import ERROR, RED, Order, Sheet, high, red_cells, share, trouble
+from nats_mesh_cli.top.columns import ERROR, GAVE_UP, RED, Order, Sheet, high, red_cells, share, trouble
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.graph import Branch, branches
 from nats_mesh_cli.top.grid import Field
@@ -38,6 +40,7 @@ def _service_cells(service: Service, facts: Facts) -> dict[str, Cell]:
         "ready": words.ready_cell(service.ready, service.instances),
         "alert": words.alert_cell(facts.levels.get(service.name)),
         **red_cells(red),
+        "gave": words.gave_up_cell(service.gave_up),
         "trend": Cell(words.trend_text(service.trend.rates, 30), "cyan"),
         "breaker": words.breaker_cell(service.breakers),
         "ejected": ejected,
@@ -53,6 +56,7 @@ SERVICES: Final = Sheet(
         Field(key="version", head="VER", width=5, most=14, right=False, drop=5),
         Field(key="ready", head="INST", width=5, drop=3),
         *RED,
+        GAVE_UP,
         Field(key="ejected", head="EJECTED", width=7, drop=13),
         Field(key="flight", head="IN FLIGHT", width=9, drop=12),
         Field(key="tries", head="TRIES/S", width=7, drop=11),
@@ -71,7 +75,9 @@ SERVICES: Final = Sheet(
     cells=_service_cells,
     nothing="no services yet: nobody is there, and nobody is called",
     unheard="nobody has been heard so far",
-    left_out=lambda facts: frozenset() if facts.fires else frozenset({"alert"}),
+    left_out=lambda facts: frozenset(
+        [key for key, shown in (("alert", facts.fires), ("gave", facts.some_gave_up)) if not shown]
+    ),
 )
 
 
@@ -101,6 +107,7 @@ EDGES: Final = Sheet(
         Field(key="source", head="CALLER", width=9, most=30, need=16, right=False),
         Field(key="name", head="→ SERVICE", width=11, most=30, need=18, right=False),
         *RED,
+        GAVE_UP,
         Field(key="tries", head="TRIES/S", width=7, drop=11),
         ERROR,
     ),
@@ -118,6 +125,7 @@ EDGES: Final = Sheet(
     cells=_edge_cells,
     nothing="no calls yet: an edge appears with the first call",
     unheard="nobody has told of calls so far",
+    left_out=lambda facts: frozenset() if facts.some_gave_up else frozenset({"gave"}),
 )
 
 
@@ -139,7 +147,8 @@ GRAPH: Final = Sheet(
         Field(key="rate", head="RPS", width=5),
         Field(key="p99", head="P99", width=5, drop=1),
         Field(key="breaker", head="BREAKER", width=7, right=False, drop=2),
-        Field(key="retry", head="RETRY%", width=6, drop=3),
+        Field(key="retry", head="RETRY%", width=6, drop=4),
+        msgspec.structs.replace(GAVE_UP, drop=3),
     ),
     orders=(Order("from the callers on", "", None),),
     items=lambda data: branches(data.mesh.edges),
@@ -148,4 +157,5 @@ GRAPH: Final = Sheet(
     cells=_branch_cells,
     nothing=EDGES.nothing,
     unheard=EDGES.unheard,
+    left_out=EDGES.left_out,
 )

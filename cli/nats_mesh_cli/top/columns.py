@@ -14,7 +14,7 @@ from nats_mesh_cli.top.grid import Field
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.trouble import RANKS, Level
 
-__all__ = ["ERROR", "RED", "SHORT", "Order", "Sheet", "high", "red_cells", "share", "trouble"]
+__all__ = ["ERROR", "GAVE_UP", "RED", "SHORT", "Order", "Sheet", "high", "red_cells", "share", "trouble"]
 
 #: How much of an id is shown in a column.
 SHORT: Final = 8
@@ -82,6 +82,7 @@ def red_cells(red: Red) -> dict[str, Cell]:
         "p95": Cell(words.duration_text(red.p95_s)),
         "p99": Cell(words.duration_text(red.p99_s)),
         "retry": words.retry_cell(red.retry_share),
+        "gave": words.gave_up_cell(red.gave_up),
     }
 
 
@@ -95,4 +96,6 @@ RED: Final = (
     Field(key="breaker", head="BREAKER", width=7, right=False, drop=4),
     Field(key="retry", head="RETRY%", width=6, drop=8),
 )
+#: Stands there from when some of the calls of any row were given up: see ``Sheet.left_out``.
+GAVE_UP: Final = Field(key="gave", head="GAVE UP", width=8, drop=6)
 ERROR: Final = Field(key="error", head="LAST ERROR", width=16, most=80, right=False, drop=14)

@@ -8,23 +8,23 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.structs import replace
 from rich.cells import cell_len
 
-from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.snapshots import Edge, Endpoint, Red, Service
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.last_errors import last_errors
 from nats_mesh_cli.output import counted
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
-from nats_mesh_cli.top.columns import red_cells
+from nats_mesh_cli.top.columns import GAVE_UP, red_cells
 from nats_mesh_cli.top.following import Facts, facts_of
 from nats_mesh_cli.top.frame import Line
 from nats_mesh_cli.top.grid import Field, clip
 from nats_mesh_cli.top.model import ARROW, Data
 from nats_mesh_cli.top.objectives import objective_lines
 from nats_mesh_cli.top.section import section
-from nats_mesh_cli.trouble import is_bad, status_level
+from nats_mesh_cli.trouble import is_bad, status_level, tells_of_trouble
 
 __all__ = ["errors_of", "latency_lines", "lines_of", "name_of", "red_of"]
 
@@ -44,6 +44,7 @@ _ENDPOINTS: Final = (
     Field(key="flight", head="IN FLT", width=6, drop=5),
     Field(key="breaker", head="BREAKER", width=7, right=False, drop=2),
     Field(key="retry", head="RETRY%", width=6, drop=6),
+    replace(GAVE_UP, drop=1),
     Field(key="trend", head="TREND", width=6, most=30, right=False, tail=True, drop=7),
 )
 _CALLERS: Final = (Field(key="name", head="CALLER", width=14, most=40, right=False), *_ENDPOINTS[1:])
@@ -90,7 +91,7 @@ def _bar_line(bar: Bar, width: int) -> Line:
     eighths = math.ceil(bar.share * room * 8) if bar.count else 0
     whole, part = divmod(eighths, 8)
     drawn = _BAR * whole + (_PARTS[part] if part else "")
-    share = f"{bar.share * 100:3.0f}%" if bar.count else "    "
+    share = f"{_whole(bar.share):>4}" if bar.count else "    "
     return [
         Cell(head, words.DIM),
         Cell(drawn, "cyan"),
@@ -100,12 +101,16 @@ def _bar_line(bar: Bar, width: int) -> Line:
     ]
 
 
-#: What happens to whoever is well is told among events alone.
-_WELL = frozenset({EventKind.INSTANCE_JOINED, EventKind.INSTANCE_ALIVE})
+def _whole(share: float) -> str:
+    """Whole percents in at most four cells; what is some is not drawn as nothing, nor what is not all as all."""
+    percent = round(share * 100.0)
+    if share > 0.0 and not percent:
+        return "<1%"
+    return ">99%" if share < 1.0 and percent >= 100 else f"{percent}%"
 
 
 def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
-    """The last errors, and what happened, the newest first; where nothing did that is said."""
+    """The last errors, and what went wrong or is well again, the newest first; where nothing did that is said."""
     caller, name = name_of(drill)
     red, _, _ = red_of(drill, data)
     lines: list[Line] = []
@@ -122,7 +127,7 @@ def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
             break
         about = event.target.partition(".")[0]
         if (
-            event.kind in _WELL
+            not tells_of_trouble(event.kind)
             or name not in (about, event.service)
             or (caller and caller not in (event.service, about))
         ):
@@ -155,16 +160,20 @@ def _lines_of(drill: str, data: Data, width: int) -> list[Line]:
     if edge is None:
         lines += objective_lines(name, data.promised, width)
     lines += _latency_and_errors(drill, red, data, width)
+    facts = facts_of(data)
+    called, callers = [
+        [each for each in some if facts.some_gave_up or each.key != GAVE_UP.key]
+        for some in (_ENDPOINTS, _CALLERS)
+    ]
     if edge is not None:
         rows = [
             {"name": Cell(words.clean(each), words.NAME), **_red(one)}
             for each, one in sorted(edge.endpoints.items())
         ]
-        lines += section("ENDPOINTS", _ENDPOINTS, rows, width)
+        lines += section("ENDPOINTS", called, rows, width)
     else:
-        lines += section("ENDPOINTS", _ENDPOINTS, _endpoint_rows(name, data), width)
-        lines += section("CALLERS", _CALLERS, _caller_rows(name, data), width)
-    facts = facts_of(data)
+        lines += section("ENDPOINTS", called, _endpoint_rows(name, data), width)
+        lines += section("CALLERS", callers, _caller_rows(name, data), width)
     fields = [each for each in _INSTANCES if facts.policed or each.key != "sync"]
     lines += section("INSTANCES", fields, _instance_rows(name, facts), width)
     return lines
@@ -196,10 +205,14 @@ def _facts(red: Red, service: Service | None, edge: Edge | None, width: int) -> 
         if capacity.queue:
             more.append(f"{capacity.queue} queued")
         if capacity.utilisation is not None:
-            more.append(f"{capacity.utilisation * 100:.0f}% busy")
+            more.append(f"{_whole(capacity.utilisation)} busy")
         if capacity.headroom_per_s is not None:
             more.append(f"room for {words.rate_text(capacity.headroom_per_s)}/s more")
         told.append(Cell(_fitting(more, width)))
+    gave_up = red.gave_up if edge is not None or service is None else service.gave_up
+    if gave_up > 0.0:
+        cell = words.gave_up_cell(gave_up)
+        told.append(Cell(clip(f"{cell.text} of the calls were given up by their callers", width), cell.style))
     if red.flags:
         flags = "  ".join(f"{name} ×{count}" for name, count in sorted(red.flags.items()))
         told.append(Cell(clip(f"flags  {flags}", width), words.WARN))
@@ -261,6 +274,7 @@ def _called(what: Endpoint | Edge, name: str) -> dict[str, Cell]:
         **_red(what.red),
         "name": Cell(words.clean(name), words.NAME),
         "breaker": words.breaker_cell(what.breakers),
+        "gave": words.gave_up_cell(what.gave_up if isinstance(what, Endpoint) else what.red.gave_up),
         "trend": Cell(words.trend_text(what.trend.rates, 30), "cyan"),
     }
 

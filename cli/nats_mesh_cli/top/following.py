@@ -12,6 +12,7 @@ from nats_mesh.telemetry.alert_messages import LevelName
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.last_errors import last_errors
 from nats_mesh_cli.top.model import Data, Follower, PolicyLine
+from nats_mesh_cli.trouble import SOME_GAVE_UP
 
 __all__ = ["Facts", "facts_of", "followers"]
 
@@ -80,6 +81,14 @@ class Facts:
     def fires(self) -> bool:
         """Whether any alert does."""
         return any(level != "ok" for level in self.levels.values())
+
+    @cached_property
+    def some_gave_up(self) -> bool:
+        """Whether so many calls of anybody were given up that it shows."""
+        mesh = self.data.mesh
+        return any(each.gave_up >= SOME_GAVE_UP for each in mesh.services) or any(
+            each.red.gave_up >= SOME_GAVE_UP for each in mesh.edges
+        )
 
     @cached_property
     def ejected(self) -> Counter[str]:

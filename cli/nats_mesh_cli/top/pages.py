@@ -35,6 +35,7 @@ _MEANINGS: Final = {
     "SUCCESS": "the share without a fault of the service, over the last seconds, rounded down",
     "RPS, TRIES/S": "calls a second as callers make them; attempts a second that these take",
     "RETRY%": "of the attempts, how many were repetitions",
+    "GAVE UP": "calls that their callers gave up: no failures, but nobody got an answer",
     "P50 P95 P99": "half, 95 %, 99 % of the calls took at most so long",
     "TREND": "calls a second over the last seconds; a steady rate stands at two thirds",
     "BREAKER": "the worst circuit of any caller: OPEN lets nothing through, HALF tries",

@@ -7,7 +7,6 @@ import anyio.abc
 from msgspec.structs import replace
 
 from nats_mesh import CallError, Mesh
-from nats_mesh.clock import rfc3339
 from nats_mesh.core.presence import incarnation
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
@@ -77,10 +76,11 @@ class Source:
             self._began = mesh.at if self._began is None else self._began
             self._looked = mesh.at
             # Whoever was there from the beginning is found out within the first seconds.
-            self._comings.take(mesh.members, rfc3339(mesh.wall_s), sure=mesh.at - self._began > KNOWN_S)
-        if not self._comings.events:
+            self._comings.take(mesh.members, mesh.wall_s, sure=mesh.at - self._began > KNOWN_S)
+        comings = self._comings.events
+        if not comings:
             return mesh
-        events = sorted([*mesh.events, *self._comings.events], key=lambda each: incarnation(each.at))
+        events = sorted([*mesh.events, *comings], key=lambda each: incarnation(each.at))
         return replace(mesh, events=tuple(events))
 
     async def ready(self) -> None:

@@ -7,8 +7,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from nats_mesh_cli.demo.layout import Cell
-from nats_mesh_cli.output import millis, rate_text, success_text
-from nats_mesh_cli.trouble import Level, breakers_level, ready_level, retry_level, status_level, success_level
+from nats_mesh_cli.output import millis, part_text, rate_text, success_text
+from nats_mesh_cli.trouble import (
+    Level,
+    breakers_level,
+    gave_up_level,
+    ready_level,
+    retry_level,
+    status_level,
+    success_level,
+)
 
 __all__ = [
     "BAD",
@@ -23,6 +31,7 @@ __all__ = [
     "clock",
     "count_text",
     "duration_text",
+    "gave_up_cell",
     "leveled",
     "rate_text",
     "ready_cell",
@@ -113,6 +122,11 @@ def retry_cell(share: float) -> Cell:
     if share <= 0.0:
         return _NOTHING
     return leveled(f"{share * 100:.1f}", retry_level(share))
+
+
+def gave_up_cell(share: float) -> Cell:
+    """The share of calls that their callers gave up."""
+    return leveled(part_text(share), gave_up_level(share)) if share > 0.0 else _NOTHING
 
 
 def alert_cell(level: str | None) -> Cell:

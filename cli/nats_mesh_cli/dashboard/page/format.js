@@ -25,6 +25,12 @@ function percent(share) {
   return share >= 1 ? "100 %" : `${(Math.floor(share * 10000) / 100).toFixed(2)} %`;
 }
 
+// What is some is neither nothing nor all.
+function part(share) {
+  if (share <= 0 || share >= 1) return share <= 0 ? "0 %" : "100 %";
+  return share < 0.001 ? "<0.1 %" : share > 0.999 ? ">99.9 %" : `${(share * 100).toFixed(1)} %`;
+}
+
 function clock(instant) {
   const moment = new Date(instant);
   return Number.isNaN(moment.getTime()) ? String(instant) : moment.toLocaleTimeString([], { hour12: false });

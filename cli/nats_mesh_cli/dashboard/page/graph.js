@@ -177,7 +177,7 @@ function makeEdge(each) {
 
 function drawEdge(node, each, on) {
   const errors = errorShare(each);
-  const kind = each.breaker === "OPEN" ? "open" : each.breaker ? "half" : each.success_level === "bad" ? "errors" : each.success_level === "warn" ? "some" : "";
+  const kind = each.breaker === "OPEN" ? "open" : each.breaker ? "half" : each.success_level === "bad" ? "errors" : each.success_level === "warn" ? "some" : { bad: "errors", warn: "some" }[each.gave_up_level] || "";
   const [title, line, flow, label] = node.childNodes;
   const [lock, figures, trouble] = label.childNodes;
   const { path, x, y } = route(model.document.services[each.source], model.document.services[each.service]);
@@ -191,11 +191,11 @@ function drawEdge(node, each, on) {
   if (flow.style.getPropertyValue("--beat") !== beat) flow.style.setProperty("--beat", beat);
   set(label, "transform", `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
   text(figures, `${rate(each.rate_per_s)}/s · ${time(each.p99_ms)}`);
-  const words = [each.breaker ? `⊘ ${each.breaker}` : "", errors >= 0.0001 ? `✕ ${percent(errors)}` : ""].filter(Boolean).join("  ");
+  const words = [each.breaker ? `⊘ ${each.breaker}` : "", errors >= 0.0001 ? `✕ ${percent(errors)}` : "", each.gave_up_level ? `${gaveUp(each)} gave up` : ""].filter(Boolean).join("  ");
   text(trouble, words);
   lock.style.display = each.locks.length ? "" : "none";
   set(lock, "transform", `translate(${-figures.textContent.length * 3.1 - 12} -6)`);
-  text(title, `${each.source} → ${each.service}: ${rate(each.rate_per_s)} calls a second (${rate(each.attempts_per_s)} attempts), success ${percent(each.success)}, p50 ${time(each.p50_ms)}, p99 ${time(each.p99_ms)}${each.breaker ? `, breaker ${each.breaker}` : ""}${each.locks.length ? `, locked by ${each.locks.join(" and ")}` : ""}${each.last_error ? `, last error: ${each.last_error}` : ""}`);
+  text(title, `${each.source} → ${each.service}: ${rate(each.rate_per_s)} calls a second (${rate(each.attempts_per_s)} attempts), success ${percent(each.success)}${each.gave_up ? `, ${part(each.gave_up)} given up` : ""}, p50 ${time(each.p50_ms)}, p99 ${time(each.p99_ms)}${each.breaker ? `, breaker ${each.breaker}` : ""}${each.locks.length ? `, locked by ${each.locks.join(" and ")}` : ""}${each.last_error ? `, last error: ${each.last_error}` : ""}`);
 }
 
 // A curve from the right side of the caller to the left side of whom it calls; back and to itself it goes around.

@@ -9,7 +9,7 @@ views.service = {
     const callsColumns = (other) => [
       { head: other === "source" ? "Caller" : "Service", fill: (td, row) => linkTo(td, row[other]), sort: (row) => row[other] },
       { head: "Endpoint", cell: (row) => row.endpoint, sort: (row) => row.endpoint },
-      rateCell("Calls/s", "rate_per_s"), rateCell("Attempts/s", "attempts_per_s"), successCell,
+      rateCell("Calls/s", "rate_per_s"), rateCell("Attempts/s", "attempts_per_s"), successCell, gaveUpCell,
       timeCell("p50", "p50_ms"), timeCell("p99", "p99_ms"),
       { head: "Last error", cell: (row) => row.last_error },
     ];
@@ -26,7 +26,7 @@ views.service = {
     this.trouble = h("ul", { class: "errors bad" });
     this.endpoints = new Table("Endpoints", [
       { head: "Endpoint", cell: (row) => row.name, sort: (row) => row.name },
-      rateCell("Calls/s", "rate_per_s"), successCell, timeCell("p50", "p50_ms"), timeCell("p90", "p90_ms"), timeCell("p99", "p99_ms"),
+      rateCell("Calls/s", "rate_per_s"), successCell, gaveUpCell, timeCell("p50", "p50_ms"), timeCell("p90", "p90_ms"), timeCell("p99", "p99_ms"),
       { head: "In flight", num: true, cell: (row) => `${row.capacity.in_flight}/${row.capacity.limit || "∞"}`, sort: (row) => row.capacity.in_flight },
       { head: "Waiting", num: true, cell: (row) => row.capacity.queue, sort: (row) => row.capacity.queue },
       { head: "Breakers", short: true, cell: (row) => (breakers(row.breakers) ? `⊘ ${breakers(row.breakers)}` : ""), kind: (row) => row.breakers_level },
@@ -106,6 +106,7 @@ views.service = {
       "versions": versions(service.versions) || NOTHING,
       "ready": service.kind === "client" ? NOTHING : `${service.ready}/${service.instances}`,
       "calls/s": rate(service.rate_per_s), "success": percent(service.success),
+      "gave up": gaveUp(service) || (service.kind === "client" ? NOTHING : "0 %"),
       "p50": time(service.p50_ms), "p90": time(service.p90_ms), "p99": time(service.p99_ms),
       "capacity used": capacity.utilisation === null || capacity.utilisation === undefined ? NOTHING : `${(capacity.utilisation * 100).toFixed(1)} %`,
       "answered in all": detail.total.requests, "of them failed": detail.total.errors,

@@ -10,6 +10,8 @@ const successCell = {
   head: "Success", num: true, cell: (row) => signed(row.success_level, percent(row.success)), sort: errorShare,
   kind: (row) => row.success_level,
 };
+const gaveUp = (row) => (row.gave_up ? signed(row.gave_up_level, part(row.gave_up)) : "");
+const gaveUpCell = { head: "Gave up", num: true, cell: gaveUp, kind: (row) => row.gave_up_level, sort: (row) => row.gave_up || 0 };
 const timeCell = (head, field) => ({ head, num: true, cell: (row) => time(row[field]), sort: (row) => row[field] || 0 });
 const rateCell = (head, field) => ({ head, num: true, cell: (row) => rate(row[field]), sort: (row) => row[field] || 0 });
 
@@ -24,6 +26,7 @@ views.services = {
       { head: "Versions", cell: (row) => versions(row.versions), sort: (row) => versions(row.versions) },
       { head: "Ready", num: true, cell: (row) => `${row.ready}/${row.instances}`, sort: (row) => row.instances },
       successCell,
+      gaveUpCell,
       rateCell("Calls/s", "rate_per_s"),
       rateCell("Attempts/s", "attempts_per_s"),
       timeCell("p50", "p50_ms"), timeCell("p90", "p90_ms"), timeCell("p99", "p99_ms"),
