@@ -21,21 +21,22 @@ def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], str]:
     if not callers:
         return found
     for service in snapshot.services:
-        if service.breakers.get("OPEN") or not service.red.last_error:
+        if service.breakers.get("OPEN") or not service.served.last_error:
             told = [
                 _told(edge, edge.red.last_error)
                 for edge in _first(callers, service.name)
-                if edge.red.last_error != service.red.last_error
+                if edge.red.last_error != service.served.last_error
             ]
             if told:
                 found[service.name, ""] = told[0]
     for endpoint in snapshot.endpoints:
-        if endpoint.breakers.get("OPEN") or not endpoint.red.last_error:
+        if endpoint.breakers.get("OPEN") or not endpoint.served.last_error:
             told = [
                 _told(edge, error)
                 for edge in _first(callers, endpoint.service)
                 if endpoint.name in edge.endpoints
-                and (error := edge.endpoints[endpoint.name].last_error) not in ("", endpoint.red.last_error)
+                and (error := edge.endpoints[endpoint.name].last_error)
+                not in ("", endpoint.served.last_error)
             ]
             if told:
                 found[endpoint.service, endpoint.name] = told[0]

@@ -112,6 +112,7 @@ def service_record(service: Service, objectives: str | None, last_error: str | N
         "ejected": service.ejected,
         "objectives": objectives,
         **numbers(service.red, last_error, service.gave_up),
+        "served": numbers(service.served),
         "capacity": capacity_record(service.capacity),
     }
 
@@ -124,6 +125,7 @@ def endpoint_record(endpoint: Endpoint, last_error: str | None = None) -> Record
         "instances": endpoint.instances,
         "breakers": endpoint.breakers,
         **numbers(endpoint.red, last_error, endpoint.gave_up),
+        "served": numbers(endpoint.served),
         "capacity": capacity_record(endpoint.capacity),
     }
 

@@ -25,6 +25,7 @@ __all__ = [
     "rank",
     "ready_level",
     "retry_level",
+    "served_level",
     "service_level",
     "status_level",
     "success_level",
@@ -119,6 +120,11 @@ def success_level(share: float | None) -> Level:
     return "ok" if share >= _OK_FROM else "bad" if share < _BAD_BELOW else "warn"
 
 
+def served_level(share: float | None) -> Level:
+    """Of the attempts that instances failed: what retries made good for callers is not as it should be, and no more."""
+    return "warn" if success_level(share) in ("warn", "bad") else ""
+
+
 def retry_level(share: float) -> Level:
     """Of a share of repetitions among attempts."""
     return "warn" if share >= _MANY_RETRIES else ""
@@ -149,6 +155,7 @@ def service_level(service: Service) -> Level:
     less: Level = "warn" if service.suspect or service.draining or service.ejected else ""
     return worst(
         success_level(service.red.success),
+        served_level(service.served.success),
         breakers_level(service.breakers),
         ready_level(service.ready, service.instances),
         gave_up_level(service.gave_up),

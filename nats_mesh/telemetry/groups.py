@@ -105,7 +105,9 @@ class Groups:
 
     def _edge(self, edge: tuple[str, str, str], endpoint: str) -> tuple[Group, ...]:
         places = self.places.setdefault(edge, {})
-        place = places.get(endpoint) or places.setdefault(endpoint, Group(durations=self.durations))
+        place = places.get(endpoint) or places.setdefault(
+            endpoint, Group(history=True, durations=self.durations)
+        )
         return self._of(self.edges, edge), place
 
     def of_side(self, side: str, message: StatsMessage, service: str) -> Intake:

@@ -1,12 +1,12 @@
-"""All calls of a mesh together, as its edges tell of them. Pure."""
+"""Calls of several edges together, as these tell of them: all of a mesh, and those to one service or endpoint. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from nats_mesh.telemetry.group import HISTORY_S, Group
-from nats_mesh.telemetry.reds import red
+from nats_mesh.telemetry.reds import NOTHING, red, red_of
 from nats_mesh.telemetry.snapshots import Red, Trend
 from nats_mesh.telemetry.tallies import MICRO, Tally
 
@@ -19,9 +19,21 @@ class Overall:
     def __init__(self) -> None:
         self._seconds: deque[tuple[int, float, float | None, float | None]] = deque(maxlen=HISTORY_S)
         self._until: int | None = None
+        self._parts: dict[tuple[str, ...], Overall] = {}
+
+    def part(self, name: tuple[str, ...]) -> Overall:
+        """The same for the calls to one service, or to one of its endpoints."""
+        return self._parts.get(name) or self._parts.setdefault(name, Overall())
+
+    def keep(self, names: Collection[tuple[str, ...]]) -> None:
+        """Forget every part that is not one of ``names``: nobody is left who has calls there."""
+        for name in [name for name in self._parts if name not in names]:
+            del self._parts[name]
 
     def red(self, groups: Sequence[Group]) -> Red:
         """All calls: the groups are those of edges."""
+        if len(groups) < 2:
+            return red_of(groups[0]) if groups else NOTHING
         window, total = Tally(), Tally()
         last_error = ""
         for group in groups:
@@ -29,7 +41,7 @@ class Overall:
             total.count(group.total)
             last_error = group.last_error or last_error
         rate = total.rate / MICRO
-        return red(window, total, rate, total.tried / MICRO, rate, last_error)
+        return red(window, total, rate, total.tried / MICRO, last_error)
 
     def trend(self, groups: Sequence[Group], now: float) -> Trend:
         """Rates add up, success is weighted by them, and of the slowest the worst is kept."""

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nats_mesh.errors import Status
+import msgspec
+
 from nats_mesh.telemetry.capacity import capacity_of, plus
 from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.known import LATE_S, Known
 from nats_mesh.telemetry.reds import red_of
-from nats_mesh.telemetry.snapshots import Breaker, Edge, Ejection, Endpoint, Service, Trend, VersionRow
+from nats_mesh.telemetry.snapshots import (
+    Breaker,
+    Edge,
+    Ejection,
+    Endpoint,
+    Red,
+    Service,
+    Trend,
+    VersionRow,
+)
 from nats_mesh.telemetry.stats_messages import EndpointLoad
-from nats_mesh.telemetry.tallies import MICRO
 
 if TYPE_CHECKING:
     from nats_mesh.telemetry.folding import Fold
@@ -21,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["CallsShown"]
 
 _Name = tuple[str, ...]
-_CANCELLED: Final = str(Status.CANCELLED)
 
 
 class CallsShown:
@@ -46,31 +54,15 @@ class CallsShown:
         )
         #: Who tells of each edge: the caller, or where it tells nothing, the instances.
         self.reporters = _reporters(fold)
-        #: Calls and attempts per second of each service and each endpoint, as their callers made them.
-        self._rates: dict[_Name, int] = {}
-        self._tried: dict[_Name, int] = {}
-        #: How many of the window's calls there were, and how many of them their callers gave up, where they did any.
-        self._recent: dict[_Name, int] = {}
-        self._given_up: dict[_Name, int] = {}
-        self._sum_up()
-        self._loads = _loads(fold, now)
-
-    def _sum_up(self) -> None:
-        groups, rates, tried = self._fold.groups, self._rates, self._tried
-        recent, given_up = self._recent, self._given_up
+        #: What is told of the calls to each service and each endpoint, by who calls.
+        self._told: dict[_Name, list[Group]] = {}
         for (source, service), side in self.reporters.items():
             edge = side, source, service
-            name: _Name
-            for name, group in (
-                ((service,), groups.edges[edge]),
-                *[((service, endpoint), place) for endpoint, place in groups.places[edge].items()],
-            ):
-                rates[name] = rates.get(name, 0) + group.total.rate
-                tried[name] = tried.get(name, 0) + group.total.tried
-                recent[name] = recent.get(name, 0) + group.window.requests
-                others = group.window.others
-                if others is not None and _CANCELLED in others:
-                    given_up[name] = given_up.get(name, 0) + others[_CANCELLED]
+            self._told.setdefault((service,), []).append(fold.groups.edges[edge])
+            for endpoint, place in fold.groups.places[edge].items():
+                self._told.setdefault((service, endpoint), []).append(place)
+        fold.overall.keep(self._told.keys())
+        self._loads = _loads(fold, now)
 
     def edges(self) -> Iterator[Edge]:
         """One for each caller and service."""
@@ -103,9 +95,8 @@ class CallsShown:
         for name in sorted(called | present.keys()):
             members = present.get(name, [])
             states = Counter([each.state for each in members])
-            inner = groups.get(("in", name))
-            group = inner or groups.get(("out", name))
-            red = red_of(group, self._rate(name), self._tried_rate(name))
+            served = red_of(groups.get(("in", name)))
+            red = self._red(served, name)
             yield Service(
                 name=name,
                 instances=len(members),
@@ -114,11 +105,12 @@ class CallsShown:
                 draining=states["draining"],
                 versions=dict(sorted(Counter([each.version for each in members]).items())),
                 red=red,
-                trend=Trend() if group is None else group.trend(self._now),
-                capacity=capacity_of(self._loads.get((name,)), red.recent, _rate_of(inner)),
+                served=served,
+                trend=self._trend(name),
+                capacity=capacity_of(self._loads.get((name,)), served.recent, served.rate_per_s),
                 breakers=self._states(name),
                 ejected=self._ejected[name],
-                gave_up=self._gave_up(name),
+                gave_up=red.gave_up,
             )
 
     def endpoints(self) -> Iterator[Endpoint]:
@@ -132,17 +124,18 @@ class CallsShown:
         for name in sorted(names):
             service, endpoint = name
             inner = groups.get(("in", service, endpoint))
-            group = inner or groups.get(("out", service, endpoint))
-            red = red_of(group, self._rate(*name), self._tried_rate(*name))
+            served = red_of(inner)
+            red = self._red(served, *name)
             yield Endpoint(
                 service=service,
                 name=endpoint,
                 instances=serving[name] or (0 if inner is None else inner.instances),
                 red=red,
-                trend=Trend() if group is None else group.trend(self._now),
-                capacity=capacity_of(self._loads.get(name), red.recent, _rate_of(inner)),
+                served=served,
+                trend=self._trend(*name),
+                capacity=capacity_of(self._loads.get(name), served.recent, served.rate_per_s),
                 breakers=self._states(*name),
-                gave_up=self._gave_up(*name),
+                gave_up=red.gave_up,
             )
 
     def versions(self) -> Iterator[VersionRow]:
@@ -155,15 +148,22 @@ class CallsShown:
                     service=service, version=version, instances=group.instances, red=red_of(group)
                 )
 
-    def _rate(self, *name: str) -> float:
-        return self._rates.get(name, 0) / MICRO
+    def _red(self, served: Red, *name: str) -> Red:
+        """What callers met; of each caller that tells nothing, what the instances tell of its calls. The last error is
+        the instances' own word, where there is one."""
+        met = self._fold.overall.red(self._told.get(name, ()))
+        if served.last_error in ("", met.last_error):
+            return met
+        return msgspec.structs.replace(met, last_error=served.last_error)
 
-    def _tried_rate(self, *name: str) -> float:
-        return self._tried.get(name, 0) / MICRO
-
-    def _gave_up(self, *name: str) -> float:
-        given_up = self._given_up.get(name)
-        return given_up / self._recent[name] if given_up else 0.0
+    def _trend(self, *name: str) -> Trend:
+        told = self._told.get(name)
+        if told is None:
+            return Trend()
+        part = self._fold.overall.part(name).trend(
+            told, self._now
+        )  # also while there is one: another may come
+        return told[0].trend(self._now) if len(told) == 1 else part
 
     def _states(self, *name: str) -> dict[str, int]:
         if not self._to:
@@ -178,10 +178,6 @@ def _reporters(fold: Fold) -> dict[tuple[str, str], str]:
         if side == "out" or (source, service) not in found:
             found[source, service] = side
     return found
-
-
-def _rate_of(group: Group | None) -> float:
-    return 0.0 if group is None else group.total.rate / MICRO
 
 
 def _loads(fold: Fold, now: float) -> dict[_Name, EndpointLoad]:

@@ -6,6 +6,8 @@ second over the last window, durations are seconds, shares lie between 0 and 1; 
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from nats_mesh.core.breaker import BreakerState
@@ -14,6 +16,7 @@ from nats_mesh.core.sync_state import Verdict, verdict_of
 from nats_mesh.telemetry.events import Event
 
 __all__ = [
+    "UNSERVED",
     "Breaker",
     "Capacity",
     "Edge",
@@ -51,8 +54,9 @@ class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Rate, errors and duration of some calls over the last window, and all of them ever counted.
 
     ``rate_per_s`` counts calls as their callers made them (effective), ``attempts_per_s`` the attempts that these took
-    (actual); they differ by retries and hedges. ``success``, quantiles, ``recent`` and ``total`` are those of whoever
-    reports: the instances for services, endpoints and versions, the caller for edges. ``flags`` counts the window's
+    (actual); they differ by retries and hedges. All figures are of one side: the callers' for a mesh, its services,
+    endpoints and edges (of a caller that tells nothing, what the instances tell of its calls), the instances' for what
+    is ``served``, for versions and for instances. ``flags`` counts the window's
     calls by the flag of how they ended (``UO``, ``UT`` …), those without one left out.
     """
 
@@ -82,6 +86,13 @@ class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         but nobody has got an answer."""
         recent = self.recent
         return recent.statuses.get("CANCELLED", 0) / recent.requests if recent.requests else 0.0
+
+
+_NO_CALLS: Final = Figures(
+    requests=0, errors=0, statuses={}, success=None, p50_s=None, p90_s=None, p99_s=None
+)
+#: Nothing has reached an instance that tells.
+UNSERVED: Final = Red(recent=_NO_CALLS, total=_NO_CALLS)
 
 
 class Trend(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -132,8 +143,10 @@ class Ejection(msgspec.Struct, frozen=True, kw_only=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A service that has instances, or was called. ``versions`` counts its instances; ``breakers`` counts the circuits
     to it that are OPEN or HALF_OPEN, by state; ``ejected`` those of its instances that some caller ejected.
-    ``gave_up`` is the share of the window's calls that their callers gave up (CANCELLED), as these count them: an
-    instance that hangs counts nothing."""
+
+    ``red`` and ``trend`` are what callers met, ``served`` the attempts that reached the instances, as these saw them.
+    ``gave_up`` is the share of the window's calls that their callers gave up (CANCELLED).
+    """
 
     name: str
     instances: int = 0
@@ -142,6 +155,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     draining: int = 0
     versions: dict[str, int] = {}
     red: Red
+    served: Red = UNSERVED
     trend: Trend = Trend()
     capacity: Capacity = Capacity()
     breakers: dict[str, int] = {}
@@ -150,12 +164,13 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One operation of a service; ``gave_up`` as there."""
+    """One operation of a service; ``red``, ``served`` and ``gave_up`` as those of a service."""
 
     service: str
     name: str
     instances: int = 0
     red: Red
+    served: Red = UNSERVED
     trend: Trend = Trend()
     capacity: Capacity = Capacity()
     breakers: dict[str, int] = {}

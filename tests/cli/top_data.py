@@ -112,6 +112,7 @@ MESH = Snapshot(
             ready=3,
             versions={"1.4.0": 3},
             red=_BAD,
+            served=_BAD,
             trend=_TREND,
             capacity=_CAPACITY,
             breakers={"OPEN": 1},
@@ -123,6 +124,7 @@ MESH = Snapshot(
             ready=1,
             versions={"1.0.0": 1},
             red=_GOOD,
+            served=_GOOD,
             trend=_TREND,
             capacity=_CAPACITY,
         ),
@@ -140,8 +142,10 @@ MESH = Snapshot(
         ),
     ),
     endpoints=(
-        Endpoint(service="cart", name="add", instances=3, red=_BAD, trend=_TREND, breakers={"OPEN": 1}),
-        Endpoint(service="cart", name="show", instances=3, red=_GOOD, trend=_TREND),
+        Endpoint(
+            service="cart", name="add", instances=3, red=_BAD, served=_BAD, trend=_TREND, breakers={"OPEN": 1}
+        ),
+        Endpoint(service="cart", name="show", instances=3, red=_GOOD, served=_GOOD, trend=_TREND),
     ),
     edges=(
         Edge(

@@ -343,7 +343,7 @@ def test_who_begins_anew_leaves_nothing_for_ever(monkeypatch: pytest.MonkeyPatch
         assert fold.apply(msgspec.structs.replace(teller.word(), seq=1000 - number), clock.now)
         clock.now += 6
     assert len(fold.groups.all()) < 4 * 50
-    assert service_of(fold.snapshot(clock.now - 6)).red.total.requests == 600
+    assert service_of(fold.snapshot(clock.now - 6)).served.total.requests == 600
     assert service_of(fold.snapshot(clock.now - 6)).instances == 1
 
 
@@ -592,3 +592,26 @@ def test_made_up_meshes_are_of_any_size(services: int) -> None:
     shown = made_up(services)
     assert len(shown.services) == services
     assert msgspec.json.decode(msgspec.json.encode(shown), type=Snapshot) == shown
+
+
+def test_behind_an_open_circuit_nothing_contradicts_itself() -> None:
+    """Callers are refused at their own side: rate, success, errors and trend of the service are theirs, second by
+    second, whether a probe reached an instance or not; what the instances saw stands beside it."""
+    clock, fold = Clock(), Fold(window_s=4.0)
+    orders, web = Teller(clock, "orders", "i1"), Teller(clock, "web", "c1")
+    for second in range(14):
+        for teller in (orders, web):
+            fold.apply(teller.word(), clock.now)
+        clock.now += 1
+        web.call("orders", 50, "UNAVAILABLE", flags="UO")
+        if second % 7 == 0:
+            orders.answer("web", 1, status="INTERNAL")
+        for teller in (orders, web):
+            fold.apply(teller.word(), clock.now)
+        row = service_of(fold.snapshot(clock.now))
+        assert row.red.success == 0.0
+        assert row.red.errors_per_s == row.red.rate_per_s == pytest.approx(50, rel=0.05)
+        assert row.red.flags.keys() == {"UO"}
+    assert set(row.trend.success) == {0.0}
+    assert row.served.total.requests == 2
+    assert row.red.total.requests == 700

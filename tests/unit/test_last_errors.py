@@ -19,8 +19,8 @@ def seen(own: str, *, circuits: bool) -> Snapshot:
     breakers = {"OPEN": 1} if circuits else {}
     return Snapshot(
         red=NOTHING,
-        services=(Service(name="orders", red=red, breakers=breakers),),
-        endpoints=(Endpoint(service="orders", name="place", red=red, breakers=breakers),),
+        services=(Service(name="orders", red=red, served=red, breakers=breakers),),
+        endpoints=(Endpoint(service="orders", name="place", red=red, served=red, breakers=breakers),),
         edges=(
             Edge(source="batch", service="orders", reporter="out", red=NOTHING),
             Edge(
