@@ -38,6 +38,7 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump
 from nats_mesh_cli.present import absent, nobody_answered, say_absent
+from nats_mesh_cli.tap_text import crowded_text
 
 __all__ = ["RATE_PER_S", "STDOUT", "Plan", "headers_of", "rate", "record"]
 
@@ -306,6 +307,8 @@ class _Recorder:
             f"{counted(end.recorded, 'call')} recorded of {end.seen} seen, from {counted(instances, 'instance')}",
             "ok",
         )
+        if self._taken.crowded is not None:
+            self._out.note(f"note: {crowded_text(self._taken.crowded)}", "warn")
         few = "found no room, and are missing: record a smaller --sample, or at a higher --rate"
         for count, text in (
             (end.dropped, f"calls of the sample {few}"),
