@@ -209,7 +209,7 @@ class Feed:
         found: list[Event] = []
         for payload in replies.payloads:
             try:
-                found += decode_recent(payload)
+                found += decode_recent(payload, service=self.service, namespace=self._mesh.namespace)
             except CodecError:
                 self.ignored += 1
         for event in sorted(found, key=lambda each: (each.at, each.service, each.seq)):

@@ -16,7 +16,15 @@ from nats_mesh.core.envelope import check_header_names
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.model import check_name
 from nats_mesh.policy.kinds import SHARE
-from nats_mesh.policy.whatif.recording import FORMAT, MAX_CALLS, End, Header, encode_line
+from nats_mesh.policy.whatif.recording import (
+    FORMAT,
+    MAX_CALLS,
+    MAX_LINE,
+    MAX_TOTAL,
+    End,
+    Header,
+    encode_line,
+)
 from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.tap_messages import MAX_RATE, Wish, recorded_call
 from nats_mesh.telemetry.tap_sink import TapCounts, TapSink
@@ -30,6 +38,7 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump
 from nats_mesh_cli.present import absent, nobody_answered, say_absent
+from nats_mesh_cli.tap_text import crowded_text
 
 __all__ = ["RATE_PER_S", "STDOUT", "Plan", "headers_of", "rate", "record"]
 
@@ -43,6 +52,8 @@ _LAST_S = 2.0 * BATCH_S
 _MAX_POLICIES = 20
 #: How many calls wait to be written at most.
 _MAX_WAITING = 50_000
+#: Room that is left for the last line (bytes).
+_END_ROOM = 1024
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +181,10 @@ class _Recorder:
         )
         self._over = anyio.Event()
         self._written = 0
+        #: Of the lines that calls are written in, as reading counts them.
+        self._bytes = 0
+        #: What the recording has come to; empty while there is room.
+        self._full = ""
 
     @property
     def heard(self) -> bool:
@@ -228,23 +243,35 @@ class _Recorder:
     async def _write(self) -> None:
         while not self._over.is_set():
             self._flush()
-            if self._written >= MAX_CALLS:
-                self._out.note(f"a recording has at most {MAX_CALLS:,} calls: it ends here", "warn")
+            if self._full:
+                self._out.note(f"a recording has at most {self._full}: it ends here", "warn")
                 return
             self._progress()
             with anyio.move_on_after(_PROGRESS_S):
                 await self._taken.news()
 
     def _flush(self) -> None:
+        """Write what came, as far as a reader takes it; what is beyond that counts as dropped."""
         calls, counts = self._taken.taken(), self._taken.counts
-        room = MAX_CALLS - self._written
-        if len(calls) > room:  # nobody could read it
-            counts.shown -= len(calls) - room
-            counts.slow += len(calls) - room
-            del calls[room:]
-        self._written += len(calls)
-        if calls:
-            self._file.write(b"".join([encode_line(call) for call in calls]))
+        lines: list[bytes] = []
+        for call in calls:
+            if self._full:
+                break
+            line = encode_line(call)
+            if len(line) > MAX_LINE:
+                continue
+            if self._bytes + len(line) > MAX_TOTAL - _END_ROOM:
+                self._full = f"{MAX_TOTAL >> 20} MiB"
+                break
+            lines.append(line)
+            self._bytes += len(line)
+            self._written += 1
+            if self._written >= MAX_CALLS:
+                self._full = f"{MAX_CALLS:,} calls"
+        counts.shown -= len(calls) - len(lines)
+        counts.slow += len(calls) - len(lines)
+        if lines:
+            self._file.write(b"".join(lines))
 
     # -- telling ------------------------------------------------------------------------------------
 
@@ -280,6 +307,8 @@ class _Recorder:
             f"{counted(end.recorded, 'call')} recorded of {end.seen} seen, from {counted(instances, 'instance')}",
             "ok",
         )
+        if self._taken.crowded is not None:
+            self._out.note(f"note: {crowded_text(self._taken.crowded)}", "warn")
         few = "found no room, and are missing: record a smaller --sample, or at a higher --rate"
         for count, text in (
             (end.dropped, f"calls of the sample {few}"),

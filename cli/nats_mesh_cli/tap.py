@@ -22,7 +22,7 @@ from nats_mesh_cli.present import absent, nobody_answered, say_absent
 from nats_mesh_cli.printing import Printer
 from nats_mesh_cli.tap_given import Plan, check
 from nats_mesh_cli.tap_order import ORDER_S, InOrder
-from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, left_out_text, record_of
+from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, crowded_text, left_out_text, record_of
 
 __all__ = ["BODY", "tap"]
 
@@ -78,6 +78,7 @@ class _Tapper:
         self._said_left = 0
         self._over = False
         self._denied = ""
+        self._crowd_said = False
         self._order = InOrder(ORDER_S)
         everything = fmt.structured or fmt is Format.WIDE
         self._feed = TapFeed(
@@ -133,6 +134,7 @@ class _Tapper:
         while not self._done():
             now = time.monotonic()
             self._show_all(self._order.put(self._feed.taken(), now))
+            self._say_crowd()
             self._say_left_out()
             if not self._done():
                 with anyio.move_on_after(min(_OFTEN_S, self._order.due_s(now))):
@@ -172,6 +174,11 @@ class _Tapper:
                 "warn",
             )
 
+    def _say_crowd(self) -> None:
+        if self._feed.crowded is not None and not self._crowd_said:
+            self._crowd_said = True
+            self._out.note(f"note: {crowded_text(self._feed.crowded)}", "warn")
+
     def _say_left_out(self) -> None:
         left = self._feed.counts.left_out + self._printer.dropped
         now = time.monotonic()
@@ -191,6 +198,7 @@ class _Tapper:
             f"at {counted(feed.instances, 'instance')}",
             "ok",
         )
+        self._say_crowd()
         left = left_out_text(counts, self._printer.dropped)
         if left:
             out.note(f"note: not shown, though asked for: {left}", "warn")

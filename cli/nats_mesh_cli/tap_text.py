@@ -12,9 +12,11 @@ from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.output import Column, Record, millis, paint
 from nats_mesh_cli.trouble import status_level
 
-__all__ = ["COLUMNS", "WIDTHS", "body_lines", "left_out_text", "record_of"]
+__all__ = ["COLUMNS", "WIDTHS", "body_lines", "crowded_text", "left_out_text", "record_of"]
 
 _SHORT: Final = 8
+#: How many of those who hold the places of an instance are named.
+_NAMED: Final = 8
 _WHY_NOT: Final = {
     "too-large": "too large to be looked at",
     "unreadable": "cannot be decoded, and fields of it must not be shown",
@@ -107,6 +109,18 @@ def _shown(body: Record) -> str:
     text = one_line(body["text"]) or "(empty)"
     form = "" if body["form"] != "base64" else "base64: "
     return f"{form}{text}{'…' if body['cut'] else ''}"
+
+
+def crowded_text(crowded: tuple[str, dict[str, int]]) -> str:
+    """That an instance has no place for everybody who looks, and who has the places, the most first."""
+    instance, places = crowded
+    who = sorted(places.items(), key=lambda each: (-each[1], each[0]))
+    more = f", and {len(who) - _NAMED} more" if len(who) > _NAMED else ""
+    named = ", ".join(f"{one_line(name)} {count}" for name, count in who[:_NAMED])
+    return (
+        f"{instance} is asked by more observers than it tells apart: those beyond are told one rate together, which "
+        f"may be too little for this one; who has how many places: {named}{more}"
+    )
 
 
 def left_out_text(counts: TapCounts, dropped: int) -> str:

@@ -309,19 +309,26 @@ class Sender:
         finally:
             now = self._now()
             series.in_flight -= 1
-            if status is _OK:  # this is Series.record
+            flags = ""
+            if tried != 1 or problem is not None or delayed:
+                exhausted = retries is not None and request.attempt >= retries.rules.attempts
+                flags = note_end(
+                    series,
+                    now - start,
+                    status,
+                    problem,
+                    tried,
+                    request.attempt - 1,
+                    exhausted,
+                    delayed=delayed,
+                )
+            elif status is _OK:  # this is Series.record
                 series.ok = ok = series.ok + 1
                 series.took.append(now - start)
                 if not ok & FOLD_MASK:
                     series.fold()
             else:
                 series.record(now - start, status)
-            flags = ""
-            if tried != 1 or problem is not None or delayed:
-                exhausted = retries is not None and request.attempt >= retries.rules.attempts
-                flags = note_end(
-                    series, status, problem, tried, request.attempt - 1, exhausted, delayed=delayed
-                )
             if parent is not None and parent.own_calls is not None:
                 parent.note_call(known.label, start, now, status)
             tell, notable = watching.tell, watching.notable

@@ -378,28 +378,33 @@ class Dispatcher:
             served.concurrency.took(took)
         elif took > _BLOCKED_S and call.started and self._now() - call.started > _BLOCKED_S:
             self._blocked(served, self._now() - call.started)
-        status = call.status
-        if status is None:
-            status, text, maybe = STOPPED.get(call.ended, STOPPED["shutdown"])
-            call.series.record(took, status)
-            if status in FAILURES:
-                call.series.last_error = f"{status}: {text}"
-            self.replier.fail(call, status, text, maybe=maybe)
-        elif status is _OK:
+        if call.status is not _OK or call.ended or call.injected:
+            self._unusual(call, took)
+        else:
             series = call.series  # this is Series.record
             series.ok = ok = series.ok + 1
             series.took.append(took)
             if not ok & FOLD_MASK:
                 series.fold()
-        else:
-            call.series.record(took, status)
-        if call.ended or call.injected:
-            flags = flags_of_ended(call.ended, call.injected)
-            if flags:
-                call.series.flag(status, flags)
         watching = self.watching
         if watching.anybody:
             watching.ended(call, took)
+
+    def _unusual(self, call: Arrival, took: float) -> None:
+        """Count a call that failed, was stopped, or was held up on purpose, and answer where nothing has yet."""
+        status, series, text, maybe = call.status, call.series, "", False
+        stopped = status is None
+        if status is None:
+            status, text, maybe = STOPPED.get(call.ended, STOPPED["shutdown"])
+        flags = flags_of_ended(call.ended, call.injected)
+        if flags:
+            series.end(took, status, flags)
+        else:
+            series.record(took, status)
+        if stopped:
+            if status in FAILURES:
+                series.last_error = f"{status}: {text}"
+            self.replier.fail(call, status, text, maybe=maybe)
 
     def _blocked(self, served: Served, seconds: float) -> None:
         """A handler that never waited took so long that everything else of this process stood still."""

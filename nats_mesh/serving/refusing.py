@@ -79,9 +79,10 @@ class Refusing:
 
     def _over(self, call: Arrival, status: Status, flags: str, text: str) -> None:
         series = call.series
-        series.refuse(status)
-        if flags:
-            series.flag(status, flags)
+        if not flags:
+            series.refuse(status)
+        else:
+            series.end(None, status, flags)
             if status in FAILURES:  # without flags somebody else takes the call
                 series.last_error = f"{status}: {text}"
         if self._watching.anybody:

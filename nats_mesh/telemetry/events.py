@@ -236,12 +236,25 @@ def decode_event(
     return event
 
 
-def decode_recent(data: bytes) -> tuple[Event, ...]:
-    """Read what a member remembers, or raise :class:`CodecError`.
+def decode_recent(
+    data: bytes, *, service: str | None = None, namespace: str | None = None
+) -> tuple[Event, ...]:
+    """Read what a member remembers, or raise :class:`CodecError`, also where it tells of another's events beside its
+    own. The keyword arguments are whom the question named.
 
     Whoever answers could claim to be anybody; who must know who it was listens to the subjects instead.
     """
     if len(data) > MAX_BYTES:
         raise CodecError(f"events: {len(data)} bytes, at most {MAX_BYTES} are read")
     recent: Recent = _decode_recent(data)
+    for event in recent.events:
+        # A member remembers what happened to itself: all of it bears one name.
+        first = recent.events[0]
+        for what, said, own in (
+            ("service", event.service, service or first.service),
+            ("instance", event.instance, first.instance),
+            ("namespace", event.namespace, namespace or first.namespace),
+        ):
+            if said != own:
+                raise CodecError(f"events: one of {what} {said!r} in an answer of {what} {own!r}")
     return recent.events

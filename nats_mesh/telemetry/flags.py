@@ -67,6 +67,7 @@ def flags_of_ended(why: str, injected: str) -> str:
 
 def note_end(
     series: Series,
+    took_s: float,
     status: Status,
     problem: BaseException | None,
     tried: int,
@@ -75,8 +76,8 @@ def note_end(
     *,
     delayed: bool,
 ) -> str:
-    """Count what was not usual about a call that its caller has counted: attempts beyond the first, flags, which are
-    returned, and why it failed, where that is no fault of the caller's own.
+    """Count a call of its caller's that was not usual: its status and duration, attempts beyond the first, flags, which
+    are returned, and why it failed, where that is no fault of the caller's own.
 
     ``tried`` is how many attempts were written, ``retried`` how many of these came after one had failed, ``exhausted``
     whether no other was allowed, ``delayed`` whether a route held it back on purpose.
@@ -97,7 +98,9 @@ def note_end(
         flags.append("DI")
     text = ",".join(filter(None, flags))
     if text:
-        series.flag(status, text)
+        series.end(took_s, status, text)
+    else:
+        series.record(took_s, status)
     if failed and status in FAILURES:
         series.last_error = _said(status, problem, text)
     return text

@@ -49,6 +49,7 @@ class Series:
         "_folds",
         "_histogram",
         "_order",
+        "endings",
         "endpoint",
         "error_order",
         "extra",
@@ -74,6 +75,8 @@ class Series:
         self._by_status: dict[str, int] = {}
         #: Calls that ended for a reason of the mesh's own, by status and flags; they are in the statuses, too.
         self._flagged: dict[tuple[str, str], int] = {}
+        #: Counts the beginnings and the ends of :meth:`end`: odd while a call stands in one of the tables alone.
+        self.endings = 0
         #: Attempts beyond one a call: retries and hedges; calls that ended before anything was sent count against them.
         self.extra = 0
         #: Retries by what came of them; denied are those that the budget had no room for.
@@ -150,6 +153,20 @@ class Series:
         """Count a call that never began: it has a status but no duration, which would flatter the quantiles."""
         status = str(status_name) if status_name in _KNOWN else str(Status.UNKNOWN)
         self._by_status[status] = self._by_status.get(status, 0) + 1
+
+    def end(self, duration_s: float | None, status_name: str, flags: str) -> None:
+        """Count one call that ended for a reason of the mesh's own: :meth:`flag`, and :meth:`record`, or without a
+        duration :meth:`refuse`. Another thread finds it in both tables or in none, where it heeds :attr:`endings`."""
+        self.endings += 1
+        self.refuse(
+            status_name
+        )  # one that went well, too: :attr:`unusual` knows by this that there are flags to tell
+        if duration_s is not None:
+            self.took.append(duration_s)
+            if len(self.took) >= _FOLD_AT:
+                self.fold()
+        self.flag(status_name, flags)
+        self.endings += 1
 
     def flag(self, status_name: str, flags: str) -> None:
         """Say of a call that is counted under this status why it ended so (``UT``; several: ``UT,URX``)."""

@@ -22,6 +22,8 @@ __all__ = [
     "MAX_BODY",
     "MAX_BYTES",
     "MAX_CALLS",
+    "MAX_OBSERVER",
+    "MAX_PLACES",
     "MAX_RATE",
     "MAX_WHY",
     "Body",
@@ -41,12 +43,19 @@ MAX_BYTES: Final = 512 * 1024
 MAX_CALLS: Final = 256
 #: How many calls a second an instance tells of at most, whoever asks for how many.
 MAX_RATE: Final = 2000.0
+#: How many observers an instance tells apart.
+MAX_PLACES: Final = 32
 #: How much of what is sent and answered is told at most, each (characters).
 MAX_BODY: Final = 8192
 #: The longest reason for looking at that (characters).
 MAX_WHY: Final = 400
+#: How much of an observer's name is told (characters).
+MAX_OBSERVER: Final = 63
 _MAX_WISH: Final = 16 * 1024
 _TEXT: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
+
+#: An observer's name, as its lease's subject has it; longer ones are cut.
+_Observer = Annotated[str, msgspec.Meta(pattern=_TEXT, max_length=MAX_OBSERVER)]
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +106,8 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
     ``dropped`` belonged to the sample and found no room. ``sample`` and ``headers`` are what all observers together
     have asked for: who asked for less takes less. ``concurrency`` has how many calls of each endpoint the instance
     declares to take at a time. ``filtered``: the instance knows filters, and has told of no others than those that
-    somebody asked for. ``withheld`` calls somebody asked for, and a policy says that nobody may see them.
+    somebody asked for. ``withheld`` calls somebody asked for, and a policy says that nobody may see them. ``crowded``:
+    more observers ask than the instance tells apart; how many places each name has, where one has none for itself.
     """
 
     instance: Name
@@ -115,6 +125,7 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
     calls: Annotated[tuple[TapCall, ...], msgspec.Meta(max_length=MAX_CALLS)] = ()
     filtered: bool = False
     withheld: Count = 0
+    crowded: Annotated[dict[_Observer, Count], msgspec.Meta(max_length=MAX_PLACES)] = {}
     wire: Literal[1] = 1
 
 

@@ -63,7 +63,8 @@ class TapSink(Generic[C]):
     """Takes messages of instances in and hands out calls, as ``make`` makes them of a call and the message it is in.
 
     ``targets``: the services that are wanted, each with the endpoints of it (none: all); none at all is every service.
-    ``older``: instances that know no filters.
+    ``older``: instances that know no filters. ``crowded``: an instance that more observers ask than it tells apart, and
+    how many places each name has there; ``None`` where none said so lately.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class TapSink(Generic[C]):
     ) -> None:
         self.counts = TapCounts()
         self.older: set[str] = set()
+        self.crowded: tuple[str, dict[str, int]] | None = None
         self._make = make
         self._namespace = namespace
         self._enforced = enforced
@@ -126,6 +128,10 @@ class TapSink(Generic[C]):
         counts.withheld += message.withheld
         if not message.filtered and len(self.older) < _MAX_INSTANCES:
             self.older.add(message.instance)
+        if message.crowded:
+            self.crowded = f"{message.service}/{message.instance}", message.crowded
+        elif self.crowded is not None and self.crowded[0] == f"{message.service}/{message.instance}":
+            self.crowded = None
         endpoints = self._targets.get(message.service, ())
         for call in message.calls:
             if not endpoints or call.endpoint in endpoints:

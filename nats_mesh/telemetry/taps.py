@@ -13,13 +13,13 @@ from typing import Final
 import msgspec
 
 from nats_mesh.clock import Clock
-from nats_mesh.core.envelope import sampled
 from nats_mesh.core.tap_filter import Tappable
 from nats_mesh.core.telemetry_rules import TapRules
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.tap_messages import (
     MAX_BYTES,
     MAX_CALLS,
+    MAX_OBSERVER,
     MAX_RATE,
     TapCall,
     TapMessage,
@@ -28,28 +28,23 @@ from nats_mesh.telemetry.tap_messages import (
     encode_tap,
     together,
 )
+from nats_mesh.telemetry.tap_places import BURST_S, Held, Places
 from nats_mesh.telemetry.wants import LEASE_S, Wants
+from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.loop import Timer, call_later
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
 
-__all__ = ["BATCH_S", "MAX_OBSERVERS", "Shown", "Taps"]
+__all__ = ["BATCH_S", "Shown", "Taps"]
 
 log = logging.getLogger("nats_mesh.instance")
 
 #: How long calls are collected for one message (seconds).
 BATCH_S: Final = 0.1
-#: How many observers' wishes are kept one by one; those of whoever comes beyond that are put together as they come.
-#: To turn them away would let anybody who can ask shut out everybody else, and one alone may ask for as much.
-MAX_OBSERVERS: Final = 32
-#: A burst may be this long at the full rate (seconds).
-_BURST_S: Final = 0.5
 #: What is collected is sent before its time where the bodies in it are more than this (characters).
 _MAX_BODIES: Final = 512 * 1024
 _KIND: Final = "tap"
-#: Whose wish all those beyond the table are; no observer is called so.
-_OTHERS: Final = ""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -59,42 +54,6 @@ class Shown(msgspec.Struct, frozen=True):
     rules: TapRules
     body: int = 0
     silent: bool = False
-
-
-class _Held:
-    """An observer's wish, for as long as its lease runs."""
-
-    __slots__ = ("_left", "_filled", "name", "until", "wish", "written")
-
-    def __init__(self, name: str, wish: Wish, until: float, now: float) -> None:
-        self.name = name
-        self.wish = wish
-        self.until = until
-        #: Whether it is written down that this observer sees bodies.
-        self.written = False
-        self._left = max(1.0, wish.rate * _BURST_S)
-        self._filled = now
-
-    def renew(self, wish: Wish, until: float) -> None:
-        """The lease goes on, maybe with another wish."""
-        if wish != self.wish:
-            self.written = False
-            self.wish = wish
-        self.until = until
-
-    def wants(self, call: Tappable, trace: str) -> bool:
-        """Whether the observer has asked for this call."""
-        return sampled(trace, self.wish.sample) and self.wish.only.admits(call)
-
-    def take(self, now: float) -> bool:
-        """Whether there is room for one more call in what it asked for a second."""
-        rate = self.wish.rate
-        self._left = min(max(1.0, rate * _BURST_S), self._left + max(0.0, now - self._filled) * rate)
-        self._filled = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
 
 
 class Taps:
@@ -142,7 +101,8 @@ class Taps:
         self._find: Callable[[str], TapRules | None] = _default_rules
         self._rules: dict[str, TapRules | None] = {}
         self._recording = False
-        self._wishes: dict[str, _Held] = {}
+        self._wishes = Places()
+        self._crowded = False
         self._calls: list[TapCall] = []
         self._bodies = 0
         self._seq = 0
@@ -150,7 +110,7 @@ class Taps:
         self._dropped = 0
         self._withheld = 0
         #: Of the instance's own bound: how many seconds of its rate are left.
-        self._left_s = _BURST_S
+        self._left_s = BURST_S
         self._filled = 0.0
         self._batch: Timer | None = None
         self._end: Timer | None = None
@@ -176,7 +136,7 @@ class Taps:
     def see(self, call: Tappable, trace: str) -> Shown | None:
         """A call of ``trace`` has ended: what to tell of it, with :meth:`tell`; ``None``: nothing."""
         self.pass_by()
-        wanted = [held for held in self._wishes.values() if held.wants(call, trace)]
+        wanted = [held for held in self._wishes if held.wants(call, trace)]
         if not wanted:
             return None
         rules = self.rules(call.endpoint)
@@ -203,11 +163,11 @@ class Taps:
     def _room(self, rules: TapRules, now: float) -> bool:
         """Whether the instance itself may tell of one more call: one costs more of its time the lower its rate is."""
         cost_s = _cost_s(rules)
-        self._left_s = min(max(_BURST_S, cost_s), self._left_s + max(0.0, now - self._filled))
+        self._left_s = min(max(BURST_S, cost_s), self._left_s + max(0.0, now - self._filled))
         self._filled = now
         return self._left_s >= cost_s
 
-    def _write_down(self, held: _Held) -> bool:
+    def _write_down(self, held: Held) -> bool:
         if not held.written:
             held.written = self._witness(held.name, held.wish)
         return held.written
@@ -231,29 +191,21 @@ class Taps:
     def _on_wish(self, observer: str, body: bytes) -> bool:
         """An observer's lease says what it wants; whether that can be."""
         now = self._now()
-        self._forget(now)
+        self._wishes.forget(now)
         try:
             wish = decode_wish(body)
         except CodecError:
             return False
         if wish.body and not wish.why.strip():
             wish = msgspec.structs.replace(wish, body=0)  # nobody sees bodies without saying why
-        if observer not in self._wishes and len(self._wishes) >= MAX_OBSERVERS:
-            observer = _OTHERS
-            before = self._wishes.get(_OTHERS)
-            wish = together([wish] if before is None else [before.wish, wish])
-        held = self._wishes.get(observer)
-        if held is None:
-            self._wishes[observer] = _Held(observer.partition(".")[0], wish, now + LEASE_S, now)
-        else:
-            held.renew(wish, now + LEASE_S)
+        self._wishes.put(observer, wish, now + LEASE_S, now)
         self._settle()
         return True
 
     def _on_want(self, observer: str, reply: str) -> None:
         if not self._recording:
             self._recording = True
-            self._left_s, self._filled = _BURST_S, self._now()
+            self._left_s, self._filled = BURST_S, self._now()
             self._record(True)
         if self._end is None:
             self._end = call_later(LEASE_S, self._look)
@@ -262,23 +214,30 @@ class Taps:
         """Whether anybody still listens."""
         self._end = None
         now = self._now()
-        self._forget(now)
+        self._wishes.forget(now)
         if self._wishes and self._wants.wanted(_KIND):
             self._settle()
-            last = max(held.until for held in self._wishes.values())
+            last = max(held.until for held in self._wishes)
             self._end = call_later(max(0.01, last - now), self._look)
         else:
             self._stop()
 
-    def _forget(self, now: float) -> None:
-        self._wishes = {name: held for name, held in self._wishes.items() if held.until > now}
-
     def _settle(self) -> None:
-        wishes = [held.wish for held in self._wishes.values()]
+        wishes = [held.wish for held in self._wishes]
         self.wish = together(wishes)
         self.sampling = any(wish.sample < 1.0 for wish in wishes)
         self.least_s = min(wish.only.slow_s for wish in wishes)
         self.only_failed = all(wish.only.failed for wish in wishes)
+        crowded = self._wishes.crowded
+        if crowded and not self._crowded:
+            who = ", ".join(f"{_short(name)} {count}" for name, count in crowded.items())
+            log.warning(
+                "%s: more observers ask for calls than are told apart; those without a place share one rate. "
+                "Who has how many: %s",
+                self._service,
+                who,
+            )
+        self._crowded = bool(crowded)
 
     def _stop(self) -> None:
         if self._recording:
@@ -316,6 +275,7 @@ class Taps:
                 calls=calls,
                 filtered=True,
                 withheld=withheld,
+                crowded={_short(name): count for name, count in self._wishes.crowded.items()},
             )
             for body in encode_tap(message, min(MAX_BYTES, self._transport.max_payload)):
                 self._transport.publish(self._subject, body, self._mux.one_way("telemetry"))
@@ -334,6 +294,11 @@ class Taps:
         if self._batch is not None:
             self._batch.cancel()
             self._batch = None
+
+
+def _short(observer: str) -> str:
+    """A name as it may be shown: in open mode it is what anybody typed."""
+    return one_line(observer, MAX_OBSERVER)
 
 
 def _default_rules(endpoint: str) -> TapRules:

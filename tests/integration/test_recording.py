@@ -15,8 +15,8 @@ from nats_mesh.policy.whatif.recording import Header, Recording
 from nats_mesh.policy.whatif.replay import Candidate, replay
 from nats_mesh.serving.dispatch import Dispatcher
 from nats_mesh.telemetry.tap_messages import TapCall, TapMessage, Wish, decode_tap, encode_tap, recorded_call
+from nats_mesh.telemetry.tap_places import MAX_OBSERVERS
 from nats_mesh.telemetry.tap_sink import TapSink
-from nats_mesh.telemetry.taps import MAX_OBSERVERS
 from nats_mesh.wire.codecs import JSON
 from tests.harness import Bus, eventually
 from tests.rawnats import RawNats

@@ -275,6 +275,29 @@ def test_events_that_break_a_bound_are_not_read(change: dict[str, Any]) -> None:
         decode_event(json.dumps({**good, **change}).encode(), **said)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"service": "stock"}, {}),
+        ({"instance": "i2"}, {}),
+        ({"namespace": "other"}, {}),
+        ({}, {"service": "stock"}),
+        ({}, {"namespace": "other"}),
+    ],
+)
+def test_nobody_remembers_what_happened_to_another(change: dict[str, Any], said: dict[str, str]) -> None:
+    """An answer that tells of two members, or of one that was not asked, is refused whole."""
+    good = {
+        "kind": "ok", "at": "2025-01-31T12:00:00.000000Z", "service": "orders", "instance": "i1",
+        "namespace": "default", "seq": 1,
+    }  # fmt: skip
+    own = json.dumps({"events": [good, good]}).encode()
+    assert len(decode_recent(own, service="orders", namespace="default")) == 2
+    assert decode_recent(b'{"events":[]}', service="orders", namespace="default") == ()
+    with pytest.raises(CodecError, match="in an answer of"):
+        decode_recent(json.dumps({"events": [good, {**good, **change}]}).encode(), **said)
+
+
 # -- kinds -------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -24,8 +26,11 @@ from nats_mesh.errors import (
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_error, flags_of_refusal, note_end
 from nats_mesh.telemetry.series import Series
+from nats_mesh.telemetry.source_reading import _endings
+from nats_mesh.telemetry.stats_messages import Told
 from nats_mesh.telemetry.telling_series import TellingSeries
 from nats_mesh.testing import MemoryMesh, run_virtual
+from tests.tools import scaled
 
 
 def faulty(fault: str) -> CallError:
@@ -94,14 +99,54 @@ def test_what_was_not_usual_is_counted_once(
     """A call counts under one status and one set of flags; attempts are what was written."""
     status, problem, tried, retried, exhausted, delayed = end
     series = Series(("out", "orders", "place", "web", ""), 0.0, [0])
-    series.record(0.01, status)
-    note_end(series, Status(status), problem, tried, retried, exhausted, delayed=delayed)
+    note_end(series, 0.01, Status(status), problem, tried, retried, exhausted, delayed=delayed)
     assert series.flagged == flagged
+    assert series.by_status == {status: 1}
+    assert series.histogram.count == 1
     assert series.attempts == attempts
     assert (series.retried_ok, series.retried_failed) == retries
     told = TellingSeries(series, 0).whole(1.0)
     assert told.attempts in (attempts, UNSET)
     assert sum((told.flags or {}).values()) == sum(flagged.values())
+
+
+def test_a_reading_finds_a_call_in_both_tables_or_in_none() -> None:
+    """Another thread never tells of a call that is about to be flagged as of one without flags, nor takes it from one
+    that has none: what is left of a status without flags is the same at each reading."""
+    series = Series(("in", "orders", "place", "web", ""), 0.0, [0])
+    series.refuse("UNAVAILABLE")
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            series.end(None, "UNAVAILABLE", "UO")
+            series.end(0.01, "UNAVAILABLE", "UT")
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(scaled(2000, 20_000)):
+            flagged, statuses = _endings(series)
+            assert statuses["UNAVAILABLE"] - sum(flagged.values()) == 1
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(usual)
+
+
+def test_flags_of_calls_that_went_well_are_told_on_the_bus() -> None:
+    """Also where nothing else was unusual, in the whole and in what has changed."""
+    series = Series(("out", "orders", "place", "web", ""), 0.0, [0])
+    series.record(0.01, Status.OK)
+    telling = TellingSeries(series, 0)
+    assert telling.whole(1.0).flags is UNSET
+    note_end(series, 0.01, Status.OK, None, 1, 0, False, delayed=True)
+    for told in (telling.changes(2.0), telling.whole(3.0)):
+        assert isinstance(told, Told)
+        assert (told.flags, told.statuses) == ({"DI": 1}, {"OK": 2})
+    assert (series.requests, series.succeeded, series.histogram.count) == (2, 2, 2)
 
 
 def test_a_retry_that_the_budget_denies_counts_in_the_turn_in_which_its_call_ends() -> None:

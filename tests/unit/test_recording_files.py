@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +12,16 @@ from hypothesis import strategies as st
 from nats_mesh.core.envelope import RecordedCall
 from nats_mesh.errors import ConfigError
 from nats_mesh.policy.whatif import recording as module
-from nats_mesh.policy.whatif.recording import FORMAT, MAX_LINE, End, Header, encode_line, read_recording
-from nats_mesh.telemetry.tap_messages import TapCall, TapMessage
+from nats_mesh.policy.whatif.recording import (
+    FORMAT,
+    MAX_LINE,
+    End,
+    Header,
+    Recording,
+    encode_line,
+    read_recording,
+)
+from nats_mesh.telemetry.tap_messages import TapCall, TapMessage, recorded_call
 from nats_mesh_cli import record as recorder
 
 HEADER = Header(
@@ -22,6 +31,7 @@ CALL = RecordedCall(
     at="2026-01-01T00:00:01.000000Z", service="shop", instance="i1", version="1.0.0", endpoint="buy", caller="web",
     route="all", status="OK", duration_s=0.25, headers=(("a", "1"),), concurrency=7,
 )  # fmt: skip
+MESSAGE = TapMessage(instance="i1", service="shop", version="1.0.0", namespace="default", seq=1)
 END = End(ended="2026-01-01T00:00:02.000000Z", seen=4, recorded=2, dropped=1, lost=1, ignored=3)
 
 
@@ -111,30 +121,87 @@ class Written:
         self.lines += data.splitlines(keepends=True)
 
 
+class Rig:
+    """A recorder without a bus, what it writes, and what it says."""
+
+    def __init__(self) -> None:
+        self.mesh = SimpleNamespace(namespace="default", settings=SimpleNamespace(enforced=False))
+        self.written = Written()
+        self.said: list[str] = []
+        out = SimpleNamespace(note=lambda text, style: self.said.append(text))
+        self.recorder = recorder._Recorder(self.mesh, recorder.Plan(), self.written, out)  # type: ignore[arg-type]
+        self.written.write(encode_line(HEADER))
+
+    def hear(self, *calls: TapCall) -> None:
+        """An instance tells of these, and they are written."""
+        self.recorder._taken.take(
+            TapMessage(
+                instance="i1", service="shop", version="1.0.0", namespace="default", seq=1,
+                seen=len(calls), calls=calls, filtered=True,
+            )
+        )  # fmt: skip
+        self.recorder._flush()
+
+    def read(self) -> Recording:
+        """What a reader finds once the recording has ended."""
+        self.written.write(encode_line(recorder._end(self.recorder._taken.counts)))
+        return read_recording(self.written.lines)
+
+
+def told(**fields: object) -> TapCall:
+    """A call as an instance tells of it."""
+    call = TapCall(
+        at=CALL.at, endpoint="buy", caller="web", route="all", status="OK", duration_s=0.25, trace="0" * 32
+    )
+    return msgspec.structs.replace(call, **fields)
+
+
 def test_a_recording_that_came_to_its_end_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many calls come at once, and while the last ones are waited for: those beyond are counted as dropped."""
     for part in (module, recorder):
         monkeypatch.setattr(part, "MAX_CALLS", 3)
-    mesh = SimpleNamespace(namespace="default", settings=SimpleNamespace(enforced=False))
-    written = Written()
-    recording = recorder._Recorder(mesh, recorder.Plan(), written, None)  # type: ignore[arg-type]
-    call = TapCall(
-        at=CALL.at, endpoint="buy", caller="web", route="all", status="OK", duration_s=0.25, trace="0" * 32
-    )
-    written.write(encode_line(HEADER))
+    rig = Rig()
     for calls in (2, 5, 1):
-        recording._taken.take(
-            TapMessage(
-                instance="i1", service="shop", version="1.0.0", namespace="default", seq=1,
-                seen=calls, calls=(call,) * calls, filtered=True,
-            )
-        )  # fmt: skip
-        recording._flush()
-    written.write(encode_line(recorder._end(recording._taken.counts)))
-    found = read_recording(written.lines)
+        rig.hear(*[told()] * calls)
+    found = rig.read()
     assert len(found.calls) == 3
     assert found.end is not None
     assert (found.end.seen, found.end.recorded, found.end.dropped) == (8, 3, 5)
+
+
+@pytest.mark.anyio
+async def test_a_recording_of_large_calls_ends_where_it_can_still_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its size, whatever the number of calls, with a word of why; its last line finds room, too."""
+    limit = 64 << 10
+    for part in (module, recorder):
+        monkeypatch.setattr(part, "MAX_TOTAL", limit)
+    rig = Rig()
+    large = told(headers=tuple((f"h{n}", "v" * 200) for n in range(20)))
+    for calls in (5, 20, 1):
+        rig.hear(*[large] * calls)
+    rig.hear(told())
+    await rig.recorder._write()
+    assert rig.said == ["a recording has at most 0 MiB: it ends here"]
+    found = rig.read()
+    size = sum(map(len, rig.written.lines[1:]))
+    assert limit - len(encode_line(found.calls[0])) - recorder._END_ROOM < size <= limit
+    assert found.end is not None
+    assert (found.end.seen, found.end.recorded) == (27, len(found.calls))
+    assert found.end.dropped == 27 - len(found.calls)
+
+
+def test_a_call_that_no_reader_takes_is_not_written() -> None:
+    """Its line would be called damaged; it counts as dropped, and the others are there."""
+    rig = Rig()
+    longest = told(headers=tuple((f"{n}" + "\U0001f600" * 254, "\U0001f600" * 256) for n in range(32)))
+    assert len(encode_line(recorded_call(longest, MESSAGE))) > MAX_LINE
+    rig.hear(told(), longest, told())
+    found = rig.read()
+    assert (len(found.calls), found.damaged_lines) == (2, 0)
+    assert found.end is not None
+    assert (found.end.recorded, found.end.dropped) == (2, 1)
 
 
 @given(st.lists(st.binary(max_size=60), max_size=20))

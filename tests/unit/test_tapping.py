@@ -17,7 +17,7 @@ from nats_mesh.policy import PolicySet, parse
 from nats_mesh.serving.tapping import RECORDS_PER_S
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.tap_feed import SeenCall, TapFeed
-from nats_mesh.telemetry.taps import MAX_OBSERVERS
+from nats_mesh.telemetry.tap_places import MAX_OBSERVERS
 from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.testing.virtual import LoopClock
@@ -121,8 +121,8 @@ def test_two_observers_of_one_name_get_what_each_asked_for() -> None:
             await asyncio.sleep(0.1)
             taps = instance._parts.taps
             assert taps is not None
-            assert {held.wish.only for held in taps._wishes.values()} == {one, two}
-            assert {held.name for held in taps._wishes.values()} == {mesh.mesh.name}
+            assert {held.wish.only for held in taps._wishes} == {one, two}
+            assert {held.name for held in taps._wishes} == {mesh.mesh.name}
 
     run(shop(), work)
 
@@ -142,7 +142,7 @@ def test_who_leaves_wants_nothing_any_more() -> None:
         await asyncio.sleep(0.5)
         taps = instance._parts.taps
         assert taps is not None
-        assert [held.wish.body for held in taps._wishes.values()] == [0]
+        assert [held.wish.body for held in taps._wishes] == [0]
         told = [payload for subject, _, _, payload in mesh.bus.recorded if ".telemetry.tap." in subject]
         assert b"".join(told).count(b'"endpoint"') == 0
 
@@ -349,7 +349,7 @@ def test_thousands_of_wishes_leave_nothing_behind() -> None:
         assert wants.ignored == 4000 * 5 // 8
         assert "tap" in instance.dispatcher.watching.names
         await asyncio.sleep(LEASE_S + 1.0)
-        assert (taps._wishes, "tap" in instance.dispatcher.watching.names) == ({}, False)
+        assert (len(taps._wishes), "tap" in instance.dispatcher.watching.names) == (0, False)
 
     run(shop(), work)
 
