@@ -160,7 +160,7 @@ class Series:
         self.endings += 1
         self.refuse(
             status_name
-        )  # one that went well, too: :attr:`unusual` knows by this that there are flags to tell
+        )  # one that went well, too: by this :attr:`unusual` knows that there are flags to tell
         if duration_s is not None:
             self.took.append(duration_s)
             if len(self.took) >= _FOLD_AT:

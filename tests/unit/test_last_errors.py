@@ -57,7 +57,7 @@ def test_a_circuit_that_is_open_has_a_column_without_asking() -> None:
         assert "BREAKER" in narrow(circuits=True)
         assert "BREAKER" not in narrow(circuits=False)
     edges = edges_table("service", ())
-    shown = edges.shown([{"breakers": {"OPEN": 1}}])
+    shown = edges.shown([{"breakers": {"OPEN": 1}, "gave_up_share": 0.0}])
     assert "BREAKER" in [each.header for each in shown if not each.wide]
 
 
@@ -66,10 +66,10 @@ def test_calls_that_were_given_up_have_a_column_without_asking() -> None:
     for view in (stat_table("service", ()), stat_table("endpoint", ()), edges_table("service", ())):
         for given_up, narrow in ((0, False), (1, False), (2, True), (156, True)):
             records: list[dict[str, object]] = [
-                {"statuses": {"OK": 158 - given_up, "CANCELLED": given_up}},
-                {"statuses": {}},
+                {"gave_up_share": given_up / 158},
+                {"gave_up_share": 0.0},
             ]
             (column,) = [each for each in view.shown(records) if each.header == "GAVE UP"]
             assert column.wide is not narrow, given_up
-            assert column.text(records[0]) == (f"{given_up / 1.58:.1f}%" if given_up else "0")
-            assert column.text(records[1]) == "0"
+            assert column.text(records[0]) == (f"{given_up / 1.58:.1f}%" if given_up else "0%")
+            assert column.text(records[1]) == "0%"
