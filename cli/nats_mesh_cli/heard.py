@@ -14,8 +14,8 @@ __all__ = ["KNOWN_S", "SETTLE_S", "listened", "untold"]
 #: Members answer at once who is there, and tell once a second: whoever was not heard after so long is not there
 #: (seconds).
 KNOWN_S: Final = 3.0
-#: How long members may take to say what they have counted by now (seconds).
-SETTLE_S: Final = 4.0
+#: How long members may take to say what they have counted by now (seconds): it takes two words of each.
+SETTLE_S: Final = 2.5
 #: How many members a note names.
 _NAMED: Final = 3
 
@@ -32,12 +32,16 @@ class Seen(Protocol):
 
 async def listened(seen: Seen, listen_s: float, *, settle_s: float = SETTLE_S) -> bool:
     """Listen for so long; where nobody was heard by then, until somebody is or :data:`KNOWN_S` are over. Returns when
-    whoever is there has told what was counted by then; false where somebody has not within ``settle_s``."""
-    until = anyio.current_time() + KNOWN_S
-    await anyio.sleep(listen_s)
+    whoever is there has told what was counted ``settle_s`` before that or later, and by the beginning in any case;
+    false where somebody has not within these."""
+    begun = anyio.current_time()
+    await anyio.sleep(max(0.0, listen_s - settle_s))
+    until = begun + max(KNOWN_S, listen_s)
     while _empty(seen.snapshot()) and (left_s := until - anyio.current_time()) > 0.0:
         await seen.news(left_s)
-    return await seen.settled(settle_s)
+    complete = await seen.settled(settle_s)
+    await anyio.sleep(max(0.0, begun + listen_s - anyio.current_time()))
+    return complete
 
 
 def untold(late: Sequence[tuple[str, str]]) -> str:

@@ -10,7 +10,13 @@ from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh_cli.output import Column, Record, millis, part_text, rate_text, success_text
 from nats_mesh_cli.promised import LEVEL_STYLES, Promised
 from nats_mesh_cli.stat_records import By, edge_records, service_records
-from nats_mesh_cli.trouble import SOME_GAVE_UP, breakers_level, gave_up_level, success_level
+from nats_mesh_cli.trouble import (
+    SOME_GAVE_UP,
+    breakers_level,
+    gave_up_level,
+    served_level,
+    success_level,
+)
 
 __all__ = ["GAVE_UP", "Shown", "edges_table", "some_gave_up", "stat_table"]
 
@@ -61,6 +67,20 @@ GAVE_UP: Final = Column(
 )
 
 
+def _served(record: Record) -> float | None:
+    """Of the attempts that reached instances, how many these answered well."""
+    share: float | None = record["served"]["success"]
+    return share
+
+
+#: Why a service is yellow of which all calls went well: retries make good what its instances fail.
+_SERVED: Final = Column(
+    "SERVED",
+    lambda r: "-" if (share := _served(r)) is None else success_text(share),
+    right=True,
+    wide=True,
+    style=lambda r: served_level(_served(r)),
+)
 _TROUBLE = (
     GAVE_UP,
     Column("FLAGS", _counts("flags"), wide=True),
@@ -107,12 +127,14 @@ class Shown:
 
     def shown(self, records: Sequence[Record]) -> tuple[Column, ...]:
         """The columns for these records: circuits have theirs, narrow or wide, from when one of them is not closed,
-        and calls that were given up from when they are some."""
+        calls that were given up from when they are some, and what instances saw from when they fail some."""
         seldom = []
         if any(record.get("breakers") for record in records):
             seldom.append(_BREAKER)
         if some_gave_up(records):
             seldom.append(GAVE_UP)
+        if any("served" in record and served_level(_served(record)) for record in records):
+            seldom.append(_SERVED)
         return tuple([replace(each, wide=False) if each in seldom else each for each in self.columns])
 
 
@@ -131,6 +153,7 @@ def stat_table(by: By, services: Sequence[str]) -> Shown:
             Column("INST", _key("instances"), right=True),
         )
     more = (
+        *(() if by == "version" else (_SERVED,)),
         *_TROUBLE,
         *(() if by == "version" else (*_CAPACITY, _BREAKER)),
         *((_OBJECTIVES,) if by == "service" else ()),

@@ -77,7 +77,7 @@ class Hearing:
     def on_recent(self, payload: bytes) -> None:
         """What a member remembers of events."""
         try:
-            events = decode_recent(payload)
+            events = decode_recent(payload, namespace=self._namespace)
         except CodecError:
             self._fold.ignored += 1
             return

@@ -66,10 +66,20 @@ def test_calls_that_were_given_up_have_a_column_without_asking() -> None:
     for view in (stat_table("service", ()), stat_table("endpoint", ()), edges_table("service", ())):
         for given_up, narrow in ((0, False), (1, False), (2, True), (156, True)):
             records: list[dict[str, object]] = [
-                {"gave_up_share": given_up / 158},
-                {"gave_up_share": 0.0},
+                {"gave_up_share": given_up / 158, "served": {"success": 1.0}},
+                {"gave_up_share": 0.0, "served": {"success": None}},
             ]
             (column,) = [each for each in view.shown(records) if each.header == "GAVE UP"]
             assert column.wide is not narrow, given_up
             assert column.text(records[0]) == (f"{given_up / 1.58:.1f}%" if given_up else "0%")
             assert column.text(records[1]) == "0%"
+
+
+def test_what_instances_fail_and_retries_make_good_shows_without_asking() -> None:
+    """Callers met no failure, but the service is yellow: the column that says why is there from then on."""
+    for view in (stat_table("service", ()), stat_table("endpoint", ())):
+        for share, narrow in ((None, False), (1.0, False), (0.9995, False), (0.97, True)):
+            record: dict[str, object] = {"served": {"success": share}, "gave_up_share": 0.0}
+            (column,) = [each for each in view.shown([record]) if each.header == "SERVED"]
+            assert column.wide is not narrow, share
+            assert (column.text(record) == "-") is (share is None)

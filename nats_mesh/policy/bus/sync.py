@@ -327,6 +327,12 @@ class PolicySync:
             self.reach = reach
             level = logging.WARNING if lost else logging.INFO
             stays = "the last policies stay in effect" if len(self.current) else "the defaults hold"
+            if reach is Reach.ABSENT and not lost:
+                # So begins every mesh: nothing is wrong, and nobody is to look for what is.
+                log.info(
+                    "no policies here yet: %s. `nats-mesh policy apply` makes the store (%s)", stays, why
+                )
+                return
             log.log(level, "the policy store %s (%s); %s", reach.value, why, stays)
 
     # -- the copy on disk ---------------------------------------------------------------------------
