@@ -327,10 +327,12 @@ class PolicySync:
             self.reach = reach
             level = logging.WARNING if lost else logging.INFO
             stays = "the last policies stay in effect" if len(self.current) else "the defaults hold"
-            if reach is Reach.ABSENT and not lost:
+            if reach is Reach.ABSENT and not lost and not len(self.current):
                 # So begins every mesh: nothing is wrong, and nobody is to look for what is.
                 log.info(
-                    "no policies here yet: %s. `nats-mesh policy apply` makes the store (%s)", stays, why
+                    "no policies here yet, and no policy store: %s (`nats-mesh policy apply` makes one; it needs "
+                    "JetStream)",
+                    stays,
                 )
                 return
             log.log(level, "the policy store %s (%s); %s", reach.value, why, stays)
