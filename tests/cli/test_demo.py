@@ -407,7 +407,7 @@ def test_a_crash_is_seen_at_once(terminal: Callable[..., Terminal]) -> None:
     assert found is not None
     os.kill(int(found[1]), signal.SIGKILL)
     shown.wait_for(r"reviews 1\.0\.0 +✗ ended")
-    shown.wait_for(rf"✗ error +reviews:v1 \(pid {found[1]}\) was killed by signal 9")
+    shown.wait_for(rf"- left +reviews:v1 \(pid {found[1]}\) was killed by signal 9")
     shown.press("q")
     assert "exit=0" in shown.wait_for(r"exit=\d")
 
