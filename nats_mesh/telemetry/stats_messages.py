@@ -43,7 +43,7 @@ __all__ = [
 MAX_BYTES: Final = 512 * 1024
 #: How much one message tells at most, where a row weighs 1. What an observer does for it must not hold up the keys of a
 #: terminal, nor what else waits: one who hears a thousand members gets to breathe between two messages.
-MAX_WEIGHT: Final = 15
+MAX_WEIGHT: Final = 12
 SERIES_WEIGHT: Final = 3
 #: The most breakers, and the most ejected instances, that one message names; those beyond are not told.
 MAX_LISTED: Final = 256
