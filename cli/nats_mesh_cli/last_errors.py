@@ -20,11 +20,14 @@ def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], str]:
             callers.setdefault(edge.service, []).append(edge)
     if not callers:
         return found
+    for edges in callers.values():
+        if len(edges) > 1:  # those with an open circuit before others
+            edges.sort(key=lambda edge: (not edge.breakers.get("OPEN"), edge.source))
     for service in snapshot.services:
         if service.breakers.get("OPEN") or not service.served.last_error:
             told = [
                 _told(edge, edge.red.last_error)
-                for edge in _first(callers, service.name)
+                for edge in callers.get(service.name, ())
                 if edge.red.last_error != service.served.last_error
             ]
             if told:
@@ -33,7 +36,7 @@ def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], str]:
         if endpoint.breakers.get("OPEN") or not endpoint.served.last_error:
             told = [
                 _told(edge, error)
-                for edge in _first(callers, endpoint.service)
+                for edge in callers.get(endpoint.service, ())
                 if endpoint.name in edge.endpoints
                 and (error := edge.endpoints[endpoint.name].last_error)
                 not in ("", endpoint.served.last_error)
@@ -41,11 +44,6 @@ def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], str]:
             if told:
                 found[endpoint.service, endpoint.name] = told[0]
     return found
-
-
-def _first(callers: dict[str, list[Edge]], service: str) -> list[Edge]:
-    """Those with an open circuit before others."""
-    return sorted(callers.get(service, ()), key=lambda edge: (not edge.breakers.get("OPEN"), edge.source))
 
 
 def _told(edge: Edge, error: str) -> str:
