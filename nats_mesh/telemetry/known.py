@@ -145,7 +145,7 @@ class Known:
             self._sound = self._sound and this == (part + 1, parts)
         else:
             # Whoever tells everything at once leaves nothing to be missed.
-            if message.base is not UNSET and (message.seq > last + 1 or part != parts):
+            if message.base is not UNSET and (step is Step.ANEW or message.seq > last + 1 or part != parts):
                 self.behind = True
             self._sound = this[0] == 1
         self._parts = this

@@ -158,9 +158,8 @@ class Series:
         """Count one call that ended for a reason of the mesh's own: :meth:`flag`, and :meth:`record`, or without a
         duration :meth:`refuse`. Another thread finds it in both tables or in none, where it heeds :attr:`endings`."""
         self.endings += 1
-        self.refuse(
-            status_name
-        )  # one that went well, too: by this :attr:`unusual` knows that there are flags to tell
+        # One that went well, too: by this :attr:`unusual` knows that there are flags to tell.
+        self.refuse(status_name)
         if duration_s is not None:
             self.took.append(duration_s)
             if len(self.took) >= _FOLD_AT:

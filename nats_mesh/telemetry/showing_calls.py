@@ -160,9 +160,8 @@ class CallsShown:
         told = self._told.get(name)
         if told is None:
             return Trend()
-        part = self._fold.overall.part(name).trend(
-            told, self._now
-        )  # also while there is one: another may come
+        # Also while there is one edge: another may come.
+        part = self._fold.overall.part(name).trend(told, self._now)
         return told[0].trend(self._now) if len(told) == 1 else part
 
     def _states(self, *name: str) -> dict[str, int]:

@@ -440,6 +440,21 @@ def test_a_part_that_was_lost_is_known_of_until_everything_was_told(lost: int) -
     assert service_of(fold.snapshot(clock.now)).red.total.requests == 52
 
 
+def test_who_begins_anew_in_the_middle_is_behind_until_it_has_told_everything() -> None:
+    """Rows of somebody whose series nobody knows are nothing to have heard."""
+    clock, fold = Clock(), Fold()
+    orders = Teller(clock, "orders", "i1")
+    orders.answer("web", 1)
+    fold.apply(msgspec.structs.replace(orders.word(), seq=500), clock.now)
+    clock.now += 10.0
+    orders.answer("web", 1)
+    for whole in (False, True):
+        word = orders.word(whole=whole)
+        assert fold.apply(word, clock.now)
+        assert fold.members["orders", "i1"].has_told(word.seq) == whole
+        clock.now += 1.0
+
+
 def test_it_is_bounded() -> None:
     """More members than there is room for are left out and counted; services beyond the bound are one."""
     clock, fold = Clock(), Fold(max_members=3, max_services=2)
