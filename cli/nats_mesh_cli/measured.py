@@ -20,6 +20,7 @@ from nats_mesh.telemetry.snapshots import (
     Trend,
     VersionRow,
 )
+from nats_mesh_cli.last_errors import LastError, last_error_of
 from nats_mesh_cli.output import Record
 
 __all__ = [
@@ -38,10 +39,11 @@ __all__ = [
 _REPORTERS: Final = {"out": "source", "in": "destination"}
 
 
-def numbers(red: Red, last_error: str | None = None, gave_up: float | None = None) -> Record:
+def numbers(red: Red, at: float, last_error: LastError | None = None, gave_up: float | None = None) -> Record:
     """What everything has that is called: of the window, and in ``total`` of all calls that were ever counted.
-    ``last_error`` where callers know a better one (:func:`nats_mesh_cli.last_errors.last_errors`), ``gave_up`` as they
-    count it."""
+    ``at`` is the snapshot's. ``last_error`` where callers know a better one
+    (:func:`nats_mesh_cli.last_errors.last_errors`), ``gave_up`` as they count it."""
+    last = last_error or last_error_of(red)
     return {
         "success": red.success,
         "rate_per_s": red.rate_per_s,
@@ -56,7 +58,8 @@ def numbers(red: Red, last_error: str | None = None, gave_up: float | None = Non
         "in_flight": red.in_flight,
         "statuses": red.recent.statuses,
         "flags": red.flags,
-        "last_error": red.last_error if last_error is None else last_error,
+        "last_error": last.text,
+        "last_error_age_s": last.age_s(at),
         "total": {
             "calls": red.total.requests,
             "errors": red.total.errors,
@@ -99,7 +102,9 @@ def capacity_record(capacity: Capacity) -> Record:
     }
 
 
-def service_record(service: Service, objectives: str | None, last_error: str | None = None) -> Record:
+def service_record(
+    service: Service, at: float, objectives: str | None, last_error: LastError | None = None
+) -> Record:
     """A service. ``objectives`` is the worst level of them; ``None``: nothing is promised, or nobody watches."""
     return {
         "service": service.name,
@@ -111,28 +116,33 @@ def service_record(service: Service, objectives: str | None, last_error: str | N
         "breakers": service.breakers,
         "ejected": service.ejected,
         "objectives": objectives,
-        **numbers(service.red, last_error, service.gave_up),
-        "served": numbers(service.served),
+        **numbers(service.red, at, last_error, service.gave_up),
+        "served": numbers(service.served, at),
         "capacity": capacity_record(service.capacity),
     }
 
 
-def endpoint_record(endpoint: Endpoint, last_error: str | None = None) -> Record:
+def endpoint_record(endpoint: Endpoint, at: float, last_error: LastError | None = None) -> Record:
     """One operation of a service."""
     return {
         "service": endpoint.service,
         "endpoint": endpoint.name,
         "instances": endpoint.instances,
         "breakers": endpoint.breakers,
-        **numbers(endpoint.red, last_error, endpoint.gave_up),
-        "served": numbers(endpoint.served),
+        **numbers(endpoint.red, at, last_error, endpoint.gave_up),
+        "served": numbers(endpoint.served, at),
         "capacity": capacity_record(endpoint.capacity),
     }
 
 
-def version_record(row: VersionRow) -> Record:
+def version_record(row: VersionRow, at: float) -> Record:
     """One version of a service."""
-    return {"service": row.service, "version": row.version, "instances": row.instances, **numbers(row.red)}
+    return {
+        "service": row.service,
+        "version": row.version,
+        "instances": row.instances,
+        **numbers(row.red, at),
+    }
 
 
 def reporter(edge: Edge) -> str:
@@ -140,18 +150,18 @@ def reporter(edge: Edge) -> str:
     return _REPORTERS[edge.reporter]
 
 
-def edge_record(edge: Edge) -> Record:
+def edge_record(edge: Edge, at: float) -> Record:
     """Who calls whom."""
     return {
         "source": edge.source,
         "service": edge.service,
         "reporter": reporter(edge),
         "breakers": edge.breakers,
-        **numbers(edge.red),
+        **numbers(edge.red, at),
     }
 
 
-def member_record(member: Member, head: tuple[int, int]) -> Record:
+def member_record(member: Member, at: float, head: tuple[int, int]) -> Record:
     """An instance of a service, or a client; ``sync`` is where it stands with the policies, of which ``head`` is the
     revision that holds."""
     verdict = member.verdict(head)
@@ -172,7 +182,7 @@ def member_record(member: Member, head: tuple[int, int]) -> Record:
         "sync": verdict.state,
         "revision": member.revision[1] if verdict.follows else None,
         "reason": verdict.reason,
-        **numbers(member.red),
+        **numbers(member.red, at),
         "capacity": capacity_record(member.capacity),
         "endpoints": [
             {"endpoint": name, "capacity": capacity_record(each)} for name, each in member.endpoints.items()

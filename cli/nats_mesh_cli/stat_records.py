@@ -30,16 +30,18 @@ def service_records(
 ) -> list[Record]:
     """A record for each service, or for each endpoint or version of one. ``objectives`` of a service is the worst level
     of them; ``None`` where nothing is promised of it, or nobody watches."""
-    worst, errors = promised.worst, last_errors(snapshot)
+    worst, errors, at = promised.worst, last_errors(snapshot), snapshot.at
     if by == "service":
         found = [
-            service_record(each, worst.get(each.name), errors.get((each.name, "")))
+            service_record(each, at, worst.get(each.name), errors.get((each.name, "")))
             for each in snapshot.services
         ]
     elif by == "endpoint":
-        found = [endpoint_record(each, errors.get((each.service, each.name))) for each in snapshot.endpoints]
+        found = [
+            endpoint_record(each, at, errors.get((each.service, each.name))) for each in snapshot.endpoints
+        ]
     else:
-        found = [version_record(each) for each in snapshot.versions]
+        found = [version_record(each, at) for each in snapshot.versions]
     return [record for record in found if not services or record["service"] in services]
 
 
@@ -56,10 +58,10 @@ def edge_records(snapshot: Snapshot, by: By, services: Sequence[str] = ()) -> li
                     "service": edge.service,
                     "endpoint": name,
                     "reporter": reporter(edge),
-                    **numbers(red),
+                    **numbers(red, snapshot.at),
                 }
                 for name, red in edge.endpoints.items()
             ]
         else:
-            found.append(edge_record(edge))
+            found.append(edge_record(edge, snapshot.at))
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh_cli.last_errors import aged_text
 from nats_mesh_cli.output import Column, Record, millis, part_text, rate_text, success_text
 from nats_mesh_cli.promised import LEVEL_STYLES, Promised
 from nats_mesh_cli.stat_records import By, edge_records, service_records
@@ -86,7 +87,9 @@ _TROUBLE = (
     Column("FLAGS", _counts("flags"), wide=True),
     Column("TOTAL", lambda r: str(r["total"]["calls"]), right=True, wide=True),
 )
-_LAST = Column("LAST ERROR", lambda r: r["last_error"], style=lambda _: "dim")
+_LAST = Column(
+    "LAST ERROR", lambda r: aged_text(r["last_error"], r["last_error_age_s"]), style=lambda _: "dim"
+)
 _CAPACITY = (
     Column("LIMIT", _of_capacity("concurrency_limit", str), right=True, wide=True),
     Column("QUEUE", _of_capacity("queue_depth", str), right=True, wide=True),

@@ -34,6 +34,8 @@ __all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Word", "replay"]
 SILENT_S: Final = 20.0
 _MAX_EVENTS: Final = 500
 _MAX_LINES: Final = 20_000
+#: Errors of one text that are no further apart (seconds) are one: their ages come with messages of any delay.
+_SAME_ERROR_S: Final = 0.5
 
 _Key: TypeAlias = tuple[str, str]
 
@@ -163,7 +165,7 @@ class Fold:
             # How long a series that is new in this word was not there: since the word before, or the member's start.
             gap_s = min(self.window_s, now - told if last and step is not Step.ANEW else message.since_s)
             for each in message.series:
-                self._series(known, message, each, moment, second, gap_s)
+                self._series(known, message, each, moment, second, gap_s, now)
         if message.rows:
             known.take_rows(message, moment, second)
         if now - self._looked >= self.window_s:
@@ -188,6 +190,7 @@ class Fold:
         moment: Moment,
         second: int,
         gap_s: float,
+        now: float,
     ) -> None:
         name = (new.side, new.service, new.endpoint, new.peer, new.subset or "")
         line = known.lines.get(name)
@@ -196,7 +199,7 @@ class Fold:
             if line is None:
                 return
             known.lines[name] = line
-            self._note_error(known, line, new)
+            self._note_error(known, line, new, now)
             if new.age_s > self.window_s:
                 # Most of its calls are of before.
                 line.from_s = message.since_s
@@ -212,19 +215,24 @@ class Fold:
             tally = line.hear(new, message)
             if tally is not None:
                 known.count(line, tally, moment, second)
-                if new.last_error != line.last_error:
-                    self._note_error(known, line, new)
+                self._note_error(known, line, new, now)
         elif ok >= line.ok and new.age_s >= line.age_s:
             line.told(new, message)
             total = known.sides[line.side].open(second)
             known.went_well(line, ok, new.in_flight, new.histogram, moment, second, total)
         known.number(line)
 
-    def _note_error(self, known: Known, line: Line, new: SeriesSnapshot) -> None:
-        line.last_error = new.last_error
+    def _note_error(self, known: Known, line: Line, new: SeriesSnapshot, now: float) -> None:
+        at = None if new.error_age_s is UNSET else now - new.error_age_s
+        before = line.error_at
+        if new.last_error == line.last_error and (
+            at is None or (before is not None and at - before < _SAME_ERROR_S)
+        ):
+            return  # the one that is known, or a word of it that was slower or faster on its way
+        line.last_error, line.error_at = new.last_error, at
         if new.last_error:
             for group in (*line.groups, *known.sides[line.side].groups):
-                group.last_error = new.last_error
+                group.fail(new.last_error, at)
 
     def _line(self, known: Known, message: StatsMessage, new: SeriesSnapshot) -> Line | None:
         """A series that was not heard of yet, where there is room for it."""

@@ -40,6 +40,7 @@ class Group:
         "_trend_at",
         "_when",
         "durations",
+        "error_at",
         "history",
         "instances",
         "last_error",
@@ -62,6 +63,8 @@ class Group:
         #: How many members that tell have calls here, and the last error of any.
         self.instances = 0
         self.last_error = ""
+        #: When that was (seconds of the observer's clock); ``None`` where nobody says.
+        self.error_at: float | None = None
         #: What is shown of it, until it changes, and with which rates that was.
         self.row: Red | None = None
         self.row_of = (0.0, 0.0)
@@ -96,6 +99,14 @@ class Group:
             self.total.add(tally)
         else:
             self.total.count(tally)
+        self.row = None
+
+    def fail(self, last_error: str, at: float | None) -> None:
+        """A member tells of its last error: the latest of all stays, and what has no time gives way to what has one."""
+        before = self.error_at
+        if self.last_error and before is not None and (at is None or at < before):
+            return
+        self.last_error, self.error_at = last_error, at
         self.row = None
 
     def add(self, tally: Tally, second: int) -> None:

@@ -12,6 +12,7 @@ class Line(Counts):
     """The latest word of a series, how it went in the last window, and the groups it counts in."""
 
     __slots__ = (
+        "error_at",
         "from_s",
         "groups",
         "intake",
@@ -30,6 +31,8 @@ class Line(Counts):
         self.intake = intake
         self.groups = intake.groups
         self.last_error = ""
+        #: When that was (seconds of the observer's clock); ``None`` where nobody says.
+        self.error_at: float | None = None
         #: How old its member was (seconds) when its first call can have ended, or was heard of at the earliest.
         self.from_s = 0.0
         #: Its calls in the member's last window, and its attempts beyond one a call.

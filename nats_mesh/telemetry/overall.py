@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Sequence
 
@@ -35,13 +36,15 @@ class Overall:
         if len(groups) < 2:
             return red_of(groups[0]) if groups else NOTHING
         window, total = Tally(), Tally()
-        last_error = ""
+        last: Group | None = None
         for group in groups:
             window.add(group.window)
             total.count(group.total)
-            last_error = group.last_error or last_error
+            if group.last_error and (last is None or _when(group) >= _when(last)):
+                last = group
         rate = total.rate / MICRO
-        return red(window, total, rate, total.tried / MICRO, last_error)
+        text, at = ("", None) if last is None else (last.last_error, last.error_at)
+        return red(window, total, rate, total.tried / MICRO, text, at)
 
     def trend(self, groups: Sequence[Group], now: float) -> Trend:
         """Rates add up, success is weighted by them, and of the slowest the worst is kept."""
@@ -74,3 +77,8 @@ class Overall:
                 )
         while self._seconds and self._seconds[0][0] <= last - HISTORY_S:
             self._seconds.popleft()
+
+
+def _when(group: Group) -> float:
+    """When its last error was; what has no time came before all others."""
+    return -math.inf if group.error_at is None else group.error_at

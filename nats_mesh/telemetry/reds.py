@@ -8,9 +8,19 @@ from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.snapshots import UNSERVED, Red
 from nats_mesh.telemetry.tallies import MICRO, Tally, in_order
 
-__all__ = ["NOTHING", "red", "red_of"]
+__all__ = ["NOTHING", "is_later", "red", "red_of"]
+
+#: An error at both ends of a call is told by both, in messages of any delay (seconds).
+_BOTH_ENDS_S: Final = 2.0
 
 NOTHING: Final = UNSERVED
+
+
+def is_later(met: Red, served: Red) -> bool:
+    """Whether the last error of callers is surely not the one that the instances told of last, but came after it."""
+    if not met.last_error or met.last_error_at is None:
+        return False
+    return served.last_error_at is not None and met.last_error_at > served.last_error_at + _BOTH_ENDS_S
 
 
 def red_of(group: Group | None) -> Red:
@@ -20,11 +30,13 @@ def red_of(group: Group | None) -> Red:
     total = group.total
     rates = total.rate / MICRO, total.tried / MICRO
     if group.row is None or group.row_of != rates:
-        group.row, group.row_of = red(group.window, total, *rates, group.last_error), rates
+        group.row, group.row_of = red(group.window, total, *rates, group.last_error, group.error_at), rates
     return group.row
 
 
-def red(window: Tally, total: Tally, rate: float, tried: float, last_error: str) -> Red:
+def red(
+    window: Tally, total: Tally, rate: float, tried: float, last_error: str, error_at: float | None
+) -> Red:
     """Calls of the last window and of ever."""
     recent = window.figures()
     return Red(
@@ -40,6 +52,7 @@ def red(window: Tally, total: Tally, rate: float, tried: float, last_error: str)
         retry_share=max(0.0, 1.0 - rate / tried) if tried > 0.0 else 0.0,
         flags=in_order(window.flags),
         last_error=last_error,
+        last_error_at=error_at,
         recent=recent,
         total=total.figures(),
         attempts=total.attempts,

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
 from nats_mesh.core.histogram import Histogram
 from nats_mesh.errors import Status
 from nats_mesh.wire.headers import one_line
 
-__all__ = ["FAILURES", "FOLD_MASK", "MAX_ERROR", "OTHER", "USUAL", "Key", "Series", "Side", "errors_in"]
+__all__ = [
+    "FAILURES",
+    "FOLD_MASK",
+    "MAX_ERROR",
+    "OTHER",
+    "USUAL",
+    "ErrorOrder",
+    "Key",
+    "Series",
+    "Side",
+    "errors_in",
+]
 
 #: ``in``: calls this instance answered; ``out``: calls it made.
 Side: TypeAlias = Literal["in", "out"]
@@ -36,6 +48,17 @@ USUAL: Final = (0, 0, 0, 0)
 _TRIES: Final = 1000
 
 
+class ErrorOrder:
+    """Numbers the errors of a process as they come; ``now`` says when (seconds of the clock that a series' ``since`` is
+    of)."""
+
+    __slots__ = ("count", "now")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.count = 0
+        self.now = now
+
+
 class Series:
     """One kind of call: by side, service, endpoint, peer and subset. ``in_flight`` is its users' to count.
 
@@ -51,6 +74,7 @@ class Series:
         "_order",
         "endings",
         "endpoint",
+        "error_at",
         "error_order",
         "extra",
         "in_flight",
@@ -67,7 +91,7 @@ class Series:
         "took",
     )
 
-    def __init__(self, key: Key, since: float, order: list[int]) -> None:
+    def __init__(self, key: Key, since: float, order: ErrorOrder) -> None:
         self.side, self.service, self.endpoint, self.peer, self.subset = key
         self.since = since
         #: Calls that succeeded; every other status has its place in a table.
@@ -91,6 +115,8 @@ class Series:
         self.in_flight = 0
         #: Which of all errors of the process the last one here was: orders the last errors of several series.
         self.error_order = 0
+        #: When that was.
+        self.error_at = 0.0
         self._order = order
         self.last_error_text = ""
 
@@ -233,8 +259,10 @@ class Series:
     @last_error.setter
     def last_error(self, text: str) -> None:
         self.last_error_text = one_line(text, MAX_ERROR)
-        self._order[0] += 1
-        self.error_order = self._order[0]
+        order = self._order
+        order.count += 1
+        self.error_order = order.count
+        self.error_at = order.now()
 
     def __repr__(self) -> str:
         return f"<Series {self.side} {self.peer} ~ {self.service}.{self.endpoint}: {self.requests}>"

@@ -11,7 +11,7 @@ import msgspec
 from nats_mesh.telemetry.capacity import capacity_of, plus
 from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.known import LATE_S, Known
-from nats_mesh.telemetry.reds import red_of
+from nats_mesh.telemetry.reds import is_later, red_of
 from nats_mesh.telemetry.snapshots import (
     Breaker,
     Edge,
@@ -150,11 +150,11 @@ class CallsShown:
 
     def _red(self, served: Red, *name: str) -> Red:
         """What callers met; of each caller that tells nothing, what the instances tell of its calls. The last error is
-        the instances' own word, where there is one."""
+        the instances' own word, unless callers have met a later one."""
         met = self._fold.overall.red(self._told.get(name, ()))
-        if served.last_error in ("", met.last_error):
+        if served.last_error in ("", met.last_error) or is_later(met, served):
             return met
-        return msgspec.structs.replace(met, last_error=served.last_error)
+        return msgspec.structs.replace(met, last_error=served.last_error, last_error_at=served.last_error_at)
 
     def _trend(self, *name: str) -> Trend:
         told = self._told.get(name)

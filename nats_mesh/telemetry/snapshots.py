@@ -72,7 +72,9 @@ class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     #: Of the window's attempts, the share that was not the first of its call.
     retry_share: float = 0.0
     flags: dict[str, int] = {}
+    #: What went wrong last, and when (an instant of :attr:`Snapshot.at`'s clock; ``None`` where nobody says).
     last_error: str = ""
+    last_error_at: float | None = None
     #: The window's calls, and all calls that were ever counted (statuses alone: no quantiles, no buckets).
     recent: Figures
     total: Figures

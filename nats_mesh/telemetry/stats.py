@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
 from nats_mesh.core.presence import State
 from nats_mesh.errors import ConfigError
-from nats_mesh.telemetry.series import OTHER, Key, Series, Side, errors_in
+from nats_mesh.telemetry.series import OTHER, ErrorOrder, Key, Series, Side, errors_in
 from nats_mesh.telemetry.stats_messages import Condition, Outgoing, Told, ToldRow
 from nats_mesh.telemetry.telling_series import TellingSeries
 
@@ -59,7 +59,7 @@ class Stats:
         self._started = clock.monotonic()
         self._series: dict[Key, Series] = {}
         self._others: dict[Side, Series] = {}
-        self._order = [0]
+        self._order = ErrorOrder(clock.monotonic)
         self._seq = 0
         #: The number of the last snapshot that was whole; 0: there was none.
         self._base = 0

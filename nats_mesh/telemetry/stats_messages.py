@@ -73,6 +73,7 @@ class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``service``, ``endpoint`` and ``peer`` are names, which :func:`decode_stats` sees to.
 
+    ``error_age_s`` is how long ago the last error was; left out where there was none, or by who does not know.
     ``subset`` is there where a route sent the calls to one: those of one endpoint then stand in several series.
     ``attempts`` is there where they are not as many as the calls, ``retries`` where there were some, by what came
     of them (``success``, ``failure``; ``denied`` for want of budget), ``flags`` where the mesh itself ended calls, by
@@ -88,6 +89,7 @@ class SeriesSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     histogram: HistogramSnapshot = HistogramSnapshot()
     in_flight: Count = 0
     last_error: str = ""
+    error_age_s: _Age | UnsetType = UNSET
     subset: Name | UnsetType = UNSET
     attempts: Count | UnsetType = UNSET
     retries: Annotated[dict[_Word, Count], msgspec.Meta(max_length=8)] | UnsetType = UNSET
@@ -199,6 +201,7 @@ class Told(msgspec.Struct, kw_only=True):
     histogram: list[Any]
     in_flight: int
     last_error: str
+    error_age_s: float | UnsetType
     subset: str | UnsetType
     attempts: int | UnsetType
     retries: dict[str, int] | UnsetType

@@ -52,6 +52,7 @@ class TellingSeries:
             histogram=[[], 0],
             in_flight=0,
             last_error="",
+            error_age_s=UNSET,
             subset=series.subset or UNSET,
             attempts=UNSET,
             retries=UNSET,
@@ -95,6 +96,8 @@ class TellingSeries:
     def _aged(self, now: float) -> Told:
         told, age_s = self._told, now - self._since
         told.age_s = age_s if age_s > 0.0 else 0.0
+        if self._series.error_order:
+            told.error_age_s = max(0.0, now - self._series.error_at)
         return told
 
     def _fill(self) -> None:

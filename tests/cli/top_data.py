@@ -38,8 +38,9 @@ def numbers(
     p99_s: float | None = 0.041,
     error: str = "",
     retry: float = 0.0,
+    failed_s: float | None = None,
 ) -> Red:
-    """The last ten seconds of something that is called."""
+    """The last ten seconds of something that is called; ``failed_s``: how long ago its last error was."""
     calls = int(rate * 10)
     errors = 0 if success is None else round(calls * (1.0 - success))
     figures = Figures(
@@ -67,13 +68,14 @@ def numbers(
         retry_share=retry,
         flags={"UO": errors} if errors else {},
         last_error=error,
+        last_error_at=None if failed_s is None else -failed_s,
         recent=figures,
         total=figures,
     )
 
 
 _GOOD = numbers()
-_BAD = numbers(310.0, success=0.971, error="CartError: the cart is a swamp", retry=0.081)
+_BAD = numbers(310.0, success=0.971, error="CartError: the cart is a swamp", retry=0.081, failed_s=312.0)
 _CAPACITY = Capacity(limit=256, in_flight=3, busy=1.2, utilisation=0.3, headroom_per_s=700.0)
 
 

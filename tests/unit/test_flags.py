@@ -25,7 +25,7 @@ from nats_mesh.errors import (
 )
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.flags import flags_of_ended, flags_of_error, flags_of_refusal, note_end
-from nats_mesh.telemetry.series import Series
+from nats_mesh.telemetry.series import ErrorOrder, Series
 from nats_mesh.telemetry.source_reading import _endings
 from nats_mesh.telemetry.stats_messages import Told
 from nats_mesh.telemetry.telling_series import TellingSeries
@@ -98,7 +98,7 @@ def test_what_was_not_usual_is_counted_once(
 ) -> None:
     """A call counts under one status and one set of flags; attempts are what was written."""
     status, problem, tried, retried, exhausted, delayed = end
-    series = Series(("out", "orders", "place", "web", ""), 0.0, [0])
+    series = Series(("out", "orders", "place", "web", ""), 0.0, ErrorOrder(lambda: 0.0))
     note_end(series, 0.01, Status(status), problem, tried, retried, exhausted, delayed=delayed)
     assert series.flagged == flagged
     assert series.by_status == {status: 1}
@@ -113,7 +113,7 @@ def test_what_was_not_usual_is_counted_once(
 def test_a_reading_finds_a_call_in_both_tables_or_in_none() -> None:
     """Another thread never tells of a call that is about to be flagged as of one without flags, nor takes it from one
     that has none: what is left of a status without flags is the same at each reading."""
-    series = Series(("in", "orders", "place", "web", ""), 0.0, [0])
+    series = Series(("in", "orders", "place", "web", ""), 0.0, ErrorOrder(lambda: 0.0))
     series.refuse("UNAVAILABLE")
     over = threading.Event()
 
@@ -140,7 +140,7 @@ def test_a_reading_finds_a_call_in_both_tables_or_in_none() -> None:
 
 def test_flags_of_calls_that_went_well_are_told_on_the_bus() -> None:
     """Also where nothing else was unusual, in the whole and in what has changed."""
-    series = Series(("out", "orders", "place", "web", ""), 0.0, [0])
+    series = Series(("out", "orders", "place", "web", ""), 0.0, ErrorOrder(lambda: 0.0))
     series.record(0.01, Status.OK)
     telling = TellingSeries(series, 0)
     assert telling.whole(1.0).flags is UNSET

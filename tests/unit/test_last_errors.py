@@ -6,7 +6,7 @@ import msgspec
 
 from nats_mesh.telemetry.reds import NOTHING
 from nats_mesh.telemetry.snapshots import Edge, Endpoint, Service, Snapshot
-from nats_mesh_cli.last_errors import last_errors
+from nats_mesh_cli.last_errors import LastError, error_text, last_errors
 from nats_mesh_cli.stat_records import service_records
 from nats_mesh_cli.stat_table import edges_table, stat_table
 
@@ -34,16 +34,16 @@ def seen(own: str, *, circuits: bool) -> Snapshot:
 def test_what_callers_alone_know_is_told_of_the_service() -> None:
     """Where the instances say nothing, or while a circuit is open, it is what a caller was told, with his name; else
     the instances' own word stands."""
-    told = f"web was told: {OPEN}"
+    told = LastError(f"web was told: {OPEN}", None)
     both = {("orders", ""): told, ("orders", "place"): told}
     assert last_errors(seen("", circuits=False)) == both
     assert last_errors(seen("ValueError (its text is in the log)", circuits=True)) == both
     assert last_errors(seen("ValueError (its text is in the log)", circuits=False)) == {}
     assert last_errors(seen(OPEN, circuits=True)) == {}, "nobody is told anything else"
     (record,) = service_records(seen("", circuits=True), "service")
-    assert record["last_error"] == told
+    assert record["last_error"] == told.text
     (record,) = service_records(seen("", circuits=True), "endpoint")
-    assert record["last_error"] == told
+    assert record["last_error"] == told.text
 
 
 def test_a_circuit_that_is_open_has_a_column_without_asking() -> None:
@@ -83,3 +83,57 @@ def test_what_instances_fail_and_retries_make_good_shows_without_asking() -> Non
             (column,) = [each for each in view.shown([record]) if each.header == "SERVED"]
             assert column.wide is not narrow, share
             assert (column.text(record) == "-") is (share is None)
+
+
+def test_a_later_error_of_callers_goes_before_an_old_one_of_the_instances() -> None:
+    """What was told an hour ago explains nothing of now. Both ends of one call tell of it at about the same time: then
+    the instances' own word stands."""
+    for served_at, met_at, callers in ((10.0, 3600.0, True), (10.0, 11.0, False), (None, 3600.0, False)):
+        mesh = seen("ValueError (its text is in the log)", circuits=False)
+        (service,), (batch, web) = mesh.services, mesh.edges
+        served = msgspec.structs.replace(service.served, last_error_at=served_at)
+        met = msgspec.structs.replace(web.red, last_error_at=met_at)
+        mesh = msgspec.structs.replace(
+            mesh,
+            services=(msgspec.structs.replace(service, served=served),),
+            edges=(batch, msgspec.structs.replace(web, red=met)),
+            endpoints=(),
+        )
+        told = {("orders", ""): LastError(f"web was told: {OPEN}", met_at)}
+        assert last_errors(mesh) == (told if callers else {}), (served_at, met_at)
+
+
+def test_of_several_callers_the_one_that_was_told_last_has_the_word() -> None:
+    """But one whose circuit is open goes before, and one of which nobody knows when comes last."""
+    reds = {
+        name: msgspec.structs.replace(NOTHING, last_error=name.upper(), last_error_at=at)
+        for name, at in (("early", 5.0), ("late", 9.0), ("never", None), ("open", 1.0))
+    }
+
+    def first(*names: str) -> str:
+        edges = tuple(
+            Edge(
+                source=name, service="orders", reporter="out", red=reds[name],
+                breakers={"OPEN": 1} if name == "open" else {},
+            )
+            for name in names
+        )  # fmt: skip
+        mesh = Snapshot(red=NOTHING, services=(Service(name="orders", red=NOTHING),), edges=edges)
+        return last_errors(mesh)["orders", ""].text
+
+    assert first("never", "early", "late") == "late was told: LATE"
+    assert first("never", "early") == "early was told: EARLY"
+    assert first("late", "open") == "open was told: OPEN"
+
+
+def test_an_error_is_shown_with_its_age_in_one_unit() -> None:
+    """Enough to tell what is new from what is not; nothing where nobody says, or where there was none."""
+    for age_s, text in (
+        (0.4, "0s ago"), (59.9, "59s ago"), (60.0, "1m ago"), (3599.0, "59m ago"), (7300.0, "2h ago"),
+        (200_000.0, "2d ago"), (-3.0, "0s ago"),
+    ):  # fmt: skip
+        assert error_text(LastError("KeyError", 1000.0 - age_s), 1000.0) == f"{text} · KeyError"
+    assert error_text(LastError("KeyError", None), 1000.0) == "KeyError"
+    assert error_text(LastError("", 3.0), 1000.0) == ""
+    (record,) = service_records(msgspec.structs.replace(seen("", circuits=True), at=50.0), "service")
+    assert record["last_error_age_s"] is None

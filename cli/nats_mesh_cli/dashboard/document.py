@@ -73,10 +73,13 @@ def document(
     return {
         "mesh": {"": _mesh(snapshot, board, head, verdicts, tls=tls)},
         "services": {
-            **{name: _service(each, places[name]) for name, each in services.items()},
+            **{name: _service(each, places[name], snapshot.at) for name, each in services.items()},
             **{name: _client(name, places[name]) for name in clients},
         },
-        "edges": {f"{edge.source}>{edge.service}": _edge(edge, guarded, tls=tls) for edge in snapshot.edges},
+        "edges": {
+            f"{edge.source}>{edge.service}": _edge(edge, snapshot.at, guarded, tls=tls)
+            for edge in snapshot.edges
+        },
         "policies": policies,
         "members": {
             f"{each.service}/{each.id}": _sync(each, said)
@@ -125,11 +128,11 @@ def _mesh(
         "stale": sync["STALE"],
         "rejecting": sync["REJECTED"],
         "others": sync["ELSEWHERE"],
-        **red_of(snapshot.red),
+        **red_of(snapshot.red, snapshot.at),
     }
 
 
-def _service(service: Service, place: Place) -> Record:
+def _service(service: Service, place: Place, at: float) -> Record:
     return {
         "name": service.name,
         "kind": "service",
@@ -146,7 +149,7 @@ def _service(service: Service, place: Place) -> Record:
         "level": service_level(service),
         "ejected": service.ejected,
         "capacity": capacity_of(service.capacity),
-        **red_of(service.red, service.gave_up),
+        **red_of(service.red, at, service.gave_up),
     }
 
 
@@ -162,7 +165,7 @@ def _guarded(policies: Iterable[Record]) -> frozenset[str]:
     )
 
 
-def _edge(edge: Edge, guarded: frozenset[str], *, tls: bool) -> Record:
+def _edge(edge: Edge, at: float, guarded: frozenset[str], *, tls: bool) -> Record:
     guards = edge.service in guarded or "*" in guarded
     locks = [word for word, on in (("TLS", tls), ("access policy", guards)) if on]
     breakers = edge.breakers
@@ -174,7 +177,7 @@ def _edge(edge: Edge, guarded: frozenset[str], *, tls: bool) -> Record:
         "breakers_level": breakers_level(breakers),
         "level": edge_level(edge),
         "locks": locks,
-        **red_of(edge.red),
+        **red_of(edge.red, at),
     }
 
 

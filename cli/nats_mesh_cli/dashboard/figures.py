@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from nats_mesh.telemetry.snapshots import Capacity, Red
+from nats_mesh_cli.last_errors import error_text, last_error_of
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.trouble import gave_up_level, success_level
 
 __all__ = ["capacity_of", "millis", "red_of"]
 
 
-def red_of(red: Red, gave_up: float | None = None) -> Record:
-    """What everything has that is called; ``gave_up`` where its callers know."""
+def red_of(red: Red, at: float, gave_up: float | None = None) -> Record:
+    """What everything has that is called. ``at`` is the snapshot's, ``gave_up`` where its callers know."""
     given_up = red.gave_up if gave_up is None else gave_up
     return {
         "rate_per_s": round(red.rate_per_s, 1 if red.rate_per_s >= 10 else 2),
@@ -25,7 +26,7 @@ def red_of(red: Red, gave_up: float | None = None) -> Record:
         "gave_up": round(given_up, 3) or (0.0005 if given_up else 0),
         "gave_up_level": gave_up_level(given_up),
         "success_level": success_level(red.success),
-        "last_error": red.last_error,
+        "last_error": error_text(last_error_of(red), at),
     }
 
 

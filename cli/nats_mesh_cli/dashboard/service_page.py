@@ -29,15 +29,15 @@ def service_document(snapshot: Snapshot, name: str) -> Record | None:
         "flags": {} if service is None else service.red.flags,
         "total": _total(None if service is None else service.red),
         "histogram": [] if service is None else _histogram(service.red.recent.buckets),
-        "endpoints": [_endpoint(each) for each in snapshot.endpoints if each.service == name],
+        "endpoints": [_endpoint(each, snapshot.at) for each in snapshot.endpoints if each.service == name],
         "versions": [
-            {"version": each.version, "instances": each.instances, **red_of(each.red)}
+            {"version": each.version, "instances": each.instances, **red_of(each.red, snapshot.at)}
             for each in snapshot.versions
             if each.service == name
         ],
-        "instances": [_instance(each) for each in snapshot.members if each.service == name],
+        "instances": [_instance(each, snapshot.at) for each in snapshot.members if each.service == name],
         "calls": [
-            {"source": edge.source, "service": edge.service, "endpoint": endpoint, **red_of(red)}
+            {"source": edge.source, "service": edge.service, "endpoint": endpoint, **red_of(red, snapshot.at)}
             for edge in edges
             for endpoint, red in sorted(edge.endpoints.items())
         ],
@@ -91,18 +91,18 @@ def _histogram(buckets: Sequence[tuple[float, int]]) -> list[Record]:
     return [*bars, {"le_ms": None, "count": beyond}] if beyond else bars
 
 
-def _endpoint(endpoint: Endpoint) -> Record:
+def _endpoint(endpoint: Endpoint, at: float) -> Record:
     return {
         "name": endpoint.name,
         "instances": endpoint.instances,
         "breakers": dict(endpoint.breakers),
         "breakers_level": breakers_level(endpoint.breakers),
         "capacity": capacity_of(endpoint.capacity),
-        **red_of(endpoint.red, endpoint.gave_up),
+        **red_of(endpoint.red, at, endpoint.gave_up),
     }
 
 
-def _instance(member: Member) -> Record:
+def _instance(member: Member, at: float) -> Record:
     return {
         "id": member.id,
         "name": member.name,
@@ -115,5 +115,5 @@ def _instance(member: Member) -> Record:
         "reports": member.reports,
         "rtt_ms": millis(member.rtt_s),
         "capacity": capacity_of(member.capacity),
-        **red_of(member.red),
+        **red_of(member.red, at),
     }

@@ -8,6 +8,7 @@ import msgspec
 
 from nats_mesh.telemetry.snapshots import Edge, Service
 from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.last_errors import last_error_of
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.columns import ERROR, GAVE_UP, RED, Order, Sheet, high, red_cells, share, trouble
 from nats_mesh_cli.top.following import Facts
@@ -45,7 +46,7 @@ def _service_cells(service: Service, facts: Facts) -> dict[str, Cell]:
         "breaker": words.breaker_cell(service.breakers),
         "ejected": ejected,
         "flight": Cell(flight),
-        "error": Cell(words.clean(facts.errors.get((service.name, ""), red.last_error)), words.DIM),
+        "error": words.error_cell(facts.errors.get((service.name, "")) or last_error_of(red), facts.at),
     }
 
 
@@ -98,7 +99,7 @@ def _edge_cells(edge: Edge, facts: Facts) -> dict[str, Cell]:
         **red_cells(edge.red),
         "trend": Cell(words.trend_text(edge.trend.rates, 30), "cyan"),
         "breaker": words.breaker_cell(edge.breakers),
-        "error": Cell(words.clean(edge.red.last_error), words.DIM),
+        "error": words.error_cell(last_error_of(edge.red), facts.at),
     }
 
 

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from nats_mesh.telemetry.snapshots import Edge, Endpoint, Red, Service
 from nats_mesh_cli.demo.layout import Cell
-from nats_mesh_cli.last_errors import last_errors
+from nats_mesh_cli.last_errors import error_text, last_error_of
 from nats_mesh_cli.output import counted
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
@@ -119,7 +119,8 @@ def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
             if status != "OK":
                 sign = words.leveled("", status_level(status))
                 lines.append([sign, Cell(clip(f"{status} ×{count}", width - 2))])
-        last = red.last_error if caller else last_errors(data.mesh).get((name, ""), red.last_error)
+        better = None if caller else facts_of(data).errors.get((name, ""))
+        last = error_text(better or last_error_of(red), data.mesh.at)
         if last:
             lines.append([Cell("✗ ", words.BAD), Cell(clip(words.clean(last), width - 2))])
     for event in reversed(data.mesh.events):

@@ -10,7 +10,7 @@ from typing import Any, Final
 from nats_mesh.core.sync_state import ORDER, policy_label
 from nats_mesh.telemetry.alert_messages import LevelName
 from nats_mesh.telemetry.snapshots import Member
-from nats_mesh_cli.last_errors import last_errors
+from nats_mesh_cli.last_errors import LastError, last_errors
 from nats_mesh_cli.top.model import Data, Follower, PolicyLine
 from nats_mesh_cli.trouble import SOME_GAVE_UP
 
@@ -44,10 +44,12 @@ class Facts:
 
     def __init__(self, data: Data) -> None:
         self.data = data
+        #: The instant that ages are counted to.
+        self.at = data.mesh.at
         self._tables: dict[tuple[Any, ...], list[Any]] = {}
 
     @cached_property
-    def errors(self) -> dict[tuple[str, str], str]:
+    def errors(self) -> dict[tuple[str, str], LastError]:
         """The last errors that their callers alone know of."""
         return last_errors(self.data.mesh)
 

@@ -10,7 +10,7 @@ import msgspec
 from nats_mesh.clock import rfc3339
 from nats_mesh.telemetry.snapshots import Red, Trend
 from nats_mesh_cli.events import record_of
-from nats_mesh_cli.last_errors import last_errors
+from nats_mesh_cli.last_errors import aged_text, last_errors
 from nats_mesh_cli.measured import (
     edge_record,
     endpoint_record,
@@ -38,6 +38,7 @@ def document(data: Data) -> Record:
     """Everything as one object in the words of :mod:`nats_mesh_cli.measured`; ``mesh`` is all of it together, lists
     are by name. ``recent`` and ``trend`` are what ``stat`` has not."""
     mesh, worst, errors = data.mesh, data.promised.worst, last_errors(data.mesh)
+    at = mesh.at
     return {
         "mesh": {
             "at": rfc3339(mesh.wall_s),
@@ -49,33 +50,33 @@ def document(data: Data) -> Record:
             "window_s": mesh.window_s,
             "ignored": mesh.ignored,
             "overflowed": mesh.overflowed,
-            **numbers(mesh.red),
+            **numbers(mesh.red, at),
             **_detail(mesh.red, mesh.trend),
         },
         "services": [
             {
-                **service_record(each, worst.get(each.name), errors.get((each.name, ""))),
+                **service_record(each, at, worst.get(each.name), errors.get((each.name, ""))),
                 **_detail(each.red, each.trend),
             }
             for each in mesh.services
         ],
         "endpoints": [
             {
-                **endpoint_record(each, errors.get((each.service, each.name))),
+                **endpoint_record(each, at, errors.get((each.service, each.name))),
                 **_detail(each.red, each.trend),
             }
             for each in mesh.endpoints
         ],
-        "versions": [version_record(each) for each in mesh.versions],
+        "versions": [version_record(each, at) for each in mesh.versions],
         "edges": [
             {
-                **edge_record(each),
+                **edge_record(each, at),
                 **_detail(each.red, each.trend),
-                "endpoints": [{"endpoint": name, **numbers(red)} for name, red in each.endpoints.items()],
+                "endpoints": [{"endpoint": name, **numbers(red, at)} for name, red in each.endpoints.items()],
             }
             for each in mesh.edges
         ],
-        "members": [member_record(each, data.head) for each in mesh.members],
+        "members": [member_record(each, at, data.head) for each in mesh.members],
         "breakers": [msgspec.to_builtins(each) for each in mesh.breakers],
         "ejections": [msgspec.to_builtins(each) for each in mesh.ejections],
         "policies": _policies(data),
@@ -131,12 +132,12 @@ def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False
         return dump(document(data), fmt, pretty=pretty)
     wide = fmt is Format.WIDE
     state = start(data)
-    worst = data.promised.worst
+    worst, at = data.promised.worst, data.mesh.at
     errors = last_errors(data.mesh)
     services = [
-        service_record(each, worst.get(each.name), errors.get((each.name, ""))) for each in listed(state)
+        service_record(each, at, worst.get(each.name), errors.get((each.name, ""))) for each in listed(state)
     ]
-    edges = [edge_record(each) for each in listed(msgspec.structs.replace(state, view=View.EDGES))]
+    edges = [edge_record(each, at) for each in listed(msgspec.structs.replace(state, view=View.EDGES))]
     parts = [
         table(services, _shown(_SERVICES, services), wide=wide, color=color) if services else "",
         table(edges, _shown(_EDGES, edges), wide=wide, color=color) if edges else "",
@@ -173,7 +174,7 @@ _NUMBERS = (
     Column("RETRY%", lambda r: f"{r['retry_share'] * 100:.1f}", right=True),
     GAVE_UP,
     Column("BREAKER", lambda r: _circuits(r["breakers"]), style=lambda r: breakers_level(r["breakers"])),
-    Column("LAST ERROR", lambda r: str(r["last_error"]), wide=True),
+    Column("LAST ERROR", lambda r: aged_text(r["last_error"], r["last_error_age_s"]), wide=True),
 )
 _SERVICES = (
     Column("SERVICE", lambda r: str(r["service"]), style=lambda r: "name"),

@@ -7,6 +7,7 @@ from typing import Any, Final
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.last_errors import last_error_of
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.columns import ERROR, SHORT, Order, Sheet, high, red_cells, share, trouble
 from nats_mesh_cli.top.following import Facts
@@ -41,7 +42,7 @@ def _member_cells(member: Member, facts: Facts) -> dict[str, Cell]:
         "sync": words.state_cell(member.verdict(facts.data.head).state),
         "rtt": Cell(words.duration_text(member.rtt_s)),
         "host": Cell(words.clean(member.name)),
-        "error": Cell(words.clean(member.red.last_error), words.DIM),
+        "error": words.error_cell(last_error_of(member.red), facts.at),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from nats_mesh_cli.demo.layout import Cell
+from nats_mesh_cli.last_errors import LastError, error_text
 from nats_mesh_cli.output import millis, part_text, rate_text, success_text
 from nats_mesh_cli.trouble import (
     Level,
@@ -127,6 +128,11 @@ def retry_cell(share: float) -> Cell:
 def gave_up_cell(share: float) -> Cell:
     """The share of calls that their callers gave up."""
     return leveled(part_text(share), gave_up_level(share)) if share > 0.0 else _NOTHING
+
+
+def error_cell(error: LastError, now: float) -> Cell:
+    """The last error with its age at ``now``."""
+    return Cell(clean(error_text(error, now)), DIM)
 
 
 def alert_cell(level: str | None) -> Cell:
