@@ -94,16 +94,37 @@ def instance_record(info: InfoReply, now_s: float) -> Record:
     }
 
 
+def fault_records(instances: Sequence[Record]) -> list[Record]:
+    """A record for each fault that an operator set at an instance."""
+    return [
+        {
+            "service": each["service"],
+            "instance": each["instance"],
+            "host_pid": each["host_pid"],
+            "namespace": each["namespace"],
+            "kind": each["kind"],
+            **fault,
+        }
+        for each in instances
+        for fault in each["faults"]
+    ]
+
+
 def fault_text(fault: Record) -> str:
     """A fault for people: ``place: delay 200 ms, abort UNAVAILABLE for 10% (53 s left)``."""
+    left_s = max(0.0, fault["left_ms"]) / 1000.0
+    what, share = fault_effect(fault), share_text(fault["share"], 6)
+    return f"{fault['endpoint'] or 'all'}: {what} for {share} ({left_s:.0f} s left)"
+
+
+def fault_effect(fault: Record) -> str:
+    """What a fault does to the calls that it hits: ``delay 200 ms, abort UNAVAILABLE``."""
     parts = []
     if fault["delay_ms"]:
         parts.append(f"delay {fault['delay_ms']:g} ms")
     if fault["abort"]:
         parts.append(f"abort {fault['abort']}")
-    left_s = max(0.0, fault["left_ms"]) / 1000.0
-    share = share_text(fault["share"], 6)
-    return f"{fault['endpoint'] or 'all'}: {', '.join(parts)} for {share} ({left_s:.0f} s left)"
+    return ", ".join(parts)
 
 
 def service_records(instances: Sequence[Record]) -> list[Record]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from nats_mesh import Mesh
+from nats_mesh.core.shares import share_text
 from nats_mesh.discovery.services_api import InfoReply, Verb, request_subject
 from nats_mesh.model import check_name
 from nats_mesh_cli.bus import QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import (
     FOREIGN,
     endpoint_records,
+    fault_effect,
+    fault_records,
     fault_text,
     instance_record,
     read_infos,
@@ -25,7 +29,18 @@ from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Column, Out, Record, age
 
-__all__ = ["KINDS", "Kind", "fetch", "get", "kind_of", "records_of", "short_ids", "show"]
+__all__ = [
+    "KINDS",
+    "OTHERS",
+    "Kind",
+    "fetch",
+    "get",
+    "kind_of",
+    "plural_of",
+    "records_of",
+    "short_ids",
+    "show",
+]
 
 _SHORT = 8
 _STATES = {
@@ -153,17 +168,49 @@ KINDS = {
         lambda r: str(r["endpoint"]),
         lambda r, name: bool(name in (r["service"], r["endpoint"])),
     ),
+    "faults": Kind(
+        "faults",
+        (
+            Column("SERVICE", _text("service"), style=lambda _: "name"),
+            Column("INSTANCE", lambda r: str(r["host_pid"] or r["instance"])),
+            Column("ENDPOINT", lambda r: str(r["endpoint"] or "all")),
+            Column("EFFECT", fault_effect, style=lambda _: "bad"),
+            Column("SHARE", lambda r: share_text(r["share"], 6), right=True),
+            Column("LEFT", lambda r: age(max(0.0, r["left_ms"]) / 1000.0), right=True),
+            Column("ID", _text("instance"), wide=True),
+            _NAMESPACE,
+        ),
+        lambda r: f"{r['service']}/{r['instance']}" + (f".{r['endpoint']}" if r["endpoint"] else ""),
+        lambda r, name: (
+            bool(name in (r["service"], f"{r['service']}.{r['endpoint']}")) or is_instance(r, name)
+        ),
+    ),
 }
-_ALIASES = {"svc": "services", "inst": "instances", "ep": "endpoints"} | {k[:-1]: k for k in KINDS}
+#: What is there that no instance's answer tells of: it stands in the store, or is counted.
+OTHERS: Final = ("policies", "edges", "breakers")
+_ALIASES = {
+    "svc": "services",
+    "inst": "instances",
+    "ep": "endpoints",
+    "policy": "policies",
+    "circuits": "breakers",
+} | {each[:-1]: each for each in (*KINDS, *OTHERS)}
+
+
+def plural_of(word: str) -> str:
+    """The kind called ``word`` (plural, singular or short), or :class:`CliError` with the nearest."""
+    plural = _ALIASES.get(word.lower(), word.lower())
+    if plural not in KINDS and plural not in OTHERS:
+        raise CliError(f"get: no kind {word!r}", hint=nearest(word, (*KINDS, *OTHERS)))
+    return plural
 
 
 def kind_of(word: str) -> Kind:
-    """The kind called ``word`` (plural, singular or short), or :class:`CliError` with the nearest."""
-    kind = KINDS.get(_ALIASES.get(word.lower(), word.lower()))
-    if kind is None:
-        hint = nearest(word, KINDS)
-        raise CliError(f"get: no kind {word!r}", hint=hint)
-    return kind
+    """What instances' answers tell of; :class:`CliError` for every other word."""
+    plural = plural_of(word)
+    if plural in OTHERS:
+        raise CliError(f"get: {plural} are not what instances answer with")
+    return KINDS[plural]
 
 
 async def fetch(mesh: Mesh, options: Options, out: Out, service: str | None = None) -> list[InfoReply]:
@@ -195,6 +242,8 @@ def records_of(kind: Kind, infos: Sequence[InfoReply]) -> list[Record]:
         dropped = ("schemas", "schema_omitted", "request_schema", "response_schema")
         return [{k: v for k, v in record.items() if k not in dropped} for record in endpoint_records(infos)]
     instances = [instance_record(info, time.time()) for info in infos]
+    if kind.plural == "faults":
+        return fault_records(instances)
     return instances if kind.plural == "instances" else service_records(instances)
 
 
@@ -218,7 +267,8 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
     where = namespace_text(namespace)
     if name is None:
         if not options.format.structured:
-            out.note(f"no {kind.plural} in {where}; {missing_service('', infos, namespace)}", "dim")
+            told = "" if kind.plural == "faults" and infos else f"; {missing_service('', infos, namespace)}"
+            out.note(f"no {kind.plural} in {where}{told}", "dim")
         return
     raise CliError(
         f"no {kind.plural[:-1]} {name!r} in {where}",
@@ -230,6 +280,8 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
 def _hint(
     kind: Kind, name: str, infos: Sequence[InfoReply], records: Sequence[Record], namespace: str | None
 ) -> str:
+    if kind.plural == "faults":
+        return "'nats-mesh get faults' lists those there are; 'nats-mesh fault' sets one"
     if kind.plural == "services" or not records or "." not in name:
         service = name.partition(".")[0] if kind.plural == "endpoints" else name
         return missing_service(service, infos, namespace)

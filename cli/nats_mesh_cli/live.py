@@ -27,7 +27,7 @@ _SOON_S = 0.5
 _MISSES = 2
 _MAX_NAMESPACES = 256
 _MAX_REASONS = 1024
-_VOLATILE = ("in_flight", "age_s", "full")
+_VOLATILE = ("in_flight", "age_s", "full", "left_ms")
 #: What presence does not say: it is as it was when the instance was asked last.
 _ASKED = ("mesh.faults", "mesh.plugins.")
 

@@ -28,6 +28,11 @@ async def get_at(
 ) -> None:
     """List who was there ``at`` a moment; with a ``name`` that nothing has, exit code 1."""
     kind = kind_of(word)
+    if kind.plural == "faults":
+        raise CliError(
+            "what faults there were at a moment is not put together",
+            hint="'nats-mesh audit --kind command' has when each was set",
+        )
     if kind.plural == "endpoints":
         raise CliError(
             "the audit does not keep how endpoints were declared",

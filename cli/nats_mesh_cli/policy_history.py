@@ -26,7 +26,7 @@ from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_members import acks_of
 from nats_mesh_cli.policy_past import stood_at, tell_older
 
-__all__ = ["get", "history", "member_record", "policy_record", "status"]
+__all__ = ["POLICIES", "about", "get", "history", "member_record", "policy_record", "status"]
 
 
 class _Target(msgspec.Struct):
@@ -39,7 +39,8 @@ class _Spec(msgspec.Struct):
     target: _Target = msgspec.field(default_factory=_Target)
 
 
-_POLICIES = (
+#: The columns of a list of policies.
+POLICIES = (
     Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
     Column("TARGET", lambda r: str(r["target"])),
     Column("REVISION", lambda r: str(r["revision"]), right=True),
@@ -109,7 +110,7 @@ async def get(
             out.data(render_list(documents, (), options.format, name=str, pretty=out.tty))
         return FAILED if unread else OK
     records = [policy_record(each) for each in found]
-    text = render_list(records, _POLICIES, options.format, name=lambda r: str(r["policy"]), color=out.color)
+    text = render_list(records, POLICIES, options.format, name=lambda r: str(r["policy"]), color=out.color)
     if text:
         out.data(text)
     if not records:
@@ -301,16 +302,31 @@ def policy_record(revision: Revision) -> Record:
     return {**_revision_record(revision), "target": _target(_document(revision))}
 
 
+def about(revision: Revision) -> frozenset[str]:
+    """What a policy is about, as ``get`` asks for it: its service, and each ``SERVICE.ENDPOINT`` that it names; ``*``
+    where it is about all."""
+    target = _target_of(_document(revision))
+    if target is None:
+        return frozenset()
+    return frozenset([target.service, *(f"{target.service}.{each}" for each in target.endpoints)])
+
+
 def _target(document: dict[str, Any] | None) -> str:
     """What a document is about, as people read it; ``?`` where it does not say so as policies do."""
-    if document is None:
-        return "?"
-    try:
-        target = msgspec.convert(document.get("spec", {}), _Spec).target
-    except msgspec.ValidationError:
+    target = _target_of(document)
+    if target is None:
         return "?"
     parts = [target.service, ",".join(target.endpoints), target.subset]
     return "/".join(part for part in parts if part)
+
+
+def _target_of(document: dict[str, Any] | None) -> _Target | None:
+    if document is None:
+        return None
+    try:
+        return msgspec.convert(document.get("spec", {}), _Spec).target
+    except msgspec.ValidationError:
+        return None
 
 
 def _revision_record(revision: Revision) -> Record:

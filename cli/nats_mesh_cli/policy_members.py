@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from nats_mesh import Mesh
 from nats_mesh.discovery.acks import MAX_MEMBERS, Acks, Member, Report
 from nats_mesh.discovery.witness import Witness
+from nats_mesh_cli.bus import CALLER
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out, counted
@@ -52,8 +53,10 @@ def tell_report(out: Out, report: Report, without: Sequence[str] = ()) -> None:
     for name in without:
         if not any(member.called(name) for member in report.without):
             out.note(f"--without {name}: there is no such member now", "dim")
-    if report.elsewhere:
-        count = len(report.elsewhere)
+    # Commands that look on make no calls that policies are about.
+    elsewhere = [each for each in report.elsewhere if each.kind != "client" or each.service != CALLER]
+    if elsewhere:
+        count = len(elsewhere)
         who = counted(count, "member follows", "members follow")
         out.note(f"{who} files, code or nothing: not reached", "dim")
     if report.more:

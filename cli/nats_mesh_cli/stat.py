@@ -15,6 +15,7 @@ from nats_mesh.errors import PermissionDeniedError
 from nats_mesh.model import check_name
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
+from nats_mesh_cli.breakers import breakers_table
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
 from nats_mesh_cli.heard import SETTLE_S, listened, untold
@@ -26,7 +27,7 @@ from nats_mesh_cli.promised import Promised, PromisedReader
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
 
-__all__ = ["edges", "stat"]
+__all__ = ["breakers", "edges", "stat"]
 
 #: How long is listened where nothing is said: once, and while it goes on (seconds).
 ONCE_S = 3.0
@@ -47,6 +48,11 @@ async def edges(
 ) -> None:
     """Show who calls whom, and how that goes."""
     await _show(options, out, services, edges_table(by, services), window_s, watch)
+
+
+async def breakers(options: Options, out: Out, name: str | None, *, watch: bool) -> None:
+    """Show the circuits that are not closed, and who gets no calls: all, or those of a service at either end."""
+    await _show(options, out, [] if name is None else [name], breakers_table(name), None, watch)
 
 
 async def _show(

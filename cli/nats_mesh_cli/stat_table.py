@@ -114,7 +114,7 @@ def _key(name: str) -> Callable[[Record], str]:
 
 def some_gave_up(records: Sequence[Record]) -> bool:
     """Whether so many calls of any record were given up that it shows without asking."""
-    return any(record["gave_up_share"] >= SOME_GAVE_UP for record in records)
+    return any(record.get("gave_up_share", 0.0) >= SOME_GAVE_UP for record in records)
 
 
 @dataclass(frozen=True, slots=True)

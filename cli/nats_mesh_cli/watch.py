@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import anyio
@@ -15,14 +16,16 @@ from nats_mesh_cli.live import Live, difference
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
 
-__all__ = ["watch"]
+__all__ = ["Connection", "Key", "View", "must_go_on", "view_of", "watch"]
 
 _FRAME_S = 0.5
-_Key = tuple[str, str, str]
+Key = tuple[str, str, str]
 
 
-class _View(Protocol):
-    def update(self, records: dict[_Key, Record]) -> None:
+class View(Protocol):
+    """What a list that goes on is shown with."""
+
+    def update(self, records: dict[Key, Record]) -> None:
         """Show what is there now."""
 
     def close(self) -> None:
@@ -32,17 +35,14 @@ class _View(Protocol):
 async def watch(options: Options, out: Out, word: str, name: str | None, *, everywhere: bool) -> None:
     """Show what is there and go on until Ctrl-C."""
     kind = kind_of(word)
-    if options.format in (Format.JSON, Format.YAML):
-        raise CliError(
-            f"-w goes on for ever, which -o {options.format} cannot", hint="use -o jsonl: one change a line"
-        )
+    must_go_on(options)
     async with connected(options) as mesh:
         namespace = None if everywhere else mesh.namespace
         live = Live(mesh, namespace, lambda: fetch(mesh, options, out))
-        mesh.client.transport.add_listener(_Connection(out))
+        mesh.client.transport.add_listener(Connection(out))
         await mesh.client.transport.fence()
         await live.refresh()
-        view = _view(options, out, kind, live)
+        view = view_of(options, out, kind, live.reasons)
         if not _chosen(kind, live, name):
             out.note(f"no {kind.plural} in {namespace_text(namespace)} yet; waiting", "dim")
         async with anyio.create_task_group() as tasks:
@@ -55,7 +55,7 @@ async def watch(options: Options, out: Out, word: str, name: str | None, *, ever
                 view.close()
 
 
-def _chosen(kind: Kind, live: Live, name: str | None) -> dict[_Key, Record]:
+def _chosen(kind: Kind, live: Live, name: str | None) -> dict[Key, Record]:
     records = records_of(kind, live.infos())
     return {
         (record["namespace"] or "", record["kind"], kind.name(record)): record
@@ -64,14 +64,23 @@ def _chosen(kind: Kind, live: Live, name: str | None) -> dict[_Key, Record]:
     }
 
 
-def _view(options: Options, out: Out, kind: Kind, live: Live) -> _View:
+def view_of(options: Options, out: Out, kind: Kind, reasons: Mapping[str, str]) -> View:
+    """How a list that goes on is shown. ``reasons``: why an instance that is gone is gone."""
     if options.format in (Format.JSONL, Format.NAME):
-        return _Lines(out, kind, live, options.format)
+        return _Lines(out, kind, reasons, options.format)
     wide = options.format is Format.WIDE
-    return _Screen(out, kind, wide) if out.tty else _Rows(out, kind, live, wide)
+    return _Screen(out, kind, wide) if out.tty else _Rows(out, kind, reasons, wide)
 
 
-class _Connection:
+def must_go_on(options: Options) -> None:
+    """:class:`CliError` for a form of output that has an end."""
+    if options.format in (Format.JSON, Format.YAML):
+        raise CliError(
+            f"-w goes on for ever, which -o {options.format} cannot", hint="use -o jsonl: one change a line"
+        )
+
+
+class Connection:
     """Says when the bus goes away and comes back, so that silence is not taken for peace."""
 
     def __init__(self, out: Out) -> None:
@@ -90,18 +99,18 @@ class _Connection:
 class _Changes(ABC):
     """Turns states into events, and tells each to ``_tell``."""
 
-    def __init__(self, live: Live) -> None:
-        self._live = live
-        self._before: dict[_Key, Record] | None = None
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self._reasons = reasons
+        self._before: dict[Key, Record] | None = None
 
-    def update(self, records: dict[_Key, Record]) -> None:
+    def update(self, records: dict[Key, Record]) -> None:
         if self._before is None:
             events = [("present", record) for record in records.values()]
         else:
             events = difference(self._before, records)
         self._before = records
         for event, record in events:
-            reason = self._live.reasons.get(str(record.get("instance", ""))) if event == "removed" else None
+            reason = self._reasons.get(str(record.get("instance", ""))) if event == "removed" else None
             self._tell(event, record if reason is None else {**record, "reason": reason})
 
     @abstractmethod
@@ -115,8 +124,8 @@ class _Changes(ABC):
 class _Lines(_Changes):
     """One change a line: an object, or a name."""
 
-    def __init__(self, out: Out, kind: Kind, live: Live, fmt: Format) -> None:
-        super().__init__(live)
+    def __init__(self, out: Out, kind: Kind, reasons: Mapping[str, str], fmt: Format) -> None:
+        super().__init__(reasons)
         self._out, self._kind, self._format = out, kind, fmt
 
     def _tell(self, event: str, record: Record) -> None:
@@ -130,14 +139,14 @@ class _Lines(_Changes):
 class _Rows(_Changes):
     """A table that grows by a row with each change; for pipes and files."""
 
-    def __init__(self, out: Out, kind: Kind, live: Live, wide: bool) -> None:
-        super().__init__(live)
+    def __init__(self, out: Out, kind: Kind, reasons: Mapping[str, str], wide: bool) -> None:
+        super().__init__(reasons)
         shown = [column for column in kind.columns if wide or not column.wide]
         self._out = out
         self._columns = [Column("EVENT", _event_text), *shown]
         self._sizes: list[int] = []
 
-    def update(self, records: dict[_Key, Record]) -> None:
+    def update(self, records: dict[Key, Record]) -> None:
         if not self._sizes and records:
             rows = [{**record, "event": "changed"} for record in records.values()]
             self._sizes = column_widths(rows, self._columns)
@@ -164,7 +173,7 @@ class _Screen:
         self._drawing = Drawing(console=console, auto_refresh=False, transient=False)
         self._drawing.start()
 
-    def update(self, records: dict[_Key, Record]) -> None:
+    def update(self, records: dict[Key, Record]) -> None:
         from rich.text import Text
 
         rows = list(records.values())

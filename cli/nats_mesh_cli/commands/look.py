@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from nats_mesh_cli.help import Command
-from nats_mesh_cli.options import PoliciesOption, options_of, out_of
+from nats_mesh_cli.options import Options, PoliciesOption, options_of, out_of
+from nats_mesh_cli.output import Out
 
 __all__ = ["register"]
 
@@ -16,9 +17,16 @@ PANEL = "Look"
 
 def _get(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="services, instances or endpoints.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="services, instances, endpoints, policies, edges, breakers or faults.",
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A service, an endpoint, or how an instance begins.")
+        str | None,
+        typer.Argument(metavar="NAME", help="A service, an endpoint, a policy, or how an instance begins."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on and show every change.")] = False,
     everywhere: Annotated[
@@ -31,13 +39,19 @@ def _get(
         ),
     ] = None,
 ) -> None:
-    """List services, instances or endpoints of the mesh, and the NATS Services API services beside them."""
+    """List what is there: services (also those of the NATS Services API), instances, endpoints, policies, who calls
+    whom (edges), circuits that are not closed (breakers), faults that operators set."""
     from nats_mesh_cli.bus import run_async
+    from nats_mesh_cli.get import OTHERS, plural_of
 
     options, out = options_of(ctx), out_of(ctx)
+    if at is not None and watch:
+        raise typer.BadParameter("a past moment does not change: say --at or --watch")
+    if (plural := plural_of(kind)) in OTHERS:
+        if everywhere:
+            raise typer.BadParameter(f"--all-namespaces: {plural} are those of one namespace (-n names it)")
+        raise typer.Exit(_get_other(options, out, plural, name, at=at, watch=watch))
     if at is not None:
-        if watch:
-            raise typer.BadParameter("a past moment does not change: say --at or --watch")
         from nats_mesh_cli.past import get_at
 
         run_async(get_at(options, out, kind, name, at, everywhere=everywhere))
@@ -49,6 +63,33 @@ def _get(
         from nats_mesh_cli.get import get
 
         run_async(get(options, out, kind, name, everywhere=everywhere))
+
+
+def _get_other(
+    options: Options, out: Out, plural: str, name: str | None, *, at: str | None, watch: bool
+) -> int:
+    """What stands in the store, or is counted."""
+    from nats_mesh_cli.bus import run_async
+
+    if plural == "policies":
+        from nats_mesh_cli.get_policies import get_policies, watch_policies
+
+        if not watch:
+            return run_async(get_policies(options, out, name, at=at))
+        run_async(watch_policies(options, out, name))
+        return 0
+    if at is not None:
+        raise typer.BadParameter(
+            f"--at: what {plural} there were is not kept; 'nats-mesh record' can keep it"
+        )
+    from nats_mesh_cli.stat import breakers, edges
+
+    if plural == "edges":
+        named = [] if name is None else [name]
+        run_async(edges(options, out, named, by="service", window_s=None, watch=watch))
+    else:
+        run_async(breakers(options, out, name, watch=watch))
+    return 0
 
 
 def _describe(

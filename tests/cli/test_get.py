@@ -1,0 +1,144 @@
+"""`get` of what no instance answers with: policies, edges, breakers; and faults."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from nats_mesh.core.breaker import BreakerState
+from nats_mesh.telemetry.reds import NOTHING
+from nats_mesh.telemetry.snapshots import Breaker, Ejection, Snapshot
+from nats_mesh_cli.breakers import breaker_records, breakers_table
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.get import KINDS, OTHERS, kind_of, plural_of
+from nats_mesh_cli.output import table
+from tests.cli.conftest import Shop
+
+DESTINATION = """
+apiVersion: mesh/v1
+kind: Destination
+metadata: {name: %s}
+spec:
+  target: {service: %s%s}
+  timeout: 1s
+"""
+
+
+def test_what_can_be_listed_is_found_by_any_of_its_names() -> None:
+    """Plural, singular or short; another word is refused with the nearest one."""
+    for word, plural in (
+        ("policy", "policies"), ("POLICIES", "policies"), ("edge", "edges"), ("breaker", "breakers"),
+        ("circuits", "breakers"), ("fault", "faults"), ("svc", "services"), ("ep", "endpoints"),
+    ):  # fmt: skip
+        assert plural_of(word) == plural
+    assert {plural_of(each) for each in (*KINDS, *OTHERS)} == {*KINDS, *OTHERS}
+    with pytest.raises(CliError) as caught:
+        plural_of("brakers")
+    assert "breakers" in caught.value.hint
+    with pytest.raises(CliError):
+        kind_of("edges")
+
+
+def test_circuits_and_ejections_are_one_list() -> None:
+    """Who does not call whom, and why: all of it, or what is about a service at either end."""
+    mesh = Snapshot(
+        red=NOTHING,
+        breakers=(
+            Breaker(
+                caller="web", instance="w" * 22, service="orders", endpoint="place", state=BreakerState.OPEN
+            ),
+            Breaker(
+                caller="orders", instance="o" * 22, service="stock", endpoint="count", subset="v2",
+                state=BreakerState.HALF_OPEN,
+            ),
+        ),
+        ejections=(Ejection(caller="web", instance="w" * 22, service="orders", ejected="x" * 22),),
+    )  # fmt: skip
+    records = breaker_records(mesh)
+    assert [(each["caller"], each["service"], each["endpoint"], each["state"]) for each in records] == [
+        ("web", "orders", "place", "OPEN"),
+        ("orders", "stock", "count", "HALF_OPEN"),
+        ("web", "orders", None, "EJECTED"),
+    ]
+    assert records[2]["target"] == "x" * 22
+    assert len(breaker_records(mesh, "stock")) == 1
+    assert len(breaker_records(mesh, "orders")) == 3, "as a caller and as who is called"
+    assert breaker_records(mesh, "nobody") == []
+    view = breakers_table(None)
+    text = table(records, view.shown(records))
+    assert "stock.count (v2)" in text
+    assert "orders instance xxxxxxxx" in text
+
+
+def test_policies_are_listed_by_service_kind_and_name(place: Shop) -> None:
+    """As the store has them: those about a service, of a kind, or one; what there is not is said, also before there is
+    a store."""
+    before, watched = place.many(["get", "policies"], ["get", "policies", "-w", "-o", "json"])
+    assert (before.code, watched.code) == (1, 2)
+    assert "policy apply" in before.err
+    for name, target in (("orders", ", endpoints: [place]"), ("stock", "")):
+        (place.folder / f"{name}.yaml").write_text(DESTINATION % (name, name, target), encoding="utf-8")
+    assert place("policy", "apply", str(place.folder), "-m", "first").code == 0
+    lists = {
+        "": ["Destination/orders", "Destination/stock"],
+        "orders": ["Destination/orders"],
+        "orders.place": ["Destination/orders"],
+        "stock": ["Destination/stock"],
+        "Destination": ["Destination/orders", "Destination/stock"],
+        "destination/stock": ["Destination/stock"],
+    }
+    found = place.many(*(["get", "policies", *([name] if name else []), "-o", "name"] for name in lists))
+    assert [each.out.split() for each in found] == list(lists.values())
+    table_, nobody, everywhere, as_json = place.many(
+        ["get", "policies"], ["get", "policies", "nobody"], ["get", "policies", "-A"],
+        ["get", "policies", "orders", "-o", "json"],
+    )  # fmt: skip
+    assert "orders/place" in table_.out
+    assert (nobody.code, everywhere.code) == (1, 2)
+    (document,) = as_json.json
+    assert document["metadata"]["name"] == "orders"
+
+
+def test_policies_are_watched(place: Shop) -> None:
+    """Each change is a line; a store that is not there yet is said once, and found when it comes."""
+    file = place.folder / "orders.yaml"
+    file.write_text(DESTINATION % ("orders", "orders", ""), encoding="utf-8")
+    with place.background("get", "policies", "-w", "-o", "jsonl") as watching:
+        watching.wait_for("no policy store")
+        place("policy", "apply", str(file))
+        assert json.loads(watching.wait_for('"event":"added"'))["policy"] == "Destination/orders"
+        file.write_text(DESTINATION % ("orders", "orders", ", endpoints: [place]"), encoding="utf-8")
+        place("policy", "apply", str(file))
+        changed = json.loads(watching.wait_for('"event":"changed"'))
+        assert changed["target"] == "orders/place"
+        place("policy", "delete", "Destination/orders")
+        watching.wait_for('"event":"removed"')
+        assert watching.end(signal.SIGINT) == 130
+
+
+def test_edges_breakers_and_faults(shop: Shop) -> None:
+    """Who calls whom as `edges` has it; circuits that failing calls opened; faults as long as they are set."""
+    assert shop("fault", "orders.echo", "--abort", "unavailable", "--for", "10m").code == 0
+    faults, edges, closed, past = shop.at_once(
+        ["get", "faults", "-o", "json"], ["get", "edges", "-o", "json"], ["get", "breakers"],
+        ["get", "breakers", "--at", "-1m"],
+    )  # fmt: skip
+    (fault,) = faults.json
+    assert (fault["service"], fault["endpoint"], fault["abort"]) == ("orders", "echo", "UNAVAILABLE")
+    assert edges.code == 0
+    assert closed.code == 0
+    assert (past.code, "--at" in past.err) == (2, True)
+    names, of_one, of_none, wide = shop.many(
+        ["get", "faults", "-o", "name"], ["get", "faults", "orders.echo"], ["get", "faults", "stock"],
+        ["get", "faults", "orders", "-o", "wide"],
+    )  # fmt: skip
+    assert names.out.strip() == f"orders/{fault['instance']}.echo"
+    assert "abort UNAVAILABLE" in of_one.out
+    assert (of_none.code, "get faults" in of_none.err) == (1, True)
+    assert fault["instance"] in wide.out
+    assert shop("fault", "orders.echo", "--clear").code == 0
+    gone = shop("get", "faults")
+    assert (gone.code, gone.out) == (0, "")
+    assert "no faults" in gone.err
