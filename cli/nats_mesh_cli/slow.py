@@ -199,7 +199,9 @@ class Heard:
         found: list[SlowCall] = []
         for payload in replies.payloads:
             try:
-                found += decode_slow_recent(payload)
+                found += decode_slow_recent(
+                    payload, service=self._service or None, namespace=self._mesh.namespace
+                )
             except CodecError:
                 self.ignored += 1
         for call in sorted(found, key=lambda each: (each.at, each.service, each.seq)):

@@ -30,7 +30,7 @@ from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
-from nats_mesh.wire.vouching import check_claims
+from nats_mesh.wire.vouching import check_claims, check_own
 
 __all__ = [
     "BURST",
@@ -247,14 +247,5 @@ def decode_recent(
     if len(data) > MAX_BYTES:
         raise CodecError(f"events: {len(data)} bytes, at most {MAX_BYTES} are read")
     recent: Recent = _decode_recent(data)
-    for event in recent.events:
-        # A member remembers what happened to itself: all of it bears one name.
-        first = recent.events[0]
-        for what, said, own in (
-            ("service", event.service, service or first.service),
-            ("instance", event.instance, first.instance),
-            ("namespace", event.namespace, namespace or first.namespace),
-        ):
-            if said != own:
-                raise CodecError(f"events: one of {what} {said!r} in an answer of {what} {own!r}")
+    check_own("events", recent.events, service=service, namespace=namespace)
     return recent.events

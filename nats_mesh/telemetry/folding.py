@@ -61,7 +61,7 @@ Word: TypeAlias = StatsMessage | Instance | Gone | Event | Bus
 
 class Fold:
     """All that was heard. Beyond ``max_members`` new ones are left out while nobody is silent; services beyond
-    ``max_services`` are put together as :data:`OTHER`.
+    ``max_services`` are put together as :data:`OTHER`, unless others are gone meanwhile.
 
     ``overflowed`` counts words that found no room; ``ignored`` is for whoever hears them to count. ``durations``: the
     totals of rows have quantiles and buckets, too.
@@ -91,6 +91,8 @@ class Fold:
         self._max_members = max_members
         self._max_services = max_services
         self._services: set[str] = set()
+        #: When some of these were let go last, as ``_looked``.
+        self._placed = -1.0
         self._lines = 0
         #: How many of them are of the members of one service: whoever makes names up takes no room from all others.
         self._of_one: Counter[str] = Counter()
@@ -260,11 +262,29 @@ class Fold:
     def _place(self, service: str) -> str:
         if service in self._services:
             return service
-        if len(self._services) >= self._max_services:
+        if len(self._services) >= self._max_services and not self._make_place():
             self.overflowed += 1
             return OTHER
         self._services.add(service)
         return service
+
+    def _make_place(self) -> bool:
+        """Forget who is gone, for the sake of who is here: services that nobody who is there is of or calls. False
+        where there are none. What was counted of them is no longer shown."""
+        if self._placed == self._looked:
+            return (
+                False  # it costs a look at all lines: once between two looks, however many names are made up
+            )
+        self._placed = self._looked
+        used = {service for service, _ in self.members}
+        for known in self.members.values():
+            for _, service, _, peer, _ in known.lines:
+                used |= {service, peer}
+        for key in [key for key in self._dropped if key[0] not in used]:
+            self._lose(key, self._dropped.pop(key))
+        self._services &= used
+        self._forget()
+        return len(self._services) < self._max_services
 
     # -- members ------------------------------------------------------------------------------------
 
@@ -324,7 +344,10 @@ class Fold:
         self._dropped[key].fall_silent()
         if len(self._dropped) <= self._max_members:
             return
-        key, known = self._dropped.popitem(last=False)
+        self._lose(*self._dropped.popitem(last=False))
+
+    def _lose(self, key: _Key, known: Known) -> None:
+        """Who comes back under this name is somebody new."""
         self._let_go(key, known)
         for side in ("in", "out"):
             self.groups.members.pop((side, *key), None)

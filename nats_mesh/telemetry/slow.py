@@ -26,7 +26,7 @@ from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import Transport
-from nats_mesh.wire.vouching import check_claims
+from nats_mesh.wire.vouching import check_claims, check_own
 
 __all__ = [
     "INJECTED",
@@ -277,9 +277,16 @@ def decode_slow(
     return call
 
 
-def decode_slow_recent(data: bytes) -> tuple[SlowCall, ...]:
-    """Read what an instance keeps, or raise :class:`CodecError`."""
+def decode_slow_recent(
+    data: bytes, *, service: str | None = None, namespace: str | None = None
+) -> tuple[SlowCall, ...]:
+    """Read what an instance keeps, or raise :class:`CodecError`, also where it tells of another's calls beside its own.
+    The keyword arguments are whom the question named.
+
+    Whoever answers could claim to be anybody; who must know who it was listens to the subjects instead.
+    """
     if len(data) > MAX_BYTES:
         raise CodecError(f"slow calls: {len(data)} bytes, at most {MAX_BYTES} are read")
     recent: SlowRecent = _decode_recent(data)
+    check_own("slow calls", recent.calls, service=service, namespace=namespace)
     return recent.calls

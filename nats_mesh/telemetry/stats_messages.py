@@ -18,6 +18,7 @@ from nats_mesh.core.presence import Count, Name, State, Version
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.series import MAX_ERROR, OTHER, Side
 from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "MAX_BYTES",
@@ -287,13 +288,7 @@ def decode_stats(
     if len(data) > MAX_BYTES:
         raise CodecError(f"statistics: {len(data)} bytes, at most {MAX_BYTES} are read")
     message: StatsMessage = _decode(data)
-    for what, said, claimed in (
-        ("service", service, message.service),
-        ("instance", instance, message.instance),
-        ("namespace", namespace, message.namespace),
-    ):
-        if said is not None and said != claimed:
-            raise CodecError(f"statistics: the body says {what} {claimed!r}, its subject says {said!r}")
+    check_claims("statistics", message, service=service, instance=instance, namespace=namespace)
     if message.part is not UNSET and message.part[0] > message.part[1]:
         raise CodecError(f"statistics: `part` {message.part[0]} of {message.part[1]} is none")
     own = message.service

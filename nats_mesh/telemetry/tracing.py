@@ -293,8 +293,13 @@ class Tracing:
         except CodecError:
             return False
         self._forget()
-        if observer in self._wishes or len(self._wishes) < _MAX_OBSERVERS:
-            self._wishes[observer] = self._now() + LEASE_S, wish
+        until = self._now() + LEASE_S
+        if observer not in self._wishes and len(self._wishes) >= _MAX_OBSERVERS:
+            # To turn whoever comes last away would let anybody who makes observers up shut out everybody else.
+            observer = _OTHERS
+            _, before = self._wishes.get(observer, (until, wish))
+            wish = max(wish, before, key=lambda each: each.sampling)
+        self._wishes[observer] = until, wish
         self._settle()
         return True
 
@@ -355,5 +360,7 @@ def _below(share: float) -> str:
     return "" if share >= 1.0 else f"{int(share * 16**8):08x}"
 
 
-#: How many observers' wishes are kept one by one; those of whoever comes beyond that change nothing.
+#: How many observers' wishes are kept one by one; of those beyond that the largest is kept for all.
 _MAX_OBSERVERS: Final = 64
+#: Whose wish that is; no observer is called so.
+_OTHERS: Final = ""

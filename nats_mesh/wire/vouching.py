@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from nats_mesh.errors import CodecError
 from nats_mesh.wire.subjects import reply_allowed
 
-__all__ = ["check_claims", "member_of"]
+__all__ = ["check_claims", "check_own", "member_of"]
 
 #: ``mesh.<ns>.<area>.<kind>.<member>.<instance>``
 _TOKENS: Final = 6
@@ -46,3 +47,17 @@ def check_claims(
     ):
         if said is not None and said != claimed:
             raise CodecError(f"{what}: the body says {name} {claimed!r}, its subject says {said!r}")
+
+
+def check_own(what: str, bodies: Sequence[Claims], *, service: str | None, namespace: str | None) -> None:
+    """:class:`CodecError` where what one member keeps of itself bears several names, or another ``service`` or
+    ``namespace`` than was asked."""
+    for body in bodies:
+        first = bodies[0]
+        for name, said, own in (
+            ("service", body.service, service or first.service),
+            ("instance", body.instance, first.instance),
+            ("namespace", body.namespace, namespace or first.namespace),
+        ):
+            if said != own:
+                raise CodecError(f"{what}: one of {name} {said!r} in an answer of {name} {own!r}")

@@ -405,3 +405,26 @@ def test_what_is_no_slow_call_is_refused(change: dict[str, Any]) -> None:
     assert decode_slow(JSON.encode(good), service="shop", instance="A1", namespace="default").seq == 1
     with pytest.raises(CodecError):
         decode_slow(JSON.encode({**good, **change}), service="shop", instance="A1", namespace="default")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"service": "stock"}, {}),
+        ({"instance": "A2"}, {}),
+        ({"namespace": "other"}, {}),
+        ({}, {"service": "stock"}),
+        ({}, {"namespace": "other"}),
+    ],
+)
+def test_nobody_keeps_slow_calls_of_another(change: dict[str, Any], said: dict[str, str]) -> None:
+    """An answer that tells of two instances, or of one that was not asked, is refused whole."""
+    good = {
+        "at": "2026-01-01T00:00:00.000000Z", "service": "shop", "instance": "A1", "version": "1.0.0",
+        "namespace": "default", "seq": 1, "endpoint": "buy", "caller": "web", "status": "OK", "duration_s": 1.0,
+    }  # fmt: skip
+    own = JSON.encode({"calls": [good, good]})
+    assert len(decode_slow_recent(own, service="shop", namespace="default")) == 2
+    assert decode_slow_recent(JSON.encode({"calls": []}), service="shop", namespace="default") == ()
+    with pytest.raises(CodecError, match="in an answer of"):
+        decode_slow_recent(JSON.encode({"calls": [good, {**good, **change}]}), **said)

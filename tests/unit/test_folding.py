@@ -630,3 +630,48 @@ def test_behind_an_open_circuit_nothing_contradicts_itself() -> None:
     assert set(row.trend.success) == {0.0}
     assert row.served.total.requests == 2
     assert row.red.total.requests == 700
+
+
+def test_names_of_services_that_are_gone_make_room_for_new_ones() -> None:
+    """Whoever makes names up fills the table for as long as they beat; who comes when they are silent has a row."""
+    clock, fold = Clock(), Fold(max_services=4)
+
+    def call(service: str) -> None:
+        teller = Teller(clock, service, "i1")
+        teller.stats.series("in", service, "place", "web").record(0.01, "OK")
+        fold.apply(teller.word(), clock.now)
+
+    def counted() -> dict[str, int]:
+        """The services of which calls are shown, and how many."""
+        return {
+            each.name: each.served.total.requests
+            for each in fold.snapshot(clock.now).services
+            if each.served.total.requests
+        }
+
+    for number in range(6):
+        call(f"made-up-{number}")
+    assert OTHER in counted(), "there is no room while all of them are there"
+    before = fold.overflowed
+    call("orders")
+    assert "orders" not in counted()
+    assert fold.overflowed > before
+    clock.now += SILENT_S + 1.0
+    assert fold.snapshot(clock.now).members == ()
+    call("stock")
+    assert counted() == {"stock": 1}
+    # Who is called by somebody who is there keeps its name, too.
+    clock.now += 5.0
+    web = Teller(clock, "web", "w1")
+    web.stats.series("out", "stock", "place", "web").record(0.01, "OK")
+    fold.apply(web.word(), clock.now)
+    for number in range(6):
+        clock.now += 5.0
+        fold.snapshot(clock.now)
+        fold.apply(web.word(), clock.now)
+        call(f"made-up-{number}")
+    (edge,) = [
+        each for each in fold.snapshot(clock.now).edges if each.source == "web" and each.reporter == "out"
+    ]
+    assert edge.service == "stock"
+    assert counted()["stock"] == 1

@@ -554,6 +554,30 @@ def test_a_call_that_never_left_leaves_a_span() -> None:
     run_virtual(main)
 
 
+@pytest.mark.anyio
+async def test_made_up_observers_shut_nobody_out(rig: Rig) -> None:
+    """Beyond the table the largest wish is kept for all of them: whoever comes last gets its samples, as long as it
+    asks for them."""
+
+    async def ask(number: int, share: float) -> None:
+        inbox = f"_INBOX.watcher.c.{number:032x}.0"
+        rig.watcher.publish(
+            "mesh.default.telemetry.want.span.all.watcher", JSON.encode(SpanWish(sampling=share)), inbox
+        )
+        await rig.watcher.fence()
+        await rig.transport.fence()
+
+    for number in range(200):
+        await ask(number, 0.001)
+    assert rig.boosts == [0.001]
+    await ask(1000, 0.5)
+    await ask(1001, 0.25)
+    assert rig.boosts == [0.001, 0.5]
+    rig.clock.advance(LEASE_S + 1.0)
+    await ask(1, 0.125)
+    assert rig.boosts == [0.001, 0.5, 0.125]
+
+
 def test_an_observer_can_have_everything_sampled_while_it_watches() -> None:
     """Beside what policies say; once its lease is over, they alone hold again."""
 
