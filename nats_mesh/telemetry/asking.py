@@ -17,6 +17,8 @@ __all__ = ["Asking"]
 
 #: How often it is asked again who is there (seconds).
 _ASK_EVERY_S: Final = 30.0
+#: Who has come knows of no lease: it is renewed so soon after that (seconds). Several usually come together.
+_SOON_S: Final = 0.1
 #: How many questions are listened for at a time: whoever has not answered by then does not.
 _MAX_ASKED: Final = 4
 
@@ -66,6 +68,11 @@ class Asking:
         self._on_recent = on_recent
         self._on_ping = on_ping
         self._asked: list[str] = []
+        self._came = asyncio.Event()
+
+    def soon(self) -> None:
+        """Somebody has come: have him know of the leases before they are renewed in any case."""
+        self._came.set()
 
     async def run(self, each_time: Callable[[], None]) -> None:
         """Hold the leases until cancelled; ask now and then who is there, and what has happened."""
@@ -84,7 +91,13 @@ class Asking:
                         transport.publish(want, b"", self._inbox)
                 except CallError:
                     pass  # the bus is away: the next one is in time, and the view says that it is away
-            await asyncio.sleep(LEASE_S / 2)
+            try:
+                async with asyncio.timeout(LEASE_S / 2):
+                    await self._came.wait()
+                    await asyncio.sleep(_SOON_S)
+            except TimeoutError:
+                pass  # the leases are due
+            self._came.clear()
             each_time()
 
     def _question(self, transport: Transport, subject: str, destination: str, take: _Take) -> None:

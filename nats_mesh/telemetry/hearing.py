@@ -10,7 +10,7 @@ from nats_mesh.discovery.announced import announced
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.discovery.services_replies import parse_ping
 from nats_mesh.errors import CodecError
-from nats_mesh.telemetry.events import decode_event, decode_recent
+from nats_mesh.telemetry.events import Event, decode_event, decode_recent
 from nats_mesh.telemetry.folding import Fold, Gone
 from nats_mesh.telemetry.stats_messages import decode_stats
 from nats_mesh.wire.vouching import member_of
@@ -20,7 +20,7 @@ __all__ = ["Hearing"]
 
 class Hearing:
     """Takes what comes from the bus into ``fold``; of ``services`` alone, where some are named. ``on_news`` is called
-    for what a snapshot would show."""
+    for what a snapshot would show, ``on_happened`` with each event, once, ``on_joined`` when an instance has come."""
 
     def __init__(
         self,
@@ -30,6 +30,8 @@ class Hearing:
         enforced: bool,
         now: Callable[[], float],
         on_news: Callable[[], None],
+        on_happened: Callable[[Event], None] = lambda _: None,
+        on_joined: Callable[[], None] = lambda: None,
     ) -> None:
         self._fold = fold
         self._namespace = fold.namespace
@@ -37,6 +39,8 @@ class Hearing:
         self._enforced = enforced
         self._now = now
         self._on_news = on_news
+        self._on_happened = on_happened
+        self._on_joined = on_joined
         #: Who follows presence; ``None`` while nobody does.
         self.observer: Observer | None = None
         #: Of instances that presence knows, and that there is room for: their services by their ids.
@@ -65,7 +69,12 @@ class Hearing:
         except CodecError:
             self._fold.ignored += 1
             return
-        self._took(self._fold.apply(event, self._now()))
+        self._happened(event)
+
+    def _happened(self, event: Event) -> None:
+        if self._fold.apply(event, self._now()):
+            self._on_happened(event)
+            self._on_news()
 
     def _named(self, subject: str, reply: str) -> tuple[str, str] | None:
         """Whose subject it is; ``None`` where the message is not its publisher's."""
@@ -82,7 +91,7 @@ class Hearing:
             self._fold.ignored += 1
             return
         for event in events:
-            self._took(self._fold.apply(event, self._now()))
+            self._happened(event)
 
     def on_ping(self, payload: bytes) -> None:
         """Who answers a question is there; foreign services have no presence, and are not shown."""
@@ -113,6 +122,8 @@ class Hearing:
         elif self._fold.apply(instance, self._now()):
             self._service_of[instance.id] = instance.service
             self._took(True)
+            if change.kind is ChangeKind.JOINED:
+                self._on_joined()
 
     def _took(self, news: bool) -> None:
         if news:

@@ -120,6 +120,7 @@ class MeshView:
             enforced=mesh.settings.enforced,
             now=clock.monotonic,
             on_news=self._on_news,
+            on_joined=self._on_joined,
         )
         self._made: Snapshot | None = None
         self._rest_s = _SNAPSHOT_S
@@ -295,6 +296,10 @@ class MeshView:
 
     def _on_news(self) -> None:
         self._news.set()
+
+    def _on_joined(self) -> None:
+        if self._asking is not None:
+            self._asking.soon()
 
     # -- the connection -----------------------------------------------------------------------------
 

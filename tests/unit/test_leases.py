@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
+
 from nats_mesh import Service
 from nats_mesh.core.tap_filter import Filter
 from nats_mesh.telemetry.tap_feed import TapFeed
-from nats_mesh.telemetry.wants import Wants
+from nats_mesh.telemetry.wants import LEASE_S, Wants
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh.testing import LoopClock, MemoryMesh, run_virtual
 from nats_mesh.wire.subjects import ALL, Subjects, parse_inbox
+from nats_mesh_cli.demo.watch import BusWatch
 
 
 def shop() -> Service:
@@ -104,5 +107,34 @@ def test_an_observer_is_known_by_its_name_and_its_inbox() -> None:
             assert heard[0] == heard[1] != heard[2]
             assert heard[0] == f"{name}.{inbox.connection}.{inbox.secret}"
             assert heard[3:] == [name, name, f"{name}.a", f"{name}.a"]
+
+    run_virtual(main)
+
+
+def test_who_comes_between_two_leases_tells_at_once() -> None:
+    """What happens to an instance in its first seconds is seen when it happens, in views and in the demo: it need not
+    wait for the next lease."""
+
+    async def main() -> None:
+        async with MemoryMesh() as mesh, MeshView(mesh.mesh, clock=LoopClock()) as view:
+            heard: list[str] = []
+            watch = BusWatch(
+                mesh.mesh, lambda _: None, LoopClock(), on_event=lambda event: heard.append(event.kind)
+            )
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch.run)
+                await anyio.sleep(LEASE_S / 2 + 0.05)  # the leases were renewed just now
+                came = anyio.current_time()
+                instance = await mesh.serve(shop())
+                await anyio.sleep(0.2)
+                instance.events.emit("alarm", "shop", "now")
+                await anyio.sleep(0.05)
+                assert anyio.current_time() - came < 0.5
+                assert [event.kind for event in view.snapshot().events] == ["alarm"]
+                assert heard == ["alarm"]
+                await anyio.sleep(LEASE_S)
+                assert heard == ["alarm"], "what is remembered is no second event"
+                tasks.cancel_scope.cancel()
+            watch.close()
 
     run_virtual(main)

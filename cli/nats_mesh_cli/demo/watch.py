@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import suppress
-from functools import partial
 
 import anyio
 import msgspec
 
 from nats_mesh import Mesh
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
+from nats_mesh.core.members import ChangeKind
 from nats_mesh.core.registry import Change, Registry
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.errors import CodecError
-from nats_mesh.telemetry.events import Event, decode_event
+from nats_mesh.telemetry.asking import Asking
+from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.folding import Fold
 from nats_mesh.telemetry.hearing import Hearing
-from nats_mesh.telemetry.leasing import hold_lease
 from nats_mesh.telemetry.snapshots import Snapshot
-from nats_mesh.wire.subjects import ALL, Subjects
-from nats_mesh.wire.vouching import member_of
+from nats_mesh.wire.subjects import Subjects
 
 __all__ = ["BusWatch", "Heard"]
 
@@ -51,23 +48,34 @@ class BusWatch:
         self._now = clock.monotonic
         self._fold = Fold(namespace=mesh.namespace, max_members=_MAX_INSTANCES, durations=True)
         self._transport = client.transport
-        self._mux = client.mux
         subjects = Subjects(mesh.namespace)
-        self._want = subjects.want("stats", ALL, mesh.name)
-        self._want_events = subjects.want("event", ALL, mesh.name)
-        self._on_event = on_event
-        self._namespace = mesh.namespace
-        self._enforced = mesh.settings.enforced
-        self._told = self._transport.subscribe(subjects.telemetry_of("event"), self._heard_event)
         self._news = anyio.Event()
         hearing = Hearing(
-            self._fold, services=(), enforced=mesh.settings.enforced, now=clock.monotonic, on_news=self.wake
+            self._fold,
+            services=(),
+            enforced=mesh.settings.enforced,
+            now=clock.monotonic,
+            on_news=self.wake,
+            on_happened=on_event,
         )
-        self._subscription = self._transport.subscribe(subjects.telemetry_of("stats"), hearing.on_stats)
-        self._observer = Observer(
+        self._subscriptions = [
+            self._transport.subscribe(subjects.telemetry_of("stats"), hearing.on_stats),
+            self._transport.subscribe(subjects.telemetry_of("event"), hearing.on_event),
+        ]
+        self._asking = Asking(
+            name=mesh.name,
+            subjects=subjects,
+            services=(),
+            transport=lambda: self._transport,
+            mux=client.mux,
+            now=clock.monotonic,
+            on_recent=hearing.on_recent,
+            on_ping=hearing.on_ping,
+        )
+        self._observer = hearing.observer = Observer(
             subjects=subjects,
             transport=self._transport,
-            mux=self._mux,
+            mux=client.mux,
             clock=clock,
             enforced=mesh.settings.enforced,
             on_change=lambda change: self._on_change(change, on_change),
@@ -101,11 +109,12 @@ class BusWatch:
         }
 
     async def run(self) -> None:
-        """Hold the lease on statistics until cancelled."""
+        """Hold the leases on statistics and events until cancelled."""
         # Totals are cumulative: nothing is lost while the bus is away.
-        async with anyio.create_task_group() as tasks:
-            for want in (self._want, self._want_events):
-                tasks.start_soon(partial(hold_lease, want, transport=self._transport, mux=self._mux))
+        try:
+            await self._asking.run(self.wake)
+        finally:
+            self._asking.close()
 
     async def news(self) -> None:
         """Return when something was heard, or somebody called :meth:`wake`."""
@@ -129,18 +138,11 @@ class BusWatch:
     def close(self) -> None:
         """Stop listening; what was learnt stays."""
         self._observer.close()
-        self._transport.unsubscribe(self._subscription)
-        self._transport.unsubscribe(self._told)
-
-    def _heard_event(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        """What a member tells of itself; what is not believed is left to `nats-mesh events` to say."""
-        whose = member_of(subject, reply, enforced=self._enforced)
-        if whose is not None:
-            with suppress(CodecError):
-                self._on_event(
-                    decode_event(payload, service=whose[0], instance=whose[1], namespace=self._namespace)
-                )
+        for subscription in self._subscriptions:
+            self._transport.unsubscribe(subscription)
 
     def _on_change(self, change: Change, tell: Callable[[Change], None]) -> None:
+        if change.kind is ChangeKind.JOINED:
+            self._asking.soon()
         tell(change)
         self.wake()
