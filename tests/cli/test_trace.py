@@ -124,6 +124,42 @@ def test_what_was_decided_about_a_call_is_told_in_order() -> None:
     )  # fmt: skip
 
 
+CIRCUIT = "the circuit of b.get is open: too many of the last calls failed; next try in 4.2 s"
+
+
+@pytest.mark.parametrize("fields", [{"refused": "breaker", "error": "whatever it says"}, {"error": CIRCUIT}])
+def test_a_call_that_its_caller_refused_is_known_by_its_data(fields: dict[str, str]) -> None:
+    """And of members that do not tell it by the words of its error; both for a call and for one of its attempts."""
+    alone = changed(three_hops()[:1], "1", status="UNAVAILABLE", flags="UO", **fields)
+    (call,) = calls_of(assemble(alone))
+    assert [(step["layer"], step["happened"]) for step in call["steps"]] == [
+        ("breaker", f"not sent: {fields['error']}"),
+        ("outcome", f"its caller was told: UNAVAILABLE, {fields['error']}; the breaker was open"),
+    ]
+    spans = changed(three_hops()[:6], "5", status="UNAVAILABLE", **fields)
+    (call,) = [each for each in calls_of(assemble(spans)) if each["service"] == "b"]
+    assert call["steps"][2]["layer"] == "breaker"
+    assert call["steps"][2]["happened"].endswith(f"not sent, {fields['error']}")
+
+
+@pytest.mark.parametrize("layer", ["fault", "deadline", "wire", "encode", "gatekeeper"])
+def test_every_layer_may_have_refused_it(layer: str) -> None:
+    """Also one that this version does not know."""
+    spans = changed(three_hops()[:1], "1", status="UNAVAILABLE", refused=layer)
+    (call,) = calls_of(assemble(spans))
+    assert [(step["layer"], step["happened"]) for step in call["steps"]] == [(layer, "not sent: UNAVAILABLE")]
+
+
+def test_a_flag_for_two_things_says_which_it_was() -> None:
+    """That as many calls ran as may, where the instance told of it; both, where nobody did."""
+    spans = changed(three_hops()[:2], "1", status="RESOURCE_EXHAUSTED", flags="UO")
+    (call,) = [each for each in calls_of(assemble(spans)) if each["caller"] == "web"]
+    assert call["steps"][-1]["happened"].endswith("; the breaker was open, or as many calls ran as may")
+    spans = changed(spans, "2", status="RESOURCE_EXHAUSTED", refused="concurrency")
+    (call,) = [each for each in calls_of(assemble(spans)) if each["caller"] == "web"]
+    assert call["steps"][-1]["happened"].endswith("RESOURCE_EXHAUSTED; as many calls ran as may")
+
+
 # -- found ------------------------------------------------------------------------------------------
 
 

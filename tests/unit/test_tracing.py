@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,8 +11,18 @@ import anyio
 import msgspec
 import pytest
 
-from nats_mesh import ApplicationError, Context, NoInstancesError, RemoteError, Service
+from nats_mesh import ApplicationError, CallError, Context, NoInstancesError, RemoteError, Service
+from nats_mesh.calling.spans import refused_by
 from nats_mesh.clock import ManualClock
+from nats_mesh.errors import (
+    CircuitOpenError,
+    CodecError,
+    DeadlineExceededError,
+    DisconnectedError,
+    Executed,
+    OverloadedError,
+)
+from nats_mesh.layers.stack import OUTBOUND
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.notes import MAX_NOTES, Notes
 from nats_mesh.telemetry.span_columns import read_columns
@@ -552,6 +563,81 @@ def test_a_call_that_never_left_leaves_a_span() -> None:
             assert "nobody serves 'nobody'" in client.error
 
     run_virtual(main)
+
+
+REFUSING = (
+    UNSAMPLED
+    + """---
+apiVersion: mesh/v1
+kind: Destination
+metadata: {name: deep}
+spec: {target: {service: deep}, breaker: {minCalls: 1, consecutive: 1}, retry: {attempts: 2}}
+---
+apiVersion: mesh/v1
+kind: Route
+metadata: {name: deep}
+spec:
+  target: {service: deep}
+  rules:
+    - match: {headers: {who: nobody}}
+      fault: {abort: {status: UNAVAILABLE}}
+    - match: {headers: {who: late}}
+      fault: {delay: {duration: 1s}}
+"""
+)
+
+
+def test_a_span_says_which_layer_of_its_caller_did_not_send_a_call() -> None:
+    """The circuit that refuses an attempt after one that was sent, or the call; a route that fails it on purpose."""
+
+    async def main() -> None:
+        async with Observed(REFUSING) as seen:
+            seen.how["fail"] = 1
+            late: tuple[dict[str, str], float | None] = ({"who": "late"}, 0.2)  # in the batch of all others
+            for headers, timeout in (late, ({}, None), ({}, None), ({"who": "nobody"}, None)):
+                with pytest.raises(CallError):
+                    await seen.web.call(
+                        "deep.get", returns=int, idempotent=True, headers=headers, timeout=timeout
+                    )
+            await seen.traces()
+            told = [(each.kind, each.status, each.refused) for each in seen.spans if each.member == "web"]
+            assert told == [
+                ("client", "DEADLINE_EXCEEDED", "fault"),
+                ("client", "UNAVAILABLE", "breaker"),
+                ("attempt", "UNAVAILABLE", ""),
+                ("attempt", "UNAVAILABLE", "breaker"),
+                ("client", "UNAVAILABLE", "breaker"),
+                ("client", "UNAVAILABLE", "fault"),
+            ]
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "sent", "layer"),
+    [
+        (CircuitOpenError("open"), 0, "breaker"),
+        (CircuitOpenError("open"), 1, "breaker"),
+        (DeadlineExceededError("over", executed=Executed.NO), 0, "deadline"),
+        (DeadlineExceededError("over", executed=Executed.NO), 1, ""),
+        (DeadlineExceededError("no answer"), 1, ""),
+        (DisconnectedError("away", executed=Executed.NO), 0, "wire"),
+        (DisconnectedError("away"), 1, ""),
+        (OverloadedError("this client is full"), 0, "wire"),
+        (OverloadedError("the instance is full"), 1, ""),
+        (CodecError("no JSON"), 0, "encode"),
+        (CodecError("no such reply", executed=Executed.YES), 1, ""),
+        (NoInstancesError("nobody"), 0, ""),
+        (Away("away"), 1, ""),
+        (asyncio.CancelledError(), 0, ""),
+    ],
+)
+def test_only_what_was_not_sent_was_refused_by_its_caller(
+    error: BaseException, sent: int, layer: str
+) -> None:
+    """Whatever an instance or the server answered is theirs."""
+    assert refused_by(error, sent) == layer
+    assert not layer or layer in {each.name for each in OUTBOUND}
 
 
 def test_an_observer_can_have_everything_sampled_while_it_watches() -> None:
