@@ -7,16 +7,14 @@ from typing import Final
 
 from nats_mesh.core.sampling import failed
 from nats_mesh.telemetry.span_parts import RecordedSpan
-from nats_mesh.telemetry.spans import Placed, Trace
+from nats_mesh.telemetry.spans import Placed, Trace, refused_by
 from nats_mesh_cli.output import Record, millis
 
-__all__ = ["MAX_CALLS", "calls_of", "refused_by", "steps_of"]
+__all__ = ["MAX_CALLS", "calls_of", "steps_of"]
 
 #: Calls of one trace that are told of.
 MAX_CALLS: Final = 100
 _SHORT = 8
-#: How the word of a circuit begins that refuses a call: members of before told nothing else of it.
-_CIRCUIT: Final = "the circuit of "
 _BREAKER: Final = "breaker"
 _OVERLOAD: Final = "UO"
 _FLAGS: Final = {
@@ -96,11 +94,6 @@ def steps_of(call: _Call) -> Iterator[Record]:
         reasons = [_flag_text(flag, call) for flag in span.flags.split(",") if flag in _FLAGS]
         text = f"its caller was told: {span.status}" + (f", {span.error}" if span.error else "")
         yield _step("outbound", "outcome", "; ".join([text, *reasons]), ok=False)
-
-
-def refused_by(span: RecordedSpan) -> str:
-    """Which of its caller's layers did not send a call, or an attempt; empty: none of them, or nobody says."""
-    return span.refused or (_BREAKER if span.error.startswith(_CIRCUIT) else "")
 
 
 def _flag_text(flag: str, call: _Call) -> str:

@@ -10,14 +10,14 @@ from dataclasses import replace
 from nats_mesh import ConfigError
 from nats_mesh.explaining.calls import Question, explain_call
 from nats_mesh.telemetry.series import OTHER
-from nats_mesh.telemetry.spans import Trace, assemble
+from nats_mesh.telemetry.spans import Trace, assemble, summary_of
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump, millis, paint
-from nats_mesh_cli.trace_document import notes_of
+from nats_mesh_cli.trace_document import notes_of, took_text
 from nats_mesh_cli.trace_finding import Query, look, one_of
 from nats_mesh_cli.values import parse_target
 from nats_mesh_cli.why import Seen, look_around
@@ -104,7 +104,7 @@ def _text(
     full: bool,
     wide: bool,
 ) -> str:
-    lines = [f"trace {paint(trace.trace, 'name', color)}, {millis(trace.took_us / 1e6)}"]
+    lines = [f"trace {paint(trace.trace, 'name', color)}, {took_text(summary_of(trace))}"]
     for call in calls:
         status = paint(call["status"], "bad" if call["failed"] else "ok", color)
         name = paint(f"{call['service']}.{call['endpoint']}", "name", color)

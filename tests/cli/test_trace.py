@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 import msgspec
 import pytest
@@ -12,19 +11,14 @@ import pytest
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import assemble, summary_of
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.trace_document import document_of, notes_of
+from nats_mesh_cli.trace_document import document_of, notes_of, reasons_of, record_of
 from nats_mesh_cli.trace_finding import Found, Query, one_of
 from nats_mesh_cli.trace_text import waterfall
 from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop
-from tests.unit.test_traces import TRACE, span, three_hops
+from tests.unit.test_traces import TRACE, changed, span, three_hops
 
 # -- drawn ------------------------------------------------------------------------------------------
-
-
-def changed(spans: list[RecordedSpan], name: str, **fields: Any) -> list[RecordedSpan]:
-    """These spans with one of them changed."""
-    return [msgspec.structs.replace(each, **fields) if each.id.startswith(name) else each for each in spans]
 
 
 PICTURE = """\
@@ -160,6 +154,33 @@ def test_a_flag_for_two_things_says_which_it_was() -> None:
     assert call["steps"][-1]["happened"].endswith("RESOURCE_EXHAUSTED; as many calls ran as may")
 
 
+def test_a_list_says_why_a_trace_went_as_it_did() -> None:
+    """A call that its caller's circuit refused is one span; of others, whose call it was; what a flag adds."""
+
+    def reasons(spans: list[RecordedSpan]) -> list[str]:
+        return reasons_of(record_of(summary_of(assemble(spans))))
+
+    alone = changed(three_hops()[:1], "1", status="UNAVAILABLE", flags="UO", refused="breaker")
+    assert reasons(alone) == ["refused: circuit open"]
+    spans = changed(three_hops(), "3", status="UNAVAILABLE", flags="UO,URX", refused="breaker")
+    spans = changed(spans, "9", injected="delay", fault_us=900, flags="UT")
+    spans = changed(spans, "8", took_us=1_200_000)  # goes on when its own caller has been answered
+    assert reasons(spans) == [
+        "refused: circuit open (b.get)", "fault: delay", "retries exhausted", "out of time", "+1.19 s after",
+    ]  # fmt: skip
+    assert reasons(changed(three_hops(), "2", refused="concurrency", flags="UO")) == ["refused: concurrency"]
+    assert reasons(changed(three_hops(), "2", refused="rate", flags="RL")) == ["refused: rate"]
+    assert reasons(changed(three_hops(), "1", refused="fault", flags="FI")) == [
+        "refused: a route's fault", "fault: abort",
+    ]  # fmt: skip
+    assert reasons(changed(three_hops(), "1", flags="UO,XX")) == ["circuit open, or full"]
+    assert reasons(three_hops()) == []
+    document = document_of(assemble(spans))
+    assert (document["duration_ms"], document["total_ms"]) == (10.0, 1203.5)
+    assert document["after_ms"] == pytest.approx(1193.5)
+    assert "10.0 ms (+1.19 s after) · 9 spans" in waterfall(assemble(spans), 100)
+
+
 # -- found ------------------------------------------------------------------------------------------
 
 
@@ -228,6 +249,7 @@ def test_traces_are_listed_and_narrowed(traced: Shop) -> None:
         "ERRORS",
         "RETRIES",
         "STATUS",
+        "WHY",
     ]
     assert [row.split()[1:3] for row in rows] == [[GOOD[:12], "orders.place"], [BAD[:12], "orders.boom"]]
     many = traced.many(
