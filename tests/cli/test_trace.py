@@ -8,11 +8,12 @@ import time
 import msgspec
 import pytest
 
+from nats_mesh.telemetry.span_messages import SpanMessage, let_go
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import assemble, summary_of
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.trace_document import document_of, notes_of, reasons_of, record_of
-from nats_mesh_cli.trace_finding import Found, Query, one_of
+from nats_mesh_cli.trace_finding import Found, Query, let_go_notes, one_of
 from nats_mesh_cli.trace_text import waterfall
 from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop
@@ -215,6 +216,35 @@ def test_a_query_takes_what_it_is_about() -> None:
     assert not Query(slow_s=0.011).takes(summary)
     assert Query(error=True).takes(summary)
     assert not Query(error=True).takes(summary_of(assemble(three_hops()[6:])))
+
+
+def gaps(dropped: int, reasons: dict[str, int]) -> list[str]:
+    """The notes of what a member says it let go."""
+    message = SpanMessage(
+        instance="b1",
+        service="b",
+        version="1.0.0",
+        namespace="x",
+        seq=1,
+        dropped=dropped,
+        dropped_for=reasons,
+    )
+    return let_go_notes(let_go(message))
+
+
+def test_why_spans_are_missing_is_said_by_its_reason() -> None:
+    """Each is something else to do; words that nobody knows are no reasons, and no member counts beyond its own sum."""
+    defect, rate, untaken = gaps(7, {"rate": 4, "untaken": 2, "defect": 1})
+    assert "4 spans came faster than members tell of them (500/s each)" in rate
+    assert "nobody took 2 spans, and members remember their latest 512 alone" in untaken
+    assert "1 span could not be told for a defect" in defect
+    assert [note.partition(": ")[2] for note in gaps(3, {})] == [
+        "traces may have gaps: 3 spans found no room at their members"
+    ]
+    assert gaps(3, {"mood": 2, "other": 1}) == gaps(3, {})
+    (alone,) = gaps(3, {"rate": 10**9})
+    assert "3 spans came faster" in alone
+    assert gaps(0, {"rate": 5}) == []
 
 
 # -- as typed ---------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from nats_mesh.layers.stack import OUTBOUND
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.notes import MAX_NOTES, Notes
 from nats_mesh.telemetry.span_columns import read_columns
-from nats_mesh.telemetry.span_messages import Chunk, SpanMessage, SpanWish, decode_spans, spans_of
+from nats_mesh.telemetry.span_messages import Chunk, Dropped, SpanMessage, SpanWish, decode_spans, spans_of
 from nats_mesh.telemetry.span_parts import RecordedSpan, Span
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of, traces_of
 from nats_mesh.telemetry.tracing import BURST, KEPT, RATE_PER_S, Tracing
@@ -293,6 +293,31 @@ async def test_a_defect_in_telling_costs_one_span(rig: Rig) -> None:
     await rig.settle()
     assert rig.numbers() == [1, 2]
     assert (rig.tracing.failed, rig.told()[0].dropped) == (1, 1)
+
+
+@pytest.mark.anyio
+async def test_what_was_let_go_is_told_by_its_reason(rig: Rig) -> None:
+    """Too many at a time, taken by nobody, or a defect: each is something else to do, and told once to who takes it."""
+    rig.call(KEPT + 30)
+    await rig.settle()  # nobody is there, which is learned by trying
+    rig.side.add((False, "a", -1))
+    rig.call(MAX_NOTES)
+    await rig.settle()
+    lost = dict(rig.tracing.lost)
+    assert lost[Dropped.DEFECT] == 1
+    assert lost[Dropped.UNTAKEN] >= 30
+    assert lost[Dropped.RATE] > 0
+    assert rig.tracing.dropped == sum(lost.values())
+    tried = len(rig.told())
+    rig.stream()
+    rig.clock.advance(60.0)
+    rig.call()
+    await rig.settle()
+    first, *others = rig.told()[tried:]
+    assert first.dropped == sum(lost.values())
+    assert first.dropped_for == lost
+    assert all((each.dropped, each.dropped_for) == (0, {}) for each in others)
+    assert (rig.tracing.dropped, dict(rig.tracing.lost)) == (0, lost)
 
 
 @pytest.mark.anyio

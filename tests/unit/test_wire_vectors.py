@@ -398,6 +398,8 @@ def spans(vector: Vector) -> None:
         return
     message = decode_spans(_body(vector), **said)
     assert [each.refused for each in message.spans] == vector["refused"]
+    assert message.dropped == vector["body"].get("dropped", 0)
+    assert message.dropped_for == vector["body"].get("dropped_for", {})
     for read, written in zip(message.spans, vector["body"]["spans"], strict=True):
         assert all(getattr(read, name) == value for name, value in written.items() if name != "mood")
 
