@@ -15,7 +15,7 @@ from nats_mesh_cli.hints import namespace_text, no_endpoint, no_service
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
 
-__all__ = ["absent", "clients_of", "must_be_there", "nobody_answered", "say_absent"]
+__all__ = ["absent", "client_ids", "clients_of", "must_be_there", "nobody_answered", "say_absent"]
 
 
 async def must_be_there(
@@ -65,8 +65,13 @@ def nobody_answered(service: str, namespace: str, error: CliError) -> CliError:
 
 async def clients_of(mesh: Mesh) -> frozenset[str]:
     """The pure clients of this namespace that answer the roll call."""
+    return frozenset(await client_ids(mesh))
+
+
+async def client_ids(mesh: Mesh) -> dict[str, set[str]]:
+    """The same by their names, with the connections that each has."""
     replies = await ask(mesh, request_subject(Verb.PING), timeout_s=QUESTION_S)
-    found: set[str] = set()
+    found: dict[str, set[str]] = {}
     for payload in replies.payloads:
         try:
             ping: PingReply = parse_ping(payload)
@@ -76,5 +81,5 @@ async def clients_of(mesh: Mesh) -> frozenset[str]:
             ping.metadata.get("mesh.kind") == "client"
             and ping.metadata.get("mesh.namespace") == mesh.namespace
         ):
-            found.add(ping.name)
-    return frozenset(found)
+            found.setdefault(ping.name, set()).add(ping.id)
+    return found

@@ -16,7 +16,7 @@ from nats_mesh.model import check_name
 from nats_mesh.policy import PolicySet
 from nats_mesh.policy.telemetry_parts import Telemetry
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.slow import INJECTED, SlowCall, decode_slow, decode_slow_recent
+from nats_mesh.telemetry.slow import INJECTED, SlowCall, decode_slow, decode_slow_answer
 from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
@@ -27,6 +27,7 @@ from nats_mesh_cli.output import Column, Out, Record, counted, millis
 from nats_mesh_cli.policies import live_policies
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
+from nats_mesh_cli.slow_learning import Learning
 from nats_mesh_cli.trouble import status_level
 
 __all__ = ["BY", "Heard", "ago", "ranked", "record_of", "slow", "where_it_went"]
@@ -147,6 +148,7 @@ class Heard:
         self.lost = 0
         self.missed = 0
         self.records: list[Record] = []
+        self.learning = Learning(service, endpoint)
         self.news = anyio.Event()
         self._mesh = mesh
         self._service = service
@@ -199,9 +201,11 @@ class Heard:
         found: list[SlowCall] = []
         for payload in replies.payloads:
             try:
-                found += decode_slow_recent(
+                answer = decode_slow_answer(
                     payload, service=self._service or None, namespace=self._mesh.namespace
                 )
+                self.learning.take(answer)
+                found += answer.calls
             except CodecError:
                 self.ignored += 1
         for call in sorted(found, key=lambda each: (each.at, each.service, each.seq)):
@@ -245,6 +249,7 @@ async def slow(
             await must_be_there(mesh, options, out, service, endpoint)
             nothing = "" if fmt.structured else await _nothing(options, mesh, service, endpoint)
     out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
+    _say_learning(heard, out)
     _complain(heard, out)
 
 
@@ -273,6 +278,11 @@ def _asked(policies: PolicySet, service: str, endpoint: str) -> bool:
     return False
 
 
+def _say_learning(heard: Heard, out: Out) -> None:
+    if note := heard.learning.note():
+        out.note(note, "dim")
+
+
 def _complain(heard: Heard, out: Out) -> None:
     if heard.missed:
         out.note(
@@ -292,6 +302,7 @@ async def _follow(mesh: Mesh, heard: Heard, options: Options, out: Out, service:
     client.transport.subscribe(client.subjects.telemetry_of("slow", service or "*"), heard.on_slow)
     await client.transport.fence()
     await heard.ask(options.timeout_s or QUESTION_S)
+    _say_learning(heard, out)
     want = client.subjects.want("slow", service or ALL, mesh.name)
     rows = Rows(out, options.format, _COLUMNS, _LEAST)
     try:

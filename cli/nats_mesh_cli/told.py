@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nats_mesh.core.slowness import MIN_CALLS
 from nats_mesh.core.telemetry_rules import ObjectiveRules, TelemetryRules
 from nats_mesh.policy import PolicySet
 from nats_mesh.policy.formats import PERIOD
@@ -104,7 +105,7 @@ def _text(name: str, value: Any) -> str:
     if name == "slow":
         if value["threshold_s"] is not None:
             return f"from {DURATION.write(value['threshold_s'])} on"
-        return f"from {value['times_p99']:g} times its own p99 on"
+        return f"from {value['times_p99']:g} times its own p99 on (known from about {MIN_CALLS} calls in 1 to 2 min on)"
     if name == "tap":
         return _tap_text(value)
     if name == "labels":

@@ -20,7 +20,7 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump, millis
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
-from nats_mesh_cli.trace_document import document_of, record_of
+from nats_mesh_cli.trace_document import document_of, reasons_of, record_of
 from nats_mesh_cli.trace_finding import ID, Found, Query, digits_of, listening, look, one_of
 from nats_mesh_cli.trace_text import waterfall
 from nats_mesh_cli.trouble import status_level
@@ -48,15 +48,25 @@ _COLUMNS = (
         "RETRIES", lambda r: str(r["retries"]), right=True, style=lambda r: "warn" if r["retries"] else ""
     ),
     Column("STATUS", lambda r: _status(r), style=lambda r: status_level(r["status"])),
+    Column("TOTAL", lambda r: millis(r["total_ms"] / 1e3), wide=True, right=True),
     Column("SERVICES", lambda r: ",".join(r["services"]), wide=True),
     Column("ID", lambda r: str(r["trace"]), wide=True),
+    Column("WHY", lambda r: _why(r)),
 )
-_LEAST = (24, ID, 24, 12, 9, 5, 6, 7, 6, 16, 32)
+_LEAST = (24, ID, 24, 12, 9, 5, 6, 7, 18, 9, 16, 32, 0)
+#: So many reasons stand in a table; -o json has all of them.
+_REASONS = 3
 
 
 def _status(record: Record) -> str:
     slow = " slow" if record["slow"] else ""
     return f"{record['status']}{slow}"
+
+
+def _why(record: Record) -> str:
+    reasons = reasons_of(record)
+    left = len(reasons) - _REASONS
+    return "; ".join([*reasons[:_REASONS], *([f"{left} more"] if left > 0 else [])])
 
 
 async def trace(options: Options, out: Out, which: str | None, query: Query, *, name: str | None) -> int:

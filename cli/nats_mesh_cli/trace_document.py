@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from nats_mesh.clock import rfc3339
 from nats_mesh.core.sampling import failed
 from nats_mesh.core.slowness import uncovered
 from nats_mesh.telemetry.spans import Placed, Skew, Summary, Trace, summary_of
 from nats_mesh_cli.output import Record, millis
 
-__all__ = ["document_of", "notes_of", "record_of", "where_of"]
+__all__ = ["document_of", "notes_of", "reasons_of", "record_of", "took_text", "where_of"]
 
 _SHORT = 8
+#: What a layer of its caller means that did not send a call, where its name alone does not say it.
+_LAYERS: Final = {
+    "breaker": "circuit open",
+    "fault": "a route's fault",
+    "deadline": "no time left",
+    "wire": "bus away, or too many calls wait",
+    "encode": "value not encodable",
+}
+#: The flags that say the same as a refusal.
+_TOLD: Final = {
+    "breaker": {"UO"},
+    "concurrency": {"UO"},
+    "rate": {"RL"},
+    "quota": {"RL"},
+    "deadline": {"UT"},
+    "unimplemented": {"NR"},
+}
+_FLAGS: Final = {
+    "UH": "no instances",
+    "UT": "out of time",
+    "UO": "circuit open, or full",
+    "URX": "retries exhausted",
+    "RL": "rate limited",
+    "DC": "caller gone",
+    "NR": "no such endpoint",
+}
 
 
 def record_of(summary: Summary) -> Record:
@@ -21,7 +49,9 @@ def record_of(summary: Summary) -> Record:
         "caller": summary.caller,
         "service": summary.service,
         "endpoint": summary.endpoint,
-        "duration_ms": summary.took_us / 1e3,
+        "duration_ms": summary.root_us / 1e3,
+        "total_ms": summary.took_us / 1e3,
+        "after_ms": summary.after_us / 1e3,
         "status": summary.status,
         "spans": summary.spans,
         "services": list(summary.services),
@@ -30,7 +60,26 @@ def record_of(summary: Summary) -> Record:
         "slow": summary.slow,
         "sampled": summary.sampled,
         "lost": summary.lost,
+        "flags": list(summary.flags),
+        "refusals": [each._asdict() for each in summary.refusals],
+        "injected": list(summary.injected),
     }
+
+
+def reasons_of(record: Record) -> list[str]:
+    """Why a trace went as it did, in few words each: who refused what, what was done on purpose, why the mesh ended
+    calls, and what went on afterwards."""
+    found, told = [], set()
+    for each in record["refusals"]:
+        words = _LAYERS.get(each["layer"], each["layer"]) if each["side"] == "outbound" else each["layer"]
+        told |= _TOLD.get(each["layer"], set())
+        own = (each["service"], each["endpoint"]) == (record["service"], record["endpoint"])
+        found.append(f"refused: {words}" + ("" if own else f" ({each['service']}.{each['endpoint']})"))
+    found += [f"fault: {each}" for each in record["injected"]]
+    found += [_FLAGS[flag] for flag in record["flags"] if flag in _FLAGS and flag not in told]
+    if record["after_ms"]:
+        found.append(f"+{millis(record['after_ms'] / 1e3)} after")
+    return found
 
 
 def document_of(trace: Trace) -> Record:
@@ -42,6 +91,12 @@ def document_of(trace: Trace) -> Record:
         "where": where_of(trace),
         "tree": [_span(each) for each in trace.placed],
     }
+
+
+def took_text(summary: Summary) -> str:
+    """How long its first call took, and how long something went on after that."""
+    after = f" (+{millis(summary.after_us / 1e6)} after)" if summary.after_us else ""
+    return f"{millis(summary.root_us / 1e6)}{after}"
 
 
 def _clock(skew: Skew) -> Record:

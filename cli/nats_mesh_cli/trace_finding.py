@@ -11,10 +11,11 @@ import msgspec
 from nats_mesh import Mesh
 from nats_mesh.clock import rfc3339
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.span_messages import SpanWish
+from nats_mesh.telemetry.span_messages import UNSAID, Dropped, SpanWish
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.span_store import MAX_AGE_S, SpanStore
 from nats_mesh.telemetry.spans import Summary, traces_of
+from nats_mesh.telemetry.tracing import KEPT, RATE_PER_S
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.kv import KvAbsentError, KvError
 from nats_mesh.wire.subjects import ALL
@@ -24,7 +25,7 @@ from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant
 from nats_mesh_cli.output import counted
 
-__all__ = ["ID", "SHOWN", "Found", "Query", "digits_of", "listening", "look", "one_of"]
+__all__ = ["ID", "SHOWN", "Found", "Query", "digits_of", "let_go_notes", "listening", "look", "one_of"]
 
 #: How many traces are listed where nothing is said, and how many digits of an id tell them apart for a person.
 SHOWN = 50
@@ -33,6 +34,13 @@ ID = 12
 _TELL_S = 0.4
 #: Spans that come while the stream is read; beyond, the latest are left out, and it is said.
 _MAX_HEARD = 200_000
+#: Why members let spans go.
+_LET_GO = {
+    Dropped.RATE: "{spans} came faster than members tell of them ({rate:g}/s each)",
+    Dropped.UNTAKEN: "nobody took {spans}, and members remember their latest {kept} alone",
+    Dropped.DEFECT: "{spans} could not be told for a defect: the logs of their members say which",
+    UNSAID: "{spans} found no room at their members",
+}
 _DIGITS = frozenset("0123456789abcdef")
 
 
@@ -154,10 +162,17 @@ def _since(traces: dict[str, dict[str, RecordedSpan]], since: str) -> dict[str, 
     }
 
 
-def _warnings(store: SpanStore, heard: Heard) -> list[str]:
+def let_go_notes(dropped: Mapping[str, int]) -> list[str]:
+    """What to say of the spans that members let go, by the reason. Pure."""
     notes = []
-    if store.dropped:
-        notes.append(f"note: {store.dropped} spans found no room at their members: traces may have gaps")
+    for reason, count in sorted(dropped.items()):
+        text = _LET_GO[reason].format(spans=counted(count, "span"), rate=RATE_PER_S, kept=KEPT)
+        notes.append(f"note: traces may have gaps: {text}")
+    return notes
+
+
+def _warnings(store: SpanStore, heard: Heard) -> list[str]:
+    notes = let_go_notes(store.dropped)
     if store.untrusted or heard.ignored:
         count = store.untrusted.total() + heard.ignored
         notes.append(

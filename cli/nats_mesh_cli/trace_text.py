@@ -14,7 +14,7 @@ from nats_mesh.core.sampling import failed
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace, summary_of
 from nats_mesh_cli.output import counted, millis
-from nats_mesh_cli.trace_document import notes_of, where_of
+from nats_mesh_cli.trace_document import notes_of, took_text, where_of
 
 __all__ = ["NARROWEST", "waterfall"]
 
@@ -54,7 +54,7 @@ def _head(trace: Trace) -> Text:
     text.append(f"{summary.service}.{summary.endpoint}", "cyan")
     text.append(f" called by {summary.caller} at {rfc3339(trace.start_us / 1e6)}\n")
     facts = [
-        millis(trace.took_us / 1e6),
+        took_text(summary),
         counted(summary.spans, "span"),
         counted(len(summary.services), "service"),
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import msgspec
 
@@ -22,9 +23,10 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, dump
 from nats_mesh_cli.policies import live_policies, policies_of
-from nats_mesh_cli.present import clients_of
+from nats_mesh_cli.present import client_ids
 from nats_mesh_cli.values import parse_headers, parse_target
 from nats_mesh_cli.why_document import document_of
+from nats_mesh_cli.why_heard import UNASKED, Told, listening
 from nats_mesh_cli.why_text import render
 
 __all__ = ["Seen", "look_around", "why"]
@@ -34,7 +36,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What holds (``policies``, from ``source``, where there is one), and who is there: the answers of all services of
     any namespace, and the names of pure clients of this one.
 
-    ``infos`` is ``None`` where nobody could be asked, and ``reason`` then says why.
+    ``infos`` is ``None`` where nobody could be asked, and ``reason`` then says why. ``told`` is what callers say of
+    their circuits, by their names.
     """
 
     policies: PolicySet
@@ -42,6 +45,13 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     infos: tuple[InfoReply, ...] | None = None
     clients: frozenset[str] = frozenset()
     reason: str = ""
+    told: Mapping[str, Told] = {}
+
+    def told_by(self, caller: str) -> Told:
+        """What a caller says of its circuits."""
+        if self.infos is None:
+            return Told(asked=False, reason="each caller has its own, and nobody was asked")
+        return self.told.get(caller, UNASKED)
 
 
 async def why(
@@ -50,12 +60,14 @@ async def why(
     target: str,
     *,
     caller: str | None,
+    name: str | None,
     headers: Sequence[str],
     idempotent: bool | None,
     keyed: bool,
     count: int | None,
 ) -> int:
-    """Print what would become of the call; 1 where it would surely fail."""
+    """Print what would become of the call; 1 where it would surely fail. ``name`` is who asks, and who calls where no
+    ``caller`` is said."""
     service, endpoint = parse_target(target)
     if not service:
         raise CliError(
@@ -65,6 +77,7 @@ async def why(
     if options.format is Format.NAME:
         raise CliError("why: -o name has nothing to show", hint="use -o json, yaml, or leave -o out")
     timeout_s = None if options.timeout_s is None else check_timeout("--timeout", options.timeout_s)
+    caller = caller or name
     question = Question(
         service=check_name("service", service),
         endpoint=check_name("endpoint", endpoint),
@@ -75,7 +88,8 @@ async def why(
         keyed=keyed,
     )
     # What --timeout says is the call's: whoever looks around has the time that looking takes.
-    seen = await look_around(replace(options, timeout_s=None), out)
+    asked = [] if caller is None else [question.caller]
+    seen = await look_around(replace(options, timeout_s=None), out, asked, name=name)
     policies = seen.policies
     try:
         explained = explain_call(question, policies, seen.infos)
@@ -92,6 +106,7 @@ async def why(
         count=count,
         named=caller is not None,
         now_s=time.time(),
+        told=seen.told_by(question.caller) if caller is not None else _NOBODY,
     )
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
@@ -100,16 +115,38 @@ async def why(
     return FAILED if document["fails_surely"] else OK
 
 
-async def look_around(options: Options, out: Out) -> Seen:
-    """Ask everybody who is there, and the store. Where that cannot be, policies from files alone must do."""
+#: What is told of circuits where nobody said who calls.
+_NOBODY: Final = Told(asked=False, reason="each caller has its own: --from CALLER asks for it")
+
+
+async def look_around(options: Options, out: Out, callers: Sequence[str], *, name: str | None = None) -> Seen:
+    """Ask everybody who is there, and the store, and hear what ``callers`` say of their circuits. Where that cannot be,
+    policies from files alone must do."""
     policies, source = policies_of(options)
     try:
-        async with connected(options) as mesh:
+        async with connected(options, name or CALLER) as mesh, listening(mesh, callers) as heard:
             (policies, source), infos, clients = await asyncio.gather(
-                live_policies(options, mesh), fetch(mesh, options, out), clients_of(mesh)
+                live_policies(options, mesh), fetch(mesh, options, out), client_ids(mesh)
             )
-            return Seen(policies=policies, source=source, infos=tuple(infos), clients=clients)
+            own = mesh.client.transport.connection
+            clients = {
+                each: ids - {own} for each, ids in clients.items() if ids != {own}
+            }  # who asks calls nobody
+            here = visible(infos, mesh.namespace)
+            members = {each: _serving(each, here) | clients.get(each, set()) for each in callers}
+            return Seen(
+                policies=policies,
+                source=source,
+                infos=tuple(infos),
+                clients=frozenset(clients),
+                told=await heard.told(members),
+            )
     except CallError as error:
         if source is None:  # there is nothing to answer from
             raise
         return Seen(policies=policies, source=source, reason=error.message or str(error))
+
+
+def _serving(service: str, infos: Sequence[InfoReply]) -> set[str]:
+    """The instances of a service of the mesh: one outside it tells of nothing."""
+    return {info.id for info in infos if info.name == service and "mesh.namespace" in info.metadata}

@@ -7,7 +7,7 @@ from typing import Final
 
 from nats_mesh.core.sampling import failed
 from nats_mesh.telemetry.span_parts import RecordedSpan
-from nats_mesh.telemetry.spans import Placed, Trace
+from nats_mesh.telemetry.spans import Placed, Trace, refused_by
 from nats_mesh_cli.output import Record, millis
 
 __all__ = ["MAX_CALLS", "calls_of", "steps_of"]
@@ -15,8 +15,8 @@ __all__ = ["MAX_CALLS", "calls_of", "steps_of"]
 #: Calls of one trace that are told of.
 MAX_CALLS: Final = 100
 _SHORT = 8
-#: How the word of a circuit begins that refuses a call.
-_CIRCUIT: Final = "the circuit of "
+_BREAKER: Final = "breaker"
+_OVERLOAD: Final = "UO"
 _FLAGS: Final = {
     "UH": "nobody serves it",
     "UT": "its time was up",
@@ -91,9 +91,19 @@ def steps_of(call: _Call) -> Iterator[Record]:
     for placed in call.answered:
         yield from _at_instance(call, placed)
     if span.kind == "client" and (span.flags or span.error):
-        reasons = [_FLAGS[flag] for flag in span.flags.split(",") if flag in _FLAGS]
+        reasons = [_flag_text(flag, call) for flag in span.flags.split(",") if flag in _FLAGS]
         text = f"its caller was told: {span.status}" + (f", {span.error}" if span.error else "")
         yield _step("outbound", "outcome", "; ".join([text, *reasons]), ok=False)
+
+
+def _flag_text(flag: str, call: _Call) -> str:
+    """What a flag says; of the one that stands for two things, which of them it was, where anybody tells."""
+    if flag == _OVERLOAD:
+        if refused_by(call.first.span) == _BREAKER:
+            return "the breaker was open"
+        if any(placed.span.refused == "concurrency" for placed in call.answered):
+            return "as many calls ran as may"
+    return _FLAGS[flag]
 
 
 def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
@@ -114,11 +124,13 @@ def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
             after = millis((placed.offset_us - call.first.offset_us) / 1e6)
             text = f"attempt {each.attempt}, after {after}: {each.status} in {millis(each.took_us / 1e6)}"
             text += f" from {each.instance[:_SHORT]}" if each.instance else ""
+            layer = "attempt"
             if each.error:  # it was never sent
                 text = f"attempt {each.attempt}, after {after}: not sent, {each.error}"
-            yield _step("outbound", "attempt", text, ok=not failed(each.status))
-    elif span.error.startswith(_CIRCUIT):
-        yield _step("outbound", "breaker", f"not sent: {span.error}", ok=False)
+                layer = refused_by(each) or layer
+            yield _step("outbound", layer, text, ok=not failed(each.status))
+    elif refused := refused_by(span):
+        yield _step("outbound", refused, f"not sent: {span.error or span.status}", ok=False)
     elif "FI" in span.flags.split(",") and not call.answered and not span.instance:
         yield _step("outbound", "fault", f"not sent: {span.error}", ok=False)
     elif not call.answered and not span.instance and span.status != "OK":

@@ -17,7 +17,9 @@ from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policies import unheard
 from nats_mesh_cli.routes import rule_text
+from nats_mesh_cli.why_circuits import circuit_problems, circuits_of, ejected_of, open_texts, refusals_of
 from nats_mesh_cli.why_delays import delay_texts, delays_of
+from nats_mesh_cli.why_heard import UNASKED, Told
 from nats_mesh_cli.why_layers import layers_of
 from nats_mesh_cli.why_problems import problems_of
 from nats_mesh_cli.why_words import aim_text, faults_at
@@ -40,19 +42,23 @@ def document_of(
     count: int | None,
     named: bool,
     now_s: float,
+    told: Told = UNASKED,
 ) -> Record:
     """All of it. ``infos`` are the services of this namespace and those of none (``None``: nobody was asked, for this
     ``reason``), ``everything`` those of any, ``clients`` the names of pure clients, ``source`` where the policies come
-    from; ``named``: it was said who calls.
+    from; ``named``: it was said who calls; ``told`` is what the caller says of now.
     """
     question = explained.question
-    ways = [_way(explained, way, policies, infos, count, now_s) for way in explained.ways]
+    ways = [_way(explained, way, policies, infos, count, now_s, told) for way in explained.ways]
     fails = sum([way["share"] * way["fails"] for way in ways])
     routes = [
         {"source": route.source, "rules": [_rule(rule, policies) for rule in route.rules]}
         for route in explained.routes
     ]
     problems = problems_of(explained, policies, infos, everything, clients, named, ways)
+    for way, made in zip(explained.ways, ways, strict=True):
+        found = circuit_problems(question.caller, told, way, made["circuits"])
+        problems += [each for each in found if each not in problems]
     seen = None
     if infos is not None:
         seen = question.caller in clients or any(info.name == question.caller for info in infos)
@@ -62,6 +68,12 @@ def document_of(
         "endpoint": question.endpoint,
         "caller": question.caller,
         "caller_seen": seen,
+        "caller_instances": [
+            *({"instance": each, "told": True} for each in told.told),
+            *({"instance": each, "told": False} for each in told.untold),
+        ]
+        if told.asked
+        else None,
         "caller_zones": [zone for zone in explained.zones if zone],
         "namespace": policies.namespace,
         "headers": {name: question.headers.get_all(name) for name, _ in question.headers.pairs()},
@@ -133,6 +145,7 @@ def _way(
     infos: Sequence[InfoReply] | None,
     count: int | None,
     now_s: float,
+    told: Told,
 ) -> Record:
     question, target = explained.question, way.target
     record = _record(way, policies, infos)
@@ -151,7 +164,10 @@ def _way(
         subset=target.subset,
         via=target.via,
     )
-    endings = [*way.endings, *_injected(way, record, here)]
+    circuits = circuits_of(way, told)
+    # Who is refused unsent comes to no instance.
+    refusals = refusals_of(question.caller, way, told, circuits)
+    endings = [*way.endings, *(refusals or _injected(way, record, here))]
     return {
         "share": way.share,
         "expected": None if count is None else way.share * count,
@@ -184,12 +200,14 @@ def _way(
         "instances": None if way.instances is None else here,
         "chosen": list(way.chosen) or None,
         "chosen_always": way.only or None,
+        "circuits": circuits,
+        "ejected": ejected_of(way, told),
         "delays": delays_of(way, policies, record, here),
         "fails": sum([each.share for each in endings]),
         "endings": [
             {"share": each.share, "status": str(each.status), "reason": each.reason} for each in endings
         ],
-        "layers": layers_of(question, policies, way, record, instances, known),
+        "layers": layers_of(question, policies, way, record, instances, known, told),
     }
 
 
@@ -261,7 +279,7 @@ def _summary(document: Record) -> str:
     attempts = sorted({way["attempts"] for way in live})
     text += f"; within {' or '.join(map(duration_text, times))}"
     most = " or ".join(map(str, attempts))
-    text += "".join(f"; {each}" for each in delay_texts(live))
+    text += "".join(f"; {each}" for each in [*delay_texts(live), *open_texts(document, live)])
     return f"{text}; {'one attempt' if most == '1' else f'up to {most} attempts'}"
 
 

@@ -16,6 +16,8 @@ from nats_mesh_cli.chain import chain_of
 from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.effective import ENDPOINT, Known
 from nats_mesh_cli.output import Record, counted
+from nats_mesh_cli.why_circuits import circuits_of, circuits_text, ejected_of, ejected_text
+from nats_mesh_cli.why_heard import Told
 from nats_mesh_cli.why_inbound import Inbound
 from nats_mesh_cli.why_words import aim_text, name_of, named
 
@@ -29,14 +31,15 @@ def layers_of(
     record: Record,
     instances: Sequence[Record],
     known: Known,
+    told: Told,
 ) -> Record:
     """Both sides' layers in their order. ``record`` is the endpoint's, ``instances`` are those of its service,
-    ``known`` what is known beside them."""
+    ``known`` what is known beside them, ``told`` what the caller says."""
     ids = {info.id for info in way.instances or ()}
     taking = [each for each in instances if each["instance"] in ids]
     others = [each for each in instances if each["instance"] not in ids]
     words = {
-        "outbound": _Outbound(question, policies, way, taking).words,
+        "outbound": _Outbound(question, policies, way, taking, told).words,
         "inbound": Inbound(question, way, record, taking, others).words,
     }
     return {
@@ -54,9 +57,13 @@ def _told(layer: Record, words: Callable[[Record], str] | None) -> Record:
 
 
 class _Outbound:
-    """The words for the caller's side; ``taking`` are the instances that take such calls."""
+    """The words for the caller's side; ``taking`` are the instances that take such calls, ``told`` is what the caller
+    says."""
 
-    def __init__(self, question: Question, policies: PolicySet, way: Way, taking: Sequence[Record]) -> None:
+    def __init__(
+        self, question: Question, policies: PolicySet, way: Way, taking: Sequence[Record], told: Told
+    ) -> None:
+        self._told = told
         self._question = question
         self._policies = policies
         self._way = way
@@ -141,10 +148,7 @@ class _Outbound:
     def _breaker(self, layer: Record) -> str:
         if self._way.target.circuit is None:
             return ""
-        return (
-            "refused at once while this caller's circuit for the endpoint is open; each caller has its own, so its "
-            "state is not known here"
-        )
+        return circuits_text(self._question.caller, self._told, circuits_of(self._way, self._told))
 
     def _attempt_timeout(self, layer: Record) -> str:
         times = [duration_text(round(each, 3)) for each in self._way.attempt_s]
@@ -187,7 +191,8 @@ class _Outbound:
         text = f"{who} chooses among {counted(len(chosen), 'instance')}: {named(chosen)}"
         if len(chosen) < len(self._instances):
             text += f"; of {len(self._instances)}, those of its own zone"
-        return f"{text}; whom this caller has ejected is not known here"
+        ejected = ejected_of(way, self._told)
+        return f"{text}; {ejected_text(self._question.caller, self._told, ejected, self._instances)}"
 
     def _wire(self, layer: Record) -> str:
         way = self._way

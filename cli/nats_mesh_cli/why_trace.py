@@ -10,14 +10,14 @@ from dataclasses import replace
 from nats_mesh import ConfigError
 from nats_mesh.explaining.calls import Question, explain_call
 from nats_mesh.telemetry.series import OTHER
-from nats_mesh.telemetry.spans import Trace, assemble
-from nats_mesh_cli.bus import connected
+from nats_mesh.telemetry.spans import Trace, assemble, summary_of
+from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump, millis, paint
-from nats_mesh_cli.trace_document import notes_of
+from nats_mesh_cli.trace_document import notes_of, took_text
 from nats_mesh_cli.trace_finding import Query, look, one_of
 from nats_mesh_cli.values import parse_target
 from nats_mesh_cli.why import Seen, look_around
@@ -32,11 +32,13 @@ _MAX_EXPLAINED = 20
 _LAYER = 12
 
 
-async def why_trace(options: Options, out: Out, which: str, target: str | None) -> int:
+async def why_trace(
+    options: Options, out: Out, which: str, target: str | None, *, name: str | None = None
+) -> int:
     """Explain the calls of a trace, or those to ``target`` alone; 1 where there are none."""
     if options.format is Format.NAME:
         raise CliError("why: -o name has nothing to show", hint="use -o json, yaml, or leave -o out")
-    async with connected(options) as mesh:
+    async with connected(options, name or CALLER) as mesh:
         found = await look(mesh, Query(keep=False), timeout_s=options.timeout_s or 5.0)
     trace = assemble(one_of(found, which).values())
     calls = calls_of(trace)
@@ -49,7 +51,10 @@ async def why_trace(options: Options, out: Out, which: str, target: str | None) 
                 f"no call to {target} in trace {trace.trace}", hint=nearest(target, names), code=FAILED
             )
         calls = chosen
-    seen = await look_around(replace(options, timeout_s=None), out)
+    callers = list(dict.fromkeys(each["caller"] for each in calls if each["caller"] != OTHER))[
+        :_MAX_EXPLAINED
+    ]
+    seen = await look_around(replace(options, timeout_s=None), out, callers, name=name)
     explained = _explained(calls, seen)
     for call in calls:
         call["why"] = explained.get((call["caller"], call["service"], call["endpoint"]))
@@ -85,6 +90,7 @@ def _explained(calls: Sequence[Record], seen: Seen) -> dict[tuple[str, str, str]
             count=None,
             named=True,
             now_s=time.time(),
+            told=seen.told_by(key[0]),
         )
     return found
 
@@ -98,7 +104,7 @@ def _text(
     full: bool,
     wide: bool,
 ) -> str:
-    lines = [f"trace {paint(trace.trace, 'name', color)}, {millis(trace.took_us / 1e6)}"]
+    lines = [f"trace {paint(trace.trace, 'name', color)}, {took_text(summary_of(trace))}"]
     for call in calls:
         status = paint(call["status"], "bad" if call["failed"] else "ok", color)
         name = paint(f"{call['service']}.{call['endpoint']}", "name", color)

@@ -38,18 +38,19 @@ def condition_of(
     endpoints: Mapping[str, EndpointLoad] = {},
 ) -> Condition:
     """What the member on ``client`` says of itself beside its calls; long lists are cut."""
-    outbound, bus = client.outbound, client.transport.stats
+    outbound, bus, now = client.outbound, client.transport.stats, client.now()
     breakers = [
         OpenBreaker(
             service=service,
             endpoint=endpoint,
             subset=subset or UNSET,
             state="OPEN" if state is BreakerState.OPEN else "HALF_OPEN",
+            # Of a half-open one nobody knows when a permit comes back.
+            retry_after_s=round(wait_s, 3) if state is BreakerState.OPEN else UNSET,
         )
-        for service, endpoint, subset, state in outbound.circuits()
-        if state is not BreakerState.CLOSED
+        for service, endpoint, subset, state, wait_s in outbound.broken(now)
     ]
-    ejected = [Ejected(service=service, instance=each) for service, each in outbound.ejected(client.now())]
+    ejected = [Ejected(service=service, instance=each) for service, each in outbound.ejected(now)]
     return Condition(
         kind=kind,
         name=name,

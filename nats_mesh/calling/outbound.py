@@ -81,6 +81,14 @@ class Outbound:
             if circuit is not None
         ]
 
+    def broken(self, now: float) -> list[tuple[str, str, str, BreakerState, float]]:
+        """The circuits that are not closed: service, endpoint, subset, state, seconds until one lets a probe pass."""
+        return [
+            (*key, circuit.breaker.state, circuit.breaker.retry_after_s(now))
+            for key, (_, circuit) in list(self._circuits.items())
+            if circuit is not None and not circuit.breaker.closed
+        ]
+
     def ejected(self, now: float) -> list[tuple[str, str]]:
         """The instances that get no calls for now: service, instance."""
         return [

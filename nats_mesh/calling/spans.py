@@ -12,7 +12,15 @@ from nats_mesh.calling.exchange import Target
 from nats_mesh.calling.heads import span_above
 from nats_mesh.calling.watching import CallEnd
 from nats_mesh.core.sampling import reason
-from nats_mesh.errors import CallError, Status
+from nats_mesh.errors import (
+    CallError,
+    CircuitOpenError,
+    CodecError,
+    DeadlineExceededError,
+    Executed,
+    NoInstancesError,
+    Status,
+)
 from nats_mesh.policy import PolicySet
 from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.span_columns import encode_alike
@@ -21,7 +29,7 @@ from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.subjects import ALL
 
-__all__ = ["ClientSpans"]
+__all__ = ["ClientSpans", "refused_by"]
 
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK: Final = Status.OK
@@ -34,8 +42,34 @@ _MAX_ATTEMPTS: Final = 32
 #: Of calls with larger bodies (bytes) no more is kept than their spans need.
 _LARGE: Final = 4096
 
-#: Whether it may be left out easily, its trace, the call, and of one that failed what its caller was told.
-_Note: TypeAlias = tuple[bool, str, CallEnd, str]
+#: The caller's layers that end a call unsent (their names in ``layers/stack.py``).
+_BREAKER: Final = "breaker"
+_FAULT: Final = "fault"
+_DEADLINE: Final = "deadline"
+_ENCODE: Final = "encode"
+_WIRE: Final = "wire"
+
+#: Whether it may be left out easily, its trace, the call, and of one that failed what its caller was told, and by which
+#: of its caller's layers it was refused.
+_Note: TypeAlias = tuple[bool, str, CallEnd, str, str]
+
+
+def refused_by(error: BaseException, sent: int) -> str:
+    """Which of its caller's layers ended a call, or its last attempt, without sending it; empty: none of them.
+    ``sent`` is how many of its attempts were written to the bus."""
+    if isinstance(error, CircuitOpenError):
+        return _BREAKER
+    if sent:
+        return ""
+    if isinstance(error, CodecError):
+        return _ENCODE
+    if not isinstance(error, CallError) or isinstance(error, NoInstancesError):
+        return ""  # it was broken off, or sent to nobody
+    if error.fault:
+        return _FAULT
+    if error.executed is not Executed.NO:
+        return ""
+    return _DEADLINE if isinstance(error, DeadlineExceededError) else _WIRE
 
 
 class ClientSpans:
@@ -60,7 +94,7 @@ class ClientSpans:
         slow = self._policies.telling and call.end - call.start >= self._limit_of(call.known)
         if status is _OK and not call.sampled and not slow:
             return
-        attempts, error, problem = call.attempts, call.error, ""
+        attempts, error, problem, refused = call.attempts, call.error, "", ""
         calm, trace, notes = status is _OK and not slow, attempts[0].ids[:16] if attempts else "", self.notes
         if calm and notes.below and trace >= notes.below:
             notes.dropped += 1
@@ -68,12 +102,13 @@ class ClientSpans:
         if error is not None:
             # Its frames would be kept with it.
             problem = error.message if isinstance(error, CallError) else str(error)
+            refused = refused_by(error, call.sent)
             call = call._replace(error=None)
         if call.bytes_out > _LARGE:
             request = copy(call.request)
             request.value = None
             call = call._replace(request=request)
-        notes.add((calm, trace, call, problem))
+        notes.add((calm, trace, call, problem, refused))
 
     def _limit_of(self, known: Target) -> float:
         """From how many seconds on a call there is slow."""
@@ -106,7 +141,7 @@ class ClientSpans:
         )
 
     def _read(self, note: _Note, wall: float) -> list[Span]:
-        _, _, call, problem = note
+        _, _, call, problem, refused = note
         known, parent, request, attempts = call.known, call.parent, call.request, call.attempts
         start, end, status, sent, route = call.start, call.end, call.status, call.sent, request.route
         why = reason(status, end - start, self._slow.get(known, math.inf), sampled=call.sampled)
@@ -137,6 +172,7 @@ class ClientSpans:
                 attempt=max(1, sent, len(attempts)),
                 fault_us=round(call.delayed_s * 1e6),
                 route=route or ALL,
+                refused=refused,
                 flags=call.flags,
                 rules=rules,
                 error=one_line(problem, MAX_ERROR) if problem else "",
@@ -160,6 +196,7 @@ class ClientSpans:
                     instance=each.instance,
                     attempt=number,
                     route=route or ALL,
+                    refused=_BREAKER if each.refused else "",
                     error=one_line(each.refused, MAX_ERROR),
                     labels=labels,
                 )

@@ -50,6 +50,11 @@ class Tail:
         #: ``None`` while too few calls are known.
         self.p99_s: float | None = None
 
+    @property
+    def calls(self) -> int:
+        """How many calls are known."""
+        return self._before.count + self._now.count + len(self._took)
+
     def take(self, took_s: float, now: float) -> None:
         """One more call that ran."""
         if now - self._began >= WINDOW_S:
@@ -86,6 +91,14 @@ class Slowness:
     def __init__(self, rules: SlowRules, now: float) -> None:
         self.rules = rules
         self.tail = Tail(now)
+
+    @property
+    def learning(self) -> int | None:
+        """How many calls are known where nothing is slow yet, because it goes by a p99 that so few do not tell;
+        ``None``: calls are judged."""
+        if self.rules.threshold_s is not None or self.rules.times_p99 is None or self.tail.p99_s is not None:
+            return None
+        return self.tail.calls
 
     def look(self, took_s: float, now: float, *, ran: bool = True) -> Slow | None:
         """Why a call that took so long is slow, ``None`` where it is not. What never ``ran`` says nothing about what is

@@ -54,6 +54,7 @@ class InstanceLog:
             wants=wants,
             clock=clock,
         )
+        self.slow.learning = self._learning
         self._logged: dict[str, Logged] = {}
         self._watched: dict[str, Watched] = {}
 
@@ -84,6 +85,11 @@ class InstanceLog:
             slow = SlowWatch(self.slow, self._clock, watched, self._keep) if watched else None
             dispatcher.watching.set(_SLOW, slow, own_calls=True)
         self._logged, self._watched = logged, watched
+
+    def _learning(self) -> dict[str, int]:
+        """The endpoints whose own p99 decides and is not known yet, with how many calls are known."""
+        found = {name: watched.slowness.learning for name, watched in self._watched.items()}
+        return {name: calls for name, calls in found.items() if calls is not None}
 
     def close(self) -> None:
         """Write what there is, and no more."""

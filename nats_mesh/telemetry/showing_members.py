@@ -89,6 +89,9 @@ def troubles_of(fold: Fold, now: float) -> tuple[tuple[Breaker, ...], tuple[Ejec
                 endpoint=each.endpoint,
                 subset="" if each.subset is UNSET else each.subset,
                 state=BreakerState(each.state),
+                retry_after_s=None
+                if each.retry_after_s is UNSET
+                else max(0.0, each.retry_after_s - (now - known.told)),
             )
             for each in condition.breakers
         ]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nats_mesh.clock import SYSTEM_CLOCK, Clock, rfc3339
 from nats_mesh.core.lazy import at_first_use
@@ -32,12 +33,14 @@ __all__ = [
     "INJECTED",
     "MAX_BYTES",
     "MAX_CALLS",
+    "MAX_LEARNING",
     "MAX_STEPS",
     "SlowCall",
     "SlowCalls",
     "SlowRecent",
     "SlowStep",
     "decode_slow",
+    "decode_slow_answer",
     "decode_slow_recent",
 ]
 
@@ -46,6 +49,8 @@ log = logging.getLogger("nats_mesh.slow")
 #: How many slow calls an instance keeps, and how many of its own calls each of them names.
 MAX_CALLS: Final = 128
 MAX_STEPS: Final = 16
+#: How many endpoints an instance names whose p99 it does not know yet.
+MAX_LEARNING: Final = 256
 #: The largest body that is read.
 MAX_BYTES: Final = 512 * 1024
 #: How many slow calls a second are kept in the long run, and at once.
@@ -107,8 +112,15 @@ class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SlowRecent(msgspec.Struct, frozen=True, kw_only=True):
-    """The slow calls that an instance keeps, oldest first: the answer to whoever asks."""
+    """The slow calls that an instance keeps, oldest first: the answer to whoever asks.
 
+    ``learning`` are the endpoints that a policy judges by their own p99, which this instance does not know yet, each
+    with how many calls it knows: none of theirs is slow so far.
+    """
+
+    service: Name | UnsetType = UNSET
+    instance: Name | UnsetType = UNSET
+    learning: Annotated[dict[Name, Count], msgspec.Meta(max_length=MAX_LEARNING)] = {}
     calls: Annotated[tuple[SlowCall, ...], msgspec.Meta(max_length=MAX_CALLS)] = ()
     wire: Literal[1] = 1
 
@@ -145,7 +157,9 @@ class SlowCalls:
         self._clock = clock
         now = clock.monotonic()
         self._room = Refill(_RATE_PER_S, _BURST, now)
-        self._answering: Answering[SlowCall] = Answering(_encode_recent, MAX_BYTES, clock.monotonic)
+        #: The endpoints whose p99 is not known yet, each with how many calls are.
+        self.learning: Callable[[], Mapping[str, int]] = dict
+        self._answering: Answering[SlowCall] = Answering(self._encode_recent, MAX_BYTES, clock.monotonic)
         self._seq = 0
         self._unsaid = 0
         self._closed = False
@@ -235,6 +249,12 @@ class SlowCalls:
     def _on_want(self, observer: str, reply: str) -> None:
         self._answering.lease(reply, tuple(self.recent), self._transport)
 
+    def _encode_recent(self, calls: Sequence[SlowCall]) -> bytes:
+        learning = dict(sorted(self.learning().items())[:MAX_LEARNING])
+        return JSON.encode(
+            SlowRecent(service=self._service, instance=self._instance, learning=learning, calls=tuple(calls))
+        )
+
     def close(self) -> None:
         """Keep and tell nothing any more."""
         self._closed = True
@@ -258,10 +278,6 @@ def _seconds(value: float) -> float:
     return min(_LONGEST_S, max(0.0, round(value, 6)))
 
 
-def _encode_recent(calls: Sequence[SlowCall]) -> bytes:
-    return JSON.encode(SlowRecent(calls=tuple(calls)))
-
-
 _decode_call = at_first_use(lambda: JSON.decoder(SlowCall))
 _decode_recent = at_first_use(lambda: JSON.decoder(SlowRecent))
 
@@ -277,9 +293,9 @@ def decode_slow(
     return call
 
 
-def decode_slow_recent(
+def decode_slow_answer(
     data: bytes, *, service: str | None = None, namespace: str | None = None
-) -> tuple[SlowCall, ...]:
+) -> SlowRecent:
     """Read what an instance keeps, or raise :class:`CodecError`, also where it tells of another's calls beside its own.
     The keyword arguments are whom the question named.
 
@@ -288,5 +304,15 @@ def decode_slow_recent(
     if len(data) > MAX_BYTES:
         raise CodecError(f"slow calls: {len(data)} bytes, at most {MAX_BYTES} are read")
     recent: SlowRecent = _decode_recent(data)
-    check_own("slow calls", recent.calls, service=service, namespace=namespace)
-    return recent.calls
+    said = None if recent.service is UNSET else recent.service
+    if service is not None and said not in (None, service):
+        raise CodecError(f"slow calls: an answer of service {said!r}, which nobody asked")
+    check_own("slow calls", recent.calls, service=service or said, namespace=namespace)
+    return recent
+
+
+def decode_slow_recent(
+    data: bytes, *, service: str | None = None, namespace: str | None = None
+) -> tuple[SlowCall, ...]:
+    """The slow calls alone of what :func:`decode_slow_answer` reads."""
+    return decode_slow_answer(data, service=service, namespace=namespace).calls

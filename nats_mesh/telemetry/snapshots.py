@@ -123,7 +123,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Breaker(msgspec.Struct, frozen=True, kw_only=True):
-    """The circuit of a destination at one caller's ``instance``; only those that are not CLOSED are listed."""
+    """The circuit of a destination at one caller's ``instance``; only those that are not CLOSED are listed.
+    ``retry_after_s`` is in how many seconds one that is OPEN lets a probe pass, where its caller says so."""
 
     caller: str
     instance: str
@@ -131,6 +132,7 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     subset: str = ""
     state: BreakerState
+    retry_after_s: float | None = None
 
 
 class Ejection(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
@@ -17,7 +18,9 @@ from nats_mesh.wire.vouching import check_claims
 
 __all__ = [
     "MAX_BYTES",
+    "UNSAID",
     "Chunk",
+    "Dropped",
     "SpanHead",
     "SpanMessage",
     "SpanWish",
@@ -25,6 +28,7 @@ __all__ = [
     "decode_spans",
     "encode_span",
     "encode_spans",
+    "let_go",
     "spans_of",
 ]
 
@@ -36,6 +40,9 @@ _MAX_WISH: Final = 1024
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 
 
+_Reason = Annotated[str, msgspec.Meta(pattern=r"\A[a-z-]{1,20}\Z")]
+
+
 class SpanWish(msgspec.Struct, frozen=True, kw_only=True):
     """What an observer wants, the body of its lease: ``sampling`` is the share of traces to sample while it runs, where
     policies sample fewer. 0: as they are."""
@@ -44,8 +51,22 @@ class SpanWish(msgspec.Struct, frozen=True, kw_only=True):
     wire: Literal[1] = 1
 
 
+#: The reason where a member says none that is known here.
+UNSAID: Final = "unsaid"
+
+
+class Dropped(enum.StrEnum):
+    """Why a span is not told: more came than are told in that time, nobody took it and later ones were kept, or there
+    is a defect in what tells of it."""
+
+    RATE = "rate"
+    UNTAKEN = "untaken"
+    DEFECT = "defect"
+
+
 class SpanHead(msgspec.Struct, frozen=True, kw_only=True):
-    """Who tells of spans. ``seq`` counts its messages; ``dropped`` spans found no room since the message before."""
+    """Who tells of spans. ``seq`` counts its messages; ``dropped`` spans were let go since the message before, and
+    ``dropped_for`` says how many for which reason."""
 
     instance: Name
     service: Name
@@ -53,6 +74,7 @@ class SpanHead(msgspec.Struct, frozen=True, kw_only=True):
     namespace: Name
     seq: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
     dropped: Count = 0
+    dropped_for: Annotated[dict[_Reason, Count], msgspec.Meta(max_length=8)] = {}
     #: What its wall clock (since 1970) says more than the clock of its rows, seconds.
     clock_s: _Seconds = 0.0
 
@@ -94,7 +116,7 @@ def encode_spans(
     half, of_groups = len(spans) // 2, len(groups) // 2
     if not half and not of_groups:
         half = 1  # one of each
-    other = msgspec.structs.replace(head, dropped=0)
+    other = msgspec.structs.replace(head, dropped=0, dropped_for={})
     return encode_spans(head, spans[:half], groups[:of_groups], max_bytes) + encode_spans(
         other, spans[half:], groups[of_groups:], max_bytes
     )
@@ -145,3 +167,18 @@ def spans_of(message: SpanMessage) -> list[RecordedSpan]:
         )
         for span in message.spans
     ]
+
+
+def let_go(message: SpanMessage) -> dict[str, int]:
+    """How many spans its member let go, by the reason. Whatever words members have for that, there are no more reasons
+    here than are known, and they come to no more than ``dropped``."""
+    found: dict[str, int] = {}
+    left = message.dropped
+    for reason in Dropped:
+        count = min(left, message.dropped_for.get(reason, 0))
+        if count:
+            found[str(reason)] = count
+            left -= count
+    if left:
+        found[UNSAID] = left
+    return found

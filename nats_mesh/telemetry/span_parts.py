@@ -39,9 +39,10 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     are what was called, ``caller`` who called; ``instance`` is who answered, as the caller learned it. ``attempt``
     counts from 1; of a ``client`` span it is how many were made. ``queue_us`` is how long a call waited at the
     instance, ``fault_us`` how long a fault held it there, or at its caller, on purpose, ``refused`` why it was not let
-    in, ``injected`` what an operator did to it. ``flags`` are those of the metrics. ``route`` is how it was sent
-    (``all``, a subset, ``direct``, ``plain``), ``rules`` the policies' rules that sent it there, ``error`` what its
-    caller was told. ``labels`` are what the teller's policies put on such calls.
+    in there, or by which of its caller's layers it was not sent, ``injected`` what an operator did to it. ``flags``
+    are those of the metrics. ``route`` is how it was sent (``all``, a subset, ``direct``, ``plain``), ``rules`` the
+    policies' rules that sent it there, ``error`` what its caller was told. ``labels`` are what the teller's policies
+    put on such calls.
     """
 
     trace: _TraceId

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nats_mesh.errors import CodecError
-from nats_mesh.telemetry.span_messages import decode_spans, spans_of
+from nats_mesh.telemetry.span_messages import decode_spans, let_go, spans_of
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.wire.jetstream import NAME_TAKEN, NOT_FOUND
 from nats_mesh.wire.kv import KvAbsentError, trouble
@@ -39,15 +39,15 @@ _FROM_STREAM: Final = b"\r\nNats-Stream:"
 
 class SpanStore:
     """The spans that a namespace keeps. ``untrusted`` counts what was not believed, by reason; ``dropped`` what members
-    say found no room; ``cut``: there were more than :data:`MAX_READ`. Methods raise
-    :class:`~nats_mesh.wire.kv.KvError` where nobody answers, :class:`~nats_mesh.wire.kv.KvAbsentError` where there is
-    no stream."""
+    say they let go, by the reason (``UNSAID``: none that is known here); ``cut``: there were more than
+    :data:`MAX_READ`. Methods raise :class:`~nats_mesh.wire.kv.KvError` where nobody answers,
+    :class:`~nats_mesh.wire.kv.KvAbsentError` where there is no stream."""
 
     def __init__(
         self, subjects: Subjects, *, transport: Transport, mux: ReplyMux, timeout_s: float = 5.0
     ) -> None:
         self.untrusted: Counter[str] = Counter()
-        self.dropped = 0
+        self.dropped: Counter[str] = Counter()
         self.cut = False
         name = f"mesh_spans_{subjects.namespace}"
         self.log = KvLog(
@@ -114,7 +114,7 @@ class SpanStore:
         except CodecError:
             self.untrusted["malformed"] += 1
             return []
-        self.dropped += message.dropped
+        self.dropped.update(let_go(message))
         return spans_of(message)
 
     async def info(self) -> Mapping[str, Any]:

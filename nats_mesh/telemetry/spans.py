@@ -21,12 +21,15 @@ from nats_mesh.telemetry.span_parts import RecordedSpan
 __all__ = [
     "MAX_DEPTH",
     "MAX_MOVE_US",
+    "MAX_TOLD",
     "MAX_TRACE",
     "Placed",
+    "Refusal",
     "Skew",
     "Summary",
     "Trace",
     "assemble",
+    "refused_by",
     "summary_of",
     "traces_of",
 ]
@@ -34,7 +37,9 @@ __all__ = [
 #: How many spans of one trace are looked at, and how deep they are drawn into each other.
 MAX_TRACE: Final = 5000
 MAX_DEPTH: Final = 64
-#: Clocks that are off by less are not worth a word (microseconds).
+#: How many refusals of one trace are told.
+MAX_TOLD: Final = 16
+#: Clocks that are off by less are not worth a word, nor is what went on for less (microseconds).
 WORTH_SAYING_US: Final = 1000
 #: By more no clock is moved (microseconds, a year): whoever tells such instants makes them up, and moves of clocks by
 #: each other add up to instants that no calendar has.
@@ -91,12 +96,27 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         return sum(each.lost for each in self.placed)
 
 
+class Refusal(NamedTuple):
+    """Who did not let a call of ``service.endpoint`` through: a layer of its caller that did not send it, or its
+    instance (``side``: ``outbound``, ``inbound``), and at which ``layer`` or for which reason."""
+
+    side: str
+    layer: str
+    service: str
+    endpoint: str
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A trace in one line. ``status`` is that of its first call, ``attempts`` how many were made beyond each first."""
+    """A trace in one line. ``status`` is that of its first call and ``root_us`` how long that took, ``took_us`` until
+    everything of it had ended, ``retries`` how many attempts were made beyond each first. ``flags`` are those of all
+    its calls, ``refusals`` who did not let some of them through, ``injected`` what was done to some on purpose; each
+    once.
+    """
 
     trace: str
     start_us: int
     took_us: int
+    root_us: int
     caller: str
     service: str
     endpoint: str
@@ -108,6 +128,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     slow: bool
     sampled: bool
     lost: int
+    flags: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    injected: tuple[str, ...] = ()
+
+    @property
+    def after_us(self) -> int:
+        """How long something of it went on after its first call had ended; 0: nothing did for long enough to say so."""
+        after_us = self.took_us - self.root_us
+        return after_us if after_us >= WORTH_SAYING_US else 0
 
 
 def traces_of(spans: Iterable[RecordedSpan]) -> dict[str, dict[str, RecordedSpan]]:
@@ -170,6 +199,7 @@ def summary_of(trace: Trace) -> Summary:
         trace=trace.trace,
         start_us=trace.start_us,
         took_us=trace.took_us,
+        root_us=min(trace.took_us, trace.placed[0].offset_us + first.took_us),
         caller=first.caller,
         service=first.service,
         endpoint=first.endpoint,
@@ -181,8 +211,35 @@ def summary_of(trace: Trace) -> Summary:
         slow=any(span.why == "slow" for span in spans),
         sampled=any(span.why == "sampled" for span in spans),
         lost=trace.lost,
+        flags=tuple(sorted({flag for span in spans for flag in span.flags.split(",") if flag})),
+        refusals=tuple(dict.fromkeys(_refusals(spans)))[:MAX_TOLD],
+        injected=tuple(sorted({what for span in spans for what in _injected(span)})),
     )
 
+
+def refused_by(span: RecordedSpan) -> str:
+    """Who did not let a call or an attempt through, as its span says; empty: it went through, or nobody says. Members
+    of before said it in the words of the error alone where it was the caller's circuit."""
+    return span.refused or ("breaker" if span.kind != "server" and span.error.startswith(_CIRCUIT) else "")
+
+
+def _refusals(spans: Iterable[RecordedSpan]) -> Iterator[Refusal]:
+    for span in spans:
+        if layer := refused_by(span):
+            side = "inbound" if span.kind == "server" else "outbound"
+            yield Refusal(side, layer, span.service, span.endpoint)
+
+
+def _injected(span: RecordedSpan) -> Iterator[str]:
+    flags = span.flags.split(",")
+    if span.injected == "abort" or "FI" in flags:
+        yield "abort"
+    if span.injected == "delay" or span.fault_us or "DI" in flags:
+        yield "delay"
+
+
+#: How the word of a circuit begins that refuses a call.
+_CIRCUIT: Final = "the circuit of "
 
 #: A caller's span before its attempts, and both before what the instance did, where their clocks say the same.
 _RANK: Final = {"client": 0, "attempt": 1, "server": 2}

@@ -129,12 +129,14 @@ class EndpointLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class OpenBreaker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The circuit of a destination that is not CLOSED at this member."""
+    """The circuit of a destination that is not CLOSED at this member. ``retry_after_s`` is in how many seconds an OPEN
+    one lets a probe pass; one that is due passes with the next call."""
 
     service: Name
     endpoint: Name
     subset: Name | UnsetType = UNSET
     state: Literal["OPEN", "HALF_OPEN"]
+    retry_after_s: _Age | UnsetType = UNSET
 
 
 class Ejected(msgspec.Struct, frozen=True, kw_only=True):

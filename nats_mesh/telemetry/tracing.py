@@ -11,7 +11,7 @@ stream that is there again, gets them. A caller never waits for an observer.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from nats_mesh.telemetry.span_columns import encode_columns
 from nats_mesh.telemetry.span_messages import (
     MAX_BYTES,
     Chunk,
+    Dropped,
     SpanHead,
     SpanWish,
     decode_span_wish,
@@ -68,7 +69,8 @@ class Tracing:
     """Tells of the spans of one member: a service's instance, or a client.
 
     ``boost`` is called with the share of traces that observers want sampled, whenever that changes. ``failed`` counts
-    calls that could not be told of for a defect in what tells of them. Every method belongs to the event loop's thread.
+    calls that could not be told of for a defect in what tells of them, ``lost`` all spans that were let go, by the
+    reason. Every method belongs to the event loop's thread.
     """
 
     def __init__(
@@ -86,7 +88,9 @@ class Tracing:
         export: Export | None = None,
     ) -> None:
         self.failed = 0
-        self.dropped = 0
+        self.lost: Counter[Dropped] = Counter()
+        #: How many of those members were told of.
+        self._told: Counter[Dropped] = Counter()
         self._member = member
         self._instance = instance
         self._version = version
@@ -106,7 +110,7 @@ class Tracing:
         self.waiting = 0
         #: What was sent without knowing whether anybody takes it.
         self._tried: list[Chunk] = []
-        self._tried_dropped = 0
+        self._tried_told: Counter[Dropped] = Counter()
         self._taken_until = 0.0
         self._try_at = 0.0
         self._seq = 0
@@ -128,6 +132,15 @@ class Tracing:
         notes = Notes(self._begin, read, alike, server=server)
         self._sides.append(notes)
         return notes
+
+    @property
+    def dropped(self) -> int:
+        """How many spans were let go of which nobody was told yet."""
+        return (self.lost - self._told).total()
+
+    def _count(self, reason: Dropped, count: int) -> None:
+        if count:
+            self.lost[reason] += count
 
     # -- batches ------------------------------------------------------------------------------------
 
@@ -157,7 +170,7 @@ class Tracing:
         while self.waiting > KEPT:
             over = self._chunks.popleft()
             self.waiting -= over.size
-            self.dropped += over.size
+            self.lost[Dropped.UNTAKEN] += over.size
 
     def _make(self, wall: float) -> list[Chunk]:
         """Spans of what was noted, as far as there is room for them."""
@@ -175,7 +188,7 @@ class Tracing:
                 notes, rows, count = _kept(notes, rows, room * (len(notes) + count) // noted)
             most = max(most, seen)
             side.below = _below(RATE_PER_S * BATCH_S / seen) if seen > _FEW else ""
-            self.dropped += seen - len(notes) - count
+            self._count(Dropped.RATE, seen - len(notes) - count)
             side.dropped = 0
             told += len(notes) + count
             for note in notes:
@@ -185,7 +198,7 @@ class Tracing:
                 # Whatever is wrong with what tells of a call, the call is over and answered.
                 except Exception:
                     self.failed += 1
-                    self.dropped += 1
+                    self.lost[Dropped.DEFECT] += 1
                     if self.failed == 1:
                         log.warning("%s: a call could not be told as a span", self._member, exc_info=True)
                     continue
@@ -224,12 +237,12 @@ class Tracing:
             return
         self._try_at = now + _TRY_S
         while self._chunks:
-            some, dropped = self._next(), self.dropped
+            some, told = self._next(), self._told
             if not self._send(some, wall):
                 self._put_back(some)
                 return
             if not known:  # one message is enough to learn it
-                self._tried, self._tried_dropped = some, dropped
+                self._tried, self._tried_told = some, told
                 return
 
     def _next(self) -> list[Chunk]:
@@ -248,7 +261,8 @@ class Tracing:
         self.waiting += sum([chunk.size for chunk in some])
 
     def _send(self, some: list[Chunk], wall: float) -> bool:
-        dropped, self.dropped = self.dropped, 0
+        untold, before = self.lost - self._told, self._told
+        self._told = self.lost.copy()
         self._seq += 1
         head = SpanHead(
             instance=self._instance,
@@ -256,7 +270,8 @@ class Tracing:
             version=self._version,
             namespace=self._namespace,
             seq=self._seq,
-            dropped=dropped,
+            dropped=untold.total(),
+            dropped_for={str(reason): count for reason, count in untold.items()},
             clock_s=wall,
         )
         spans = [chunk.body for chunk in some if not chunk.rows]
@@ -266,7 +281,7 @@ class Tracing:
                 reply = self._mux.one_way(_DESTINATION, self._on_answer)
                 self._transport.publish(self._subject, body, reply)
         except CallError:
-            self.dropped += dropped
+            self._told = before
             return False
         return True
 
@@ -281,7 +296,7 @@ class Tracing:
         self._taken_until = 0.0
         if not tried:
             return
-        self.dropped += self._tried_dropped
+        self._told = self._tried_told
         self._put_back(tried)
         self._keep_latest()
 

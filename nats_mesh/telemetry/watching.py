@@ -290,6 +290,13 @@ class MeshView:
         return list(self._late)
 
     @property
+    def told(self) -> frozenset[tuple[str, str]]:
+        """The members (service and id) that have told how they are, since the view was opened."""
+        return frozenset(
+            key for key, known in self._fold.members.items() if known.seq and known.condition is not None
+        )
+
+    @property
     def silent(self) -> list[tuple[str, str]]:
         """The instances (service and id) that presence knows and whose statistics have never come."""
         return [key for key, known in self._fold.members.items() if not known.seq]

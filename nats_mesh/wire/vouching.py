@@ -52,8 +52,10 @@ def check_claims(
 def check_own(what: str, bodies: Sequence[Claims], *, service: str | None, namespace: str | None) -> None:
     """:class:`CodecError` where what one member keeps of itself bears several names, or another ``service`` or
     ``namespace`` than was asked."""
+    if not bodies:
+        return
+    first = bodies[0]
     for body in bodies:
-        first = bodies[0]
         for name, said, own in (
             ("service", body.service, service or first.service),
             ("instance", body.instance, first.instance),

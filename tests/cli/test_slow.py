@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from nats_mesh.policy import PolicySet, parse
-from nats_mesh.telemetry.slow import SlowCall, SlowStep
+from nats_mesh.telemetry.slow import SlowCall, SlowRecent, SlowStep
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.slow import ago, ranked, record_of, where_it_went
+from nats_mesh_cli.slow_learning import Learning
 from nats_mesh_cli.told import is_said, told_of, told_table
 from tests.cli.conftest import Shop
 
@@ -97,6 +98,51 @@ def test_what_is_told_of_calls_is_described_with_its_sources() -> None:
         "x: 99.9% do not fail and 95% within 1s, over 30d",
     ):  # fmt: skip
         assert said in text
+
+
+def learning(service: str = "", endpoint: str = "", **instances: dict[str, int]) -> str:
+    """The note of what instances of orders say."""
+    found = Learning(service, endpoint)
+    found.take(SlowRecent(learning={"of-before": 3}))
+    for instance, known in instances.items():
+        found.take(SlowRecent(service="orders", instance=instance, learning=known))
+    return found.note()
+
+
+def test_what_is_not_judged_yet_is_said_once() -> None:
+    """Which endpoints, at how many instances, and how many calls are known; of those that are looked at alone."""
+    assert learning() == learning(a={}) == ""
+    assert learning(a={"place": 12}, b={"place": 3, "slow": 0}).startswith(
+        "note: not judged yet, for want of calls: orders.place (12 calls at most at 2 instances), orders.slow (0 calls "
+        "at most at 1 instance); timesP99 goes by a p99"
+    )
+    assert "about 100 calls within one to two minutes" in learning(a={"place": 1})
+    assert "place" not in learning("orders", "slow", a={"place": 12, "slow": 0})
+    assert learning("stock", a={"place": 12}) == ""
+    assert " and 7 more; " in learning(a={f"e{number}": 0 for number in range(10)})
+
+
+def test_silence_for_want_of_calls_is_no_speed(place: Shop) -> None:
+    """`slow` says on stderr what is not judged yet, and `describe` from when on it is."""
+    folder = place.folder / "policies"
+    folder.mkdir()
+    text = "apiVersion: mesh/v1\nkind: Telemetry\nmetadata: {name: t}\nspec: {target: {service: stock}, "
+    (folder / "told.yaml").write_text(f"{text}slow: {{timesP99: 3}}}}", encoding="utf-8")
+    with place.background("run", "shopapp:both", "--policies", "policies") as running:
+        running.wait_for("stock 0.3.0 is ready")
+        place.many(["call", "stock.count", "1"])
+        shown, as_json, other, described = place.many(
+            ["slow"],
+            ["slow", "stock.count", "-o", "json"],
+            ["slow", "orders"],
+            ["describe", "stock.count", "--policies", str(folder)],
+        )
+    note = "note: not judged yet, for want of calls: stock.count (1 call at most at 1 instance); "
+    assert note in shown.err
+    assert (as_json.out, as_json.code) == ("[]\n", 0)
+    assert note in as_json.err
+    assert "not judged yet" not in other.err
+    assert "from 3 times its own p99 on (known from about 100 calls in 1 to 2 min on)" in described.out
 
 
 def test_options_that_make_no_sense_are_said(shop: Shop) -> None:

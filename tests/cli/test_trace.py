@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 import msgspec
 import pytest
 
+from nats_mesh.telemetry.span_messages import SpanMessage, let_go
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import assemble, summary_of
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.trace_document import document_of, notes_of
-from nats_mesh_cli.trace_finding import Found, Query, one_of
+from nats_mesh_cli.trace_document import document_of, notes_of, reasons_of, record_of
+from nats_mesh_cli.trace_finding import Found, Query, let_go_notes, one_of
 from nats_mesh_cli.trace_text import waterfall
 from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop
-from tests.unit.test_traces import TRACE, span, three_hops
+from tests.unit.test_traces import TRACE, changed, span, three_hops
 
 # -- drawn ------------------------------------------------------------------------------------------
-
-
-def changed(spans: list[RecordedSpan], name: str, **fields: Any) -> list[RecordedSpan]:
-    """These spans with one of them changed."""
-    return [msgspec.structs.replace(each, **fields) if each.id.startswith(name) else each for each in spans]
 
 
 PICTURE = """\
@@ -124,6 +119,69 @@ def test_what_was_decided_about_a_call_is_told_in_order() -> None:
     )  # fmt: skip
 
 
+CIRCUIT = "the circuit of b.get is open: too many of the last calls failed; next try in 4.2 s"
+
+
+@pytest.mark.parametrize("fields", [{"refused": "breaker", "error": "whatever it says"}, {"error": CIRCUIT}])
+def test_a_call_that_its_caller_refused_is_known_by_its_data(fields: dict[str, str]) -> None:
+    """And of members that do not tell it by the words of its error; both for a call and for one of its attempts."""
+    alone = changed(three_hops()[:1], "1", status="UNAVAILABLE", flags="UO", **fields)
+    (call,) = calls_of(assemble(alone))
+    assert [(step["layer"], step["happened"]) for step in call["steps"]] == [
+        ("breaker", f"not sent: {fields['error']}"),
+        ("outcome", f"its caller was told: UNAVAILABLE, {fields['error']}; the breaker was open"),
+    ]
+    spans = changed(three_hops()[:6], "5", status="UNAVAILABLE", **fields)
+    (call,) = [each for each in calls_of(assemble(spans)) if each["service"] == "b"]
+    assert call["steps"][2]["layer"] == "breaker"
+    assert call["steps"][2]["happened"].endswith(f"not sent, {fields['error']}")
+
+
+@pytest.mark.parametrize("layer", ["fault", "deadline", "wire", "encode", "gatekeeper"])
+def test_every_layer_may_have_refused_it(layer: str) -> None:
+    """Also one that this version does not know."""
+    spans = changed(three_hops()[:1], "1", status="UNAVAILABLE", refused=layer)
+    (call,) = calls_of(assemble(spans))
+    assert [(step["layer"], step["happened"]) for step in call["steps"]] == [(layer, "not sent: UNAVAILABLE")]
+
+
+def test_a_flag_for_two_things_says_which_it_was() -> None:
+    """That as many calls ran as may, where the instance told of it; both, where nobody did."""
+    spans = changed(three_hops()[:2], "1", status="RESOURCE_EXHAUSTED", flags="UO")
+    (call,) = [each for each in calls_of(assemble(spans)) if each["caller"] == "web"]
+    assert call["steps"][-1]["happened"].endswith("; the breaker was open, or as many calls ran as may")
+    spans = changed(spans, "2", status="RESOURCE_EXHAUSTED", refused="concurrency")
+    (call,) = [each for each in calls_of(assemble(spans)) if each["caller"] == "web"]
+    assert call["steps"][-1]["happened"].endswith("RESOURCE_EXHAUSTED; as many calls ran as may")
+
+
+def test_a_list_says_why_a_trace_went_as_it_did() -> None:
+    """A call that its caller's circuit refused is one span; of others, whose call it was; what a flag adds."""
+
+    def reasons(spans: list[RecordedSpan]) -> list[str]:
+        return reasons_of(record_of(summary_of(assemble(spans))))
+
+    alone = changed(three_hops()[:1], "1", status="UNAVAILABLE", flags="UO", refused="breaker")
+    assert reasons(alone) == ["refused: circuit open"]
+    spans = changed(three_hops(), "3", status="UNAVAILABLE", flags="UO,URX", refused="breaker")
+    spans = changed(spans, "9", injected="delay", fault_us=900, flags="UT")
+    spans = changed(spans, "8", took_us=1_200_000)  # goes on when its own caller has been answered
+    assert reasons(spans) == [
+        "refused: circuit open (b.get)", "fault: delay", "retries exhausted", "out of time", "+1.19 s after",
+    ]  # fmt: skip
+    assert reasons(changed(three_hops(), "2", refused="concurrency", flags="UO")) == ["refused: concurrency"]
+    assert reasons(changed(three_hops(), "2", refused="rate", flags="RL")) == ["refused: rate"]
+    assert reasons(changed(three_hops(), "1", refused="fault", flags="FI")) == [
+        "refused: a route's fault", "fault: abort",
+    ]  # fmt: skip
+    assert reasons(changed(three_hops(), "1", flags="UO,XX")) == ["circuit open, or full"]
+    assert reasons(three_hops()) == []
+    document = document_of(assemble(spans))
+    assert (document["duration_ms"], document["total_ms"]) == (10.0, 1203.5)
+    assert document["after_ms"] == pytest.approx(1193.5)
+    assert "10.0 ms (+1.19 s after) · 9 spans" in waterfall(assemble(spans), 100)
+
+
 # -- found ------------------------------------------------------------------------------------------
 
 
@@ -160,6 +218,35 @@ def test_a_query_takes_what_it_is_about() -> None:
     assert not Query(error=True).takes(summary_of(assemble(three_hops()[6:])))
 
 
+def gaps(dropped: int, reasons: dict[str, int]) -> list[str]:
+    """The notes of what a member says it let go."""
+    message = SpanMessage(
+        instance="b1",
+        service="b",
+        version="1.0.0",
+        namespace="x",
+        seq=1,
+        dropped=dropped,
+        dropped_for=reasons,
+    )
+    return let_go_notes(let_go(message))
+
+
+def test_why_spans_are_missing_is_said_by_its_reason() -> None:
+    """Each is something else to do; words that nobody knows are no reasons, and no member counts beyond its own sum."""
+    defect, rate, untaken = gaps(7, {"rate": 4, "untaken": 2, "defect": 1})
+    assert "4 spans came faster than members tell of them (500/s each)" in rate
+    assert "nobody took 2 spans, and members remember their latest 512 alone" in untaken
+    assert "1 span could not be told for a defect" in defect
+    assert [note.partition(": ")[2] for note in gaps(3, {})] == [
+        "traces may have gaps: 3 spans found no room at their members"
+    ]
+    assert gaps(3, {"mood": 2, "other": 1}) == gaps(3, {})
+    (alone,) = gaps(3, {"rate": 10**9})
+    assert "3 spans came faster" in alone
+    assert gaps(0, {"rate": 5}) == []
+
+
 # -- as typed ---------------------------------------------------------------------------------------
 
 GOOD, BAD = "a1".ljust(32, "1"), "b2".ljust(32, "2")
@@ -192,6 +279,7 @@ def test_traces_are_listed_and_narrowed(traced: Shop) -> None:
         "ERRORS",
         "RETRIES",
         "STATUS",
+        "WHY",
     ]
     assert [row.split()[1:3] for row in rows] == [[GOOD[:12], "orders.place"], [BAD[:12], "orders.boom"]]
     many = traced.many(

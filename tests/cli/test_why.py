@@ -17,6 +17,7 @@ from nats_mesh.policy import PolicySet, parse
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.values import parse_headers
 from nats_mesh_cli.why_document import document_of
+from nats_mesh_cli.why_heard import UNASKED, Told
 from nats_mesh_cli.why_text import render
 from tests.cli.conftest import Shop
 from tests.cli.infos import foreign_info, mesh_info
@@ -74,6 +75,7 @@ def document(
     target: str = "reviews.get",
     sent: Sequence[str] = (),
     clients: frozenset[str] = frozenset(),
+    told: Told = UNASKED,
     **question: Any,
 ) -> dict[str, Any]:
     """The document of one call, as JSON and back; it can be shown, within 80 columns."""
@@ -93,6 +95,7 @@ def document(
         count=count,
         named=True,
         now_s=0.0,
+        told=told,
     )
     for wide in (False, True):
         shown = render(made, wide=wide)

@@ -15,8 +15,10 @@ from nats_mesh.discovery.services_api import InfoReply, Verb, request_subject
 from nats_mesh.explaining.calls import Explanation, Question, Way, explain_call
 from nats_mesh.model import OwnHeaders
 from nats_mesh.policy import PolicySet, parse
+from nats_mesh.testing import NatsServer
 from nats_mesh_cli.bus import ask
 from nats_mesh_cli.catalog import read_infos
+from nats_mesh_cli.why_heard import listening
 from tests.harness import Bus, eventually
 
 pytestmark = pytest.mark.anyio
@@ -160,3 +162,25 @@ async def test_real_calls_go_where_it_says_and_get_what_it_says(bus: Bus) -> Non
     assert lost.fails == 1.0
     with pytest.raises(CallError, match="no instance of 'reviews' is in its subset 'v3'"):
         await caller.call("reviews.which", headers={"end-user": "nobody"})
+
+
+async def test_who_may_not_listen_to_statistics_is_told_why_circuits_are_unknown() -> None:
+    """Everything else is answered: that one right is missing is no reason to say nothing."""
+    config = 'authorization { users: [{user: u, password: p, permissions: {subscribe: {deny: ["*.*.telemetry.>"]}}}] }'
+    with NatsServer(config=config, jetstream=False) as server:
+        url = server.url.replace("nats://", "nats://u:p@")
+        async with Mesh("observer", servers=url) as mesh, listening(mesh, ["web"]) as heard:
+            told = (await heard.told({"web": ["a"]}))["web"]
+            assert not told.asked
+            assert told.reason.startswith("this credential may not listen to statistics (")
+            assert mesh.client.transport.connected
+
+
+async def test_nobody_listens_where_nobody_is_asked_about(bus: Bus) -> None:
+    """Without a caller there is nothing to hear, and no member is asked to tell."""
+    instance = await bus.serve(service("reviews", "blue", PolicySet.empty()))
+    async with listening(bus.mesh, []) as heard:
+        assert await heard.told({}) == {}
+        await bus.mesh.client.transport.fence()
+    assert instance._parts.publisher is not None
+    assert not instance._parts.publisher.wanted

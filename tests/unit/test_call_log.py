@@ -10,6 +10,7 @@ import pytest
 
 from nats_mesh import ApplicationError, Context, Mesh, RemoteError, Service
 from nats_mesh.clock import rfc3339
+from nats_mesh.core.slowness import MIN_CALLS
 from nats_mesh.errors import CodecError, MeshError
 from nats_mesh.layers.base import Arrival
 from nats_mesh.policy import PolicySet, parse
@@ -20,6 +21,7 @@ from nats_mesh.telemetry.slow import (
     MAX_STEPS,
     SlowCall,
     decode_slow,
+    decode_slow_answer,
     decode_slow_recent,
     said,
 )
@@ -344,6 +346,38 @@ def test_too_many_slow_calls_are_counted() -> None:
     run_virtual(main)
 
 
+def test_an_instance_says_of_which_endpoints_nothing_is_slow_yet() -> None:
+    """By the endpoint's own p99, and with how many calls it knows; no more once it knows enough."""
+
+    async def main() -> None:
+        async with (
+            MemoryMesh(*shop(policies("slow: {timesP99: 3}"))) as mesh,
+            mesh.client("looker") as looker,
+        ):
+            client = looker.client
+
+            async def learning() -> tuple[object, object, dict[str, int]]:
+                answers = Answers()
+                inbox = client.mux.open("telemetry", answers)
+                client.transport.publish(client.subjects.want("slow", "stock", "looker"), b"", inbox)
+                await anyio.sleep(0.01)
+                client.mux.close(inbox)
+                (heard,) = answers.heard
+                answer = decode_slow_answer(heard)
+                return answer.service, answer.instance, answer.learning
+
+            own = "stock", instance_of(mesh, "stock").id
+            assert await learning() == (*own, {"take": 0})
+            for _ in range(12):
+                await mesh.call("stock.take", 0.001)
+            assert await learning() == (*own, {"take": 12})
+            for _ in range(2 * MIN_CALLS):
+                await mesh.call("stock.take", 0.001)
+            assert await learning() == (*own, {})
+
+    run_virtual(main)
+
+
 def test_slow_calls_are_told_to_who_listens_and_to_who_asks() -> None:
     """One that comes later asks, and gets what is kept; nothing is published while nobody listens."""
 
@@ -426,5 +460,9 @@ def test_nobody_keeps_slow_calls_of_another(change: dict[str, Any], said: dict[s
     own = JSON.encode({"calls": [good, good]})
     assert len(decode_slow_recent(own, service="shop", namespace="default")) == 2
     assert decode_slow_recent(JSON.encode({"calls": []}), service="shop", namespace="default") == ()
+    with pytest.raises(CodecError, match="nobody asked"):
+        decode_slow_recent(JSON.encode({"calls": [], "service": "stock"}), service="shop")
+    with pytest.raises(CodecError, match="in an answer of"):
+        decode_slow_recent(JSON.encode({"calls": [good], "service": "stock"}))
     with pytest.raises(CodecError, match="in an answer of"):
         decode_slow_recent(JSON.encode({"calls": [good, {**good, **change}]}), **said)

@@ -235,22 +235,29 @@ def test_conditions_become_rows() -> None:
         kind="client",
         source="files",
         rtt_s=0.002,
-        breakers=(OpenBreaker(service="orders", endpoint="place", state="OPEN"),),
+        breakers=(
+            OpenBreaker(service="orders", endpoint="place", state="OPEN", retry_after_s=3.0),
+            OpenBreaker(service="orders", endpoint="place", subset="v2", state="HALF_OPEN"),
+        ),
         ejected=(Ejected(service="orders", instance="i2"),),
     )
     fold.apply(web.word(said), clock.now)
     shown = fold.snapshot(clock.now)
     row = service_of(shown)
     assert (row.capacity.limit, row.capacity.in_flight, row.capacity.queue) == (128, 3, 2)
-    assert (row.breakers, row.ejected, row.instances) == ({"OPEN": 1}, 1, 2)
+    assert (row.breakers, row.ejected, row.instances) == ({"OPEN": 1, "HALF_OPEN": 1}, 1, 2)
     assert shown.policies.head == (1, 42)
     assert (shown.policies.synced, shown.policies.stale) == (1, 0)
     assert (shown.policies.rejecting, shown.policies.others) == (1, 1)
     assert member_of(shown, "c1").rtt_s == 0.002
-    assert [each.state for each in member_of(shown, "c1").breakers] == [BreakerState.OPEN]
+    states = [(each.state, each.retry_after_s) for each in member_of(shown, "c1").breakers]
+    assert states == [(BreakerState.OPEN, 3.0), (BreakerState.HALF_OPEN, None)]
     assert member_of(shown, "c1").kind == "client"
     assert member_of(shown, "i1").kind == "instance"
-    clock.now += 6
+    for later_s, left_s in ((2.0, 1.0), (2.0, 0.0)):
+        clock.now += later_s
+        assert fold.snapshot(clock.now).breakers[0].retry_after_s == left_s, "it was said a while ago"
+    clock.now += 2
     assert fold.snapshot(clock.now).breakers == (), "what a silent member said of now is no longer so"
 
 

@@ -261,4 +261,4 @@ def test_why_says_of_each_attempt_whether_a_circuit_refused_it() -> None:
     )
     steps = told(client, first, second)
     assert steps[1][1].startswith("attempt 1, after 0 µs: UNAVAILABLE in 2.00 ms")
-    assert steps[2] == ("attempt", f"attempt 2, after 9.00 ms: not sent, {circuit}")
+    assert steps[2] == ("breaker", f"attempt 2, after 9.00 ms: not sent, {circuit}")

@@ -32,6 +32,22 @@ def test_a_multiple_of_the_own_p99_waits_until_it_is_known() -> None:
     assert slowness.look(0.020, 3.0) is None
 
 
+def test_what_goes_by_an_unknown_p99_says_so() -> None:
+    """With how many calls are known, until it is known, and again after silence; a fixed time never does."""
+    slowness = Slowness(SlowRules(times_p99=3.0), 0.0)
+    told = [slowness.learning]
+    for _ in range(2 * MIN_CALLS):
+        slowness.look(0.010, 0.0)
+        told.append(slowness.learning)
+    known = told.index(None)
+    assert told[:known] == list(range(known))
+    assert MIN_CALLS <= known <= 1.5 * MIN_CALLS, "it is about so many"
+    assert set(told[known:]) == {None}
+    slowness.look(0.010, 100 * WINDOW_S)
+    assert slowness.learning == 1
+    assert Slowness(SlowRules(threshold_s=0.5), 0.0).learning is None
+
+
 def test_what_never_ran_teaches_nothing() -> None:
     """A refused call takes no time; a thousand of them make no call of usual length slow."""
     slowness = Slowness(SlowRules(times_p99=2.0), 0.0)

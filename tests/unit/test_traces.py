@@ -27,7 +27,15 @@ from nats_mesh.telemetry.span_messages import (
     spans_of,
 )
 from nats_mesh.telemetry.span_parts import RecordedSpan, Span
-from nats_mesh.telemetry.spans import MAX_MOVE_US, MAX_TRACE, assemble, summary_of, traces_of
+from nats_mesh.telemetry.spans import (
+    MAX_MOVE_US,
+    MAX_TOLD,
+    MAX_TRACE,
+    Refusal,
+    assemble,
+    summary_of,
+    traces_of,
+)
 from nats_mesh.wire.codecs import JSON
 from nats_mesh_cli.trace_document import document_of, record_of
 from nats_mesh_cli.trace_text import waterfall
@@ -99,6 +107,43 @@ def test_a_trace_reads_from_the_first_call_downwards() -> None:
     assert (summary.caller, summary.service, summary.status) == ("web", "a", "OK")
     assert (summary.spans, summary.retries, summary.errors, summary.lost) == (9, 1, 1, 0)
     assert summary.services == ("a", "b", "c")
+
+
+def changed(spans: list[RecordedSpan], name: str, **fields: Any) -> list[RecordedSpan]:
+    """These spans with one of them changed."""
+    return [msgspec.structs.replace(each, **fields) if each.id.startswith(name) else each for each in spans]
+
+
+@pytest.mark.parametrize(
+    ("took_us", "after_us"), [(5_000, 0), (6_500, 0), (7_400, 0), (7_500, 1_000), (1_200_000, 1_193_500)]
+)
+def test_a_trace_took_as_long_as_its_first_call(took_us: int, after_us: int) -> None:
+    """What went on after that is told beside it, where it is more than a clock may be off."""
+    summary = summary_of(assemble(changed(three_hops(), "8", took_us=took_us)))
+    assert (summary.root_us, summary.after_us) == (10_000, after_us)
+    assert summary.took_us == max(10_000, 3_500 + took_us)
+
+
+def test_a_trace_says_who_refused_what_and_what_was_done_on_purpose() -> None:
+    """By layer and target, each once; flags of all calls one by one; a circuit also by the words of before."""
+    spans = changed(three_hops(), "3", status="UNAVAILABLE", flags="UO,URX", refused="breaker")
+    spans = changed(spans, "5", status="UNAVAILABLE", refused="breaker")
+    spans = changed(spans, "8", status="UNAVAILABLE", flags="UO", error="the circuit of c.get is open: x")
+    spans = changed(spans, "9", error="the circuit of d.get is open: its own call failed", injected="abort")
+    spans = changed(spans, "6", refused="concurrency", flags="DI")
+    summary = summary_of(assemble(spans))
+    assert summary.flags == ("DI", "UO", "URX")
+    assert summary.injected == ("abort", "delay")
+    assert summary.refusals == (
+        Refusal("outbound", "breaker", "b", "get"),
+        Refusal("inbound", "concurrency", "b", "get"),
+        Refusal("outbound", "breaker", "c", "get"),
+    )
+    plain = summary_of(assemble(three_hops()))
+    assert (plain.flags, plain.refusals, plain.injected) == ((), (), ())
+    many = [span(f"{n:x}", "", n, 5, kind="client", caller=f"c{n}", service=f"s{n}") for n in range(1, 40)]
+    many = [msgspec.structs.replace(each, refused="breaker") for each in many]
+    assert len(summary_of(assemble(many)).refusals) == MAX_TOLD
 
 
 @given(st.randoms(use_true_random=False))

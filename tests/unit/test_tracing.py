@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,12 +11,22 @@ import anyio
 import msgspec
 import pytest
 
-from nats_mesh import ApplicationError, Context, NoInstancesError, RemoteError, Service
+from nats_mesh import ApplicationError, CallError, Context, NoInstancesError, RemoteError, Service
+from nats_mesh.calling.spans import refused_by
 from nats_mesh.clock import ManualClock
+from nats_mesh.errors import (
+    CircuitOpenError,
+    CodecError,
+    DeadlineExceededError,
+    DisconnectedError,
+    Executed,
+    OverloadedError,
+)
+from nats_mesh.layers.stack import OUTBOUND
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.notes import MAX_NOTES, Notes
 from nats_mesh.telemetry.span_columns import read_columns
-from nats_mesh.telemetry.span_messages import Chunk, SpanMessage, SpanWish, decode_spans, spans_of
+from nats_mesh.telemetry.span_messages import Chunk, Dropped, SpanMessage, SpanWish, decode_spans, spans_of
 from nats_mesh.telemetry.span_parts import RecordedSpan, Span
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of, traces_of
 from nats_mesh.telemetry.tracing import BURST, KEPT, RATE_PER_S, Tracing
@@ -282,6 +293,29 @@ async def test_a_defect_in_telling_costs_one_span(rig: Rig) -> None:
     await rig.settle()
     assert rig.numbers() == [1, 2]
     assert (rig.tracing.failed, rig.told()[0].dropped) == (1, 1)
+
+
+@pytest.mark.anyio
+async def test_what_was_let_go_is_told_by_its_reason(rig: Rig) -> None:
+    """Too many at a time, taken by nobody, or a defect: each is something else to do, and told once to who takes it."""
+    rig.side.add((False, "a", -1))
+    rig.call(MAX_NOTES - 1)
+    await rig.settle()  # nobody is there, which is learned by telling it
+    lost = dict(rig.tracing.lost)
+    assert lost[Dropped.DEFECT] == 1
+    assert lost[Dropped.RATE] == MAX_NOTES - BURST
+    assert lost[Dropped.UNTAKEN] == BURST - 1 - KEPT
+    assert rig.tracing.dropped == sum(lost.values())
+    tried = len(rig.told())
+    rig.stream()
+    rig.clock.advance(60.0)
+    rig.call()
+    await rig.settle()
+    first, *others = rig.told()[tried:]
+    assert first.dropped == sum(lost.values())
+    assert first.dropped_for == lost
+    assert all((each.dropped, each.dropped_for) == (0, {}) for each in others)
+    assert (rig.tracing.dropped, dict(rig.tracing.lost)) == (0, lost)
 
 
 @pytest.mark.anyio
@@ -576,6 +610,81 @@ async def test_made_up_observers_shut_nobody_out(rig: Rig) -> None:
     rig.clock.advance(LEASE_S + 1.0)
     await ask(1, 0.125)
     assert rig.boosts == [0.001, 0.5, 0.125]
+
+
+REFUSING = (
+    UNSAMPLED
+    + """---
+apiVersion: mesh/v1
+kind: Destination
+metadata: {name: deep}
+spec: {target: {service: deep}, breaker: {minCalls: 1, consecutive: 1}, retry: {attempts: 2}}
+---
+apiVersion: mesh/v1
+kind: Route
+metadata: {name: deep}
+spec:
+  target: {service: deep}
+  rules:
+    - match: {headers: {who: nobody}}
+      fault: {abort: {status: UNAVAILABLE}}
+    - match: {headers: {who: late}}
+      fault: {delay: {duration: 1s}}
+"""
+)
+
+
+def test_a_span_says_which_layer_of_its_caller_did_not_send_a_call() -> None:
+    """The circuit that refuses an attempt after one that was sent, or the call; a route that fails it on purpose."""
+
+    async def main() -> None:
+        async with Observed(REFUSING) as seen:
+            seen.how["fail"] = 1
+            late: tuple[dict[str, str], float | None] = ({"who": "late"}, 0.2)  # in the batch of all others
+            for headers, timeout in (late, ({}, None), ({}, None), ({"who": "nobody"}, None)):
+                with pytest.raises(CallError):
+                    await seen.web.call(
+                        "deep.get", returns=int, idempotent=True, headers=headers, timeout=timeout
+                    )
+            await seen.traces()
+            told = [(each.kind, each.status, each.refused) for each in seen.spans if each.member == "web"]
+            assert told == [
+                ("client", "DEADLINE_EXCEEDED", "fault"),
+                ("client", "UNAVAILABLE", "breaker"),
+                ("attempt", "UNAVAILABLE", ""),
+                ("attempt", "UNAVAILABLE", "breaker"),
+                ("client", "UNAVAILABLE", "breaker"),
+                ("client", "UNAVAILABLE", "fault"),
+            ]
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "sent", "layer"),
+    [
+        (CircuitOpenError("open"), 0, "breaker"),
+        (CircuitOpenError("open"), 1, "breaker"),
+        (DeadlineExceededError("over", executed=Executed.NO), 0, "deadline"),
+        (DeadlineExceededError("over", executed=Executed.NO), 1, ""),
+        (DeadlineExceededError("no answer"), 1, ""),
+        (DisconnectedError("away", executed=Executed.NO), 0, "wire"),
+        (DisconnectedError("away"), 1, ""),
+        (OverloadedError("this client is full"), 0, "wire"),
+        (OverloadedError("the instance is full"), 1, ""),
+        (CodecError("no JSON"), 0, "encode"),
+        (CodecError("no such reply", executed=Executed.YES), 1, ""),
+        (NoInstancesError("nobody"), 0, ""),
+        (Away("away"), 1, ""),
+        (asyncio.CancelledError(), 0, ""),
+    ],
+)
+def test_only_what_was_not_sent_was_refused_by_its_caller(
+    error: BaseException, sent: int, layer: str
+) -> None:
+    """Whatever an instance or the server answered is theirs."""
+    assert refused_by(error, sent) == layer
+    assert not layer or layer in {each.name for each in OUTBOUND}
 
 
 def test_an_observer_can_have_everything_sampled_while_it_watches() -> None:

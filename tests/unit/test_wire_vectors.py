@@ -30,7 +30,8 @@ from nats_mesh.policy.bus.acking import decode_ack
 from nats_mesh.policy.bus.documents import read_document
 from nats_mesh.telemetry.events import decode_event
 from nats_mesh.telemetry.series import FAILURES
-from nats_mesh.telemetry.slow import decode_slow
+from nats_mesh.telemetry.slow import decode_slow, decode_slow_answer
+from nats_mesh.telemetry.span_messages import decode_spans
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.telemetry.stats_messages import decode_stats
 from nats_mesh.telemetry.tap_messages import decode_tap, decode_wish
@@ -387,6 +388,30 @@ def slow_calls(vector: Vector) -> None:
     assert all(read[name] == value for name, value in vector["body"].items() if name != "mood")
 
 
+def slow_answers(vector: Vector) -> None:
+    """What an instance keeps, and of which endpoints it cannot say yet what is slow."""
+    if not vector["valid"]:
+        assert refuses(CodecError, decode_slow_answer, _body(vector))
+        return
+    assert decode_slow_answer(_body(vector)).learning == vector["learning"]
+
+
+def spans(vector: Vector) -> None:
+    """Spans that are read as they were written, each with who did not let its call through, or refused."""
+    _, namespace, telemetry, kind, service, instance = vector["subject"].split(".")
+    assert (telemetry, kind) == ("telemetry", "span")
+    said = {"service": service, "instance": instance, "namespace": namespace}
+    if not vector["valid"]:
+        assert refuses(CodecError, decode_spans, _body(vector), **said)
+        return
+    message = decode_spans(_body(vector), **said)
+    assert [each.refused for each in message.spans] == vector["refused"]
+    assert message.dropped == vector["body"].get("dropped", 0)
+    assert message.dropped_for == vector["body"].get("dropped_for", {})
+    for read, written in zip(message.spans, vector["body"]["spans"], strict=True):
+        assert all(getattr(read, name) == value for name, value in written.items() if name != "mood")
+
+
 def tap_wishes(vector: Vector) -> None:
     """What an observer of calls may want."""
     body = b"" if vector["body"] is None else _body(vector)
@@ -460,7 +485,8 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
         header_fields, header_pairs, header_numbers, server_status, loads, content_types,
         statuses, status_of_code, errors_encode, errors_decode, idempotency_keys, idempotency_requests,
         traceparent, baggage, timeouts_to_wire, timeouts_valid, deadlines, arrivals,
-        presence, acks, audit, policy_values, stats, events, slow_calls, tap_wishes, tap_samples, taps, commands,
+        presence, acks, audit, policy_values, stats, events, slow_calls, slow_answers,
+        spans, tap_wishes, tap_samples, taps, commands,
         weights, verdicts, services_api_verbs, services_api_endpoints,
     )
 }  # fmt: skip

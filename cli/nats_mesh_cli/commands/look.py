@@ -119,7 +119,11 @@ def _why(
         typer.Argument(metavar="TARGET", help="SERVICE.ENDPOINT; with --trace: its calls alone."),
     ] = None,
     caller: Annotated[
-        str | None, typer.Option("--from", metavar="CALLER", help="Who calls; nats-mesh without it.")
+        str | None,
+        typer.Option("--from", metavar="CALLER", help="Who calls; who you are without it."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Who to be; nats-mesh without it.")
     ] = None,
     header: Annotated[
         list[str] | None,
@@ -150,7 +154,9 @@ def _why(
 
         if caller is not None or header or keyed or count is not None or idempotent is not None:
             raise typer.BadParameter("--trace tells of calls as they were made: leave the other options out")
-        raise typer.Exit(run_async(why_trace(options_of(ctx, policies), out_of(ctx), trace, target)))
+        raise typer.Exit(
+            run_async(why_trace(options_of(ctx, policies), out_of(ctx), trace, target, name=name))
+        )
     if target is None:
         raise typer.BadParameter("say which call: SERVICE.ENDPOINT, or --trace ID")
     from nats_mesh_cli.why import why
@@ -161,6 +167,7 @@ def _why(
             out_of(ctx),
             target,
             caller=caller,
+            name=name,
             headers=header or [],
             idempotent=idempotent,
             keyed=keyed,

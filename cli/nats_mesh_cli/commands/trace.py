@@ -29,7 +29,10 @@ def _trace(
     slow: Annotated[
         float | None,
         typer.Option(
-            "--slow", parser=duration_with_unit, metavar="TIME", help="Those that took so long, or longer."
+            "--slow",
+            parser=duration_with_unit,
+            metavar="TIME",
+            help="Those that took so long, or longer, to their very end.",
         ),
     ] = None,
     error: Annotated[bool, typer.Option("--error", help="Those in which a call failed.")] = False,
