@@ -7,14 +7,14 @@ was told of a later one: then what callers are told is what an operator looks fo
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from nats_mesh.telemetry.reds import is_later
+from nats_mesh.telemetry.reds import goes_before
 from nats_mesh.telemetry.snapshots import Edge, Red, Snapshot
+from nats_mesh_cli.output import age
 
-__all__ = ["LastError", "aged_text", "ago", "error_text", "last_error_of", "last_errors"]
-
-_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
+__all__ = ["LastError", "aged_text", "error_text", "last_error_of", "last_errors"]
 
 
 class LastError(NamedTuple):
@@ -40,15 +40,7 @@ def error_text(error: LastError, now: float) -> str:
 
 def aged_text(text: str, age_s: float | None) -> str:
     """As :func:`error_text`, of an age that is known already."""
-    return text if age_s is None or not text else f"{ago(age_s)} · {text}"
-
-
-def ago(age_s: float) -> str:
-    """How long ago something was, in one unit: that is enough to tell what is new from what is not."""
-    for unit, size in _UNITS:
-        if age_s >= size:
-            return f"{int(age_s // size)}{unit} ago"
-    return f"{int(age_s)}s ago"
+    return text if age_s is None or not text else f"{age(age_s)} ago · {text}"
 
 
 def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], LastError]:
@@ -58,38 +50,38 @@ def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], LastError]:
     for edge in snapshot.edges:
         if edge.reporter == "out" and edge.red.last_error:
             callers.setdefault(edge.service, []).append(edge)
-    if not callers:
-        return found
-    for edges in callers.values():
-        if len(edges) > 1:  # those with an open circuit before others
-            edges.sort(key=_order)
-    for service in snapshot.services:
-        name, served = service.name, service.served
-        for edge in callers.get(name, ()):
-            if _counts(edge.red, served, circuits=service.breakers):
-                found[name, ""] = _told(edge, edge.red)
-                break
-    for endpoint in snapshot.endpoints:
-        place, served = endpoint.name, endpoint.served
-        for edge in callers.get(endpoint.service, ()):
-            red = edge.endpoints.get(place)
-            if red is not None and _counts(red, served, circuits=endpoint.breakers):
-                found[endpoint.service, place] = _told(edge, red)
-                break
+    for service in snapshot.services if callers else ():
+        met = [(edge, edge.red) for edge in callers.get(service.name, ())]
+        if error := _latest(met, service.served, service.breakers):
+            found[service.name, ""] = error
+    for endpoint in snapshot.endpoints if callers else ():
+        name = endpoint.name
+        met = [
+            (edge, edge.endpoints[name])
+            for edge in callers.get(endpoint.service, ())
+            if name in edge.endpoints
+        ]
+        if error := _latest(met, endpoint.served, endpoint.breakers):
+            found[endpoint.service, name] = error
     return found
 
 
-def _counts(met: Red, served: Red, *, circuits: dict[str, int]) -> bool:
-    """Whether what a caller was told goes before what the instances say."""
-    if met.last_error in ("", served.last_error):
-        return False
-    return bool(circuits.get("OPEN")) or not served.last_error or is_later(met, served)
-
-
-def _order(edge: Edge) -> tuple[bool, float, str]:
-    at = edge.red.last_error_at
-    return not edge.breakers.get("OPEN"), math.inf if at is None else -at, edge.source
-
-
-def _told(edge: Edge, red: Red) -> LastError:
+def _latest(met: Sequence[tuple[Edge, Red]], served: Red, breakers: Mapping[str, int]) -> LastError | None:
+    """What a caller was told, where that says more than what the instances do: of who has an open circuit, then the
+    latest."""
+    is_open = bool(breakers.get("OPEN"))
+    told = [
+        (edge, red)
+        for edge, red in met
+        if goes_before(red, served) or (is_open and red.last_error not in ("", served.last_error))
+    ]
+    if not told:
+        return None
+    edge, red = min(told, key=_order)
     return LastError(f"{edge.source} was told: {red.last_error}", red.last_error_at)
+
+
+def _order(met: tuple[Edge, Red]) -> tuple[bool, float, str]:
+    edge, red = met
+    at = red.last_error_at
+    return not edge.breakers.get("OPEN"), math.inf if at is None else -at, edge.source

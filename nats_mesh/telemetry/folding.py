@@ -21,12 +21,12 @@ from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.groups import Groups
 from nats_mesh.telemetry.known import LATE_S, Known
 from nats_mesh.telemetry.lines import Line
-from nats_mesh.telemetry.overall import Overall
 from nats_mesh.telemetry.pace import Moment
 from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.showing import show
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
+from nats_mesh.telemetry.summed import Summed
 
 __all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Word", "replay"]
 
@@ -84,7 +84,8 @@ class Fold:
         self.overflowed = 0
         self.members: dict[_Key, Known] = {}
         self.groups = Groups(durations=durations)
-        self.overall = Overall()
+        #: Calls of several edges together: to a service, to an endpoint, and (by no name) all of them.
+        self.summed: dict[tuple[str, ...], Summed] = {}
         self.events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self.bus = Bus(True)
         self.away_since: float | None = None

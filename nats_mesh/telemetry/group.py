@@ -46,7 +46,6 @@ class Group:
         "last_error",
         "muted",
         "row",
-        "row_of",
         "total",
         "window",
     )
@@ -65,9 +64,8 @@ class Group:
         self.last_error = ""
         #: When that was (seconds of the observer's clock); ``None`` where nobody says.
         self.error_at: float | None = None
-        #: What is shown of it, until it changes, and with which rates that was.
+        #: What is shown of it, until it changes.
         self.row: Red | None = None
-        self.row_of = (0.0, 0.0)
         #: What has come since the last look.
         self._fresh: Tally | None = None
         self._own_fresh = False
@@ -92,6 +90,7 @@ class Group:
         self._cells.clear()
         self._when.clear()
         self._history.clear()
+        self.row = None
 
     def before(self, tally: Tally) -> None:
         """Calls of before the observer came: they count in the total alone."""

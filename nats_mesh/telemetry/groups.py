@@ -19,10 +19,11 @@ _SECOND: Final = attrgetter("second")
 
 
 class Groups:
-    """All groups of calls, by kind. The first part of a key is the side that told of them.
+    """All groups of calls, by kind.
 
-    Of a service and an endpoint what the instances tell is shown, of an edge what the caller does; what the other side
-    tells of the same is not even counted, from when the better word is there.
+    Services, endpoints, versions and members have what the instances tell of the calls that reached them; edges and
+    places have what the caller tells, and where it tells nothing what the instances do: their key begins with the side.
+    What the instances tell of an edge is not even counted, from when its caller's word is there.
 
     ``places`` are the endpoints of edges: what one service calls of another one. With ``durations`` the totals have
     them, too; else only the window has.
@@ -42,10 +43,9 @@ class Groups:
 
     def __init__(self, *, durations: bool = False) -> None:
         self.durations = durations
-        #: By side and service.
-        self.services: dict[tuple[str, str], Group] = {}
-        #: By side, service and endpoint.
-        self.endpoints: dict[tuple[str, str, str], Group] = {}
+        #: By service, and by service and endpoint.
+        self.services: dict[tuple[str], Group] = {}
+        self.endpoints: dict[tuple[str, str], Group] = {}
         #: By side, caller and service, and each of these by endpoint.
         self.edges: dict[tuple[str, str, str], Group] = {}
         self.places: dict[tuple[str, str, str], dict[str, Group]] = {}
@@ -83,11 +83,9 @@ class Groups:
 
     def of_line(self, side: str, source: str, service: str, endpoint: str) -> tuple[Group, ...]:
         """What a series counts in, beside what all of its member's side do."""
-        edge, here = (side, source, service), (side, service, endpoint)
+        edge = side, source, service
         if side == "in":
-            if here not in self.endpoints:
-                _mute(self.endpoints.get(("out", service, endpoint)))
-            inner = self._of(self.endpoints, here)
+            inner = self._of(self.endpoints, (service, endpoint), history=False)
             return (
                 (inner,) if ("out", source, service) in self.edges else (inner, *self._edge(edge, endpoint))
             )
@@ -96,12 +94,7 @@ class Groups:
             _mute(self.edges.get(told))
             for place in self.places.get(told, {}).values():
                 _mute(place)
-        found = self._edge(edge, endpoint)
-        if ("in", service) not in self.services:
-            found = (*found, self._of(self.services, (side, service)))
-        if ("in", service, endpoint) not in self.endpoints:
-            found = (*found, self._of(self.endpoints, here))
-        return found
+        return self._edge(edge, endpoint)
 
     def _edge(self, edge: tuple[str, str, str], endpoint: str) -> tuple[Group, ...]:
         places = self.places.setdefault(edge, {})
@@ -115,10 +108,8 @@ class Groups:
         member = self._of(self.members, (side, message.service, message.instance), history=False)
         if side == "out":
             return Intake((member,), self._waiting)
-        if ("in", service) not in self.services:
-            _mute(self.services.get(("out", service)))
         groups = (
-            self._of(self.services, (side, service)),
+            self._of(self.services, (service,), history=False),
             self._of(self.versions, (service, message.version), history=False),
             member,
         )

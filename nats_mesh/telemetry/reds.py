@@ -1,44 +1,66 @@
-"""Rate, errors and duration of a group of calls, as a view shows them. Pure."""
+"""Rate, errors and duration of calls, as a view shows them: of a group, and of several together. Pure."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Final
 
 from nats_mesh.telemetry.group import Group
-from nats_mesh.telemetry.snapshots import UNSERVED, Red
+from nats_mesh.telemetry.snapshots import NOTHING, Red
 from nats_mesh.telemetry.tallies import MICRO, Tally, in_order
 
-__all__ = ["NOTHING", "is_later", "red", "red_of"]
+__all__ = ["goes_before", "red_of", "red_of_all"]
 
 #: An error at both ends of a call is told by both, in messages of any delay (seconds).
 _BOTH_ENDS_S: Final = 2.0
 
-NOTHING: Final = UNSERVED
 
-
-def is_later(met: Red, served: Red) -> bool:
-    """Whether the last error of callers is surely not the one that the instances told of last, but came after it."""
-    if not met.last_error or met.last_error_at is None:
+def goes_before(met: Red, served: Red) -> bool:
+    """Whether the last error that callers met says more than the one that the instances told of: these told of none,
+    or the callers' surely came after it."""
+    if met.last_error in ("", served.last_error):
         return False
-    return served.last_error_at is not None and met.last_error_at > served.last_error_at + _BOTH_ENDS_S
+    if not served.last_error:
+        return True
+    if met.last_error_at is None or served.last_error_at is None:
+        return False
+    return met.last_error_at > served.last_error_at + _BOTH_ENDS_S
 
 
 def red_of(group: Group | None) -> Red:
-    """The calls of a group, as whoever counted them tells."""
+    """The calls of a group, as whoever counted them tells; the same object as long as nothing has changed."""
     if group is None:
         return NOTHING
-    total = group.total
-    rates = total.rate / MICRO, total.tried / MICRO
-    if group.row is None or group.row_of != rates:
-        group.row, group.row_of = red(group.window, total, *rates, group.last_error, group.error_at), rates
+    if group.row is None:
+        group.row = _red(group.window, group.total, group.last_error, group.error_at)
     return group.row
 
 
-def red(
-    window: Tally, total: Tally, rate: float, tried: float, last_error: str, error_at: float | None
-) -> Red:
+def red_of_all(groups: Sequence[Group]) -> Red:
+    """The calls of several groups that have none in common."""
+    if len(groups) < 2:
+        return red_of(groups[0]) if groups else NOTHING
+    window, total = Tally(), Tally()
+    last: Group | None = None
+    for group in groups:
+        window.add(group.window)
+        total.count(group.total)
+        if group.last_error and (last is None or _when(group) >= _when(last)):
+            last = group
+    text, at = ("", None) if last is None else (last.last_error, last.error_at)
+    return _red(window, total, text, at)
+
+
+def _when(group: Group) -> float:
+    """When its last error was; what has no time came before all others."""
+    return -math.inf if group.error_at is None else group.error_at
+
+
+def _red(window: Tally, total: Tally, last_error: str, error_at: float | None) -> Red:
     """Calls of the last window and of ever."""
     recent = window.figures()
+    rate, tried = total.rate / MICRO, total.tried / MICRO
     return Red(
         rate_per_s=rate,
         attempts_per_s=tried,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from nats_mesh.telemetry.showing_calls import CallsShown
 from nats_mesh.telemetry.showing_members import members_of, sync_of, troubles_of
 from nats_mesh.telemetry.snapshots import Edge, Endpoint, Member, Service, Snapshot, VersionRow
+from nats_mesh.telemetry.summed import Summed
 
 if TYPE_CHECKING:
     from nats_mesh.telemetry.folding import Fold
@@ -42,7 +43,9 @@ def show(fold: Fold, now: float, wall_s: float) -> Iterator[Snapshot | None]:
         fold.groups.edges[side, source, service]
         for (source, service), side in sorted(calls.reporters.items())
     ]
-    red, trend = fold.overall.red(told), fold.overall.trend(told, now)
+    calls.forget()
+    summed = fold.summed.setdefault((), Summed())
+    red, trend = summed.red(told), summed.trend(told, now)
     yield None
     services: list[Service] = []
     endpoints: list[Endpoint] = []

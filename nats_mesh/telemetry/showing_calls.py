@@ -11,8 +11,9 @@ import msgspec
 from nats_mesh.telemetry.capacity import capacity_of, plus
 from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.known import LATE_S, Known
-from nats_mesh.telemetry.reds import is_later, red_of
+from nats_mesh.telemetry.reds import goes_before, red_of
 from nats_mesh.telemetry.snapshots import (
+    NOTHING,
     Breaker,
     Edge,
     Ejection,
@@ -23,6 +24,7 @@ from nats_mesh.telemetry.snapshots import (
     VersionRow,
 )
 from nats_mesh.telemetry.stats_messages import EndpointLoad
+from nats_mesh.telemetry.summed import Summed
 
 if TYPE_CHECKING:
     from nats_mesh.telemetry.folding import Fold
@@ -61,8 +63,13 @@ class CallsShown:
             self._told.setdefault((service,), []).append(fold.groups.edges[edge])
             for endpoint, place in fold.groups.places[edge].items():
                 self._told.setdefault((service, endpoint), []).append(place)
-        fold.overall.keep(self._told.keys())
         self._loads = _loads(fold, now)
+
+    def forget(self) -> None:
+        """Let go of sums of what nobody is left to have calls to."""
+        summed = self._fold.summed
+        for name in [name for name in summed if name and name not in self._told]:
+            del summed[name]
 
     def edges(self) -> Iterator[Edge]:
         """One for each caller and service."""
@@ -91,11 +98,11 @@ class CallsShown:
         for (service, _), known in self._fold.members.items():
             if known.serves:
                 present.setdefault(service, []).append(known)
-        called = {service for _, service in groups}
+        called = {service for service, *_ in (*groups, *self._told)}
         for name in sorted(called | present.keys()):
             members = present.get(name, [])
             states = Counter([each.state for each in members])
-            served = red_of(groups.get(("in", name)))
+            served = red_of(groups.get((name,)))
             red = self._red(served, name)
             yield Service(
                 name=name,
@@ -120,10 +127,10 @@ class CallsShown:
         for (service, _), known in self._fold.members.items():
             if known.condition is not None:
                 serving.update([(service, endpoint) for endpoint in known.condition.endpoints])
-        names = {key[1:] for key in groups} | {name for name in self._loads if len(name) == 2}
-        for name in sorted(names):
-            service, endpoint = name
-            inner = groups.get(("in", service, endpoint))
+        names = {name for name in (*groups, *self._told, *self._loads) if len(name) == 2}
+        for service, endpoint in sorted(names):
+            name = service, endpoint
+            inner = groups.get(name)
             served = red_of(inner)
             red = self._red(served, *name)
             yield Endpoint(
@@ -151,18 +158,18 @@ class CallsShown:
     def _red(self, served: Red, *name: str) -> Red:
         """What callers met; of each caller that tells nothing, what the instances tell of its calls. The last error is
         the instances' own word, unless callers have met a later one."""
-        met = self._fold.overall.red(self._told.get(name, ()))
-        if served.last_error in ("", met.last_error) or is_later(met, served):
+        told = self._told.get(name)
+        met = NOTHING if told is None else self._summed(name).red(told)
+        if served.last_error in ("", met.last_error) or goes_before(met, served):
             return met
         return msgspec.structs.replace(met, last_error=served.last_error, last_error_at=served.last_error_at)
 
     def _trend(self, *name: str) -> Trend:
         told = self._told.get(name)
-        if told is None:
-            return Trend()
-        # Also while there is one edge: another may come.
-        part = self._fold.overall.part(name).trend(told, self._now)
-        return told[0].trend(self._now) if len(told) == 1 else part
+        return Trend() if told is None else self._summed(name).trend(told, self._now)
+
+    def _summed(self, name: _Name) -> Summed:
+        return self._fold.summed.get(name) or self._fold.summed.setdefault(name, Summed())
 
     def _states(self, *name: str) -> dict[str, int]:
         if not self._to:

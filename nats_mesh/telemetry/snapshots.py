@@ -16,7 +16,7 @@ from nats_mesh.core.sync_state import Verdict, verdict_of
 from nats_mesh.telemetry.events import Event
 
 __all__ = [
-    "UNSERVED",
+    "NOTHING",
     "Breaker",
     "Capacity",
     "Edge",
@@ -93,8 +93,8 @@ class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 _NO_CALLS: Final = Figures(
     requests=0, errors=0, statuses={}, success=None, p50_s=None, p90_s=None, p99_s=None
 )
-#: Nothing has reached an instance that tells.
-UNSERVED: Final = Red(recent=_NO_CALLS, total=_NO_CALLS)
+#: No calls.
+NOTHING: Final = Red(recent=_NO_CALLS, total=_NO_CALLS)
 
 
 class Trend(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -159,7 +159,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     draining: int = 0
     versions: dict[str, int] = {}
     red: Red
-    served: Red = UNSERVED
+    served: Red = NOTHING
     trend: Trend = Trend()
     capacity: Capacity = Capacity()
     breakers: dict[str, int] = {}
@@ -174,7 +174,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     name: str
     instances: int = 0
     red: Red
-    served: Red = UNSERVED
+    served: Red = NOTHING
     trend: Trend = Trend()
     capacity: Capacity = Capacity()
     breakers: dict[str, int] = {}

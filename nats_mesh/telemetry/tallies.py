@@ -5,7 +5,8 @@ it belongs. So what a view costs depends on how much it shows, and not on how ma
 durations are seconds.
 
 Rejected: to sum up the series whenever somebody looks. It is exact, too,
-but with thousands of series it holds up a terminal for a tenth of a second each time.
+but with thousands of series it holds up a terminal for a tenth of a second each time. (Edges are summed up then, to
+services and endpoints, as far as any of them has changed: there are few of them.)
 """
 
 from __future__ import annotations

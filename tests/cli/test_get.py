@@ -8,8 +8,7 @@ import signal
 import pytest
 
 from nats_mesh.core.breaker import BreakerState
-from nats_mesh.telemetry.reds import NOTHING
-from nats_mesh.telemetry.snapshots import Breaker, Ejection, Snapshot
+from nats_mesh.telemetry.snapshots import NOTHING, Breaker, Ejection, Snapshot
 from nats_mesh_cli.breakers import breaker_records, breakers_table
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.get import KINDS, OTHERS, kind_of, plural_of

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from nats_mesh.core.breaker import BreakerState
-from nats_mesh.telemetry.snapshots import UNSERVED, Breaker, Ejection, Member, Snapshot
+from nats_mesh.telemetry.snapshots import NOTHING, Breaker, Ejection, Member, Snapshot
 from nats_mesh.telemetry.stats_messages import MAX_LISTED
 from nats_mesh_cli.heard import SETTLE_S
 from nats_mesh_cli.why_heard import Listening, Told, told_of
@@ -177,7 +177,7 @@ def test_ways_of_one_call_have_circuits_of_their_own() -> None:
 
 def member(identifier: str, **fields: Any) -> Member:
     """An instance of web."""
-    return Member(service="web", id=identifier, name=f"h-{identifier}", red=UNSERVED, **fields)
+    return Member(service="web", id=identifier, name=f"h-{identifier}", red=NOTHING, **fields)
 
 
 class Seen:
@@ -192,7 +192,7 @@ class Seen:
         return frozenset(("web", each) for each in self._order[: int((self.now - 100.0) / 0.5)])
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(red=UNSERVED, members=tuple(map(member, self._order)))
+        return Snapshot(red=NOTHING, members=tuple(map(member, self._order)))
 
     async def news(self, timeout_s: float) -> bool:
         self.now += timeout_s
@@ -219,7 +219,7 @@ def test_what_others_tell_under_the_same_id_is_not_taken() -> None:
     """A caller's word is that of its own instances; one that tells of as much as one can may have more."""
     many = tuple(breaker("a", endpoint=f"e{number}") for number in range(MAX_LISTED))
     shown = Snapshot(
-        red=UNSERVED,
+        red=NOTHING,
         members=(
             member("a", breakers=many),
             member("b", breakers=(breaker("b"),)),

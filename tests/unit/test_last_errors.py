@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from nats_mesh.telemetry.reds import NOTHING
-from nats_mesh.telemetry.snapshots import Edge, Endpoint, Service, Snapshot
+from nats_mesh.telemetry.snapshots import NOTHING, Edge, Endpoint, Service, Snapshot
 from nats_mesh_cli.last_errors import LastError, error_text, last_errors
 from nats_mesh_cli.stat_records import service_records
 from nats_mesh_cli.stat_table import edges_table, stat_table
@@ -126,10 +125,10 @@ def test_of_several_callers_the_one_that_was_told_last_has_the_word() -> None:
     assert first("late", "open") == "open was told: OPEN"
 
 
-def test_an_error_is_shown_with_its_age_in_one_unit() -> None:
+def test_an_error_is_shown_with_its_age() -> None:
     """Enough to tell what is new from what is not; nothing where nobody says, or where there was none."""
     for age_s, text in (
-        (0.4, "0s ago"), (59.9, "59s ago"), (60.0, "1m ago"), (3599.0, "59m ago"), (7300.0, "2h ago"),
+        (0.4, "0s ago"), (59.9, "59s ago"), (60.0, "1m ago"), (3599.0, "59m59s ago"), (7300.0, "2h1m ago"),
         (200_000.0, "2d ago"), (-3.0, "0s ago"),
     ):  # fmt: skip
         assert error_text(LastError("KeyError", 1000.0 - age_s), 1000.0) == f"{text} · KeyError"
@@ -137,3 +136,26 @@ def test_an_error_is_shown_with_its_age_in_one_unit() -> None:
     assert error_text(LastError("", 3.0), 1000.0) == ""
     (record,) = service_records(msgspec.structs.replace(seen("", circuits=True), at=50.0), "service")
     assert record["last_error_age_s"] is None
+
+
+def test_an_endpoints_error_is_the_latest_at_that_endpoint() -> None:
+    """Who failed lately elsewhere has no old word to say of it."""
+    old, late, other = (
+        msgspec.structs.replace(NOTHING, last_error=text, last_error_at=at)
+        for text, at in (("OLD", 1.0), ("LATE", 90.0), ("OTHER", 100.0))
+    )
+    mesh = Snapshot(
+        red=NOTHING,
+        endpoints=(Endpoint(service="orders", name="place", red=NOTHING),),
+        edges=(
+            Edge(
+                source="a",
+                service="orders",
+                reporter="out",
+                red=other,
+                endpoints={"place": old, "other": other},
+            ),
+            Edge(source="b", service="orders", reporter="out", red=late, endpoints={"place": late}),
+        ),
+    )
+    assert last_errors(mesh) == {("orders", "place"): LastError("b was told: LATE", 90.0)}

@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from nats_mesh.telemetry.group import HISTORY_S, Group
-from nats_mesh.telemetry.reds import NOTHING, red, red_of
-from nats_mesh.telemetry.snapshots import Red, Trend
-from nats_mesh.telemetry.tallies import MICRO, Tally
+from nats_mesh.telemetry.reds import red_of, red_of_all
+from nats_mesh.telemetry.snapshots import NOTHING, Red, Trend
 
-__all__ = ["Overall"]
+__all__ = ["Summed"]
 
 
-class Overall:
-    """What has been summed up of the seconds that are over: they change no more."""
+class Summed:
+    """What was summed up before: seconds that are over change no more, nor do figures of which none has changed."""
 
     def __init__(self) -> None:
         self._seconds: deque[tuple[int, float, float | None, float | None]] = deque(maxlen=HISTORY_S)
         self._until: int | None = None
-        self._parts: dict[tuple[str, ...], Overall] = {}
-
-    def part(self, name: tuple[str, ...]) -> Overall:
-        """The same for the calls to one service, or to one of its endpoints."""
-        return self._parts.get(name) or self._parts.setdefault(name, Overall())
-
-    def keep(self, names: Collection[tuple[str, ...]]) -> None:
-        """Forget every part that is not one of ``names``: nobody is left who has calls there."""
-        for name in [name for name in self._parts if name not in names]:
-            del self._parts[name]
+        #: The figures of each group at the last look, and of all of them.
+        self._reds: list[Red] = []
+        self._red = NOTHING
 
     def red(self, groups: Sequence[Group]) -> Red:
-        """All calls: the groups are those of edges."""
-        if len(groups) < 2:
-            return red_of(groups[0]) if groups else NOTHING
-        window, total = Tally(), Tally()
-        last: Group | None = None
-        for group in groups:
-            window.add(group.window)
-            total.count(group.total)
-            if group.last_error and (last is None or _when(group) >= _when(last)):
-                last = group
-        rate = total.rate / MICRO
-        text, at = ("", None) if last is None else (last.last_error, last.error_at)
-        return red(window, total, rate, total.tried / MICRO, text, at)
+        """All their calls."""
+        reds = [red_of(group) for group in groups]
+        before = self._reds
+        if len(reds) != len(before) or any(new is not old for new, old in zip(reds, before, strict=True)):
+            self._reds, self._red = reds, red_of_all(groups)
+        return self._red
 
     def trend(self, groups: Sequence[Group], now: float) -> Trend:
         """Rates add up, success is weighted by them, and of the slowest the worst is kept."""
@@ -77,8 +61,3 @@ class Overall:
                 )
         while self._seconds and self._seconds[0][0] <= last - HISTORY_S:
             self._seconds.popleft()
-
-
-def _when(group: Group) -> float:
-    """When its last error was; what has no time came before all others."""
-    return -math.inf if group.error_at is None else group.error_at
