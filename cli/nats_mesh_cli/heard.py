@@ -31,9 +31,8 @@ class Seen(Protocol):
 
 
 async def listened(seen: Seen, listen_s: float, *, settle_s: float = SETTLE_S) -> bool:
-    """Listen for so long; where nobody was heard by then, until somebody is or :data:`KNOWN_S` are over. Returns when
-    whoever is there has told what was counted ``settle_s`` before that or later, and by the beginning in any case;
-    false where somebody has not within these."""
+    """Listen for ``listen_s``, and longer only while nobody was heard (up to :data:`KNOWN_S`) or somebody has not told
+    (up to ``settle_s``). False: somebody has not told in time. What all have told is at most ``settle_s`` old."""
     begun = anyio.current_time()
     await anyio.sleep(max(0.0, listen_s - settle_s))
     until = begun + max(KNOWN_S, listen_s)

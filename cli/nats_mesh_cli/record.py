@@ -181,6 +181,8 @@ class _Recorder:
         )
         self._over = anyio.Event()
         self._written = 0
+        #: Calls of which no reader takes the line.
+        self._too_long = 0
         #: Of the lines that calls are written in, as reading counts them.
         self._bytes = 0
         #: What the recording has come to; empty while there is room.
@@ -259,6 +261,7 @@ class _Recorder:
                 break
             line = encode_line(call)
             if len(line) > MAX_LINE:
+                self._too_long += 1
                 continue
             if self._bytes + len(line) > MAX_TOTAL - _END_ROOM:
                 self._full = f"{MAX_TOTAL >> 20} MiB"
@@ -311,7 +314,12 @@ class _Recorder:
             self._out.note(f"note: {crowded_text(self._taken.crowded)}", "warn")
         few = "found no room, and are missing: record a smaller --sample, or at a higher --rate"
         for count, text in (
-            (end.dropped, f"calls of the sample {few}"),
+            (end.dropped - self._too_long, f"calls of the sample {few}"),
+            (
+                self._too_long,
+                f"calls have lines of more than {MAX_LINE >> 10} KiB, which no reader takes, and are missing: keep "
+                "fewer headers (--headers)",
+            ),
             (end.lost, "messages of instances never came; their calls are missing"),
             (self._taken.counts.withheld, "calls are shown to nobody, as policies say"),
             (end.ignored, "messages were no calls, or not their publisher's, and are left out"),

@@ -19,7 +19,7 @@ from nats_mesh_cli.trouble import (
     success_level,
 )
 
-__all__ = ["GAVE_UP", "Shown", "edges_table", "some_gave_up", "stat_table"]
+__all__ = ["GAVE_UP", "Shown", "edges_table", "stat_table", "with_seldom"]
 
 
 def _number(value: float) -> str:
@@ -112,11 +112,6 @@ def _key(name: str) -> Callable[[Record], str]:
     return lambda record: str(record[name])
 
 
-def some_gave_up(records: Sequence[Record]) -> bool:
-    """Whether so many calls of any record were given up that it shows without asking."""
-    return any(record.get("gave_up_share", 0.0) >= SOME_GAVE_UP for record in records)
-
-
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a command shows: its records and columns, and the name of a record for ``-o name``. ``promises``: whether
@@ -129,16 +124,21 @@ class Shown:
     promises: bool = False
 
     def shown(self, records: Sequence[Record]) -> tuple[Column, ...]:
-        """The columns for these records: circuits have theirs, narrow or wide, from when one of them is not closed,
-        calls that were given up from when they are some, and what instances saw from when they fail some."""
-        seldom = []
-        if any(record.get("breakers") for record in records):
-            seldom.append(_BREAKER)
-        if some_gave_up(records):
-            seldom.append(GAVE_UP)
-        if any("served" in record and served_level(_served(record)) for record in records):
-            seldom.append(_SERVED)
-        return tuple([replace(each, wide=False) if each in seldom else each for each in self.columns])
+        """The columns for these records."""
+        return with_seldom(self.columns, records)
+
+
+def with_seldom(columns: Sequence[Column], records: Sequence[Record]) -> tuple[Column, ...]:
+    """The columns for these records: circuits have theirs, narrow or wide, from when one of them is not closed, calls
+    that were given up from when they are some, and what instances saw from when they fail some."""
+    seldom = []
+    if any(record.get("breakers") for record in records):
+        seldom.append(_BREAKER)
+    if any(record.get("gave_up_share", 0.0) >= SOME_GAVE_UP for record in records):
+        seldom.append(GAVE_UP)
+    if any("served" in record and served_level(_served(record)) for record in records):
+        seldom.append(_SERVED)
+    return tuple([replace(each, wide=False) if each in seldom else each for each in columns])
 
 
 def stat_table(by: By, services: Sequence[str]) -> Shown:

@@ -6,7 +6,7 @@ from typing import Final
 
 from nats_mesh.telemetry.tap_feed import SeenCall
 from nats_mesh.telemetry.tap_messages import Body
-from nats_mesh.telemetry.tap_sink import TapCounts
+from nats_mesh.telemetry.tap_sink import Crowd, TapCounts
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.output import Column, Record, millis, paint
@@ -111,7 +111,7 @@ def _shown(body: Record) -> str:
     return f"{form}{text}{'…' if body['cut'] else ''}"
 
 
-def crowded_text(crowded: tuple[str, dict[str, int]]) -> str:
+def crowded_text(crowded: Crowd) -> str:
     """That an instance has no place for everybody who looks, and who has the places, the most first."""
     instance, places = crowded
     who = sorted(places.items(), key=lambda each: (-each[1], each[0]))

@@ -78,10 +78,6 @@ class Counts:
             return 0
         return statuses.get(_OK, -1) if len(statuses) == 1 else -1
 
-    def is_late(self, ok: int, new: SeriesSnapshot) -> bool:
-        """Whether a word that has ``ok`` calls that went well is none after the latest one: it counts backwards."""
-        return ok < self.ok or new.age_s < self.age_s
-
     def told(self, new: SeriesSnapshot, message: StatsMessage) -> None:
         """A word of ``message`` has told all of it."""
         self.age_s = new.age_s

@@ -27,7 +27,6 @@ class Known:
 
     __slots__ = (
         "_order",
-        "pace",
         "_parts",
         "_since_s",
         "_sound",
@@ -41,6 +40,7 @@ class Known:
         "live",
         "message",
         "numbered",
+        "pace",
         "sides",
         "told",
     )

@@ -115,7 +115,7 @@ class Series:
         self.in_flight = 0
         #: Which of all errors of the process the last one here was: orders the last errors of several series.
         self.error_order = 0
-        #: When that was.
+        #: When that was (seconds of the clock of ``since``).
         self.error_at = 0.0
         self._order = order
         self.last_error_text = ""

@@ -200,15 +200,13 @@ def calm(read: Callable[[], Any]) -> Any:
 def _endings(series: Series) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
     """How many calls ended with each status and flags, and with each status, of one moment: else those that were
     flagged in between would be told as calls without flags once, and not the next time."""
-    flagged = series.flagged
     for _ in range(_TRIES):
         endings = series.endings
-        statuses, before = series.by_status, flagged
-        flagged = series.flagged
-        if flagged == before and endings == series.endings and not endings % 2:
-            break
+        flagged, statuses = series.flagged, series.by_status
+        if endings == series.endings and not endings % 2:
+            return flagged, statuses
         time.sleep(0)  # the other thread is at it
-    return before, statuses  # in this order: whatever is flagged has been counted before
+    raise RuntimeError(f"metrics: calls of {series!r} ended during each of {_TRIES} readings")
 
 
 def _edge(name: str, series: Series, statuses: dict[str, int]) -> Labels:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import anyio
 import msgspec
@@ -18,9 +18,10 @@ from nats_mesh.core.numbering import Numbering
 from nats_mesh.core.refill import Refill
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.tap_messages import MAX_RATE, TapCall, TapMessage, Wish, decode_tap
+from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.wire.vouching import member_of
 
-__all__ = ["TapCounts", "TapSink"]
+__all__ = ["Crowd", "TapCounts", "TapSink"]
 
 #: How many calls wait to be taken, and how many instances are told apart.
 _MAX_WAITING: Final = 2000
@@ -30,6 +31,13 @@ _BURST_S: Final = 1.0
 _ANY: Final = Wish()
 
 C = TypeVar("C")
+
+
+class Crowd(NamedTuple):
+    """An instance (``service/id``) that has no place left, and how many places each observer's name has there."""
+
+    instance: str
+    places: dict[str, int]
 
 
 class TapCounts(msgspec.Struct):
@@ -63,8 +71,7 @@ class TapSink(Generic[C]):
     """Takes messages of instances in and hands out calls, as ``make`` makes them of a call and the message it is in.
 
     ``targets``: the services that are wanted, each with the endpoints of it (none: all); none at all is every service.
-    ``older``: instances that know no filters. ``crowded``: an instance that more observers ask than it tells apart, and
-    how many places each name has there; ``None`` where none said so lately.
+    ``older``: instances that know no filters.
     """
 
     def __init__(
@@ -81,7 +88,8 @@ class TapSink(Generic[C]):
     ) -> None:
         self.counts = TapCounts()
         self.older: set[str] = set()
-        self.crowded: tuple[str, dict[str, int]] | None = None
+        self._crowd: Crowd | None = None
+        self._crowd_until = 0.0
         self._make = make
         self._namespace = namespace
         self._enforced = enforced
@@ -99,6 +107,12 @@ class TapSink(Generic[C]):
     def instances(self) -> int:
         """How many instances told of calls."""
         return len(self._numbers)
+
+    @property
+    def crowded(self) -> Crowd | None:
+        """Of instances that more observers ask than they tell apart, the one that said so last; ``None`` where none did
+        within :data:`LEASE_S`."""
+        return self._crowd if self._now() < self._crowd_until else None
 
     def on_message(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
         """A message on an instance's tap subject."""
@@ -128,10 +142,12 @@ class TapSink(Generic[C]):
         counts.withheld += message.withheld
         if not message.filtered and len(self.older) < _MAX_INSTANCES:
             self.older.add(message.instance)
+        instance = f"{message.service}/{message.instance}"
         if message.crowded:
-            self.crowded = f"{message.service}/{message.instance}", message.crowded
-        elif self.crowded is not None and self.crowded[0] == f"{message.service}/{message.instance}":
-            self.crowded = None
+            self._crowd = Crowd(instance, message.crowded)
+            self._crowd_until = self._now() + LEASE_S
+        elif self._crowd is not None and self._crowd.instance == instance:
+            self._crowd = None
         endpoints = self._targets.get(message.service, ())
         for call in message.calls:
             if not endpoints or call.endpoint in endpoints:

@@ -486,8 +486,7 @@ class Busy:
     def by_status(self) -> dict[str, int]:
         if not self.read:
             self.read = True
-            self.series.refuse("UNAVAILABLE")
-            self.series.flag("UNAVAILABLE", "UO")
+            self.series.end(None, "UNAVAILABLE", "UO")
         return self.series.by_status
 
 

@@ -23,7 +23,7 @@ def red_of(red: Red, at: float, gave_up: float | None = None) -> Record:
         "p99_ms": millis(red.p99_s),
         "in_flight": red.in_flight,
         "retry_share": round(red.retry_share, 3),
-        "gave_up": round(given_up, 3) or (0.0005 if given_up else 0),
+        "gave_up": round(given_up, 6),
         "gave_up_level": gave_up_level(given_up),
         "success_level": success_level(red.success),
         "last_error": error_text(last_error_of(red), at),

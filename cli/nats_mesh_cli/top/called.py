@@ -34,7 +34,8 @@ def _versions(versions: dict[str, int]) -> str:
 def _service_cells(service: Service, facts: Facts) -> dict[str, Cell]:
     red, capacity = service.red, service.capacity
     ejected = Cell(f"▲ {service.ejected}", words.WARN) if service.ejected else Cell("-", words.DIM)
-    flight = f"{red.in_flight}/{capacity.limit}" if capacity.limit else str(red.in_flight)
+    # Of the limit that instances have, what runs at them; callers count what is on its way, too.
+    flight = f"{capacity.in_flight}/{capacity.limit}" if capacity.limit else str(red.in_flight)
     return {
         "name": Cell(words.clean(service.name), words.NAME),
         "version": Cell(words.clean(_versions(service.versions))),

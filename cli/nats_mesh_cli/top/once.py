@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import msgspec
 
 from nats_mesh.clock import rfc3339
@@ -24,7 +21,7 @@ from nats_mesh_cli.measured import (
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Column, Record, dump, millis, rate_text, success_text, table
 from nats_mesh_cli.promised import LEVEL_STYLES
-from nats_mesh_cli.stat_table import GAVE_UP, some_gave_up
+from nats_mesh_cli.stat_table import GAVE_UP, with_seldom
 from nats_mesh_cli.top.following import followers
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.sheets import listed
@@ -139,16 +136,10 @@ def report(data: Data, fmt: Format, *, pretty: bool = False, color: bool = False
     ]
     edges = [edge_record(each, at) for each in listed(msgspec.structs.replace(state, view=View.EDGES))]
     parts = [
-        table(services, _shown(_SERVICES, services), wide=wide, color=color) if services else "",
-        table(edges, _shown(_EDGES, edges), wide=wide, color=color) if edges else "",
+        table(services, with_seldom(_SERVICES, services), wide=wide, color=color) if services else "",
+        table(edges, with_seldom(_EDGES, edges), wide=wide, color=color) if edges else "",
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _shown(columns: Sequence[Column], records: Sequence[Record]) -> list[Column]:
-    """With what was given up where that is some."""
-    some = some_gave_up(records)
-    return [replace(each, wide=False) if some and each is GAVE_UP else each for each in columns]
 
 
 def _circuits(breakers: dict[str, int]) -> str:

@@ -325,17 +325,16 @@ class PolicySync:
         if self.reach is not reach:
             lost = self.reach is Reach.READ or reach in (Reach.EMPTY, Reach.DENIED)
             self.reach = reach
-            level = logging.WARNING if lost else logging.INFO
-            stays = "the last policies stay in effect" if len(self.current) else "the defaults hold"
-            if reach is Reach.ABSENT and not lost and not len(self.current):
-                # So begins every mesh: nothing is wrong, and nobody is to look for what is.
+            empty = not len(self.current)
+            if reach is Reach.ABSENT and empty and not lost:  # every mesh begins so
                 log.info(
-                    "no policies here yet, and no policy store: %s (`nats-mesh policy apply` makes one; it needs "
-                    "JetStream)",
-                    stays,
+                    "no policies here yet, and no policy store: the defaults hold (`nats-mesh policy apply` makes one; "
+                    "it needs JetStream)"
                 )
-                return
-            log.log(level, "the policy store %s (%s); %s", reach.value, why, stays)
+            else:
+                level = logging.WARNING if lost else logging.INFO
+                stays = "the defaults hold" if empty else "the last policies stay in effect"
+                log.log(level, "the policy store %s (%s); %s", reach.value, why, stays)
 
     # -- the copy on disk ---------------------------------------------------------------------------
 

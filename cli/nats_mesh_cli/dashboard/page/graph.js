@@ -177,7 +177,7 @@ function makeEdge(each) {
 
 function drawEdge(node, each, on) {
   const errors = errorShare(each);
-  const kind = each.breaker === "OPEN" ? "open" : each.breaker ? "half" : each.success_level === "bad" ? "errors" : each.success_level === "warn" ? "some" : { bad: "errors", warn: "some" }[each.gave_up_level] || "";
+  const kind = each.breaker === "OPEN" ? "open" : each.breaker ? "half" : { bad: "errors", warn: "some" }[each.level] || "";
   const [title, line, flow, label] = node.childNodes;
   const [lock, figures, trouble] = label.childNodes;
   const { path, x, y } = route(model.document.services[each.source], model.document.services[each.service]);

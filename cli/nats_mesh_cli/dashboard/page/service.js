@@ -109,7 +109,7 @@ views.service = {
       "gave up": gaveUp(service) || (service.kind === "client" ? NOTHING : "0 %"),
       "p50": time(service.p50_ms), "p90": time(service.p90_ms), "p99": time(service.p99_ms),
       "capacity used": capacity.utilisation === null || capacity.utilisation === undefined ? NOTHING : `${(capacity.utilisation * 100).toFixed(1)} %`,
-      "answered in all": detail.total.requests, "of them failed": detail.total.errors,
+      "calls in all": detail.total.requests, "of them failed": detail.total.errors,
     };
     keyed(this.figures, Object.entries(facts), ([label]) => label, ([label]) => h("span", {}, `${label} `, h("b")), (node, [, value]) => text(node.lastChild, value));
     const trouble = [
