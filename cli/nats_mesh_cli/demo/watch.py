@@ -11,9 +11,9 @@ import msgspec
 
 from nats_mesh import Mesh
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
-from nats_mesh.core.registry import Change, Registry
+from nats_mesh.core.registry import Change, ChangeKind, Registry
 from nats_mesh.discovery.observer import Observer
-from nats_mesh.errors import CodecError
+from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.events import Event, decode_event
 from nats_mesh.telemetry.folding import Fold
 from nats_mesh.telemetry.hearing import Hearing
@@ -52,6 +52,7 @@ class BusWatch:
         self._fold = Fold(namespace=mesh.namespace, max_members=_MAX_INSTANCES, durations=True)
         self._transport = client.transport
         self._mux = client.mux
+        self._inbox = client.mux.lease()
         subjects = Subjects(mesh.namespace)
         self._want = subjects.want("stats", ALL, mesh.name)
         self._want_events = subjects.want("event", ALL, mesh.name)
@@ -142,5 +143,13 @@ class BusWatch:
                 )
 
     def _on_change(self, change: Change, tell: Callable[[Change], None]) -> None:
+        if change.kind is ChangeKind.JOINED:
+            self._ask()
         tell(change)
         self.wake()
+
+    def _ask(self) -> None:
+        """Let whoever has come know of the leases at once: until the next renewal it would tell nothing."""
+        with suppress(CallError):  # the bus is away: so is whoever came
+            for want in (self._want, self._want_events):
+                self._transport.publish(want, b"", self._inbox)
