@@ -77,6 +77,8 @@ def _facts(document: dict[str, Any], color: bool) -> list[str]:
         facts["in flight"] = _of(document["in_flight"], document["limit"])
         facts["requests"] = f"{_text(document.get('requests'))}, errors {_text(document.get('errors'))}"
         facts["started"] = f"{document['started'] or '-'} (up {age(document['age_s'])})"
+        if document["metrics_port"] is not None:
+            facts["metrics"] = f"/metrics, /healthz, /readyz on port {document['metrics_port']}"
     else:
         facts["versions"] = ", ".join(document["versions"])
         facts["instances"] = str(document["instances"])

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -277,6 +278,33 @@ def test_who_was_frozen_is_named(family: Family) -> None:
     assert all(f"done to it: {text}" in family.told for text in found["done"])
     assert any("pages came without one of their parts" in text for text in found["caused"])
     family.gone()
+
+
+def test_every_service_has_the_metrics_port_that_the_mesh_names(family: Family) -> None:
+    """With port 0 each takes a free one, which `get` and `describe` tell: the operator need not search for it."""
+    family.environ["MESH_METRICS_PORT"] = "127.0.0.1:0"
+    process = family.start()
+    family.until("the load begins")
+    (url,) = re.findall(r"begins on (nats://\S+)", family.told[-1])
+    listed = json.loads(run_cli("get", "instances", "-o", "json", env={"NATS_URL": url}).out)
+    ports = {each["instance"]: each["metrics_port"] for each in listed}
+    assert len(set(ports.values())) == len(listed) == 6
+    identifier, port = next(iter(ports.items()))
+    described = run_cli("describe", identifier, env={"NATS_URL": url}).out
+    assert re.search(rf"metrics +/metrics, /healthz, /readyz on port {port}\n", described)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10.0) as answer:
+        assert json.load(answer)["ok"]
+    process.send_signal(signal.SIGINT)
+    assert family.finish()[0] == 0, family.told
+
+
+def test_a_metrics_port_that_all_would_share_is_refused(family: Family) -> None:
+    """Before anything starts, with what to do."""
+    family.environ["MESH_METRICS_PORT"] = "9464"
+    family.start()
+    code, out = family.finish()
+    assert (code, out) == (2, "")
+    assert "MESH_METRICS_PORT is '9464'" in family.told[0]
 
 
 def test_a_server_that_dies_ends_the_demo(family: Family) -> None:

@@ -20,7 +20,7 @@ from nats_mesh.telemetry.snapshots import Figures, Red, Service, Snapshot, Versi
 from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
 from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside, how_it_ended
 from nats_mesh_cli.demo.events import Events, LogEvents, describe
-from nats_mesh_cli.demo.fleet import child_environment
+from nats_mesh_cli.demo.fleet import child_environment, metrics_environment
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
 from nats_mesh_cli.demo.report import report
 from nats_mesh_cli.demo.rows import Row, service_rows
@@ -558,6 +558,18 @@ def test_services_get_the_demos_bus_and_no_setting_of_another_mesh() -> None:
         "MESH_LOG": "WARNING",
         "MESH_CACHE_DIR": "off",
     }
+
+
+def test_each_service_may_have_a_metrics_port_of_its_own() -> None:
+    """Any port that is free, on any address; one that says which is refused, as several processes cannot share it."""
+    assert metrics_environment({"PATH": "/bin"}) == {}
+    assert metrics_environment({"MESH_METRICS_PORT": "off", "MESH_METRICS_HOSTS": "a"}) == {}
+    given = {"MESH_METRICS_PORT": "127.0.0.1:0", "MESH_METRICS_HOSTS": "orders"}
+    assert metrics_environment({**given, "PATH": "/bin", "MESH_MODE": "no"}) == given
+    with pytest.raises(ConfigError, match=r"'127.0.0.1:9464'.*cannot share one port; use 0"):
+        metrics_environment({"MESH_METRICS_PORT": "127.0.0.1:9464"})
+    with pytest.raises(ConfigError, match="MESH_METRICS_PORT is 'x'"):
+        metrics_environment({"MESH_METRICS_PORT": "x"})
 
 
 def test_what_happened_is_harmless_to_a_terminal() -> None:

@@ -15,11 +15,12 @@ from typing import Self
 import anyio
 
 from nats_mesh.errors import ConfigError
+from nats_mesh.settings import DEFAULT_SERVER, Settings
 from nats_mesh.testing._process import Guard, reap
 from nats_mesh.testing._steps import drive
 from nats_mesh_cli.demo.locate import Bookinfo
 
-__all__ = ["Fleet", "ServiceProcess", "child_environment"]
+__all__ = ["Fleet", "ServiceProcess", "child_environment", "metrics_environment"]
 
 _WATCH_POLL_S = 0.1
 _STOP_GRACE_S = 5.0
@@ -27,8 +28,28 @@ _KEPT_BYTES = 16 * 1024
 _SHOWN_LINES = 8
 #: Settings of the user's real mesh that must not reach the demo.
 _FOREIGN = ("NATS_CREDS", "NATS_CA", "NATS_CONTEXT", "NATS_URL", "MESH_", "BOOKINFO_")
+#: Where each of the services tells its metrics: the demo says, and no setting of the user's real mesh.
+_METRICS = ("MESH_METRICS_PORT", "MESH_METRICS_HOSTS")
 #: Says where policies are cached: a place of the user's, or none.
 _CACHE = "MESH_CACHE_DIR"
+
+
+def metrics_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the services are told of their metrics: each may have a port of its own, any that is free (0).
+
+    :class:`ConfigError` for a port that says which: several processes cannot share it.
+    """
+    given = {name: environ[name] for name in _METRICS if environ.get(name)}
+    said = Settings.resolve(servers=DEFAULT_SERVER, env=given).metrics
+    if said is None:
+        return {}
+    if said[1]:
+        raise ConfigError(
+            f"MESH_METRICS_PORT is {given['MESH_METRICS_PORT']!r}: the services of the demo are several processes, "
+            "which cannot share one port; use 0, and each takes one that is free (nats-mesh get instances -o wide "
+            "lists them), or off"
+        )
+    return given
 
 
 def child_environment(

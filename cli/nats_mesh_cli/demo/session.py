@@ -49,6 +49,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float | None = None
     namespace: str = "default"
     start_timeout_s: float = 60.0
+    #: Further variables of the services' environment.
+    environ: dict[str, str] = {}
 
 
 class StartError(MeshError):
@@ -89,6 +91,7 @@ class Session:
                 namespace=self._options.namespace,
                 python_path=bookinfo.python_path(os.environ.get("PYTHONPATH", "")),
             )
+            environ |= self._options.environ
             settings = Settings(servers=(server.url,), namespace=self._options.namespace)
             async with Mesh(CALLER, settings=settings) as mesh:
                 watch = self._watch = BusWatch(mesh, self._on_presence, on_event=self._on_event)
