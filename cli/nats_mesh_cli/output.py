@@ -69,6 +69,15 @@ class Out:
         return self.stdout.isatty()
 
     @property
+    def columns(self) -> int | None:
+        """How wide the terminal is in which a person reads the data (cells); ``None`` where nobody does, or it does not
+        say. What is piped looks the same whatever terminal it comes from."""
+        try:
+            return os.get_terminal_size(self.stdout.fileno()).columns or None
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    @property
     def color(self) -> bool:
         """Whether data may be coloured."""
         return self.tty and not self.colorless
