@@ -89,6 +89,7 @@ def instance_record(info: InfoReply, now_s: float) -> Record:
         "labels": {key: value for key, value in meta.items() if not key.startswith("mesh.")},
         "wire": _number(meta.get("mesh.wire")),
         "full": meta.get("mesh.full") == "true",
+        "metrics_port": _port(meta.get("mesh.metrics.port")),
         "faults": _faults(meta.get("mesh.faults")),
         "plugins": {side: _names(meta.get(f"mesh.plugins.{side}", "")) for side in ("inbound", "outbound")},
     }
@@ -230,6 +231,11 @@ def _common(labels: list[dict[str, str]]) -> dict[str, str]:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() and len(text) <= 15 else None
+
+
+def _port(text: str | None) -> int | None:
+    port = _number(text)
+    return port if port is not None and 0 < port < 65_536 else None
 
 
 def _age_s(started: str | None, now_s: float) -> float | None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from nats_mesh_cli.catalog import fault_text
 from nats_mesh_cli.chain_text import options_table, side
-from nats_mesh_cli.output import Column, age, counted, millis, paint, table
+from nats_mesh_cli.get import short_ids
+from nats_mesh_cli.output import Column, age, counted, millis, paint, table, width
 from nats_mesh_cli.schemas import definitions, type_name
 from nats_mesh_cli.told import is_said, told_table
 
@@ -20,9 +21,10 @@ _ORDER = (
 )
 _UNHEARD = "so what its endpoints declare is not known; this is what policies and defaults say"
 
+_HOST_PID = Column("HOST-PID", lambda r: str(r["host_pid"]))
 _INSTANCES = (
-    Column("INSTANCE", lambda r: str(r["instance"])),
-    Column("HOST-PID", lambda r: str(r["host_pid"])),
+    Column("INSTANCE", lambda r: str(r.get("short") or r["instance"])),
+    _HOST_PID,
     Column("VERSION", lambda r: str(r["version"])),
     Column("STATE", lambda r: str(r["state"])),
     Column("IN FLIGHT", lambda r: _of(r["in_flight"], r["limit"]), right=True),
@@ -32,14 +34,12 @@ _INSTANCES = (
 )
 
 
-def render(document: dict[str, Any], *, color: bool = False) -> str:
-    """The whole text."""
+def render(document: dict[str, Any], *, color: bool = False, columns: int | None = None) -> str:
+    """The whole text; ``columns`` is how wide tables may be (cells), where that matters."""
     kind = document["kind"]
     lines = _facts(document, color)
     if kind == "service" and document["running"]:
-        lines += _section(
-            "Instances", [_indented(table(document["instances"], _INSTANCES, color=color))], color
-        )
+        lines += _section("Instances", [_instances(document["instances"], color, columns)], color)
     if kind == "endpoint":
         lines += _chain(document, color)
     else:
@@ -53,6 +53,17 @@ def render(document: dict[str, Any], *, color: bool = False) -> str:
         texts = [f"{_INDENT}{fault['instance']}  {fault_text(fault)}" for fault in faults]
         lines += _section("Faults that operators injected", texts, color)
     return "\n".join(lines)
+
+
+def _instances(records: Sequence[dict[str, Any]], color: bool, columns: int | None) -> str:
+    """Their table; where there is no room, ids are as short as tells them apart, and then nothing else names them."""
+    short = short_ids(records)
+    narrow = tuple(each for each in _INSTANCES if each is not _HOST_PID)
+    for rows, shown in ((records, _INSTANCES), (short, _INSTANCES), (short, narrow)):
+        size = max(width(line) for line in table(rows, shown).split("\n"))
+        if columns is None or size + len(_INDENT) <= columns:
+            break
+    return _indented(table(rows, shown, color=color))
 
 
 def _facts(document: dict[str, Any], color: bool) -> list[str]:
@@ -77,6 +88,8 @@ def _facts(document: dict[str, Any], color: bool) -> list[str]:
         facts["in flight"] = _of(document["in_flight"], document["limit"])
         facts["requests"] = f"{_text(document.get('requests'))}, errors {_text(document.get('errors'))}"
         facts["started"] = f"{document['started'] or '-'} (up {age(document['age_s'])})"
+        if document["metrics_port"] is not None:
+            facts["metrics"] = f"/metrics, /healthz, /readyz on port {document['metrics_port']}"
     else:
         facts["versions"] = ", ".join(document["versions"])
         facts["instances"] = str(document["instances"])

@@ -61,6 +61,11 @@ def _text(key: str) -> Callable[[Record], str]:
     return lambda record: "" if record[key] is None else str(record[key])
 
 
+def _metrics(record: Record) -> str:
+    port = record["metrics_port"]
+    return "" if port is None else str(port)
+
+
 def _faults(record: Record) -> str:
     return "; ".join(fault_text(fault) for fault in record["faults"])
 
@@ -141,6 +146,7 @@ KINDS = {
             Column("ID", _text("instance"), wide=True),
             Column("HOST-PID", _text("host_pid"), wide=True),
             Column("FULL", lambda r: "yes" if r["full"] else "", wide=True, style=lambda r: "warn"),
+            Column("METRICS", _metrics, right=True, wide=True),
             Column("FAULTS", _faults, wide=True, style=lambda r: "bad"),
             _NAMESPACE,
             Column("LABELS", _labels, wide=True),

@@ -30,11 +30,14 @@ __all__ = [
     "harmless",
     "millis",
     "paint",
+    "part_text",
+    "percent_text",
     "rate_text",
     "render_list",
     "row",
     "success_text",
     "table",
+    "used_text",
     "width",
 ]
 
@@ -67,6 +70,15 @@ class Out:
     def tty(self) -> bool:
         """Whether a person reads the data."""
         return self.stdout.isatty()
+
+    @property
+    def columns(self) -> int | None:
+        """How wide the terminal is in which a person reads the data (cells); ``None`` where nobody does, or it does not
+        say. What is piped looks the same whatever terminal it comes from."""
+        try:
+            return os.get_terminal_size(self.stdout.fileno()).columns or None
+        except (OSError, ValueError, AttributeError):
+            return None
 
     @property
     def color(self) -> bool:
@@ -310,6 +322,16 @@ def part_text(share: float) -> str:
     if share < 0.001:
         return "<0.1%"
     return ">99.9%" if share > 0.999 else f"{share * 100:.1f}%"
+
+
+def percent_text(share: float) -> str:
+    """As :func:`part_text`, for a column whose head has the sign: `0`, `<0.1`, `8.1`."""
+    return part_text(share).replace("%", "")
+
+
+def used_text(share: float) -> str:
+    """How much of a limit is used: as :func:`part_text`, but more than all is said, too."""
+    return part_text(share) if share <= 1.0 else f"{share * 100:.1f}%"
 
 
 _UNITS: Final = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0))

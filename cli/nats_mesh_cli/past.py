@@ -98,6 +98,7 @@ def _instance(found: Found[PresenceRecord], then: PresenceThen) -> Record:
         "labels": dict(record.labels),
         "wire": record.wire,
         "full": False,
+        "metrics_port": None,
         "faults": [],
         "plugins": {"inbound": [], "outbound": []},
         "revision": record.revision[1],

@@ -8,7 +8,16 @@ from typing import Any, Final
 
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh_cli.last_errors import aged_text
-from nats_mesh_cli.output import Column, Record, millis, part_text, rate_text, success_text
+from nats_mesh_cli.output import (
+    Column,
+    Record,
+    millis,
+    part_text,
+    percent_text,
+    rate_text,
+    success_text,
+    used_text,
+)
 from nats_mesh_cli.promised import LEVEL_STYLES, Promised
 from nats_mesh_cli.stat_records import By, edge_records, service_records
 from nats_mesh_cli.trouble import (
@@ -93,7 +102,7 @@ _LAST = Column(
 _CAPACITY = (
     Column("LIMIT", _of_capacity("concurrency_limit", str), right=True, wide=True),
     Column("QUEUE", _of_capacity("queue_depth", str), right=True, wide=True),
-    Column("USED", _of_capacity("utilisation", lambda share: f"{share * 100:.1f}%"), right=True, wide=True),
+    Column("USED", _of_capacity("utilisation", used_text), right=True, wide=True),
     Column(
         "HEADROOM", _of_capacity("headroom_per_s", lambda rate: f"{rate_text(rate)}/s"), right=True, wide=True
     ),
@@ -183,9 +192,7 @@ def edges_table(by: By, services: Sequence[str]) -> Shown:
     ]
     if by == "endpoint":
         own.append(Column("ENDPOINT", _key("endpoint"), style=lambda _: "name"))
-    retries = Column(
-        "RETRY%", lambda r: f"{r['retry_share'] * 100:.1f}" if r["retry_share"] else "0", right=True
-    )
+    retries = Column("RETRY%", lambda r: percent_text(r["retry_share"]), right=True)
     more = [Column("TOLD BY", _key("reporter"), wide=True), *([] if by == "endpoint" else [_BREAKER]), _LAST]
 
     def name(record: Record) -> str:

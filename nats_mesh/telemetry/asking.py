@@ -17,8 +17,8 @@ __all__ = ["Asking"]
 
 #: How often it is asked again who is there (seconds).
 _ASK_EVERY_S: Final = 30.0
-#: Who has come knows of no lease: it is renewed so soon after that (seconds). Several usually come together.
-_SOON_S: Final = 0.1
+#: Who has come knows of no lease: it is renewed at once, but not more often (seconds). Several usually come together.
+_REST_S: Final = 0.1
 #: How many questions are listened for at a time: whoever has not answered by then does not.
 _MAX_ASKED: Final = 4
 
@@ -93,8 +93,8 @@ class Asking:
                     pass  # the bus is away: the next one is in time, and the view says that it is away
             try:
                 async with asyncio.timeout(LEASE_S / 2):
+                    await asyncio.sleep(_REST_S)
                     await self._came.wait()
-                    await asyncio.sleep(_SOON_S)
             except TimeoutError:
                 pass  # the leases are due
             self._came.clear()

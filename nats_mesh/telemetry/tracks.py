@@ -5,6 +5,7 @@ Pure: messages and the monotonic time go in. Bounded by whoever watches: ``room`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -12,10 +13,12 @@ from nats_mesh.core.numbering import Step, Succession
 from nats_mesh.telemetry.counts import Track
 from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
 
-__all__ = ["SILENT_S", "Kind", "Tracks"]
+__all__ = ["MAX_SILENT", "SILENT_S", "Kind", "Tracks"]
 
-#: Of a member that was silent for so long (seconds) nothing is kept.
+#: Of a member that was silent for so long (seconds) nothing is kept but when it was heard last.
 SILENT_S: Final = 120.0
+#: Of how many of them that is known.
+MAX_SILENT: Final = 4096
 
 
 class Kind(NamedTuple):
@@ -65,6 +68,8 @@ class Tracks:
         self._concerns = concerns
         self._tracks: dict[Kind, Track] = {}
         self._members: dict[tuple[str, str], _Member] = {}
+        #: When members of which nothing is kept any more were heard last, in the order in which that came about.
+        self._silent: dict[tuple[str, str], float] = {}
 
     def hear(self, message: StatsMessage, now: float) -> bool:
         """One message of a member; false where it is not to be believed, or late."""
@@ -124,10 +129,14 @@ class Tracks:
             known.anew.discard(key)
             track.news = before.news
         # What began since somebody looks counts from its first call; of all else, what comes from now on.
-        elif tally is not None and series.age_s <= now - self._since:
+        elif tally is not None and now - series.age_s >= self._heard_by(key):
             track.put(tally, now)
         if track.number >= 0:
             known.numbered[track.number] = track
+
+    def _heard_by(self, key: Kind) -> float:
+        """Up to when calls of this member have counted, or shall not."""
+        return max(self._since, self._silent.get((key.member, key.instance), -math.inf))
 
     def skip(self, now: float) -> None:
         """Nobody listened for a while: what ended meanwhile is not known to have ended now."""
@@ -149,6 +158,10 @@ class Tracks:
         track = self._tracks.pop(key)
         name = key.member, key.instance
         known = self._members[name]
+        self._silent[name] = max(track.heard, self._silent.pop(name, -math.inf))
+        if len(self._silent) > MAX_SILENT:
+            # It may come back: what began before is nobody's from here on.
+            self._since = max(self._since, self._silent.pop(next(iter(self._silent))))
         known.keys.discard(key)
         known.anew.discard(key)
         if not known.keys:

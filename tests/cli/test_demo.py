@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -228,12 +229,82 @@ def test_what_is_done_to_it_is_no_problem_of_its_own(family: Family) -> None:
     assert (code, found["ok"], found["problems"]) == (0, True, []), family.told
     assert len(found["done"]) == 2, (found, family.told)
     killed, fault = found["done"]
-    assert re.fullmatch(r"reviews:v2 \(pid \d+\) was killed by signal 9", killed)
+    assert re.fullmatch(
+        r"reviews:v2 \(pid \d+\) was killed by signal 9 \(by somebody else: a person, .*\)", killed
+    )
     assert fault.startswith(
         "a fault was injected into ratings by nats-mesh: abort UNAVAILABLE for 100% of calls"
     )
     assert any(text.startswith("ratings failed") for text in found["caused"])
     assert f"done to it: {fault}" in family.told
+
+
+def test_who_was_frozen_is_named(family: Family) -> None:
+    """One that comes back and one that does not: the verdict says who, for how long and what came of it, none of which
+    is a problem; and whoever is frozen still goes on for its end, so that nobody has to be killed."""
+    process = family.start("-o", "json")
+    family.until("the load begins")
+    back, away = family.pid_of("reviews 2.0.0"), family.pid_of("reviews 3.0.0")
+    os.kill(back, signal.SIGSTOP)
+    family.until(f"reviews:v2 (pid {back}) was stopped by a signal")
+    os.kill(away, signal.SIGSTOP)
+    family.until(f"reviews:v3 (pid {away}) was stopped by a signal")
+    family.until("a page came without its reviews")
+    os.kill(back, signal.SIGCONT)
+    family.until(f"reviews:v2 (pid {back}) goes on")
+    process.send_signal(signal.SIGINT)
+    code, out = family.finish()
+    found = json.loads(out)
+    assert (code, found["ok"], found["problems"]) == (0, True, []), family.told
+    first, second = found["silences"]
+    assert (first["service"], first["version"], first["back"], first["stopped"]) == (
+        "reviews",
+        "2.0.0",
+        True,
+        True,
+    )
+    assert (second["version"], second["back"], second["host_pid"].rpartition("-")[2]) == (
+        "3.0.0",
+        False,
+        str(away),
+    )
+    assert min(first["silent_s"], second["silent_s"]) > 2.0  # a part of a page is waited for as long as that
+    assert re.fullmatch(
+        rf"reviews 2\.0\.0 \(pid {back}\) was frozen \(stopped by a signal\): it did not answer for [\d.]+ s, "
+        "then it came back",
+        found["done"][0],
+    )
+    assert found["done"][1].endswith("and did not come back")
+    assert all(f"done to it: {text}" in family.told for text in found["done"])
+    assert any("pages came without one of their parts" in text for text in found["caused"])
+    family.gone()
+
+
+def test_every_service_has_the_metrics_port_that_the_mesh_names(family: Family) -> None:
+    """With port 0 each takes a free one, which `get` and `describe` tell: the operator need not search for it."""
+    family.environ["MESH_METRICS_PORT"] = "127.0.0.1:0"
+    process = family.start()
+    family.until("the load begins")
+    (url,) = re.findall(r"begins on (nats://\S+)", family.told[-1])
+    listed = json.loads(run_cli("get", "instances", "-o", "json", env={"NATS_URL": url}).out)
+    ports = {each["instance"]: each["metrics_port"] for each in listed}
+    assert len(set(ports.values())) == len(listed) == 6
+    identifier, port = next(iter(ports.items()))
+    described = run_cli("describe", identifier, env={"NATS_URL": url}).out
+    assert re.search(rf"metrics +/metrics, /healthz, /readyz on port {port}\n", described)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10.0) as answer:
+        assert json.load(answer)["ok"]
+    process.send_signal(signal.SIGINT)
+    assert family.finish()[0] == 0, family.told
+
+
+def test_a_metrics_port_that_all_would_share_is_refused(family: Family) -> None:
+    """Before anything starts, with what to do."""
+    family.environ["MESH_METRICS_PORT"] = "9464"
+    family.start()
+    code, out = family.finish()
+    assert (code, out) == (2, "")
+    assert "MESH_METRICS_PORT is '9464'" in family.told[0]
 
 
 def test_a_server_that_dies_ends_the_demo(family: Family) -> None:

@@ -12,15 +12,17 @@ import pytest
 from msgspec.structs import replace
 
 from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh_cli.dashboard import figures
 from nats_mesh_cli.measured import capacity_record, recent_record
 from nats_mesh_cli.options import Format
-from nats_mesh_cli.output import table
+from nats_mesh_cli.output import table, used_text
 from nats_mesh_cli.promised import Promised
 from nats_mesh_cli.stat_records import edge_records, service_records
-from nats_mesh_cli.stat_table import stat_table
+from nats_mesh_cli.stat_table import edges_table, stat_table
 from nats_mesh_cli.top.drill import lines_of
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.once import document, report
+from nats_mesh_cli.top.words import retry_cell
 from tests.cli.top_data import ALERTED, DATA, MESH
 from tests.snapshots import snapshot
 
@@ -104,3 +106,41 @@ def test_headroom_is_an_estimate(headroom_per_s: float | None, text: str) -> Non
         "".join(cell.text for cell in line) for line in lines_of(first.name, Data(mesh=mesh), 120)
     )
     assert (f"room for {text} more" in page) == (headroom_per_s is not None)
+
+
+@pytest.mark.parametrize(
+    ("share", "retries", "used"),
+    [
+        (0.0, "0", "0%"),
+        (0.0004, "<0.1", "<0.1%"),
+        (0.004, "0.4", "0.4%"),
+        (0.0812, "8.1", "8.1%"),
+        (0.9999, ">99.9", ">99.9%"),
+        (1.0, "100", "100%"),
+    ],
+)
+def test_what_is_some_is_not_shown_as_none(share: float, retries: str, used: str) -> None:
+    """Repetitions and how much of a limit is used, in `stat`, `edges`, `top` and in the browser: rounding makes no
+    small part nothing, and no large one all."""
+    first, edge = MESH.services[0], MESH.edges[0]
+    capacity = replace(first.capacity, utilisation=share)
+    red = replace(edge.red, retry_share=share)
+    mesh: Snapshot = replace(
+        MESH, services=(replace(first, capacity=capacity, red=red),), edges=(replace(edge, red=red),)
+    )
+    shown = stat_table("service", ())
+    (record,) = shown.records(mesh, Promised())
+    (column,) = (each for each in shown.columns if each.header == "USED")
+    assert column.text(record) == used
+    shown = edges_table("service", ())
+    (record,) = shown.records(mesh, Promised())
+    (column,) = (each for each in shown.columns if each.header == "RETRY%")
+    assert column.text(record) == retries
+    assert retry_cell(share).text.removeprefix("▲ ") == ("-" if not share else retries)
+    told = figures.red_of(red, 0.0)["retry_share"], figures.capacity_of(capacity)["utilisation"]
+    assert all((value > 0.0) == (share > 0.0) for value in told)
+
+
+def test_more_than_all_of_a_limit_is_said() -> None:
+    """An average of what ran may be above a limit that has been lowered meanwhile."""
+    assert used_text(1.2) == "120.0%"

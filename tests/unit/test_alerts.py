@@ -147,6 +147,22 @@ def test_a_caller_speaks_for_his_own_calls() -> None:
     assert (found.calls, found.failures) == (14 + 4, 4 + 1)
 
 
+def test_what_callers_gave_up_breaks_no_promise_but_of_latency() -> None:
+    """A call that ended CANCELLED counts as one, and never as a failure: who calls decides how long it waits. How
+    long it had lasted by then counts as any duration does."""
+    clock, counts = ManualClock(), EndedCalls(0.0)
+    stats = Stats(clock=clock)
+    series = stats.series("out", "orders", "place", "web")
+    series.record(0.1, Status.OK)
+    series.end(3.0, Status.CANCELLED, "DC")
+    series.end(3.0, Status.DEADLINE_EXCEEDED, "UT")
+    told = stats.snapshot(instance="i", service="web", version="1.0.0", namespace="default", whole=True)
+    counts.hear(decode_stats(encode_stats(told)[0]), clock.monotonic())
+    (found,) = counts.take(clock.monotonic()).values()
+    assert (found.calls, found.failures) == (3, 1)
+    assert (found.took.count, found.took.at_most(1.0)) == (3, 1)
+
+
 def test_late_and_repeated_messages_change_nothing() -> None:
     """Numbers that go back, or come again, count as nothing."""
     counts = EndedCalls(0.0)

@@ -188,6 +188,29 @@ def test_settled_means_that_the_figures_are_of_now() -> None:
     assert after == [1, 2, 3, 4]
 
 
+def test_what_happens_right_after_a_join_is_told() -> None:
+    """Who comes hears of the leases at once, not at their next renewal, until when it would tell nobody."""
+
+    async def scenario() -> list[str]:
+        told: list[str] = []
+        async with MemoryMesh(caller="web") as mesh:
+            watch = BusWatch(
+                mesh.mesh, lambda _: None, LoopClock(), on_event=lambda event: told.append(event.kind)
+            )
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch.run)
+                await anyio.sleep(0.5)
+                instance = await mesh.serve(productpage(whole))
+                await anyio.sleep(0.1)
+                instance.events.emit("fault.set", "productpage", "by ann")
+                await anyio.sleep(0.1)
+                tasks.cancel_scope.cancel()
+            watch.close()
+        return told
+
+    assert run_virtual(scenario) == ["fault.set"]
+
+
 def test_joins_and_leaves_are_heard() -> None:
     """The registry follows, and who waits for news is woken."""
 

@@ -16,14 +16,15 @@ from nats_mesh import ConfigError
 from nats_mesh.core.members import Change, ChangeKind, Health, Instance, Reason, ServiceSummary
 from nats_mesh.core.presence import Load, State
 from nats_mesh.telemetry.events import Event as TelemetryEvent
-from nats_mesh.telemetry.snapshots import Figures
+from nats_mesh.telemetry.snapshots import Figures, Red, Service, Snapshot, VersionRow
 from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
-from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside
+from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside, how_it_ended
 from nats_mesh_cli.demo.events import Events, LogEvents, describe
-from nats_mesh_cli.demo.fleet import child_environment
+from nats_mesh_cli.demo.fleet import child_environment, metrics_environment
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
 from nats_mesh_cli.demo.report import report
-from nats_mesh_cli.demo.rows import Row
+from nats_mesh_cli.demo.rows import Row, service_rows
+from nats_mesh_cli.demo.silences import MAX_SILENCES
 from nats_mesh_cli.demo.state import Event, Mark
 from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, missing, summarise
 from nats_mesh_cli.demo.watch import Heard
@@ -184,6 +185,21 @@ def test_warnings_of_libraries_become_events() -> None:
         (Mark.WARN, "lost it"),
         (Mark.ERROR, "broken"),
     ]
+
+
+def test_a_services_total_is_what_its_instances_counted() -> None:
+    """What a circuit refused, or nobody answered, its callers alone have counted: held against each other the two must
+    be two. How the last seconds went its callers say, as everywhere."""
+    met, counted = figures(378, errors=354), figures(55, errors=31)
+    service = Service(
+        name="ratings",
+        red=Red(rate_per_s=30.0, recent=met, total=met, last_error="the circuit is open"),
+        served=Red(rate_per_s=5.0, recent=counted, total=counted, last_error="it broke"),
+    )
+    version = VersionRow(service="ratings", version="1.0.0", red=service.served)
+    (found,) = service_rows(Snapshot(red=service.red, services=(service,), versions=(version,)))
+    assert (found.total, found.last_error, found.versions) == (counted, "it broke", {"1.0.0": 55})
+    assert (found.recent, found.rate_per_s) == (met, 30.0)
 
 
 # -- the summary ------------------------------------------------------------------------------------------------
@@ -347,6 +363,95 @@ def test_faults_leave_sums_comparable() -> None:
     assert not deeds.comparable
 
 
+def silences_of(deeds: Deeds) -> list[tuple[str, float, bool, bool]]:
+    """Who was silent, for how long, whether he is back, and whether he has ended."""
+    return [(each.host_pid, each.silent_s, each.back, each.ended) for each in deeds.silences.all]
+
+
+def beat(kind: ChangeKind, pid: int = 5, *, seen: float = 0.0, reason: Reason | None = None) -> Change:
+    """What presence tells of `ratings`."""
+    return Change(kind=kind, instance=instance("ratings", pid, seen=seen), reason=reason)
+
+
+def test_who_was_frozen_is_named_with_how_long_and_whether_he_came_back() -> None:
+    """The system says when a process was stopped and goes on; what presence tells meanwhile, or a moment later, is the
+    same silence. It is a deed from its first moment on, and what was sent meanwhile cannot be compared."""
+    deeds = Deeds(lambda: Before(failed=3))
+    frozen = instance("ratings", 5, seen=8.0)
+    deeds.stopped(frozen, 10.0)
+    assert (deeds.before, deeds.comparable) == (Before(failed=3), False)
+    deeds.presence(beat(ChangeKind.SUSPECT, seen=8.0), 21.0, stopped=True)
+    deeds.presence(beat(ChangeKind.GONE, seen=8.0, reason=Reason.MISSED), 28.0, stopped=True)
+    deeds.silences.goes_on("6", 29.0)  # another one
+    deeds.silences.goes_on("5", 30.0)
+    deeds.presence(beat(ChangeKind.SUSPECT, seen=8.0), 30.1, stopped=False)
+    deeds.presence(beat(ChangeKind.JOINED, seen=30.2), 30.2, stopped=False)
+    deeds.stopped(frozen, 40.0)
+    assert deeds.silences.lasting == {("ratings", "ratings5")}
+    deeds.silences.over(47.5)
+    assert silences_of(deeds) == [("my-host-5", 20.0, True, False), ("my-host-5", 7.5, False, False)]
+    assert deeds.all == (
+        "ratings 1.0.0 (pid 5) was frozen (stopped by a signal): it did not answer for 20.0 s, then it came back",
+        "ratings 1.0.0 (pid 5) was frozen (stopped by a signal): it did not answer for 7.50 s, and did not come back",
+    )
+    assert deeds.hangs == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        (beat(ChangeKind.ALIVE), True),
+        (beat(ChangeKind.JOINED), True),
+        (beat(ChangeKind.GONE, reason=Reason.LEFT), True),
+        (beat(ChangeKind.GONE, reason=Reason.REPLACED), False),
+        (beat(ChangeKind.GONE, reason=Reason.MISSED), None),
+    ],
+)
+def test_of_who_is_no_process_of_the_demo_presence_tells_alone(change: Change, back: bool | None) -> None:
+    """Silent since the last beat, until whatever is heard next; who started anew has ended. Beats of others are
+    nothing, and whoever is gone is silent still."""
+    deeds = Deeds(Before)
+    deeds.presence(beat(ChangeKind.JOINED), 0.0, stopped=None)
+    deeds.presence(beat(ChangeKind.ALIVE, 6), 1.0, stopped=None)
+    assert (deeds.all, deeds.comparable) == ((), True)
+    deeds.presence(beat(ChangeKind.SUSPECT, seen=4.0), 17.0, stopped=None)
+    deeds.presence(beat(ChangeKind.ALIVE, 6), 18.0, stopped=None)
+    deeds.presence(change, 20.0, stopped=None)
+    deeds.silences.over(24.0)
+    assert silences_of(deeds) == [("my-host-5", 20.0 if back is None else 16.0, bool(back), back is False)]
+    (text,) = deeds.all
+    assert text.startswith(f"ratings 1.0.0 (pid 5) did not answer for {20 if back is None else 16}.0 s, ")
+
+
+def test_an_instance_that_hangs_by_itself_is_a_problem() -> None:
+    """Nobody had stopped its process: that is no deed, and blames nothing else on one."""
+    deeds = Deeds(Before)
+    deeds.presence(beat(ChangeKind.SUSPECT, seen=4.0), 17.0, stopped=False)
+    deeds.presence(beat(ChangeKind.ALIVE, seen=20.0), 20.0, stopped=False)
+    assert (deeds.all, deeds.before) == ((), None)
+    assert deeds.hangs == (
+        "ratings 1.0.0 (pid 5) did not answer for 16.0 s, though nothing had stopped it, then it came back",
+    )
+
+
+def test_who_is_killed_while_he_is_frozen_was_silent_until_then() -> None:
+    """What follows of his beats is nothing more."""
+    deeds = Deeds(Before)
+    deeds.stopped(instance("ratings", 5), 10.0)
+    deeds.silences.ended("5", 12.0)
+    assert silences_of(deeds) == [("my-host-5", 2.0, False, True)]
+    assert deeds.all[0].endswith("it did not answer for 2.00 s, until it ended")
+
+
+def test_silences_are_bounded_and_further_ones_counted() -> None:
+    """Fifty are told; of the rest one reads how many they were."""
+    deeds = Deeds(Before)
+    for number in range(MAX_SILENCES + 2):
+        deeds.stopped(instance("ratings", number), 1.0)
+    assert len(deeds.silences.all) == MAX_SILENCES
+    assert deeds.all[MAX_SILENCES:] == ("and 2 more",)
+
+
 @pytest.mark.parametrize(
     ("status", "outside"),
     [(0, True), (-9, True), (-15, True), (-2, True), (1, False), (-11, False), (-6, False)],
@@ -354,6 +459,24 @@ def test_faults_leave_sums_comparable() -> None:
 def test_who_sends_a_signal_is_told_from_a_crash(status: int, outside: bool) -> None:
     """Signals that people send, and the end that a service makes of SIGTERM, are deeds; a crash is a problem."""
     assert ended_from_outside(status) is outside
+
+
+def test_who_sent_sigkill_was_somebody_else() -> None:
+    """A command of the mesh sends no signals, and the demo none while it runs: it was a person, or the kernel. Of other
+    signals nobody doubts that."""
+
+    class Ended:
+        name = "ratings:v1"
+        child = type("Child", (), {"pid": 5, "returncode": -9})
+
+    ended: Any = Ended
+    assert how_it_ended(ended) == (
+        "ratings:v1 (pid 5) was killed by signal 9 (by somebody else: a person, or the kernel for want of memory)"
+    )
+    ended.child.returncode = -15
+    assert how_it_ended(ended) == "ratings:v1 (pid 5) was killed by signal 15"
+    ended.child.returncode = 0
+    assert how_it_ended(ended) == "ratings:v1 (pid 5) was told to stop"
 
 
 def test_the_summary_as_json() -> None:
@@ -435,6 +558,18 @@ def test_services_get_the_demos_bus_and_no_setting_of_another_mesh() -> None:
         "MESH_LOG": "WARNING",
         "MESH_CACHE_DIR": "off",
     }
+
+
+def test_each_service_may_have_a_metrics_port_of_its_own() -> None:
+    """Any port that is free, on any address; one that says which is refused, as several processes cannot share it."""
+    assert metrics_environment({"PATH": "/bin"}) == {}
+    assert metrics_environment({"MESH_METRICS_PORT": "off", "MESH_METRICS_HOSTS": "a"}) == {}
+    given = {"MESH_METRICS_PORT": "127.0.0.1:0", "MESH_METRICS_HOSTS": "orders"}
+    assert metrics_environment({**given, "PATH": "/bin", "MESH_MODE": "no"}) == given
+    with pytest.raises(ConfigError, match=r"'127.0.0.1:9464'.*cannot share one port; use 0"):
+        metrics_environment({"MESH_METRICS_PORT": "127.0.0.1:9464"})
+    with pytest.raises(ConfigError, match="MESH_METRICS_PORT is 'x'"):
+        metrics_environment({"MESH_METRICS_PORT": "x"})
 
 
 def test_what_happened_is_harmless_to_a_terminal() -> None:

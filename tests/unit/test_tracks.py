@@ -11,7 +11,7 @@ from nats_mesh.core.histogram import Histogram
 from nats_mesh.core.numbering import AHEAD, ANEW_S
 from nats_mesh.telemetry.ended import EndedCalls
 from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
-from nats_mesh.telemetry.tracks import Kind, Tracks
+from nats_mesh.telemetry.tracks import MAX_SILENT, Kind, Tracks
 
 KIND = Kind("shop", "i1", "in", "shop", "buy", "web", "")
 START = 1000.0
@@ -82,6 +82,35 @@ def test_beginning_anew_keeps_what_had_ended(tracks: Tracks) -> None:
     tracks.hear(word(2, 900, 9.0), START + 1.0 + ANEW_S)
     tracks.hear(word(3, 905, 10.0), START + 2.0 + ANEW_S)
     assert ended(tracks) == 12
+
+
+def test_who_was_frozen_for_long_does_not_count_anew(tracks: Tracks) -> None:
+    """A series that was forgotten because its member fell silent goes on from where it is when that comes back: what
+    it had counted by then has counted, and nobody knows when the rest of it was. One that began meanwhile is new."""
+    tracks.hear(word(1, 50, 1.0), START + 1.0)
+    assert ended(tracks) == 50
+    tracks.forget(KIND)
+    assert len(tracks) == 0
+    tracks.hear(word(2, 60, 200.0), START + 200.0)
+    assert ended(tracks) == 0
+    tracks.hear(word(3, 63, 201.0), START + 201.0)
+    assert ended(tracks) == 3
+    tracks.hear(word(4, 5, 10.0, endpoint="sell"), START + 202.0)
+    assert ended(tracks) == 5
+
+
+def test_more_who_fell_silent_than_are_remembered_count_from_now_on() -> None:
+    """What is known of the silent is bounded; for whoever was put out of it, as for everybody who has not been heard
+    since, the time of before counts for nothing."""
+    tracks = Tracks(START, room=lambda key: True)
+    for number in range(MAX_SILENT + 1):
+        instance = f"i{number}"
+        tracks.hear(word(1, 50, 1.0, instance=instance), START + 1.0)
+        tracks.forget(KIND._replace(instance=instance))
+    tracks.hear(word(2, 60, 200.0, instance="i0"), START + 200.0)
+    tracks.hear(word(2, 60, 200.0, instance="i1"), START + 200.0)
+    tracks.hear(word(1, 4, 2.0, instance="new"), START + 200.0)
+    assert ended(tracks) == 4
 
 
 def test_nothing_is_kept_of_who_told_nothing_that_is_kept() -> None:

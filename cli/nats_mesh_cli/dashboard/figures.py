@@ -22,8 +22,8 @@ def red_of(red: Red, at: float, gave_up: float | None = None) -> Record:
         "p90_ms": millis(red.p90_s),
         "p99_ms": millis(red.p99_s),
         "in_flight": red.in_flight,
-        "retry_share": round(red.retry_share, 3),
-        "gave_up": round(given_up, 6),
+        "retry_share": _some(red.retry_share),
+        "gave_up": _some(given_up),
         "gave_up_level": gave_up_level(given_up),
         "success_level": success_level(red.success),
         "last_error": error_text(last_error_of(red), at),
@@ -37,9 +37,14 @@ def capacity_of(capacity: Capacity) -> Record:
         "limit": capacity.limit,
         "in_flight": capacity.in_flight,
         "queue": capacity.queue,
-        "utilisation": None if used is None else round(used, 3),
+        "utilisation": None if used is None else _some(used),
         "headroom_per_s": None if capacity.headroom_per_s is None else round(capacity.headroom_per_s),
     }
+
+
+def _some(share: float) -> float:
+    """A share without digits that nobody sees: what is some is neither nothing nor all."""
+    return min(max(round(share, 6), 1e-6), 1.0 - 1e-6) if 0.0 < share < 1.0 else share
 
 
 def millis(seconds: float | None) -> float | None:

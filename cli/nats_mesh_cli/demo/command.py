@@ -49,6 +49,7 @@ def _demo(
         raise CliError(f"demo takes no {' and no '.join(given)}", hint="it starts a server of its own")
     from nats_mesh.model import check_name
     from nats_mesh_cli.bus import run_async
+    from nats_mesh_cli.demo.fleet import metrics_environment
     from nats_mesh_cli.demo.run import demo
     from nats_mesh_cli.demo.session import Options
 
@@ -60,6 +61,7 @@ def _demo(
         duration_s=lasting if lasting is not None or shown else UNWATCHED_S,
         namespace=check_name("namespace", options.namespace or "default"),
         start_timeout_s=options.timeout_s or 60.0,
+        environ=metrics_environment(os.environ),
     )
     raise typer.Exit(run_async(demo(chosen, out, options.format, live=shown)))
 

@@ -9,14 +9,18 @@ from typing import Final
 
 import msgspec
 
+from nats_mesh.core.members import Change, Instance
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh_cli.demo.fleet import ServiceProcess
+from nats_mesh_cli.demo.silences import Silences, silence_text
 
 __all__ = ["Before", "Deeds", "ended_from_outside", "how_it_ended"]
 
 #: Further ones are counted.
 _MAX_TOLD: Final = 50
+#: Who sends SIGKILL.
+_OTHERS: Final = "by somebody else: a person, or the kernel for want of memory"
 _SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 #: What changes who is counted where: an instance that drains refuses, a route copies and repeats.
 _MOVES_CALLS: Final = frozenset(
@@ -51,8 +55,10 @@ class Deeds:
         self.before: Before | None = None
         #: Whether callers and instances still count the same calls.
         self.comparable = True
+        self.silences = Silences()
         self._look = look
-        self._told: dict[str, int] = {}
+        #: Words, and how often; a number stands for the silence of this place.
+        self._told: dict[str | int, int] = {}
         self._more = 0
 
     def heard(self, event: Event) -> bool:
@@ -74,12 +80,29 @@ class Deeds:
         self.comparable = self.comparable and kind not in _MOVES_CALLS
         return True
 
-    def ended(self, process: ServiceProcess) -> None:
+    def ended(self, process: ServiceProcess, now: float) -> None:
         """A process has ended: that is a deed where somebody ended it."""
+        self.silences.ended(str(process.child.pid), now)
         if ended_from_outside(process.child.returncode):
             self._note(how_it_ended(process))
 
-    def _note(self, text: str) -> None:
+    def stopped(self, instance: Instance, now: float) -> None:
+        """The process of an instance was stopped by a signal."""
+        if self.silences.stopped(instance, now):
+            self._silent(deed=True)
+
+    def presence(self, change: Change, now: float, *, stopped: bool | None) -> None:
+        """Presence tells of an instance; ``stopped`` as in :class:`Silence`. The silence of one that nobody had stopped
+        is no deed."""
+        if self.silences.presence(change, now, stopped=stopped):
+            self._silent(deed=stopped is not False)
+
+    def _silent(self, *, deed: bool) -> None:
+        self.comparable = False  # what it was sent meanwhile may never have been read
+        if deed:
+            self._note(len(self.silences.all) - 1)
+
+    def _note(self, text: str | int) -> None:
         if self.before is None:
             self.before = self._look()
         if text in self._told or len(self._told) < _MAX_TOLD:
@@ -90,17 +113,31 @@ class Deeds:
     @property
     def all(self) -> tuple[str, ...]:
         """All of it in words, in the order in which it was done."""
-        more = (f"and {self._more} more",) if self._more else ()
+        silences = self.silences.all
+        texts = [silence_text(silences[key]) if isinstance(key, int) else key for key in self._told]
+        more = self._more + self.silences.more
         return (
-            *[f"{text} (at {count} instances)" if count > 1 else text for text, count in self._told.items()],
-            *more,
+            *[
+                f"{text} (at {count} instances)" if count > 1 else text
+                for text, count in zip(texts, self._told.values(), strict=True)
+            ],
+            *((f"and {more} more",) if more else ()),
         )
+
+    @property
+    def hangs(self) -> tuple[str, ...]:
+        """Silences that were nobody's deed, in words."""
+        return tuple(silence_text(each) for each in self.silences.all if each.stopped is False)
 
 
 def how_it_ended(process: ServiceProcess) -> str:
-    """What happened to a process that somebody ended."""
+    """What happened to a process that somebody ended, who was not the demo."""
     return f"{process.name} (pid {process.child.pid}) was {_how(process.child.returncode)}"
 
 
 def _how(status: int | None) -> str:
-    return "told to stop" if not status else f"killed by signal {-status}"
+    if not status:
+        return "told to stop"
+    killed = f"killed by signal {-status}"
+    # No command of the mesh sends signals; which of the two it was nobody can tell by the status.
+    return f"{killed} ({_OTHERS})" if -status == signal.SIGKILL else killed

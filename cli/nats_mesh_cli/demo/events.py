@@ -12,6 +12,7 @@ import msgspec
 from nats_mesh.core.registry import Change, ChangeKind, Reason
 from nats_mesh.telemetry.events import Event as Told
 from nats_mesh.wire.headers import one_line
+from nats_mesh_cli.demo.silences import who
 from nats_mesh_cli.demo.state import Event, Mark
 from nats_mesh_cli.trouble import is_bad
 
@@ -58,18 +59,18 @@ class Events:
 
 
 def describe(change: Change) -> tuple[Mark, str]:
-    """A membership change in words; on one machine a process id says which instance."""
+    """A membership change in words."""
     instance = change.instance
-    who = f"{instance.service} {instance.version} (pid {instance.name.rpartition('-')[2]})"
+    named = who(instance)
     if change.kind is ChangeKind.JOINED:
-        return Mark.JOIN, who
+        return Mark.JOIN, named
     if change.kind is ChangeKind.GONE:
-        return Mark.LEAVE, who if change.reason is Reason.LEFT else f"{who} without a word"
+        return Mark.LEAVE, named if change.reason is Reason.LEFT else f"{named} without a word"
     if change.kind is ChangeKind.SUSPECT:
-        return Mark.WARN, f"{who} is suspect: its beats are missing"
+        return Mark.WARN, f"{named} is suspect: its beats are missing"
     if change.kind is ChangeKind.ALIVE:
-        return Mark.CHANGE, f"{who} is alive again"
-    return Mark.CHANGE, f"{who}: {', '.join(change.fields)}; now {instance.state}"
+        return Mark.CHANGE, f"{named} is alive again"
+    return Mark.CHANGE, f"{named}: {', '.join(change.fields)}; now {instance.state}"
 
 
 class LogEvents(logging.Handler):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
@@ -13,11 +15,12 @@ from typing import Self
 import anyio
 
 from nats_mesh.errors import ConfigError
-from nats_mesh.testing._process import Guard, exited_steps, reap
+from nats_mesh.settings import DEFAULT_SERVER, Settings
+from nats_mesh.testing._process import Guard, reap
 from nats_mesh.testing._steps import drive
 from nats_mesh_cli.demo.locate import Bookinfo
 
-__all__ = ["Fleet", "ServiceProcess", "child_environment"]
+__all__ = ["Fleet", "ServiceProcess", "child_environment", "metrics_environment"]
 
 _WATCH_POLL_S = 0.1
 _STOP_GRACE_S = 5.0
@@ -25,8 +28,28 @@ _KEPT_BYTES = 16 * 1024
 _SHOWN_LINES = 8
 #: Settings of the user's real mesh that must not reach the demo.
 _FOREIGN = ("NATS_CREDS", "NATS_CA", "NATS_CONTEXT", "NATS_URL", "MESH_", "BOOKINFO_")
+#: Where each of the services tells its metrics: the demo says, and no setting of the user's real mesh.
+_METRICS = ("MESH_METRICS_PORT", "MESH_METRICS_HOSTS")
 #: Says where policies are cached: a place of the user's, or none.
 _CACHE = "MESH_CACHE_DIR"
+
+
+def metrics_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the services are told of their metrics: each may have a port of its own, any that is free (0).
+
+    :class:`ConfigError` for a port that says which: several processes cannot share it.
+    """
+    given = {name: environ[name] for name in _METRICS if environ.get(name)}
+    said = Settings.resolve(servers=DEFAULT_SERVER, env=given).metrics
+    if said is None:
+        return {}
+    if said[1]:
+        raise ConfigError(
+            f"MESH_METRICS_PORT is {given['MESH_METRICS_PORT']!r}: the services of the demo are several processes, "
+            "which cannot share one port; use 0, and each takes one that is free (nats-mesh get instances -o wide "
+            "lists them), or off"
+        )
+    return given
 
 
 def child_environment(
@@ -90,6 +113,16 @@ class ServiceProcess:
         """The last lines it wrote."""
         return self._output.decode("utf-8", "replace").splitlines()[-_SHOWN_LINES:]
 
+    @property
+    def stopped(self) -> bool | None:
+        """Whether a signal has stopped it (SIGSTOP) and it does not run now; ``None`` where the system does not say."""
+        if sys.platform != "linux":
+            return None
+        if self.child.poll() is not None:
+            return False
+        # WNOWAIT leaves the report in place: it is there for as long as the process is stopped.
+        return os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+
     def failure(self) -> str:
         """How it ended, with its last words."""
         status = self.child.returncode
@@ -115,7 +148,8 @@ class ServiceProcess:
 class Fleet:
     """All service processes. Leaving stops them: in order where all is well, at once where it is not.
 
-    ``on_exit`` gets every process that ends before it was told to.
+    ``on_exit`` gets every process that ends before it was told to, ``on_stop`` every one that a signal stops, and again
+    when it goes on.
     """
 
     def __init__(
@@ -124,12 +158,14 @@ class Fleet:
         names: Sequence[str],
         environ: Mapping[str, str],
         on_exit: Callable[[ServiceProcess], None],
+        on_stop: Callable[[ServiceProcess, bool], None] = lambda process, stopped: None,
     ) -> None:
         self.processes: list[ServiceProcess] = []
         self._bookinfo = bookinfo
         self._names = names
         self._environ = environ
         self._on_exit = on_exit
+        self._on_stop = on_stop
         self.crashed: list[ServiceProcess] = []
         #: Those that had to be killed, or ended with an error, when they were told to stop.
         self.unruly: list[ServiceProcess] = []
@@ -163,20 +199,37 @@ class Fleet:
                 tasks.start_soon(self._watch_one, process)
 
     async def _watch_one(self, process: ServiceProcess) -> None:
-        await drive(exited_steps(process.child), _WATCH_POLL_S)
+        await drive(self._life_steps(process), _WATCH_POLL_S)
         self.crashed.append(process)
         self._on_exit(process)
 
+    def _life_steps(self, process: ServiceProcess) -> Generator[None, None, None]:
+        """Until it has ended."""
+        was_stopped = False
+        while process.child.poll() is None:
+            stopped = process.stopped is True
+            if stopped is not was_stopped and process.child.returncode is None:
+                was_stopped = stopped
+                self._on_stop(process, stopped)
+            yield
+
+    def of(self, pid: str) -> ServiceProcess | None:
+        """The process of this id; ``None`` where it is none of ours."""
+        return next((each for each in self.processes if str(each.child.pid) == pid), None)
+
     def is_running(self, pid: str) -> bool | None:
         """Whether the process of this id runs; ``None`` where it is none of ours."""
-        found = [process.child.poll() is None for process in self.processes if str(process.child.pid) == pid]
-        return found[0] if found else None
+        process = self.of(pid)
+        return None if process is None else process.child.poll() is None
 
     def _stop_steps(self) -> Generator[None, None, None]:
-        """SIGTERM, which lets each finish what it holds, then SIGKILL for whoever is still there."""
+        """SIGTERM, which lets each finish what it holds, then SIGKILL for whoever is still there. Who was stopped by a
+        signal goes on for that."""
         asked = [process for process in self.processes if process.child.poll() is None]
         for process in asked:
             process.child.terminate()
+            if process.stopped:
+                process.child.send_signal(signal.SIGCONT)
         deadline = time.monotonic() + _STOP_GRACE_S
         while any(process.child.poll() is None for process in asked) and time.monotonic() < deadline:
             yield

@@ -13,7 +13,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Calls of a service, or of a caller (``source``) to a service.
 
     ``reporter`` says who counted: ``out`` the caller, ``in`` the instances. ``versions`` counts the calls by the
-    version that answered, ``recent`` and ``rate_per_s`` cover the last window.
+    version that answered, ``recent`` and ``rate_per_s`` cover the last window; of a service these are as its callers
+    met it, ``total`` is what its instances counted.
     """
 
     source: str = ""
@@ -29,12 +30,16 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def service_rows(snapshot: Snapshot) -> list[Row]:
-    """One for each service that has answered calls, as its instances count them."""
+    """One for each service that has answered calls."""
     versions: dict[str, dict[str, int]] = {}
     for each in snapshot.versions:
         versions.setdefault(each.service, {})[each.version] = each.red.total.requests
     return [
-        _row(service.red, service=service.name, versions=versions[service.name])
+        msgspec.structs.replace(
+            _row(service.red, service=service.name, versions=versions[service.name]),
+            total=service.served.total,
+            last_error=service.served.last_error,
+        )
         for service in snapshot.services
         if service.name in versions
     ]

@@ -6,12 +6,12 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
 
 import anyio
 import msgspec
 
 from nats_mesh import Mesh, MeshError
+from nats_mesh.core.members import Change
 from nats_mesh.core.presence import State
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.events import Event
@@ -25,8 +25,10 @@ from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
 from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, locate
 from nats_mesh_cli.demo.rows import edge_rows, service_rows
+from nats_mesh_cli.demo.silences import pid_of
 from nats_mesh_cli.demo.state import Mark, PagesLine, Phase, ViewState
 from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, milliseconds, missing, summarise
+from nats_mesh_cli.demo.unless import unless
 from nats_mesh_cli.demo.watch import BusWatch
 from nats_mesh_cli.trouble import tells_of_trouble
 
@@ -47,6 +49,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float | None = None
     namespace: str = "default"
     start_timeout_s: float = 60.0
+    #: Further variables of the services' environment.
+    environ: dict[str, str] = {}
 
 
 class StartError(MeshError):
@@ -87,12 +91,13 @@ class Session:
                 namespace=self._options.namespace,
                 python_path=bookinfo.python_path(os.environ.get("PYTHONPATH", "")),
             )
+            environ |= self._options.environ
             settings = Settings(servers=(server.url,), namespace=self._options.namespace)
             async with Mesh(CALLER, settings=settings) as mesh:
-                watch = self._watch = BusWatch(mesh, self._events.presence, on_event=self._on_event)
+                watch = self._watch = BusWatch(mesh, self._on_presence, on_event=self._on_event)
                 await mesh.client.transport.fence()
                 await _keep_spans(mesh)
-                async with Fleet(bookinfo, DEFAULT, environ, self._on_exit) as fleet:
+                async with Fleet(bookinfo, DEFAULT, environ, self._on_exit, self._on_stop) as fleet:
                     self._fleet = fleet
                     load = self._load = Load(
                         mesh, rate_per_s=self._options.rate_per_s, on_trouble=self._on_trouble
@@ -119,7 +124,7 @@ class Session:
             tasks.start_soon(watch.run)
             tasks.start_soon(fleet.watch)
             try:
-                await _unless(stop, lambda: self._bring_up(watch, fleet, load))
+                await unless(stop, lambda: self._bring_up(watch, fleet, load))
                 if not stop.is_set() or self._phase == "running":
                     self._began = _now()
                     await load.run(stop, self._options.duration_s)
@@ -183,16 +188,19 @@ class Session:
         ]
         if self._server_lost:
             return [*problems, self._server_lost]
-        ended = {str(process.child.pid) for process in fleet.crashed}
+        silent = self._deeds.silences.lasting
+        self._deeds.silences.over(_now())
         members = [
-            (i.service, i.id) for i in watch.registry.instances() if i.name.rpartition("-")[2] not in ended
+            (i.service, i.id)
+            for i in watch.registry.instances()
+            if (i.service, i.id) not in silent and fleet.is_running(pid_of(i)) is not False
         ]
         with anyio.move_on_after(_SETTLE_TIMEOUT_S) as patience:
             await watch.settled(members)
         self._complete = not fleet.crashed and not patience.cancelled_caught
         if patience.cancelled_caught:
             problems.append(f"not every instance gave its last figures within {_SETTLE_TIMEOUT_S:.0f} s")
-        return problems
+        return [*problems, *self._deeds.hangs]
 
     def _summarise(self, mesh: Mesh, watch: BusWatch, load: Load, problems: list[str]) -> Summary:
         snapshot = watch.snapshot()
@@ -238,6 +246,7 @@ class Session:
             problems=problems,
             done=self._deeds.all,
             caused=caused,
+            silences=self._deeds.silences.all,
         )
 
     # -- what happens meanwhile -------------------------------------------------------------------------
@@ -255,9 +264,29 @@ class Session:
         if done or tells_of_trouble(event.kind):
             self._events.told(event)
 
+    def _on_presence(self, change: Change) -> None:
+        self._events.presence(change)
+        process = None if self._fleet is None else self._fleet.of(pid_of(change.instance))
+        if self._phase == "running" and (process is None or process.child.poll() is None):
+            stopped = None if process is None else process.stopped
+            self._deeds.presence(change, _now(), stopped=stopped)
+
+    def _on_stop(self, process: ServiceProcess, stopped: bool) -> None:
+        if self._phase != "running" or self._watch is None:
+            return
+        pid = str(process.child.pid)
+        if not stopped:
+            self._deeds.silences.goes_on(pid, _now())
+            self._events.add(Mark.CHANGE, f"{process.name} (pid {pid}) goes on")
+            return
+        self._events.add(Mark.WARN, f"{process.name} (pid {pid}) was stopped by a signal")
+        for instance in self._watch.registry.instances():
+            if pid_of(instance) == pid:
+                self._deeds.stopped(instance, _now())
+
     def _on_exit(self, process: ServiceProcess) -> None:
         if self._phase == "running":
-            self._deeds.ended(process)
+            self._deeds.ended(process, _now())
         if ended_from_outside(process.child.returncode):  # its last words are of something else
             self._events.add(Mark.LEAVE, how_it_ended(process))
         else:
@@ -302,22 +331,3 @@ async def _keep_spans(mesh: Mesh) -> None:
     client = mesh.client
     with contextlib.suppress(KvError):  # everything else works without it
         await SpanStore(client.subjects, transport=client.transport, mux=client.mux).make()
-
-
-async def _unless(stop: anyio.Event, work: Callable[[], Awaitable[None]]) -> None:
-    """Do ``work``, or give it up when ``stop`` is set."""
-    failure: MeshError | None = None
-
-    async def give_up() -> None:
-        await stop.wait()
-        tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(give_up)
-        try:
-            await work()
-        except MeshError as error:  # raised outside the group: callers want it, not a group of one
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

@@ -9,6 +9,7 @@ import msgspec
 
 from nats_mesh.telemetry.snapshots import Figures
 from nats_mesh_cli.demo.rows import Row
+from nats_mesh_cli.demo.silences import Silence
 
 __all__ = [
     "EdgeSummary",
@@ -73,7 +74,7 @@ class PagesSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The result. ``ok`` is true exactly where ``problems`` is empty: ``done`` is what somebody did to it meanwhile,
-    and ``caused`` what came of that."""
+    and ``caused`` what came of that; ``silences`` are the instances that did not answer for a while."""
 
     ok: bool
     duration_s: float
@@ -83,6 +84,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...]
     done: tuple[str, ...] = ()
     caused: tuple[str, ...] = ()
+    silences: tuple[Silence, ...] = ()
 
 
 def summarise(
@@ -94,6 +96,7 @@ def summarise(
     problems: Iterable[str],
     done: Iterable[str] = (),
     caused: Iterable[str] = (),
+    silences: Iterable[Silence] = (),
 ) -> Summary:
     """Put the rows and what went wrong into a summary."""
     found = tuple(problems)
@@ -112,6 +115,7 @@ def summarise(
         problems=found,
         done=tuple(done),
         caused=tuple(caused),
+        silences=tuple(silences),
     )
 
 

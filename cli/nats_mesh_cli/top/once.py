@@ -19,7 +19,7 @@ from nats_mesh_cli.measured import (
     version_record,
 )
 from nats_mesh_cli.options import Format
-from nats_mesh_cli.output import Column, Record, dump, millis, rate_text, success_text, table
+from nats_mesh_cli.output import Column, Record, dump, millis, percent_text, rate_text, success_text, table
 from nats_mesh_cli.promised import LEVEL_STYLES
 from nats_mesh_cli.stat_table import GAVE_UP, with_seldom
 from nats_mesh_cli.top.following import followers
@@ -162,7 +162,7 @@ _NUMBERS = (
     Column("P50", lambda r: millis(r["p50_s"]), right=True),
     Column("P95", lambda r: millis(r["p95_s"]), right=True),
     Column("P99", lambda r: millis(r["p99_s"]), right=True),
-    Column("RETRY%", lambda r: f"{r['retry_share'] * 100:.1f}", right=True),
+    Column("RETRY%", lambda r: percent_text(r["retry_share"]), right=True),
     GAVE_UP,
     Column("BREAKER", lambda r: _circuits(r["breakers"]), style=lambda r: breakers_level(r["breakers"])),
     Column("LAST ERROR", lambda r: aged_text(r["last_error"], r["last_error_age_s"]), wide=True),

@@ -8,7 +8,7 @@ from typing import Final
 
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.last_errors import LastError, error_text
-from nats_mesh_cli.output import millis, part_text, rate_text, success_text
+from nats_mesh_cli.output import millis, part_text, percent_text, rate_text, success_text
 from nats_mesh_cli.trouble import (
     Level,
     breakers_level,
@@ -122,7 +122,7 @@ def retry_cell(share: float) -> Cell:
     """The share of repetitions among the attempts, in percent."""
     if share <= 0.0:
         return _NOTHING
-    return leveled(f"{share * 100:.1f}", retry_level(share))
+    return leveled(percent_text(share), retry_level(share))
 
 
 def gave_up_cell(share: float) -> Cell:

@@ -108,7 +108,7 @@ views.service = {
       "calls/s": rate(service.rate_per_s), "success": percent(service.success),
       "gave up": gaveUp(service) || (service.kind === "client" ? NOTHING : "0 %"),
       "p50": time(service.p50_ms), "p90": time(service.p90_ms), "p99": time(service.p99_ms),
-      "capacity used": capacity.utilisation === null || capacity.utilisation === undefined ? NOTHING : `${(capacity.utilisation * 100).toFixed(1)} %`,
+      "capacity used": capacity.utilisation === null || capacity.utilisation === undefined ? NOTHING : part(capacity.utilisation),
       "calls in all": detail.total.requests, "of them failed": detail.total.errors,
     };
     keyed(this.figures, Object.entries(facts), ([label]) => label, ([label]) => h("span", {}, `${label} `, h("b")), (node, [, value]) => text(node.lastChild, value));
