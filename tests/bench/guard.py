@@ -1,9 +1,9 @@
 """Is a call as cheap as when its cost was last committed? ``python -m tests.bench.guard``, part of ``make check``.
 
-Instructions are counted by valgrind, which no other load on the machine disturbs, over the real client and
-instance without sockets; each figure is divided by that of a fixed piece of work counted in the same run,
-so that another build of Python moves it little. Where valgrind is missing, CPU time in many pairs stands in,
-measured again before a regression is believed. Garbage collection is off meanwhile.
+Instructions are counted by valgrind over the real client and instance without sockets; each figure is divided by that
+of a fixed piece of work counted in the same run, so that another build of Python moves it little. Other load on the
+machine disturbs them little: timers find more to do. Where valgrind is missing, CPU time in many pairs stands in. What
+looks like a regression is measured again before it is believed. Garbage collection is off meanwhile.
 
 Status 0: within 10 % of guard.json, cheaper, or nothing committed for this Python. Status 1: dearer, or not measurable.
 """
@@ -35,7 +35,8 @@ __all__ = ["main"]
 
 _FILE = Path(__file__).with_name("guard.json")
 _MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
-#: How often CPU time is measured, each time in a new process, before it counts as a regression or is committed.
+#: How often a case is measured, each time in a new process, before it counts as a regression; CPU time also before it
+#: is committed.
 _ATTEMPTS = 3
 _ABOUT = (
     "Cost of a call by minor version of Python, method, case and side. ratio: by the guard's reference work, "
@@ -67,15 +68,14 @@ def method_for(program: str | None, *, ci: bool) -> str:
 
 
 def measure(method: str, only: list[str], known: Figures) -> Figures:
-    """The figures; by CPU time, what looks like a regression is measured again, up to three times in all."""
-    if method == "instructions":
-        return count_instructions(only)
-    figures = measure_time(only)
+    """The figures; what looks like a regression is measured again, up to three times in all."""
+    count = count_instructions if method == "instructions" else measure_time
+    figures = count(only)
     for _ in range(_ATTEMPTS - 1):
         dear = {row.case for row in compare(figures, known) if row.verdict is Verdict.DEARER}
         if not dear:
             break
-        figures = cheapest(figures, measure_time(sorted(dear)))
+        figures = cheapest(figures, count(sorted(dear)))
     return figures
 
 

@@ -126,20 +126,23 @@ def test_accepting_replaces_the_figures_of_this_python_and_method_alone() -> Non
     assert old.figures["3.11"]["time"] == KNOWN
 
 
-def test_cpu_time_is_measured_again_before_it_is_called_a_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("method", "by"), [("time", "measure_time"), ("instructions", "count_instructions")])
+def test_a_case_is_measured_again_before_it_is_called_a_regression(
+    method: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three dear measurements fail; one cheap one among them passes, and ends the measuring."""
     asked: list[list[str]] = []
     waiting = [{**one(6.0), "json x64": {"caller": Figure(3.0)}}, one(4.1), one(6.0)]
 
-    def measure_time(only: list[str]) -> Figures:
+    def measured(only: list[str]) -> Figures:
         asked.append(only)
         return waiting.pop(0)
 
-    monkeypatch.setattr(guard, "measure_time", measure_time)
-    assert guard.measure("time", [""], KNOWN) == {**one(4.1), "json x64": {"caller": Figure(3.0)}}
+    monkeypatch.setattr(guard, by, measured)
+    assert guard.measure(method, [""], KNOWN) == {**one(4.1), "json x64": {"caller": Figure(3.0)}}
     assert asked == [[""], ["json x1"]]
     waiting = [one(6.0), one(7.0), one(5.0)]
-    caller, _ = compare(guard.measure("time", [""], KNOWN), KNOWN)
+    caller, _ = compare(guard.measure(method, [""], KNOWN), KNOWN)
     assert caller.verdict is Verdict.DEARER
     assert not waiting
 
