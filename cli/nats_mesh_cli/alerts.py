@@ -16,6 +16,8 @@ from nats_mesh.telemetry.alert_messages import (
     Standing,
     brief,
     decode_standing,
+    limit_of,
+    limit_text,
     promise_text,
     seen_text,
     span_text,
@@ -42,7 +44,9 @@ _NOBODY: Final = "'nats-mesh alerts --watch' watches, here or on any machine, an
 def record_of(alert: Alert) -> Record:
     """An alert as ``-o json`` shows it."""
     found: Record = msgspec.to_builtins(alert)
-    return found
+    pair = limit_of(alert)
+    limit = None if pair is None else {"burn": pair.factor, "windows_s": [pair.long_s, pair.short_s]}
+    return {**found, "limit": limit}
 
 
 def _burn(record: Record, window_s: float) -> str:
@@ -68,6 +72,7 @@ _COLUMNS: Final = (
     Column("OBJECTIVE", lambda r: str(r["objective"])),
     Column("PROMISED", _promised),
     Column("FOR", lambda r: age(r["for_s"])),
+    Column("LIMIT", lambda r: limit_text(msgspec.convert(r, Alert))),
     _window(300.0),
     _window(1800.0, wide=True),
     _window(3600.0),

@@ -23,7 +23,19 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["CALM_S", "PAIRS", "SLOTS", "Alarm", "Ledger", "Level", "Pair", "Reading", "Seen", "pairs_for"]
+__all__ = [
+    "CALM_S",
+    "PAIRS",
+    "SLOTS",
+    "Alarm",
+    "Ledger",
+    "Level",
+    "Pair",
+    "Reading",
+    "Seen",
+    "is_whole",
+    "pairs_for",
+]
 
 #: Buckets of one window.
 SLOTS: Final = 60
@@ -74,6 +86,11 @@ def pairs_for(share: float, window_s: float) -> tuple[Pair, ...]:
         if pair.long_s <= window_s and factor * budget < 1.0:
             found.append(msgspec.structs.replace(pair, factor=factor))
     return tuple(found)
+
+
+def is_whole(seen_s: float, window_s: float) -> bool:
+    """Whether as much of a window was seen as its buckets ever hold: all but the oldest one, and a moment."""
+    return seen_s >= window_s * (1.0 - 1.5 / SLOTS)
 
 
 class Seen(msgspec.Struct, frozen=True):

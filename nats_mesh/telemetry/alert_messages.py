@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
+from nats_mesh.core.burn import Pair, is_whole, pairs_for
 from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Instant, Name
 from nats_mesh.core.shares import share_text
@@ -25,6 +26,8 @@ __all__ = [
     "burn_text",
     "decode_standing",
     "encode_standing",
+    "limit_of",
+    "limit_text",
     "promise_text",
     "seen_text",
     "span_text",
@@ -109,10 +112,36 @@ def seen_text(burn: Burn, sign: str = "") -> str:
     """How fast a window burns, as levels count it; where less was seen than the window is long, that and how fast that
     burns, too: `2.88 (seen 12m of 1h: 14.4)`. What was not seen counts as if nothing had failed."""
     seen = f"{sign}{burn_text(burn.burn)}"
-    if burn.seen_s >= burn.window_s:
+    if is_whole(burn.seen_s, burn.window_s):
         return seen
-    counts = f"{sign}{burn_text(burn.burn * burn.seen_s / burn.window_s)}"
+    counts = f"{sign}{burn_text(_sure(burn))}"
     return f"{counts} (seen {span_text(burn.seen_s)} of {span_text(burn.window_s)}: {seen})"
+
+
+def _sure(burn: Burn) -> float:
+    """How fast it burns as levels count it: as if nothing had failed in what was not seen."""
+    return burn.burn * min(1.0, burn.seen_s / burn.window_s)
+
+
+def limit_of(alert: Alert) -> Pair | None:
+    """By which pair of windows its level is in force; ``None`` where it is ``ok``, or where none of this level holds in
+    what whoever tells has seen: it is about to be left, or somebody saw it before him."""
+    sure = {burn.window_s: _sure(burn) for burn in alert.burns}
+    for pair in pairs_for(alert.share, alert.window_s):
+        least = min(sure.get(pair.long_s, 0.0), sure.get(pair.short_s, 0.0))
+        if pair.level.name.lower() == alert.level and least >= pair.factor:
+            return pair
+    return None
+
+
+def limit_text(alert: Alert) -> str:
+    """That in words: ``14.4 over 1h and 5m``; empty where it is ``ok``."""
+    if alert.level == "ok":
+        return ""
+    pair = limit_of(alert)
+    if pair is None:
+        return "none any more"
+    return f"{pair.factor:g} over {span_text(pair.long_s)} and {span_text(pair.short_s)}"
 
 
 def span_text(seconds: float) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from nats_mesh.core.burn import Alarm, Ledger, Level, Pair
+from nats_mesh.core.burn import Alarm, Ledger, Level, Pair, is_whole
 from nats_mesh.telemetry.alert_messages import (
     MAX_ALERTS,
     Alert,
@@ -202,7 +202,7 @@ def _said(watched: _Watched, pair: Pair, now: float) -> str:
     parts = []
     for span_s in (pair.long_s, pair.short_s):
         seen = watched.ledger.seen(now, span_s)
-        known = "" if seen.part >= 1.0 else f" (seen {span_text(seen.seen_s)} of it)"
+        known = "" if is_whole(seen.seen_s, seen.window_s) else f" (seen {span_text(seen.seen_s)} of it)"
         parts.append(f"{burn_text(seen.burn(watched.promise.budget))} times over {span_text(span_s)}{known}")
     return f"{' and '.join(parts)}; {pair.factor:g} is the limit"
 

@@ -269,7 +269,7 @@ def burn(window_s: float, rate: float, seen_s: float | None = None) -> Burn:
     return Burn(window_s=window_s, seen_s=seen, calls=1000, bad=int(rate), burn=rate)
 
 
-_BURNS = (burn(300.0, 29.0), burn(3600.0, 15.2, 720.0), burn(21_600.0, 6.1, 720.0))
+_BURNS = (burn(300.0, 29.0), burn(3600.0, 72.5, 720.0), burn(21_600.0, 6.1, 720.0))
 #: The same with somebody who watches what is promised.
 ALERTED = msgspec.structs.replace(
     DATA,
@@ -280,7 +280,7 @@ ALERTED = msgspec.structs.replace(
                 "available",
                 "page",
                 burn(300.0, 29.0),
-                burn(3600.0, 15.2, 720.0),
+                burn(3600.0, 72.5, 720.0),
                 burn(21_600.0, 6.1, 720.0),
             ),
             alert("reviews", "fast", "ticket", burn(300.0, 2.0), burn(86_400.0, 3.1), threshold_s=0.256),

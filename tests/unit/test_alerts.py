@@ -20,6 +20,7 @@ from nats_mesh.telemetry.alert_messages import (
     burn_text,
     decode_standing,
     encode_standing,
+    limit_text,
     seen_text,
     span_text,
 )
@@ -385,6 +386,35 @@ def test_what_counts_stands_before_what_was_seen() -> None:
     assert seen_text(part, "×") == "×2.88 (seen 12m of 1h: ×14.4)"
     unseen = Burn(window_s=3600.0, seen_s=0.0, calls=0, bad=0, burn=0.0)
     assert seen_text(unseen) == "0 (seen 0s of 1h: 0)"
+
+
+def test_a_window_that_was_seen_for_as_long_as_its_buckets_hold_is_whole() -> None:
+    """The oldest of the sixty is given up as a whole when the next begins: that is no part that was not seen."""
+    kept = Burn(window_s=300.0, seen_s=295.2, calls=100, bad=1, burn=14.4)
+    assert seen_text(kept) == "14.4"
+    watched = Watched(promise())
+    watched.run(400, {PLACE: ended(10)})
+    assert seen_text(watched.book.alerts(watched.now)[0].burns[0]) == "0"
+
+
+def test_a_level_names_the_pair_of_windows_that_holds_it() -> None:
+    """After the short window of the fast pair is over, the slow one goes on, and then nothing does: whoever looks at a
+    page is told why it is still one."""
+    watched = Watched(promise())
+    watched.run(200, {PLACE: ended(10, 10)})
+
+    def shown() -> tuple[str, str]:
+        (alert,) = watched.book.alerts(watched.now)
+        return alert.level, limit_text(alert)
+
+    assert shown() == ("page", "14.4 over 1h and 5m")
+    watched.run(400, {PLACE: ended(10)})
+    assert shown() == ("page", "6 over 6h and 30m")
+    watched.run(1450, {PLACE: ended(10)})
+    assert shown() == ("page", "none any more")
+    watched.run(600, {PLACE: ended(10)})
+    assert shown()[0] != "page"
+    assert limit_text(msgspec.structs.replace(watched.book.alerts(watched.now)[0], level="ok")) == ""
 
 
 def test_words_for_spans() -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from nats_mesh.telemetry.alert_messages import Alert, Burn, promise_text, seen_text, span_text
+from nats_mesh.telemetry.alert_messages import Alert, Burn, limit_text, promise_text, seen_text, span_text
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.promised import Promised
 from nats_mesh_cli.top import words
@@ -50,13 +50,16 @@ def _row(alert: Alert) -> dict[str, Cell]:
 
 
 def _burns(alert: Alert, width: int) -> list[Line]:
-    """How fast each window burns, as many on a line as fit whole."""
-    lines: list[str] = []
+    """Which limit is passed, where one is, and how fast each window burns, as many on a line as fit whole."""
+    limit = limit_text(alert)
+    lines = [f"  limit {limit}"] if limit else []
+    first = True
     for text in map(_burn, alert.burns):
-        if lines and cell_len(lines[-1]) + 2 + cell_len(text) <= width:
+        if not first and cell_len(lines[-1]) + 2 + cell_len(text) <= width:
             lines[-1] += f"  {text}"
         else:
-            lines.append(f"  {'burns' if not lines else '     '} {text}")
+            lines.append(f"  {'burns' if first else '     '} {text}")
+        first = False
     return [[Cell(clip(line, width), words.DIM)] for line in lines]
 
 
