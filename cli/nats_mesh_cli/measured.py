@@ -39,10 +39,10 @@ __all__ = [
 _REPORTERS: Final = {"out": "source", "in": "destination"}
 
 
-def numbers(red: Red, at: float, last_error: LastError | None = None, gave_up: float | None = None) -> Record:
+def numbers(red: Red, at: float, last_error: LastError | None = None) -> Record:
     """What everything has that is called: of the window, and in ``total`` of all calls that were ever counted.
     ``at`` is the snapshot's. ``last_error`` where callers know a better one
-    (:func:`nats_mesh_cli.last_errors.last_errors`), ``gave_up`` as they count it."""
+    (:func:`nats_mesh_cli.last_errors.last_errors`)."""
     last = last_error or last_error_of(red)
     return {
         "success": red.success,
@@ -50,7 +50,7 @@ def numbers(red: Red, at: float, last_error: LastError | None = None, gave_up: f
         "attempts_per_s": red.attempts_per_s,
         "errors_per_s": red.errors_per_s,
         "retry_share": red.retry_share,
-        "gave_up_share": red.gave_up if gave_up is None else gave_up,
+        "gave_up_share": red.gave_up,
         "p50_s": red.p50_s,
         "p90_s": red.p90_s,
         "p95_s": red.p95_s,
@@ -116,7 +116,7 @@ def service_record(
         "breakers": service.breakers,
         "ejected": service.ejected,
         "objectives": objectives,
-        **numbers(service.red, at, last_error, service.gave_up),
+        **numbers(service.red, at, last_error),
         "served": numbers(service.served, at),
         "capacity": capacity_record(service.capacity),
     }
@@ -129,7 +129,7 @@ def endpoint_record(endpoint: Endpoint, at: float, last_error: LastError | None 
         "endpoint": endpoint.name,
         "instances": endpoint.instances,
         "breakers": endpoint.breakers,
-        **numbers(endpoint.red, at, last_error, endpoint.gave_up),
+        **numbers(endpoint.red, at, last_error),
         "served": numbers(endpoint.served, at),
         "capacity": capacity_record(endpoint.capacity),
     }

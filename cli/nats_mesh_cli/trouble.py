@@ -158,7 +158,7 @@ def service_level(service: Service) -> Level:
         served_level(service.served.success),
         breakers_level(service.breakers),
         ready_level(service.ready, service.instances),
-        gave_up_level(service.gave_up),
+        gave_up_level(service.red.gave_up),
         less,
     )
 

@@ -117,7 +117,6 @@ class CallsShown:
                 capacity=capacity_of(self._loads.get((name,)), served.recent, served.rate_per_s),
                 breakers=self._states(name),
                 ejected=self._ejected[name],
-                gave_up=red.gave_up,
             )
 
     def endpoints(self) -> Iterator[Endpoint]:
@@ -142,7 +141,6 @@ class CallsShown:
                 trend=self._trend(*name),
                 capacity=capacity_of(self._loads.get(name), served.recent, served.rate_per_s),
                 breakers=self._states(*name),
-                gave_up=red.gave_up,
             )
 
     def versions(self) -> Iterator[VersionRow]:

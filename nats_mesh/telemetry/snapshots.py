@@ -149,7 +149,6 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     to it that are OPEN or HALF_OPEN, by state; ``ejected`` those of its instances that some caller ejected.
 
     ``red`` and ``trend`` are what callers met, ``served`` the attempts that reached the instances, as these saw them.
-    ``gave_up`` is the share of the window's calls that their callers gave up (CANCELLED).
     """
 
     name: str
@@ -164,11 +163,10 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     capacity: Capacity = Capacity()
     breakers: dict[str, int] = {}
     ejected: int = 0
-    gave_up: float = 0.0
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One operation of a service; ``red``, ``served`` and ``gave_up`` as those of a service."""
+    """One operation of a service; ``red`` and ``served`` as those of a service."""
 
     service: str
     name: str
@@ -178,7 +176,6 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     trend: Trend = Trend()
     capacity: Capacity = Capacity()
     breakers: dict[str, int] = {}
-    gave_up: float = 0.0
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from nats_mesh.telemetry.snapshots import Red
 from nats_mesh_cli.dashboard.document import state_of
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.stat_table import stat_table
@@ -25,6 +26,13 @@ from nats_mesh_cli.trouble import (
     worst,
 )
 from tests.snapshots import red, snapshot
+
+
+def left(count: int) -> Red:
+    """A thousand calls, of which their callers gave so many up."""
+    good = red(1000, 0)
+    recent = msgspec.structs.replace(good.recent, statuses={"OK": 1000 - count, "CANCELLED": count})
+    return msgspec.structs.replace(good, recent=recent)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +65,9 @@ def test_a_share_of_success_has_one_level_everywhere(share: float | None, level:
         ({"breakers": {"HALF_OPEN": 2, "OPEN": 1}}, "bad"),
         ({"red": red(1000, 2)}, "warn"),
         ({"red": red(1000, 11)}, "bad"),
-        ({"gave_up": 0.029}, "ok"),
-        ({"gave_up": 0.03}, "warn"),
-        ({"gave_up": 0.1}, "bad"),
+        ({"red": left(29)}, "ok"),
+        ({"red": left(30)}, "warn"),
+        ({"red": left(100)}, "bad"),
     ],
 )
 def test_the_worst_of_a_service_counts(changes: dict[str, Any], level: str) -> None:
@@ -71,10 +79,9 @@ def test_the_worst_of_a_service_counts(changes: dict[str, Any], level: str) -> N
 def test_calls_that_are_given_up_are_trouble_of_an_edge_and_of_a_page() -> None:
     """A service whose only instance hangs is not well, whatever its instances count."""
     mesh = snapshot(2)
-    hanging = msgspec.structs.replace(mesh.services[0], gave_up=0.5)
+    hanging = msgspec.structs.replace(mesh.services[0], red=left(500))
     assert (service_level(hanging), state_of(hanging)) == ("bad", "failing")
-    recent = msgspec.structs.replace(red(100, 0).recent, statuses={"OK": 95, "CANCELLED": 5})
-    edge = msgspec.structs.replace(mesh.edges[0], red=msgspec.structs.replace(red(100, 0), recent=recent))
+    edge = msgspec.structs.replace(mesh.edges[0], red=left(50))
     assert (edge.red.gave_up, edge_level(edge)) == (0.05, "warn")
 
 

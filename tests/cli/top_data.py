@@ -301,7 +301,7 @@ GIVEN_UP = msgspec.structs.replace(
         MESH,
         services=tuple(
             [
-                msgspec.structs.replace(each, gave_up=0.5) if each.name == "details" else each
+                msgspec.structs.replace(each, red=_LEFT) if each.name == "details" else each
                 for each in MESH.services
             ]
         ),

@@ -51,8 +51,8 @@ def test_a_service_whose_callers_give_up_says_so() -> None:
     web.tell()
     orders.tell()
     shown = fold.snapshot(clock.monotonic())
-    assert {each.name: each.gave_up for each in shown.services} == {"orders": 0.5, "stock": 0.0}
-    assert {(each.service, each.name): each.gave_up for each in shown.endpoints} == {
+    assert {each.name: each.red.gave_up for each in shown.services} == {"orders": 0.5, "stock": 0.0}
+    assert {(each.service, each.name): each.red.gave_up for each in shown.endpoints} == {
         ("orders", "place"): 0.5,
         ("orders", "show"): 0.0,
         ("stock", "count"): 0.0,

@@ -149,7 +149,7 @@ def _service(service: Service, place: Place, at: float) -> Record:
         "level": service_level(service),
         "ejected": service.ejected,
         "capacity": capacity_of(service.capacity),
-        **red_of(service.red, at, service.gave_up),
+        **red_of(service.red, at),
     }
 
 

@@ -10,9 +10,8 @@ from nats_mesh_cli.trouble import gave_up_level, success_level
 __all__ = ["capacity_of", "millis", "red_of"]
 
 
-def red_of(red: Red, at: float, gave_up: float | None = None) -> Record:
-    """What everything has that is called. ``at`` is the snapshot's, ``gave_up`` where its callers know."""
-    given_up = red.gave_up if gave_up is None else gave_up
+def red_of(red: Red, at: float) -> Record:
+    """What everything has that is called. ``at`` is the snapshot's."""
     return {
         "rate_per_s": round(red.rate_per_s, 1 if red.rate_per_s >= 10 else 2),
         "attempts_per_s": round(red.attempts_per_s, 1 if red.attempts_per_s >= 10 else 2),
@@ -23,8 +22,8 @@ def red_of(red: Red, at: float, gave_up: float | None = None) -> Record:
         "p99_ms": millis(red.p99_s),
         "in_flight": red.in_flight,
         "retry_share": _some(red.retry_share),
-        "gave_up": _some(given_up),
-        "gave_up_level": gave_up_level(given_up),
+        "gave_up": _some(red.gave_up),
+        "gave_up_level": gave_up_level(red.gave_up),
         "success_level": success_level(red.success),
         "last_error": error_text(last_error_of(red), at),
     }

@@ -98,7 +98,7 @@ def _endpoint(endpoint: Endpoint, at: float) -> Record:
         "breakers": dict(endpoint.breakers),
         "breakers_level": breakers_level(endpoint.breakers),
         "capacity": capacity_of(endpoint.capacity),
-        **red_of(endpoint.red, at, endpoint.gave_up),
+        **red_of(endpoint.red, at),
     }
 
 

@@ -42,7 +42,6 @@ def _service_cells(service: Service, facts: Facts) -> dict[str, Cell]:
         "ready": words.ready_cell(service.ready, service.instances),
         "alert": words.alert_cell(facts.levels.get(service.name)),
         **red_cells(red),
-        "gave": words.gave_up_cell(service.gave_up),
         "trend": Cell(words.trend_text(service.trend.rates, 30), "cyan"),
         "breaker": words.breaker_cell(service.breakers),
         "ejected": ejected,

@@ -210,9 +210,8 @@ def _facts(red: Red, service: Service | None, edge: Edge | None, width: int) -> 
         if capacity.headroom_per_s is not None:
             more.append(f"room for {words.rate_text(capacity.headroom_per_s)}/s more")
         told.append(Cell(_fitting(more, width)))
-    gave_up = red.gave_up if edge is not None or service is None else service.gave_up
-    if gave_up > 0.0:
-        cell = words.gave_up_cell(gave_up)
+    if red.gave_up > 0.0:
+        cell = words.gave_up_cell(red.gave_up)
         told.append(Cell(clip(f"{cell.text} of the calls were given up by their callers", width), cell.style))
     if red.flags:
         flags = "  ".join(f"{name} ×{count}" for name, count in sorted(red.flags.items()))
@@ -275,7 +274,7 @@ def _called(what: Endpoint | Edge, name: str) -> dict[str, Cell]:
         **_red(what.red),
         "name": Cell(words.clean(name), words.NAME),
         "breaker": words.breaker_cell(what.breakers),
-        "gave": words.gave_up_cell(what.gave_up if isinstance(what, Endpoint) else what.red.gave_up),
+        "gave": words.gave_up_cell(what.red.gave_up),
         "trend": Cell(words.trend_text(what.trend.rates, 30), "cyan"),
     }
 

@@ -88,9 +88,8 @@ class Facts:
     def some_gave_up(self) -> bool:
         """Whether so many calls of anybody were given up that it shows."""
         mesh = self.data.mesh
-        return any(each.gave_up >= SOME_GAVE_UP for each in mesh.services) or any(
-            each.red.gave_up >= SOME_GAVE_UP for each in mesh.edges
-        )
+        reds = [*(each.red for each in mesh.services), *(each.red for each in mesh.edges)]
+        return any(red.gave_up >= SOME_GAVE_UP for red in reds)
 
     @cached_property
     def ejected(self) -> Counter[str]:
