@@ -392,19 +392,15 @@ class Dispatcher:
 
     def _unusual(self, call: Arrival, took: float) -> None:
         """Count a call that failed, was stopped, or was held up on purpose, and answer where nothing has yet."""
-        status, series, text, maybe = call.status, call.series, "", False
-        stopped = status is None
-        if status is None:
-            status, text, maybe = STOPPED.get(call.ended, STOPPED["shutdown"])
-        flags = flags_of_ended(call.ended, call.injected)
-        if flags:
-            series.end(took, status, flags)
-        else:
-            series.record(took, status)
-        if stopped:
-            if status in FAILURES:
-                series.last_error = f"{status}: {text}"
-            self.replier.fail(call, status, text, maybe=maybe)
+        series, flags = call.series, flags_of_ended(call.ended, call.injected)
+        if call.status is not None:
+            series.end(took, call.status, flags)
+            return
+        status, text, maybe = STOPPED.get(call.ended, STOPPED["shutdown"])
+        series.end(took, status, flags)
+        if status in FAILURES:
+            series.last_error = f"{status}: {text}"
+        self.replier.fail(call, status, text, maybe=maybe)
 
     def _blocked(self, served: Served, seconds: float) -> None:
         """A handler that never waited took so long that everything else of this process stood still."""

@@ -79,11 +79,8 @@ class Refusing:
 
     def _over(self, call: Arrival, status: Status, flags: str, text: str) -> None:
         series = call.series
-        if not flags:
-            series.refuse(status)
-        else:
-            series.end(None, status, flags)
-            if status in FAILURES:  # without flags somebody else takes the call
-                series.last_error = f"{status}: {text}"
+        series.end(None, status, flags)
+        if flags and status in FAILURES:  # without flags somebody else takes the call
+            series.last_error = f"{status}: {text}"
         if self._watching.anybody:
             self._watching.ended(call, self._now() - call.received)

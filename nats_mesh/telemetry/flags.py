@@ -97,10 +97,7 @@ def note_end(
     if delayed and "DI" not in flags:
         flags.append("DI")
     text = ",".join(filter(None, flags))
-    if text:
-        series.end(took_s, status, text)
-    else:
-        series.record(took_s, status)
+    series.end(took_s, status, text)
     if failed and status in FAILURES:
         series.last_error = _said(status, problem, text)
     return text

@@ -129,6 +129,9 @@ class Series:
                 self.fold()
             return
         self.refuse(status_name)
+        self._keep(duration_s)
+
+    def _keep(self, duration_s: float) -> None:
         self.took.append(duration_s)
         if len(self.took) >= _FOLD_AT:
             self.fold()
@@ -181,23 +184,23 @@ class Series:
         self._by_status[status] = self._by_status.get(status, 0) + 1
 
     def end(self, duration_s: float | None, status_name: str, flags: str) -> None:
-        """Count one call that ended for a reason of the mesh's own: :meth:`flag`, and :meth:`record`, or without a
-        duration :meth:`refuse`. Another thread finds it in both tables or in none, where it heeds :attr:`endings`."""
+        """Count one call as :meth:`record` does, or without a duration as :meth:`refuse`; ``flags`` say why the mesh
+        itself ended or held it up (``UT``; several: ``UT,URX``), where it did. Another thread finds a call under its
+        status and its flags or under neither, where it heeds :attr:`endings`."""
+        if not flags:
+            if duration_s is None:
+                self.refuse(status_name)
+            else:
+                self.record(duration_s, status_name)
+            return
         self.endings += 1
-        # One that went well, too: by this :attr:`unusual` knows that there are flags to tell.
-        self.refuse(status_name)
-        if duration_s is not None:
-            self.took.append(duration_s)
-            if len(self.took) >= _FOLD_AT:
-                self.fold()
-        self.flag(status_name, flags)
-        self.endings += 1
-
-    def flag(self, status_name: str, flags: str) -> None:
-        """Say of a call that is counted under this status why it ended so (``UT``; several: ``UT,URX``)."""
         status = str(status_name) if status_name in _KNOWN else str(Status.UNKNOWN)
-        key = status, flags
-        self._flagged[key] = self._flagged.get(key, 0) + 1
+        # One that went well, too: by this :attr:`unusual` knows that there are flags to tell.
+        self._by_status[status] = self._by_status.get(status, 0) + 1
+        self._flagged[status, flags] = self._flagged.get((status, flags), 0) + 1
+        if duration_s is not None:
+            self._keep(duration_s)
+        self.endings += 1
 
     @property
     def is_flagged(self) -> bool:

@@ -181,8 +181,7 @@ def test_flags_say_why_the_mesh_ended_a_call() -> None:
         ("DEADLINE_EXCEEDED", "UT,URX"),
         ("OK", "DI"),
     ):
-        made.record(0.01, status)
-        made.flag(status, flags)
+        made.end(0.01, status, flags)
     made.record(0.01, "OK")
     made.record(0.01, "UNAVAILABLE")
     orders.stats.series("in", "orders", "place", "web").record(0.01, "RESOURCE_EXHAUSTED")
@@ -335,8 +334,7 @@ def test_a_refused_call_counts_without_a_duration() -> None:
     """A refusal takes no time and would flatter the quantiles."""
     orders = instance()
     series = orders.stats.series("in", "orders", "place", "web")
-    series.refuse("RESOURCE_EXHAUSTED")
-    series.flag("RESOURCE_EXHAUSTED", "UO")
+    series.end(None, "RESOURCE_EXHAUSTED", "UO")
     collector = MeshCollector(orders)
     assert total(collector, "mesh_requests_total", flags="UO") == 1
     assert families(collector)["mesh_request_duration_seconds"].samples == []
@@ -580,8 +578,7 @@ def test_a_caller_names_the_version_where_there_is_one_alone() -> None:
     there["orders"] = {"2.0.0"}
     assert went() == {"1.0.0": 3, "2.0.0": 0, "": 3}, "some of these may have gone to the version before"
     call(4)
-    series.refuse(Status.UNAVAILABLE)
-    series.flag(Status.UNAVAILABLE, "UH")
+    series.end(None, Status.UNAVAILABLE, "UH")
     assert went() == {"1.0.0": 3, "2.0.0": 5, "": 3}
     collector.remove(web)
     assert went() == {"1.0.0": 3, "2.0.0": 5, "": 3}

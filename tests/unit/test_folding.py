@@ -78,9 +78,7 @@ class Teller:
         series = self.stats.series("out", service, "place", self.service)
         series.extra += extra
         for _ in range(count):
-            series.record(0.02, status)
-            if flags:
-                series.flag(status, flags)
+            series.end(0.02, status, flags)
 
 
 def instance(service: str = "orders", id: str = "i1", **changes: Any) -> Instance:
