@@ -35,8 +35,8 @@ __all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Word", "replay"]
 #: Silent for so long (seconds), a member is no longer shown; what it counted stays in the totals.
 SILENT_S: Final = 20.0
 _MAX_LINES: Final = 20_000
-#: Errors of one text that are no further apart (seconds) are one: their ages come with messages of any delay.
-_SAME_ERROR_S: Final = 0.5
+#: Errors of one text and one member that are no further apart by its own clock (seconds) are one.
+_SAME_ERROR_S: Final = 0.01
 
 _Key: TypeAlias = tuple[str, str]
 
@@ -203,7 +203,7 @@ class Fold:
             if line is None:
                 return
             known.lines[name] = line
-            self._note_error(known, line, new, now)
+            self._note_error(known, line, message, new, now)
             if new.age_s > self.window_s:
                 # Most of its calls are of before.
                 line.from_s = message.since_s
@@ -219,21 +219,24 @@ class Fold:
             tally = line.hear(new, message)
             if tally is not None:
                 known.count(line, tally, moment, second)
-                self._note_error(known, line, new, now)
+                self._note_error(known, line, message, new, now)
         elif ok >= line.ok and new.age_s >= line.age_s:
             line.told(new, message)
             total = known.sides[line.side].open(second)
             known.went_well(line, ok, new.in_flight, new.histogram, moment, second, total)
         known.number(line)
 
-    def _note_error(self, known: Known, line: Line, new: SeriesSnapshot, now: float) -> None:
-        at = None if new.error_age_s is UNSET else now - new.error_age_s
-        before = line.error_at
+    def _note_error(
+        self, known: Known, line: Line, message: StatsMessage, new: SeriesSnapshot, now: float
+    ) -> None:
+        age_s = new.error_age_s
+        at = None if age_s is UNSET else now - age_s
+        error_s = 0.0 if age_s is UNSET else message.since_s - age_s
         if new.last_error == line.last_error and (
-            at is None or (before is not None and at - before < _SAME_ERROR_S)
+            at is None or (line.error_at is not None and error_s - line.error_s < _SAME_ERROR_S)
         ):
-            return  # the one that is known, or a word of it that was slower or faster on its way
-        line.last_error, line.error_at = new.last_error, at
+            return  # the one that is known, in a word that may have been slower on its way, or late
+        line.last_error, line.error_at, line.error_s = new.last_error, at, error_s
         if new.last_error:
             for group in (*line.groups, *known.sides[line.side].groups):
                 group.fail(new.last_error, at)
