@@ -374,7 +374,13 @@ class Fold:
         used: set[Group] = set()
         for known in (*self.members.values(), *self._dropped.values()):
             used |= known.groups
-        self.groups.keep(used)
+        # What waits to be counted is of before.
+        self.groups.order()
+        self.groups.settle(self.groups.waiting)
+        again = self.groups.keep(used)
+        if again:
+            for known in self.members.values():
+                known.say_again(again)
 
 
 def replay(

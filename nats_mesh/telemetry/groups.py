@@ -22,7 +22,8 @@ class Groups:
     """All groups of calls, by kind. The first part of a key is the side that told of them.
 
     Of a service and an endpoint what the instances tell is shown, of an edge what the caller does; what the other side
-    tells of the same is not even counted, from when the better word is there.
+    tells of the same is not even counted, from when the better word is there. Of an edge it is again once that is
+    forgotten (:meth:`keep`).
 
     ``places`` are the endpoints of edges: what one service calls of another one. With ``durations`` the totals have
     them, too; else only the window has.
@@ -87,10 +88,11 @@ class Groups:
         if side == "in":
             if here not in self.endpoints:
                 _mute(self.endpoints.get(("out", service, endpoint)))
-            inner = self._of(self.endpoints, here)
-            return (
-                (inner,) if ("out", source, service) in self.edges else (inner, *self._edge(edge, endpoint))
-            )
+            both = self._edge(edge, endpoint)
+            if ("out", source, service) in self.edges:
+                for group in both:
+                    group.mute()
+            return (self._of(self.endpoints, here), *both)
         if edge not in self.edges:
             told = "in", source, service
             _mute(self.edges.get(told))
@@ -127,8 +129,9 @@ class Groups:
     def _of(self, table: dict[_K, Group], key: _K, *, history: bool = True) -> Group:
         return table.get(key) or table.setdefault(key, Group(history=history, durations=self.durations))
 
-    def keep(self, used: set[Group]) -> None:
-        """Forget every group that is not one of ``used``: nobody is left who has calls there."""
+    def keep(self, used: set[Group]) -> set[Group]:
+        """Forget every group that is not one of ``used``: nobody is left who has calls there. Returns those that count
+        again from now on, because whoever told better of the same is one of them; what is under way now does not."""
         tables: list[dict[Any, Group]] = [
             self.services, self.endpoints, self.edges, self.members, self.versions, *self.places.values(),
         ]  # fmt: skip
@@ -139,6 +142,13 @@ class Groups:
             del self.places[edge]
         for groups in [groups for groups in self._intakes if not used.issuperset(groups)]:
             del self._intakes[groups]
+        again: set[Group] = set()
+        for (side, source, service), group in self.edges.items():
+            if side == "in" and group.muted and ("out", source, service) not in self.edges:
+                again |= {group, *self.places.get((side, source, service), {}).values()}
+        for group in again:
+            group.listen()
+        return again
 
     def all(self) -> list[Group]:
         """Every one there is."""

@@ -93,3 +93,46 @@ def test_services_that_are_made_up_take_no_rows_from_those_that_are_there() -> N
         fold.apply(word, clock.now)
     names = {each.name for each in fold.snapshot(clock.now).services}
     assert "one-more" in names, "what is there itself is no longer one of those that somebody named"
+
+
+def test_what_instances_tell_of_a_caller_counts_again_once_its_own_word_is_forgotten() -> None:
+    """No edge stands at nothing while its calls are answered, and none has a rate below zero when nobody tells."""
+    clock, fold = Clock(), Fold(max_members=2, max_services=4)
+    orders, web = Teller(clock, "orders", "o1"), Teller(clock, "web", "w1")
+
+    def edge() -> tuple[str, int, int, int]:
+        """Who tells of the calls of web to orders: how many there were, how many a second, how many run."""
+        (found,) = [
+            each
+            for each in fold.snapshot(clock.now).edges
+            if (each.source, each.service) == ("web", "orders")
+        ]
+        red = found.red
+        return found.reporter, red.total.requests, round(red.rate_per_s), red.in_flight
+
+    orders.stats.series("in", "orders", "place", "web").in_flight = 3
+    for _ in range(3):
+        orders.answer("web", 5)
+        web.call("orders", 5)
+        fold.apply(orders.word(), clock.now)
+        fold.apply(web.word(), clock.now)
+        clock.now += 1.0
+    assert edge()[0] == "out"
+    for number in range(3):  # others come and go; of web nothing is known any more
+        for _ in range(25):
+            clock.now += 1.0
+            orders.answer("web", 5)
+            fold.apply(orders.word(), clock.now)
+            fold.snapshot(clock.now)
+        gone = Teller(clock, f"gone-{number}", "g1")
+        gone.answer("web", 1)
+        fold.apply(gone.word(), clock.now)
+        fold.snapshot(clock.now)
+    assert edge() == ("in", 0, 5, 3), "from when it is forgotten"
+    clock.now += 1.0
+    orders.stats.series("in", "orders", "other", "web").record(0.01, "OK")
+    orders.answer("web", 5)
+    fold.apply(orders.word(), clock.now)
+    assert edge()[1:] == (6, 6, 3)
+    clock.now += 8.0
+    assert edge() == ("in", 6, 0, 0), "who is silent has nothing under way"
