@@ -34,6 +34,7 @@ __all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Word", "replay"]
 
 #: Silent for so long (seconds), a member is no longer shown; what it counted stays in the totals.
 SILENT_S: Final = 20.0
+_MAX_EVENTS: Final = 500
 _MAX_LINES: Final = 20_000
 #: Errors of one text and one member that are no further apart by its own clock (seconds) are one.
 _SAME_ERROR_S: Final = 0.01
@@ -89,7 +90,7 @@ class Fold:
         self._sizes: Counter[str] = Counter()
         self.groups = Groups(durations=durations)
         self.overall = Overall()
-        self.events = Happened()
+        self.events = Happened(_MAX_EVENTS)
         self.bus = Bus(True)
         self.away_since: float | None = None
         self._max_members = max_members

@@ -16,14 +16,14 @@ from nats_mesh.telemetry.events import Event
 
 __all__ = ["Happened"]
 
-_MAX_EVENTS: Final = 500
 _AT: Final = attrgetter("at")
 
 
 class Happened:
-    """At most 500 events by when they were, the oldest first."""
+    """At most ``most`` events by when they were, the oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._events: list[Event] = []
         #: How many of them are of each service.
         self._of: Counter[str] = Counter()
@@ -42,11 +42,11 @@ class Happened:
         if key in self._seen:
             return False
         self._seen[key] = None
-        if len(self._seen) > 4 * _MAX_EVENTS:
+        if len(self._seen) > 4 * self._most:
             self._seen.popitem(last=False)
         insort(self._events, event, key=_AT)
         self._of[event.service] += 1
-        if len(self._events) > _MAX_EVENTS:
+        if len(self._events) > self._most:
             self._forget()
         return True
 
@@ -55,7 +55,7 @@ class Happened:
         much, or of what is yet to come, hides nothing of others."""
         service, count = self._of.most_common(1)[0]
         at = 0
-        if count > _MAX_EVENTS // 2:
+        if count > self._most // 2:
             at = next(at for at, each in enumerate(self._events) if each.service == service)
         gone = self._events.pop(at)
         self._of[gone.service] -= 1
