@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Final
 
 from nats_mesh.telemetry.events import Event
 
-__all__ = ["Happened"]
+__all__ = ["Happened", "lately"]
 
 _AT: Final = attrgetter("at")
 
@@ -61,3 +61,13 @@ class Happened:
         self._of[gone.service] -= 1
         if not self._of[gone.service]:
             del self._of[gone.service]
+
+
+def lately(events: Sequence[Event], most: int) -> Sequence[Event]:
+    """The last ``most`` of some, with the same shares."""
+    if len(events) <= most:
+        return events
+    kept = Happened(most)
+    for each in events:
+        kept.take(each)
+    return list(kept)
