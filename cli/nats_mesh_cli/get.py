@@ -199,6 +199,7 @@ _ALIASES = {
     "inst": "instances",
     "ep": "endpoints",
     "policy": "policies",
+    "circuit": "breakers",
     "circuits": "breakers",
 } | {each[:-1]: each for each in (*KINDS, *OTHERS)}
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 import anyio
 
+from nats_mesh.core.sync_state import policy_label
 from nats_mesh.policy.bus.revisions import Revision
-from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.get import Kind
+from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.naming import selected
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
@@ -28,12 +30,7 @@ async def get_policies(options: Options, out: Out, name: str | None, *, at: str 
     """List what stands in the store, or stood ``at`` a moment; the exit code. ``name``: a service that they are about,
     or ``KIND[/NAME]``."""
     names = [] if name is None else [name]
-    if name is not None and at is None:
-        async with opened(options) as (_, store):
-            found = (await store.snapshot()).policies
-        keys = _meant(found.values(), name)
-        names = names if "/" in name else keys  # a list, however many there are, unless one is named in full
-    return await get_documents(options, out, names, revision=None, at=at)
+    return await get_documents(options, out, names, revision=None, at=at, meant=_meant)
 
 
 async def watch_policies(options: Options, out: Out, name: str | None) -> None:
@@ -44,14 +41,17 @@ async def watch_policies(options: Options, out: Out, name: str | None) -> None:
         board = Board()
         reader, view = Reader(mesh, board), view_of(options, out, kind, {})
         mesh.client.transport.add_listener(Connection(out))
-        told = ""
+        told, waits = "", name is not None
         try:
             while True:
                 await reader.read()
                 if board.problem != told:
                     told = board.problem
                     out.note(told or "the policy store can be read again", "warn" if told else "ok")
-                meant = None if name is None else _meant_now(board.revisions, name)
+                meant = None if name is None else _meant_now(name, board.revisions)
+                if waits and board.known and not meant:
+                    out.note(f"no policy is about {name!r} yet, and none is called so; waiting", "dim")
+                waits = waits and not board.known
                 view.update(
                     {
                         ("", "policy", each.key): policy_record(each)
@@ -64,15 +64,25 @@ async def watch_policies(options: Options, out: Out, name: str | None) -> None:
             view.close()
 
 
-def _meant(revisions: Iterable[Revision], name: str) -> list[str]:
+def _meant(name: str, known: Mapping[str, Revision]) -> list[str]:
     """The keys of what is about a service ``name``, or is called so; :class:`CliError` where there is none."""
-    known = {each.key: each for each in revisions}
-    keys = [key for key, each in known.items() if name in about(each)]
-    return keys or selected(name, known)
-
-
-def _meant_now(revisions: Iterable[Revision], name: str) -> frozenset[str]:
+    targets = {key: about(each) for key, each in known.items()}
+    keys = [key for key, services in targets.items() if name in services]
+    if keys or "/" in name:
+        return keys or selected(name, known)
     try:
-        return frozenset(_meant(revisions, name))
+        return selected(name, known)
+    except CliError:
+        services = {each for found in targets.values() for each in found} - {"*"}
+        raise CliError(
+            f"no policy in the store is about {name!r}, and none is called so",
+            hint=nearest(name, {*services, *map(policy_label, known)}) or "there are no policies",
+            code=FAILED,
+        ) from None
+
+
+def _meant_now(name: str, revisions: Sequence[Revision]) -> frozenset[str]:
+    try:
+        return frozenset(_meant(name, {each.key: each for each in revisions}))
     except CliError:  # there may be one later
         return frozenset()

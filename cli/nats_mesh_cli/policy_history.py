@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -70,9 +70,16 @@ _MEMBERS = (
 
 
 async def get(
-    options: Options, out: Out, names: Sequence[str], *, revision: str | None, at: str | None
+    options: Options,
+    out: Out,
+    names: Sequence[str],
+    *,
+    revision: str | None,
+    at: str | None,
+    meant: Callable[[str, Mapping[str, Revision]], list[str]] = selected,
 ) -> int:
-    """Show policies as they stand, or stood; the exit code."""
+    """Show policies as they stand, or stood; the exit code. ``meant`` says which keys of those there are a name means,
+    or raises :class:`CliError`."""
     if revision is not None and at is not None:
         raise CliError("say --revision or --at, not both")
     asked = [without_revision(name) for name in names]
@@ -87,7 +94,7 @@ async def get(
     found: list[Revision] = []
     for name, at_revision in asked:
         known = snapshots[at_revision].policies
-        found += [known[key] for key in selected(name, known)]
+        found += [known[key] for key in meant(name, known)]
     if not names:
         found = list(snapshots[None].policies.values())
     found = list({(each.key, each.sequence): each for each in found}.values())

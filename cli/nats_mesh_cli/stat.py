@@ -26,6 +26,7 @@ from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
+from nats_mesh_cli.watch import Connection
 
 __all__ = ["breakers", "edges", "stat"]
 
@@ -79,6 +80,8 @@ async def _show(
                 if watch:
                     for service in services:
                         await must_be_there(mesh, options, out, service, later=True)
+                    if not out.tty:  # what is drawn anew says it itself
+                        mesh.client.transport.add_listener(Connection(out))
                     await _watch(look, options, out)
                 else:
                     await _once(look, options, out, services, window_s)
@@ -152,9 +155,10 @@ async def _watch(look: _Look, options: Options, out: Out) -> None:
     else:
         while True:
             await anyio.sleep(_EVERY_S)
-            records = await look.records(look.seen.snapshot())
+            snapshot = look.seen.snapshot()
+            records = await look.records(snapshot)
             text = render_list(records, view.shown(records), fmt, name=view.name)
-            out.data(f"{text or view.nothing}\n")
+            out.data(f"{_away(snapshot)}{text or view.nothing}\n")
 
 
 async def _lines(look: _Look, out: Out) -> None:
@@ -182,6 +186,12 @@ async def _screen(look: _Look, out: Out, *, wide: bool) -> None:
             text = (
                 table(records, view.shown(records), wide=wide, color=out.color) if records else view.nothing
             )
-            if not snapshot.connected:
-                text = f"the bus is away for {snapshot.away_s:.0f} s; these are the last figures\n{text}"
+            text = f"{_away(snapshot)}{text}"
             drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+def _away(snapshot: Snapshot) -> str:
+    """A line that says that nothing of now is shown; empty where it is."""
+    if snapshot.connected:
+        return ""
+    return f"the bus is away for {snapshot.away_s:.0f} s; these are the last figures\n"

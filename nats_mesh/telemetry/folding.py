@@ -6,7 +6,7 @@ tested, and a moment of the past looked at, without a bus.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
@@ -19,9 +19,11 @@ from nats_mesh.errors import ConfigError
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.groups import Groups
+from nats_mesh.telemetry.happened import Happened
 from nats_mesh.telemetry.known import LATE_S, Known
 from nats_mesh.telemetry.lines import Line
 from nats_mesh.telemetry.pace import Moment
+from nats_mesh.telemetry.placed import Placed
 from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.showing import show
 from nats_mesh.telemetry.snapshots import Snapshot
@@ -34,8 +36,8 @@ __all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Word", "replay"]
 SILENT_S: Final = 20.0
 _MAX_EVENTS: Final = 500
 _MAX_LINES: Final = 20_000
-#: Errors of one text that are no further apart (seconds) are one: their ages come with messages of any delay.
-_SAME_ERROR_S: Final = 0.5
+#: Errors of one text and one member that are no further apart by its own clock (seconds) are one.
+_SAME_ERROR_S: Final = 0.01
 
 _Key: TypeAlias = tuple[str, str]
 
@@ -60,8 +62,9 @@ Word: TypeAlias = StatsMessage | Instance | Gone | Event | Bus
 
 
 class Fold:
-    """All that was heard. Beyond ``max_members`` new ones are left out while nobody is silent; services beyond
-    ``max_services`` are put together as :data:`OTHER`, unless others are gone meanwhile.
+    """All that was heard. Beyond ``max_members`` new ones are left out while nobody is silent, unless their service has
+    fewer places than another one; services beyond ``max_services`` are put together as :data:`OTHER`, unless others are
+    gone meanwhile.
 
     ``overflowed`` counts words that found no room; ``ignored`` is for whoever hears them to count. ``durations``: the
     totals of rows have quantiles and buckets, too.
@@ -83,15 +86,16 @@ class Fold:
         self.ignored = 0
         self.overflowed = 0
         self.members: dict[_Key, Known] = {}
+        #: How many of them are of each service.
+        self._sizes: Counter[str] = Counter()
         self.groups = Groups(durations=durations)
         #: Calls of several edges together: to a service, to an endpoint, and (by no name) all of them.
         self.summed: dict[tuple[str, ...], Summed] = {}
-        self.events: deque[Event] = deque(maxlen=_MAX_EVENTS)
+        self.events = Happened(_MAX_EVENTS)
         self.bus = Bus(True)
         self.away_since: float | None = None
         self._max_members = max_members
-        self._max_services = max_services
-        self._services: set[str] = set()
+        self._services = Placed(max_services)
         #: When some of these were let go last, as ``_looked``.
         self._placed = -1.0
         self._lines = 0
@@ -102,7 +106,6 @@ class Fold:
         #: When groups were looked at last.
         self._looked = 0.0
         self._dropped: OrderedDict[_Key, Known] = OrderedDict()
-        self._seen: OrderedDict[tuple[str, str, int, str, str], None] = OrderedDict()
 
     def apply(self, word: Word, now: float) -> bool:
         """Take in one word, heard at ``now``; false where it brought nothing new or found no room."""
@@ -111,7 +114,7 @@ class Fold:
         if isinstance(word, Instance):
             return self._instance(word, now)
         if isinstance(word, Event):
-            return self._event(word)
+            return word.namespace == self.namespace and self.events.take(word)
         if isinstance(word, Bus):
             if word.connected:
                 self.away_since = None
@@ -202,7 +205,7 @@ class Fold:
             if line is None:
                 return
             known.lines[name] = line
-            self._note_error(known, line, new, now)
+            self._note_error(known, line, message, new, now)
             if new.age_s > self.window_s:
                 # Most of its calls are of before.
                 line.from_s = message.since_s
@@ -218,21 +221,24 @@ class Fold:
             tally = line.hear(new, message)
             if tally is not None:
                 known.count(line, tally, moment, second)
-                self._note_error(known, line, new, now)
+                self._note_error(known, line, message, new, now)
         elif ok >= line.ok and new.age_s >= line.age_s:
             line.told(new, message)
             total = known.sides[line.side].open(second)
             known.went_well(line, ok, new.in_flight, new.histogram, moment, second, total)
         known.number(line)
 
-    def _note_error(self, known: Known, line: Line, new: SeriesSnapshot, now: float) -> None:
-        at = None if new.error_age_s is UNSET else now - new.error_age_s
-        before = line.error_at
+    def _note_error(
+        self, known: Known, line: Line, message: StatsMessage, new: SeriesSnapshot, now: float
+    ) -> None:
+        age_s = new.error_age_s
+        at = None if age_s is UNSET else now - age_s
+        error_s = 0.0 if age_s is UNSET else message.since_s - age_s
         if new.last_error == line.last_error and (
-            at is None or (before is not None and at - before < _SAME_ERROR_S)
+            at is None or (line.error_at is not None and error_s - line.error_s < _SAME_ERROR_S)
         ):
-            return  # the one that is known, or a word of it that was slower or faster on its way
-        line.last_error, line.error_at = new.last_error, at
+            return  # the one that is known, in a word that may have been slower on its way, or late
+        line.last_error, line.error_at, line.error_s = new.last_error, at, error_s
         if new.last_error:
             for group in (*line.groups, *known.sides[line.side].groups):
                 group.fail(new.last_error, at)
@@ -249,25 +255,27 @@ class Fold:
             self._made = 0
             self._forget()
         # Whose calls these are is what the subject says, not the body.
-        own, side = self._place(message.service), new.side
+        by, side = message.service, new.side
+        own = self._place(by, by)
         if side not in known.sides:
             known.sides[side] = self.groups.of_side(side, message, own)
             known.join(known.sides[side].groups)
         if side == "in":
-            groups = self.groups.of_line(side, self._place(new.peer), own, new.endpoint)
+            groups = self.groups.of_line(side, self._place(new.peer, by), own, new.endpoint)
         else:
-            groups = self.groups.of_line(side, own, self._place(new.service), new.endpoint)
+            groups = self.groups.of_line(side, own, self._place(new.service, by), new.endpoint)
         known.join(groups)
         return Line(side, self.groups.intake(groups))
 
-    def _place(self, service: str) -> str:
-        if service in self._services:
+    def _place(self, service: str, by: str) -> str:
+        """What a service that members of ``by`` tell of is shown as."""
+        services = self._services
+        if services.take(service, by) or (
+            services.full and self._make_place() and services.take(service, by)
+        ):
             return service
-        if len(self._services) >= self._max_services and not self._make_place():
-            self.overflowed += 1
-            return OTHER
-        self._services.add(service)
-        return service
+        self.overflowed += 1
+        return OTHER
 
     def _make_place(self) -> bool:
         """Forget who is gone, for the sake of who is here: services that nobody who is there is of or calls. False
@@ -283,21 +291,22 @@ class Fold:
                 used |= {service, peer}
         for key in [key for key in self._dropped if key[0] not in used]:
             self._lose(key, self._dropped.pop(key))
-        self._services &= used
+        self._services.keep(used)
         self._forget()
-        return len(self._services) < self._max_services
+        return not self._services.full
 
     # -- members ------------------------------------------------------------------------------------
 
     def _known(self, key: _Key, now: float) -> Known | None:
         known = self.members.get(key)
         if known is None:
-            if len(self.members) >= self._max_members and not self._make_room(now):
+            if len(self.members) >= self._max_members and not self._make_room(key[0], now):
                 self.overflowed += 1
                 return None
             # Who was silent and is back has counted on: what is known of him is counted already.
             known = self._dropped.pop(key) if key in self._dropped else Known(now, self.window_s)
             self.members[key] = known
+            self._sizes[key[0]] += 1
         return known
 
     def _instance(self, instance: Instance, now: float) -> bool:
@@ -307,7 +316,7 @@ class Fold:
         known = self._known(key, now)
         if known is None:
             return False
-        self._place(instance.service)
+        self._place(instance.service, instance.service)
         known.instance = instance
         known.heard = max(known.heard, instance.seen)
         return True
@@ -325,10 +334,16 @@ class Fold:
         if not self._of_one[key[0]]:
             del self._of_one[key[0]]
 
-    def _make_room(self, now: float) -> bool:
+    def _make_room(self, service: str, now: float) -> bool:
+        """Drop somebody, for the sake of a new member of a service."""
         key = min(self.members, key=lambda each: self.members[each].heard)
         if now - self.members[key].heard < SILENT_S:
-            return False
+            # Who makes up instances of its own takes no place from others: the service that has the most gives one
+            # back, the one that came last.
+            crowd, count = self._sizes.most_common(1)[0]
+            if count < self._sizes[service] + 2:
+                return False
+            key = next(each for each in reversed(self.members) if each[0] == crowd)
         self._drop(key)
         return True
 
@@ -342,6 +357,9 @@ class Fold:
     def _drop(self, key: _Key) -> None:
         """Show a member no longer, and know what it has counted for the case that it comes back."""
         self._dropped[key] = self.members.pop(key)
+        self._sizes[key[0]] -= 1
+        if not self._sizes[key[0]]:
+            del self._sizes[key[0]]
         self._dropped[key].fall_silent()
         if len(self._dropped) <= self._max_members:
             return
@@ -358,22 +376,13 @@ class Fold:
         used: set[Group] = set()
         for known in (*self.members.values(), *self._dropped.values()):
             used |= known.groups
-        self.groups.keep(used)
-
-    # -- events -------------------------------------------------------------------------------------
-
-    def _event(self, event: Event) -> bool:
-        # What happened is in it, too: a number that was made up hides nothing.
-        key = (event.service, event.instance, event.seq, event.at, event.kind)
-        if key in self._seen or event.namespace != self.namespace:
-            return False
-        self._seen[key] = None
-        if len(self._seen) > 4 * _MAX_EVENTS:
-            self._seen.popitem(last=False)
-        self.events.append(event)
-        if len(self.events) > 1 and event.at < self.events[-2].at:
-            self.events = deque(sorted(self.events, key=lambda each: each.at), maxlen=_MAX_EVENTS)
-        return True
+        # What waits to be counted is of before.
+        self.groups.order()
+        self.groups.settle(self.groups.waiting)
+        again = self.groups.keep(used)
+        if again:
+            for known in self.members.values():
+                known.say_again(again)
 
 
 def replay(

@@ -87,13 +87,23 @@ class Group:
         """Count nothing any more, and forget what was counted."""
         self.muted = True
         self.total, self.window, self._fresh, self._open = Tally(), Tally(), None, None
+        self.row = None
         self._cells.clear()
         self._when.clear()
         self._history.clear()
         self.row = None
 
+    def listen(self) -> None:
+        """Count again, from now on: nobody tells of the same calls better any more."""
+        self.muted = False
+        self._began = self._trend_at = -1
+        self._trend = Trend()
+        self.row = None
+
     def before(self, tally: Tally) -> None:
         """Calls of before the observer came: they count in the total alone."""
+        if self.muted:
+            return
         if self.durations:
             self.total.add(tally)
         else:

@@ -23,7 +23,8 @@ class Groups:
 
     Services, endpoints, versions and members have what the instances tell of the calls that reached them; edges and
     places have what the caller tells, and where it tells nothing what the instances do: their key begins with the side.
-    What the instances tell of an edge is not even counted, from when its caller's word is there.
+    What the instances tell of an edge is not even counted, from when its caller's word is there; it is again once that
+    is forgotten (:meth:`keep`).
 
     ``places`` are the endpoints of edges: what one service calls of another one. With ``durations`` the totals have
     them, too; else only the window has.
@@ -85,10 +86,11 @@ class Groups:
         """What a series counts in, beside what all of its member's side do."""
         edge = side, source, service
         if side == "in":
-            inner = self._of(self.endpoints, (service, endpoint), history=False)
-            return (
-                (inner,) if ("out", source, service) in self.edges else (inner, *self._edge(edge, endpoint))
-            )
+            both = self._edge(edge, endpoint)
+            if ("out", source, service) in self.edges:
+                for group in both:
+                    group.mute()
+            return (self._of(self.endpoints, (service, endpoint), history=False), *both)
         if edge not in self.edges:
             told = "in", source, service
             _mute(self.edges.get(told))
@@ -118,8 +120,9 @@ class Groups:
     def _of(self, table: dict[_K, Group], key: _K, *, history: bool = True) -> Group:
         return table.get(key) or table.setdefault(key, Group(history=history, durations=self.durations))
 
-    def keep(self, used: set[Group]) -> None:
-        """Forget every group that is not one of ``used``: nobody is left who has calls there."""
+    def keep(self, used: set[Group]) -> set[Group]:
+        """Forget every group that is not one of ``used``: nobody is left who has calls there. Returns those that count
+        again from now on, because whoever told better of the same is one of them; what is under way now does not."""
         tables: list[dict[Any, Group]] = [
             self.services, self.endpoints, self.edges, self.members, self.versions, *self.places.values(),
         ]  # fmt: skip
@@ -130,6 +133,13 @@ class Groups:
             del self.places[edge]
         for groups in [groups for groups in self._intakes if not used.issuperset(groups)]:
             del self._intakes[groups]
+        again: set[Group] = set()
+        for (side, source, service), group in self.edges.items():
+            if side == "in" and group.muted and ("out", source, service) not in self.edges:
+                again |= {group, *self.places.get((side, source, service), {}).values()}
+        for group in again:
+            group.listen()
+        return again
 
     def all(self) -> list[Group]:
         """Every one there is."""

@@ -227,6 +227,16 @@ class Known:
             for group in self.groups:
                 group.instances += 1
 
+    def say_again(self, groups: set[Group]) -> None:
+        """These of its groups count again: tell them what goes on now."""
+        for line in self.lines.values():
+            if line.rate or line.tried or line.in_flight:
+                tally = Tally()
+                tally.rate, tally.tried, tally.in_flight = line.rate, line.tried, line.in_flight
+                for group in line.groups:
+                    if group in groups:
+                        group.before(tally)
+
     def fall_silent(self) -> None:
         """It tells of now no more: nothing of it is under way that is known of."""
         if not self.live:

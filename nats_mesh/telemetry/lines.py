@@ -13,6 +13,7 @@ class Line(Counts):
 
     __slots__ = (
         "error_at",
+        "error_s",
         "from_s",
         "groups",
         "intake",
@@ -33,6 +34,8 @@ class Line(Counts):
         self.last_error = ""
         #: When that was (seconds of the observer's clock); ``None`` where nobody says.
         self.error_at: float | None = None
+        #: How old its member was then (seconds), by its own clock: the same in every word, however long that took.
+        self.error_s = 0.0
         #: How old its member was (seconds) when its first call can have ended, or was heard of at the earliest.
         self.from_s = 0.0
         #: Its calls in the member's last window, and its attempts beyond one a call.

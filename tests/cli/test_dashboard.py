@@ -238,6 +238,19 @@ def test_what_is_listed_is_bounded() -> None:
     assert found["mesh"][""]["policies_problem"] == "2 more policies are not listed"
 
 
+def test_events_of_days_to_come_hide_none_of_others() -> None:
+    """A member says when something was: however many it tells of, those of others are on the page, too."""
+    mesh = snapshot(3, events=10)
+    (first, *_) = mesh.events
+    made_up = [
+        msgspec.structs.replace(first, service="made-up", seq=number, at="9999-01-01T00:00:00Z")
+        for number in range(1, MAX_EVENTS + 1)
+    ]
+    found = _document(msgspec.structs.replace(mesh, events=(*mesh.events, *made_up)), Board())
+    assert len(found["events"]) == MAX_EVENTS
+    assert len([each for each in found["events"].values() if each["service"] != "made-up"]) == 10
+
+
 def test_one_service_in_full() -> None:
     """Its endpoints, instances, versions, who calls it and whom it calls, and the bars of its histogram."""
     found = service_document(snapshot(4), "service-3")

@@ -90,11 +90,14 @@ def test_policies_are_listed_by_service_kind_and_name(place: Shop) -> None:
     }
     found = place.many(*(["get", "policies", *([name] if name else []), "-o", "name"] for name in lists))
     assert [each.out.split() for each in found] == list(lists.values())
-    table_, nobody, everywhere, as_json = place.many(
+    table_, nobody, everywhere, as_json, then = place.many(
         ["get", "policies"], ["get", "policies", "nobody"], ["get", "policies", "-A"],
         ["get", "policies", "orders", "-o", "json"],
+        ["get", "policies", "orders", "--at", "-0s", "-o", "name"],
     )  # fmt: skip
     assert "orders/place" in table_.out
+    assert "no policy in the store is about 'nobody'" in nobody.err
+    assert then.out.split() == ["Destination/orders"], "a service means the same of a past moment"
     assert (nobody.code, everywhere.code) == (1, 2)
     (document,) = as_json.json
     assert document["metadata"]["name"] == "orders"
@@ -115,6 +118,9 @@ def test_policies_are_watched(place: Shop) -> None:
         place("policy", "delete", "Destination/orders")
         watching.wait_for('"event":"removed"')
         assert watching.end(signal.SIGINT) == 130
+    with place.background("get", "policies", "nobody", "-w") as waiting:
+        waiting.wait_for("no policy is about 'nobody' yet")
+        assert waiting.end(signal.SIGINT) == 130
 
 
 def test_edges_breakers_and_faults(shop: Shop) -> None:

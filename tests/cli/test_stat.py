@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nats_mesh import CallError, Mesh
 from nats_mesh.blocking import BlockingMesh
+from nats_mesh.testing import NatsServer
 from tests.cli.conftest import Shop
 from tests.cli.program import Background
 
@@ -157,3 +158,18 @@ def test_watching_is_a_line_a_row_a_second(shop: Shop) -> None:
             rows = [json.loads(line) for line in watching.out]
             assert watching.interrupt() == 130
     assert all(row["at"].endswith("Z") and row["service"] == "stock" for row in rows)
+
+
+@pytest.mark.anyio
+async def test_watching_says_that_the_bus_is_away(place: Shop) -> None:
+    """Into a pipe, too: that every circuit is closed is not known while nobody is heard."""
+    server = NatsServer(name="stat-away")
+    async with server:
+        own = Shop(server.url, place.namespace, place.folder)
+        with own.background("get", "breakers", "-w") as shown:
+            shown.wait_for("every circuit is closed")
+            await server.kill()
+            shown.wait_for("the connection is lost")
+            shown.wait_for("these are the last figures")
+            await server.restart()
+            shown.wait_for("connected again")

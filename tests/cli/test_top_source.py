@@ -110,6 +110,18 @@ def test_who_starts_takes_no_room_from_who_died() -> None:
     assert len(comings.events) <= 2 * MAX_EVENTS
 
 
+def test_instances_that_are_made_up_hide_nothing_of_those_of_others() -> None:
+    """A service whose instances come and go all the time has half of the places at most where others have some."""
+    comings, member = Comings("default"), MEMBERS[0]
+    others = next(each for each in MEMBERS if each.service != member.service and each.kind == "instance")
+    comings.take([member, others], AT_S)
+    comings.take([others], AT_S + 1)
+    for number in range(MAX_EVENTS):
+        comings.take([others, msgspec.structs.replace(others, id=f"N{number}")], AT_S + 2)
+        comings.take([others], AT_S + 3)
+    assert ("instance.gone", member.id) in told(comings)
+
+
 def test_how_far_each_follows() -> None:
     """The worst first, with the reason; whoever follows files or nothing is told apart."""
     files = msgspec.structs.replace(MEMBERS[1], id="F", policy_source="files", revision=(0, 0))

@@ -121,3 +121,21 @@ def test_members_that_say_no_age_have_none() -> None:
     fold.apply(before.says(aged=False), 12.0)
     red = orders(fold, 12.0)
     assert (red.last_error, red.last_error_at) == (INTERNAL, 11.0)
+
+
+def test_what_an_observer_hears_late_makes_no_news_of_one_error() -> None:
+    """It stood still for a minute, and hears what was told meanwhile at once: no error is younger than it was."""
+    member, fold = Member("i1", ManualClock()), Fold()
+    member.fails(INTERNAL)
+    fold.apply(member.says(), 1000.0)
+    late = []
+    for _ in range(60):
+        member.clock.advance(1.0)
+        late.append(member.says())
+    for message in late:
+        fold.apply(message, 1060.0)
+    assert orders(fold, 1060.0).last_error_at == 1000.0
+    member.clock.advance(0.2)
+    member.fails(INTERNAL)
+    fold.apply(member.says(), 1060.3)
+    assert orders(fold, 1061.0).last_error_at == pytest.approx(1060.3), "the next one is news"

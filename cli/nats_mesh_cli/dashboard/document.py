@@ -15,6 +15,7 @@ from typing import Final
 from nats_mesh.clock import rfc3339
 from nats_mesh.core.sync_state import Verdict
 from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.happened import lately
 from nats_mesh.telemetry.snapshots import Edge, Member, Service, Snapshot
 from nats_mesh_cli.dashboard.figures import capacity_of, millis, red_of
 from nats_mesh_cli.dashboard.layout import Place, arrange
@@ -85,7 +86,7 @@ def document(
             f"{each.service}/{each.id}": _sync(each, said)
             for each, said in zip(snapshot.members, verdicts, strict=True)
         },
-        "events": {_event_key(each): _event(each) for each in snapshot.events[-MAX_EVENTS:]},
+        "events": {_event_key(each): _event(each) for each in lately(snapshot.events, MAX_EVENTS)},
     }
 
 

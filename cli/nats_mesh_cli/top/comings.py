@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 from nats_mesh.clock import rfc3339
 from nats_mesh.core.presence import incarnation
 from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.happened import Happened
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.output import age
@@ -17,7 +17,7 @@ from nats_mesh_cli.top.words import clock
 __all__ = ["MAX_EVENTS", "Comings"]
 
 #: How many such events are remembered of who came, and how many of who fell silent, went and is back: a fleet that
-#: starts takes no room from one that dies.
+#: starts takes no room from one that dies. Nor do the instances that one service makes up, from those of others.
 MAX_EVENTS: Final = 200
 
 
@@ -25,8 +25,8 @@ class Comings:
     """Compares members with those seen before. Whoever is there at the first look has come when it says it started."""
 
     def __init__(self, namespace: str) -> None:
-        self._came: deque[Event] = deque(maxlen=MAX_EVENTS)
-        self._troubled: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._came = Happened(MAX_EVENTS)
+        self._troubled = Happened(MAX_EVENTS)
         self._namespace = namespace
         self._before: dict[tuple[str, str], Member] | None = None
         #: When each of the last that went was heard last (wall time, seconds).
@@ -83,7 +83,7 @@ class Comings:
 
     def _tell(self, kind: EventKind, member: Member, at: str, more: str = "") -> None:
         self._seq += 1
-        (self._came if kind is EventKind.INSTANCE_JOINED else self._troubled).append(
+        (self._came if kind is EventKind.INSTANCE_JOINED else self._troubled).take(
             Event(
                 kind=kind.value,
                 at=at,
