@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from nats_mesh.errors import (
 )
 from nats_mesh.layers.stack import OUTBOUND
 from nats_mesh.policy import PolicySet, parse
+from nats_mesh.telemetry import tracing
 from nats_mesh.telemetry.notes import MAX_NOTES, Notes
 from nats_mesh.telemetry.span_columns import read_columns
 from nats_mesh.telemetry.span_messages import Chunk, Dropped, SpanMessage, SpanWish, decode_spans, spans_of
@@ -141,8 +142,14 @@ class Rig:
 
 
 @pytest.fixture
-async def rig() -> Rig:
-    """A member that is connected, and somebody who watches."""
+async def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A member that is connected, and somebody who watches. Batches are made by the tests alone, however slow the
+    machine is."""
+
+    def never(delay_s: float, act: Callable[[], object]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(3600.0, act)
+
+    monkeypatch.setattr(tracing, "call_later", never)
     bus = MemoryBus()
     bus.recorded = []
     member = await bus.connect(ConnectOptions(name="orders"))
