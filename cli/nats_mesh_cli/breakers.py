@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nats_mesh.telemetry.snapshots import Snapshot
-from nats_mesh_cli.output import Column, Record
+from nats_mesh_cli.output import Column, Record, millis
 from nats_mesh_cli.stat_table import Shown
 
 __all__ = ["breaker_records", "breakers_table"]
@@ -14,7 +14,8 @@ _LEVELS = {"OPEN": "bad", "HALF_OPEN": "warn", "EJECTED": "warn"}
 
 def breaker_records(snapshot: Snapshot, name: str | None = None) -> list[Record]:
     """A record for each: at which caller's instance, of what, in which state. ``state`` is ``EJECTED`` where one
-    ``target`` instance of the service gets no calls, and ``endpoint`` is ``None`` then."""
+    ``target`` instance of the service gets no calls, and ``endpoint`` is ``None`` then. ``retry_after_s``: in how many
+    seconds an OPEN circuit lets a probe pass, where its caller says so."""
     circuits: list[Record] = [
         {
             "caller": each.caller,
@@ -24,6 +25,7 @@ def breaker_records(snapshot: Snapshot, name: str | None = None) -> list[Record]
             "subset": each.subset or None,
             "target": None,
             "state": each.state.value,
+            "retry_after_s": each.retry_after_s,
         }
         for each in snapshot.breakers
     ]
@@ -36,6 +38,7 @@ def breaker_records(snapshot: Snapshot, name: str | None = None) -> list[Record]
             "subset": None,
             "target": each.ejected,
             "state": "EJECTED",
+            "retry_after_s": None,
         }
         for each in snapshot.ejections
     ]
@@ -53,12 +56,20 @@ def breakers_table(name: str | None) -> Shown:
             Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
             Column("TO", _to, style=lambda _: "name"),
             Column("STATE", lambda r: str(r["state"]), style=lambda r: _LEVELS[r["state"]]),
+            Column("NEXT TRY", _next, right=True),
             Column("CALLER ID", lambda r: str(r["instance"]), wide=True),
             Column("TARGET ID", lambda r: str(r["target"] or "-"), wide=True),
         ),
         lambda r: f"{r['caller']}/{r['instance']}→{_to(r)}",
         "every circuit is closed, and nobody is ejected, as far as members tell",
     )
+
+
+def _next(record: Record) -> str:
+    """When a call may pass for a trial; an ejected instance is back when its caller says so."""
+    if record["retry_after_s"] is None:
+        return "-"
+    return f"in {millis(record['retry_after_s'])}" if record["retry_after_s"] > 0.0 else "next call"
 
 
 def _to(record: Record) -> str:

@@ -29,7 +29,7 @@ from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire.headers import one_line
 from nats_mesh.wire.subjects import ALL
 
-__all__ = ["ClientSpans", "refused_by"]
+__all__ = ["ClientSpans", "refusing_layer"]
 
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK: Final = Status.OK
@@ -54,7 +54,7 @@ _WIRE: Final = "wire"
 _Note: TypeAlias = tuple[bool, str, CallEnd, str, str]
 
 
-def refused_by(error: BaseException, sent: int) -> str:
+def refusing_layer(error: BaseException, sent: int) -> str:
     """Which of its caller's layers ended a call, or its last attempt, without sending it; empty: none of them.
     ``sent`` is how many of its attempts were written to the bus."""
     if isinstance(error, CircuitOpenError):
@@ -102,7 +102,7 @@ class ClientSpans:
         if error is not None:
             # Its frames would be kept with it.
             problem = error.message if isinstance(error, CallError) else str(error)
-            refused = refused_by(error, call.sent)
+            refused = refusing_layer(error, call.sent)
             call = call._replace(error=None)
         if call.bytes_out > _LARGE:
             request = copy(call.request)

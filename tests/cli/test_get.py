@@ -46,7 +46,8 @@ def test_circuits_and_ejections_are_one_list() -> None:
         red=NOTHING,
         breakers=(
             Breaker(
-                caller="web", instance="w" * 22, service="orders", endpoint="place", state=BreakerState.OPEN
+                caller="web", instance="w" * 22, service="orders", endpoint="place", state=BreakerState.OPEN,
+                retry_after_s=2.5,
             ),
             Breaker(
                 caller="orders", instance="o" * 22, service="stock", endpoint="count", subset="v2",
@@ -68,6 +69,7 @@ def test_circuits_and_ejections_are_one_list() -> None:
     view = breakers_table(None)
     text = table(records, view.shown(records))
     assert "stock.count (v2)" in text
+    assert "in 2.50 s" in text
     assert "orders instance xxxxxxxx" in text
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from nats_mesh import ApplicationError, CallError, Context, NoInstancesError, RemoteError, Service
-from nats_mesh.calling.spans import refused_by
+from nats_mesh.calling.spans import refusing_layer
 from nats_mesh.clock import ManualClock
 from nats_mesh.errors import (
     CircuitOpenError,
@@ -690,7 +690,7 @@ def test_only_what_was_not_sent_was_refused_by_its_caller(
     error: BaseException, sent: int, layer: str
 ) -> None:
     """Whatever an instance or the server answered is theirs."""
-    assert refused_by(error, sent) == layer
+    assert refusing_layer(error, sent) == layer
     assert not layer or layer in {each.name for each in OUTBOUND}
 
 
