@@ -23,8 +23,6 @@ from nats_mesh.wire.vouching import check_claims
 __all__ = [
     "MAX_BYTES",
     "MAX_LISTED",
-    "MAX_WEIGHT",
-    "SERIES_WEIGHT",
     "WHOLE_EVERY",
     "Condition",
     "Ejected",
@@ -42,10 +40,11 @@ __all__ = [
 
 #: The largest body of one message; a snapshot that is larger travels in several.
 MAX_BYTES: Final = 512 * 1024
-#: How much one message tells at most, where a row weighs 1. What an observer does for it must not hold up the keys of a
-#: terminal, nor what else waits: one who hears a thousand members gets to breathe between two messages.
-MAX_WEIGHT: Final = 12
-SERIES_WEIGHT: Final = 3
+#: How much one message tells at most, in rows; and how many of these a series that is told as a whole counts for. What
+#: an observer does for it must not hold up the keys of a terminal, nor what else waits: one who hears a thousand
+#: members gets to breathe between two messages.
+_ROWS_PER_MESSAGE: Final = 12
+_ROWS_PER_SERIES: Final = 3
 #: The most breakers, and the most ejected instances, that one message names; those beyond are not told.
 MAX_LISTED: Final = 256
 #: Every so many messages one has all series.
@@ -243,8 +242,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode_stats(message: StatsMessage | Outgoing, max_bytes: int = MAX_BYTES) -> list[bytes]:
     """The bodies that carry a snapshot: one, or several where it is larger than ``max_bytes``, or tells of so many
-    series that whoever reads it would be held up (:data:`MAX_WEIGHT`)."""
-    weight = MAX_WEIGHT
+    series that whoever reads it would be held up (12 rows)."""
+    weight = _ROWS_PER_MESSAGE
     while True:
         bodies = [JSON.encode(each) for each in _parted(message, weight)]
         if weight == 1 or all(len(body) <= max_bytes for body in bodies):
@@ -254,8 +253,8 @@ def encode_stats(message: StatsMessage | Outgoing, max_bytes: int = MAX_BYTES) -
 
 def _parted(message: StatsMessage | Outgoing, weight: int) -> list[StatsMessage | Outgoing]:
     series, rows = message.series, message.rows or ()
-    most, found = max(1, weight // SERIES_WEIGHT), [(series, rows)]
-    if len(series) * SERIES_WEIGHT + len(rows) > weight:
+    most, found = max(1, weight // _ROWS_PER_SERIES), [(series, rows)]
+    if len(series) * _ROWS_PER_SERIES + len(rows) > weight:
         found = [(series[at : at + most], rows[:0]) for at in range(0, len(series), most)]
         found += [(series[:0], rows[at : at + weight]) for at in range(0, len(rows), weight)]
     if len(found) == 1:

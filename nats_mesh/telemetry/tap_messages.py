@@ -43,7 +43,8 @@ MAX_BYTES: Final = 512 * 1024
 MAX_CALLS: Final = 256
 #: How many calls a second an instance tells of at most, whoever asks for how many.
 MAX_RATE: Final = 2000.0
-#: How many observers an instance tells apart.
+#: How many observers an instance tells apart; the wishes of whoever comes beyond are put together as they come. To turn
+#: them away would let anybody who can ask shut out everybody else, and one alone may ask for as much.
 MAX_PLACES: Final = 32
 #: How much of what is sent and answered is told at most, each (characters).
 MAX_BODY: Final = 8192

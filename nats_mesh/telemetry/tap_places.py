@@ -16,11 +16,8 @@ from nats_mesh.core.envelope import sampled
 from nats_mesh.core.tap_filter import Tappable
 from nats_mesh.telemetry.tap_messages import MAX_PLACES, Wish, together
 
-__all__ = ["BURST_S", "MAX_OBSERVERS", "MAX_OF_A_NAME", "Held", "Places"]
+__all__ = ["BURST_S", "MAX_OF_A_NAME", "Held", "Places"]
 
-#: How many observers' wishes are kept one by one; those of whoever comes beyond that are put together as they come.
-#: To turn them away would let anybody who can ask shut out everybody else, and one alone may ask for as much.
-MAX_OBSERVERS: Final = MAX_PLACES
 #: How many of them have one name: people with the same credentials, and the terminals of each.
 MAX_OF_A_NAME: Final = 8
 #: A burst may be this long at the full rate (seconds).
@@ -34,11 +31,15 @@ _REST: Final = " "
 class Held:
     """An observer's wish, for as long as its lease runs (``until``, monotonic seconds)."""
 
-    __slots__ = ("_filled", "_left", "key", "name", "until", "wish", "written")
+    __slots__ = ("_filled", "_left", "key", "name", "shared", "until", "wish", "written")
 
-    def __init__(self, key: str, name: str, wish: Wish, until: float, now: float) -> None:
+    def __init__(
+        self, key: str, name: str, wish: Wish, until: float, now: float, *, shared: bool = False
+    ) -> None:
         self.key = key
         self.name = name
+        #: Whether it is that of several, put together: all of a name that have no place of their own, or all others.
+        self.shared = shared
         self.wish = wish
         self.until = until
         #: Whether it is written down that this observer sees bodies.
@@ -69,7 +70,7 @@ class Held:
 
 
 class Places:
-    """The wishes of at most :data:`MAX_OBSERVERS` observers, and of all others together."""
+    """The wishes of at most :data:`MAX_PLACES` observers, and of all others together."""
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
@@ -83,27 +84,31 @@ class Places:
     @property
     def crowded(self) -> dict[str, int]:
         """How many places each name has, where one more name has none for itself; else empty."""
-        if _OTHERS not in self._held:
-            return {}
-        return dict(Counter(held.name for held in self if held.key != _OTHERS))
+        return dict(self._by_name()) if _OTHERS in self._held else {}
 
     def put(self, observer: str, wish: Wish, until: float, now: float) -> None:
         """An observer asks for this until then: its name, and behind a point what tells it from others of that name."""
         name = observer.partition(".")[0]
         key = observer if observer in self._held else self._place(observer, name, now)
         held = self._held.get(key)
-        if key.endswith(_REST) or key == _OTHERS:
-            wish = together([wish] if held is None else [held.wish, wish])
         if held is None:
-            self._held[key] = Held(key, name if key else _OTHERS, wish, until, now)
+            shared = key != observer
+            self._held[key] = Held(
+                key,
+                _OTHERS if key == _OTHERS else name,
+                together([wish]) if shared else wish,
+                until,
+                now,
+                shared=shared,
+            )
         else:
-            held.renew(wish, until)
+            held.renew(together([held.wish, wish]) if held.shared else wish, until)
 
     def _place(self, observer: str, name: str, now: float) -> str:
         """The key under which there is room for an observer that has no place yet."""
         mine, rest = self._of(name), name + _REST
         count = len(mine) + (rest in self._held)
-        full = len(self._held) - (_OTHERS in self._held) >= MAX_OBSERVERS
+        full = len(self._held) - (_OTHERS in self._held) >= MAX_PLACES
         if count < MAX_OF_A_NAME and not full:
             return observer
         if rest in self._held:
@@ -118,7 +123,7 @@ class Places:
 
     def _make_room(self, mine: int, now: float) -> bool:
         """Take a place from the name that has the most, if it keeps no fewer than whoever asks then has."""
-        name, count = Counter(held.name for held in self if held.key != _OTHERS).most_common(1)[0]
+        name, count = self._by_name().most_common(1)[0]
         if count < mine + 2:
             return False
         rest = name + _REST
@@ -134,13 +139,17 @@ class Places:
         for held in several:
             del self._held[held.key]
         if there is None:
-            self._held[rest] = Held(rest, several[0].name, together(wishes), until, now)
+            self._held[rest] = Held(rest, several[0].name, together(wishes), until, now, shared=True)
         else:
             there.renew(together(wishes), max(until, there.until))
 
     def _of(self, name: str) -> list[Held]:
         """The observers of a name that have a place of their own, as they came."""
-        return [held for held in self if held.name == name and not held.key.endswith(_REST) and held.key]
+        return [held for held in self if held.name == name and not held.shared]
+
+    def _by_name(self) -> Counter[str]:
+        """How many places each name has."""
+        return Counter(held.name for held in self if held.key != _OTHERS)
 
     def forget(self, now: float) -> None:
         """Whose lease is over is gone."""

@@ -14,8 +14,15 @@ from nats_mesh.policy import PolicySet, parse
 from nats_mesh.policy.whatif.recording import Header, Recording
 from nats_mesh.policy.whatif.replay import Candidate, replay
 from nats_mesh.serving.dispatch import Dispatcher
-from nats_mesh.telemetry.tap_messages import TapCall, TapMessage, Wish, decode_tap, encode_tap, recorded_call
-from nats_mesh.telemetry.tap_places import MAX_OBSERVERS
+from nats_mesh.telemetry.tap_messages import (
+    MAX_PLACES,
+    TapCall,
+    TapMessage,
+    Wish,
+    decode_tap,
+    encode_tap,
+    recorded_call,
+)
 from nats_mesh.telemetry.tap_sink import TapSink
 from nats_mesh.wire.codecs import JSON
 from tests.harness import Bus, eventually
@@ -202,13 +209,13 @@ async def test_observers_are_bounded_and_hostile_leases_ignored(bus: Bus, raw: R
     assert not listened(instance.dispatcher)
     taps = instance._parts.taps
     assert taps is not None
-    wishes = [b'{"sample":0.1}'] * MAX_OBSERVERS + [b'{"sample":0.5,"headers":["a"]}'] * 50
+    wishes = [b'{"sample":0.1}'] * MAX_PLACES + [b'{"sample":0.5,"headers":["a"]}'] * 50
     wishes += [b'{"sample":0.2,"headers":["b"],"rate":300}']
     for n, wish in enumerate(wishes):
         raw.publish(f"{subject}o{n}", wish, f"_INBOX.o{n}.x.0")
     await eventually(lambda: taps.wish.rate == 300.0)
     assert (taps.wish.sample, taps.wish.headers) == (0.5, ("a", "b"))
-    assert len(taps._wishes) == MAX_OBSERVERS + 1
+    assert len(taps._wishes) == MAX_PLACES + 1
     assert wants.ignored == 3
     assert listened(instance.dispatcher)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nats_mesh import Service
 from nats_mesh.core.tap_filter import Filter
 from nats_mesh.telemetry.tap_feed import TapFeed
-from nats_mesh.telemetry.tap_messages import MAX_OBSERVER, Wish
-from nats_mesh.telemetry.tap_places import MAX_OBSERVERS, MAX_OF_A_NAME, Places
+from nats_mesh.telemetry.tap_messages import MAX_OBSERVER, MAX_PLACES, Wish
+from nats_mesh.telemetry.tap_places import MAX_OF_A_NAME, Places
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.wire.ids import new_id
 from nats_mesh_cli.tap_text import crowded_text
@@ -49,11 +49,11 @@ def test_a_full_table_makes_room_for_a_name_that_has_less() -> None:
     places = Places()
     for name in ("a", "b", "c", "d"):
         flood(places, name, MAX_OF_A_NAME)
-    assert len(places) == MAX_OBSERVERS
+    assert len(places) == MAX_PLACES
     for n in range(MAX_OF_A_NAME):
         places.put(f"ann.c.{n}", RARE, 5.0, 0.0)
     held = names(places)
-    assert sum(held.values()) == MAX_OBSERVERS
+    assert sum(held.values()) == MAX_PLACES
     assert held["ann"] >= 6, "no name has two more than another that asks"
     assert max(held.values()) - held["ann"] <= 1
     assert places.crowded == {}
@@ -76,12 +76,12 @@ def test_who_has_a_place_keeps_it() -> None:
 def test_beyond_as_many_names_as_places_all_others_are_heard_together() -> None:
     """Who holds the places can be told; no bodies are shown to whom nobody can name."""
     places = Places()
-    for n in range(MAX_OBSERVERS):
+    for n in range(MAX_PLACES):
         places.put(f"o{n}.c.1", Wish(body=100, why="x"), 5.0, 0.0)
     assert places.crowded == {}
     places.put("ann.c.1", Wish(body=100, why="ticket 7", rate=50.0), 5.0, 0.0)
     places.put("bob.c.1", RARE, 5.0, 0.0)
-    assert places.crowded == {f"o{n}": 1 for n in range(MAX_OBSERVERS)}
+    assert places.crowded == {f"o{n}": 1 for n in range(MAX_PLACES)}
     (others,) = [held for held in places if not held.name]
     assert (others.wish.rate, others.wish.body, others.wish.only) == (50.0, 0, Filter())
     places.forget(5.0)
@@ -97,7 +97,7 @@ def test_whoever_asks_the_table_is_bounded_and_fair(asked: list[tuple[int, int, 
         places.forget(now)
         places.put(f"o{name}.c.{n}", Wish(), now + 5.0, now)
         held = names(places)
-        assert sum(held.values()) - held[""] <= MAX_OBSERVERS
+        assert sum(held.values()) - held[""] <= MAX_PLACES
         assert max(held.values()) <= MAX_OF_A_NAME
         assert held[f"o{name}"] or (held[""] and max(held.values()) == 1)
         assert bool(places.crowded) is bool(held[""])
@@ -144,7 +144,7 @@ def test_who_has_no_place_is_told_who_has_them(caplog: pytest.LogCaptureFixture)
     async def main() -> None:
         async with MemoryMesh(shop()) as mesh:
             client, (instance,) = mesh.mesh.client, mesh.instances
-            for n in range(MAX_OBSERVERS):
+            for n in range(MAX_PLACES):
                 name = f"o{n}" if n else "x" * 200
                 client.transport.publish(
                     client.subjects.want("tap", "shop", name), b"", f"_INBOX.{name}.c.{n:032x}.0"
@@ -158,7 +158,7 @@ def test_who_has_no_place_is_told_who_has_them(caplog: pytest.LogCaptureFixture)
                 assert feed.crowded is not None
                 where, who = feed.crowded
                 assert where == f"shop/{instance.id}"
-                assert (len(who), set(who.values())) == (MAX_OBSERVERS, {1})
+                assert (len(who), set(who.values())) == (MAX_PLACES, {1})
                 assert max(map(len, who)) == MAX_OBSERVER
                 assert "o1 1" in crowded_text(feed.crowded)
 

@@ -17,7 +17,7 @@ from nats_mesh.policy import PolicySet, parse
 from nats_mesh.serving.tapping import RECORDS_PER_S
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.tap_feed import SeenCall, TapFeed
-from nats_mesh.telemetry.tap_places import MAX_OBSERVERS
+from nats_mesh.telemetry.tap_messages import MAX_PLACES
 from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.testing.virtual import LoopClock
@@ -257,7 +257,7 @@ def test_who_cannot_be_written_down_sees_nothing() -> None:
             await mesh.call("shop.buy", ORDER)
         told = len([subject for subject, *_ in mesh.bus.recorded if ".audit.tap." in subject])
         assert 1 <= told <= 16 + 3 * RECORDS_PER_S
-        assert len(taps._wishes) <= MAX_OBSERVERS + 1
+        assert len(taps._wishes) <= MAX_PLACES + 1
 
     run(shop(telemetry("{payloads: true}")), work)
 
@@ -344,7 +344,7 @@ def test_thousands_of_wishes_leave_nothing_behind() -> None:
             if n % 500 == 0:
                 await client.transport.fence()
                 assert await mesh.call("shop.buy", ORDER) == {"id": 7, "token": "t0p"}
-                assert len(taps._wishes) <= MAX_OBSERVERS + 1
+                assert len(taps._wishes) <= MAX_PLACES + 1
         await client.transport.fence()
         assert wants.ignored == 4000 * 5 // 8
         assert "tap" in instance.dispatcher.watching.names
