@@ -103,7 +103,10 @@ def _supervise(
             metrics_port=port,
             label=f"worker {number}: " if workers > 1 else "",
         )
-        return [sys.executable, "-m", "nats_mesh_cli.worker", msgspec.json.encode(order).decode()]
+        # Python takes compiled code for that of a file of the same size that was saved in the same second: what is
+        # changed while it runs leaves none.
+        flags = ["-B"] if reload else []
+        return [sys.executable, *flags, "-m", "nats_mesh_cli.worker", msgspec.json.encode(order).decode()]
 
     watched = app_dir.absolute() if reload else None
     policies = None if settings.policies is None else Path(settings.policies)
