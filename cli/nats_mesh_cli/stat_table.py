@@ -24,8 +24,8 @@ from nats_mesh_cli.trouble import (
     SOME_GAVE_UP,
     breakers_level,
     gave_up_level,
+    met_level,
     served_level,
-    success_level,
 )
 
 __all__ = ["GAVE_UP", "Shown", "edges_table", "stat_table", "with_seldom"]
@@ -40,7 +40,7 @@ def _success(record: Record) -> str:
 
 
 def _how(record: Record) -> str:
-    return success_level(record["success"])
+    return met_level(record["success"], record["gave_up_share"])
 
 
 def _counts(key: str) -> Callable[[Record], str]:

@@ -22,6 +22,7 @@ __all__ = [
     "gave_up_level",
     "is_bad",
     "member_level",
+    "met_level",
     "rank",
     "ready_level",
     "retry_level",
@@ -120,6 +121,11 @@ def success_level(share: float | None) -> Level:
     return "ok" if share >= _OK_FROM else "bad" if share < _BAD_BELOW else "warn"
 
 
+def met_level(success: float | None, gave_up: float) -> Level:
+    """Of what callers met: how many of the answers were failures, and how many calls got none."""
+    return worst(success_level(success), gave_up_level(gave_up))
+
+
 def served_level(share: float | None) -> Level:
     """Of the attempts that instances failed: what retries made good for callers is not as it should be, and no more."""
     return "warn" if success_level(share) in ("warn", "bad") else ""
@@ -154,20 +160,17 @@ def service_level(service: Service) -> Level:
     """Of all that is known of a service."""
     less: Level = "warn" if service.suspect or service.draining or service.ejected else ""
     return worst(
-        success_level(service.red.success),
+        met_level(service.red.success, service.red.gave_up),
         served_level(service.served.success),
         breakers_level(service.breakers),
         ready_level(service.ready, service.instances),
-        gave_up_level(service.red.gave_up),
         less,
     )
 
 
 def edge_level(edge: Edge) -> Level:
     """Of the calls of one service to another."""
-    return worst(
-        success_level(edge.red.success), breakers_level(edge.breakers), gave_up_level(edge.red.gave_up)
-    )
+    return worst(met_level(edge.red.success, edge.red.gave_up), breakers_level(edge.breakers))
 
 
 def member_level(member: Member) -> Level:

@@ -163,8 +163,8 @@ class Group:
         self._settle()
         cell = self._open
         if cell is not None and self.history:
-            requests = cell.requests
-            success = 1.0 - cell.errors / requests if requests else None
+            requests, answered = cell.requests, cell.answered
+            success = 1.0 - cell.errors / answered if answered else None
             (p99,) = quantile_of(sorted(cell.buckets.items()), (0.99,))
             if self._began < 0:
                 self._began = self._second

@@ -34,8 +34,9 @@ __all__ = [
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Calls counted over some time. ``errors`` are the service's faults; ratio and quantiles (seconds)
-    are ``None`` where there was no call. ``buckets`` are the durations: an upper bound in seconds, and how many fell
+    """Calls counted over some time. ``errors`` are the service's faults. ``success`` is the share without one of those
+    calls that were not given up (CANCELLED), and ``None`` where there were none; quantiles (seconds) are ``None`` where
+    there was no call. ``buckets`` are the durations: an upper bound in seconds, and how many fell
     under it and above the one before; those without any are left out, and refused calls have no duration."""
 
     requests: int

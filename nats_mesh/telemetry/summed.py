@@ -45,19 +45,21 @@ class Summed:
 
     def _take(self, groups: Sequence[Group], first: int, last: int) -> None:
         size = last - first + 1
-        calls, good, slowest = [0.0] * size, [0.0] * size, [0.0] * size
+        calls, known, good, slowest = [0.0] * size, [0.0] * size, [0.0] * size, [0.0] * size
         for group in groups:
             for second, requests, share, p99_s in group.seconds(first):
                 if second <= last:
                     at = second - first
                     calls[at] += requests
-                    good[at] += requests * (share or 0.0)
+                    if share is not None:
+                        known[at] += requests
+                        good[at] += requests * share
                     slowest[at] = max(slowest[at], p99_s or 0.0)
         for at in range(size):
             if self._seconds or calls[at]:  # it begins with the first second that had any
                 rate = calls[at]
                 self._seconds.append(
-                    (first + at, rate, good[at] / rate if rate else None, slowest[at] or None)
+                    (first + at, rate, good[at] / known[at] if known[at] else None, slowest[at] or None)
                 )
         while self._seconds and self._seconds[0][0] <= last - HISTORY_S:
             self._seconds.popleft()

@@ -24,6 +24,7 @@ __all__ = ["MICRO", "Tally", "in_order"]
 #: Rates are kept in millionths of a call per second: whole numbers add up and go away again without a rest.
 MICRO: Final = 1_000_000
 _OK: Final = str(Status.OK)
+_CANCELLED: Final = "CANCELLED"
 _UPPER: Final = (*BOUNDS, math.inf)
 
 
@@ -139,18 +140,24 @@ class Tally:
             return 0
         return sum([count for status, count in self.others.items() if status in FAILURES])
 
+    @property
+    def answered(self) -> int:
+        """How many of them their callers did not give up: whether the others would have gone well nobody knows."""
+        requests = self.requests
+        return requests if self.others is None else requests - self.others.get(_CANCELLED, 0)
+
     def figures(self) -> Figures:
         """The same for a table."""
         if self._figures is not None:
             return self._figures
-        requests, errors = self.requests, self.errors
+        requests, errors, answered = self.requests, self.errors, self.answered
         pairs = sorted(self.buckets.items())
         p50, p90, p95, p99 = quantile_of(pairs, _SHARES) if pairs else _NO_QUANTILES
         self._figures = made = Figures(
             requests=requests,
             errors=errors,
             statuses=in_order(self.statuses),
-            success=1.0 - errors / requests if requests else None,
+            success=1.0 - errors / answered if answered else None,
             p50_s=p50,
             p90_s=p90,
             p95_s=p95,

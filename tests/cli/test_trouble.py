@@ -45,7 +45,7 @@ def test_a_share_of_success_has_one_level_everywhere(share: float | None, level:
     assert success_cell(share).style == {"bad": BAD, "warn": WARN, "ok": GOOD, "": "dim"}[level]
     column = next(each for each in stat_table("service", ()).columns if each.header == "SUCCESS")
     assert column.style is not None
-    assert column.style({"success": share}) == level
+    assert column.style({"success": share, "gave_up_share": 0.0}) == level
     numbers = msgspec.structs.replace(red(), success=share)
     service = msgspec.structs.replace(snapshot(1).services[0], red=numbers)
     assert state_of(service) == {"bad": "failing", "warn": "degraded", "ok": "ok", "": "idle"}[level]

@@ -6,8 +6,11 @@ import msgspec
 
 from nats_mesh.clock import ManualClock
 from nats_mesh.telemetry.folding import Fold
+from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.telemetry.stats_messages import decode_stats, encode_stats
+from nats_mesh.telemetry.summed import Summed
+from nats_mesh.telemetry.tallies import Tally
 
 
 class Member:
@@ -59,3 +62,27 @@ def test_a_service_whose_callers_give_up_says_so() -> None:
     }
     (edge, _) = shown.edges
     assert edge.red.gave_up == 0.5
+
+
+def test_calls_that_were_given_up_are_no_success() -> None:
+    """Success is of the calls that came to an answer; where none did, nobody knows it. Counts stay what they are."""
+    tally = Tally()
+    tally.ok, tally.others = 3, {"CANCELLED": 6, "UNAVAILABLE": 1}
+    figures = tally.figures()
+    assert (figures.requests, figures.errors, figures.success) == (10, 1, 0.75)
+    nobody = Tally()
+    nobody.others = {"CANCELLED": 6}
+    assert (nobody.figures().requests, nobody.figures().success) == (6, None)
+
+
+def test_a_trend_leaves_out_seconds_without_an_answer() -> None:
+    """The share of a second in which some callers gave up is that of all the others."""
+    given_up, well = Group(history=True), Group(history=True)
+    for group, others in ((given_up, {"CANCELLED": 10}), (well, {"UNAVAILABLE": 1})):
+        tally = Tally()
+        tally.ok, tally.others = (9 if group is well else 0), others
+        group.add(tally, 100)
+        group.tick(101.0, 10.0)
+    summed = Summed()
+    assert summed.trend([given_up, well], 101.5).success == (0.9,)
+    assert Summed().trend([given_up], 101.5).success == (None,)

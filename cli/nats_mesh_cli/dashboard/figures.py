@@ -5,7 +5,7 @@ from __future__ import annotations
 from nats_mesh.telemetry.snapshots import Capacity, Red
 from nats_mesh_cli.last_errors import error_text, last_error_of
 from nats_mesh_cli.output import Record
-from nats_mesh_cli.trouble import gave_up_level, success_level
+from nats_mesh_cli.trouble import gave_up_level, met_level
 
 __all__ = ["capacity_of", "millis", "red_of"]
 
@@ -24,7 +24,7 @@ def red_of(red: Red, at: float) -> Record:
         "retry_share": _some(red.retry_share),
         "gave_up": _some(red.gave_up),
         "gave_up_level": gave_up_level(red.gave_up),
-        "success_level": success_level(red.success),
+        "success_level": met_level(red.success, red.gave_up),
         "last_error": error_text(last_error_of(red), at),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from nats_mesh_cli.gen.panels import Panel, Query
-from nats_mesh_cli.gen.promql import DESTINATION, FAILED, quantile, rate, share
+from nats_mesh_cli.gen.promql import ANSWERED, DESTINATION, FAILED, quantile, rate, share
 
 __all__ = [
     "ARROW",
@@ -32,8 +32,8 @@ BY_ENDPOINT: Final = "destination_service, endpoint"
 
 
 def success(*matchers: str, by: str = "") -> str:
-    """Which share of the calls did not fail; 1 where none did."""
-    whole = rate(CALLS, W, *matchers, by=by)
+    """Which share of the calls that were not given up did not fail; 1 where none did."""
+    whole = rate(CALLS, W, *matchers, ANSWERED, by=by)
     failed = rate(CALLS, W, *matchers, FAILED, by=by)
     return f"1 - {share(failed, whole, by=by)}"
 

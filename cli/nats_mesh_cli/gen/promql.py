@@ -8,8 +8,10 @@ from typing import Final
 from nats_mesh.telemetry.series import FAILURES
 
 __all__ = [
+    "ANSWERED",
     "DESTINATION",
     "FAILED",
+    "GIVEN_UP",
     "SOURCE",
     "any_of",
     "flagged",
@@ -25,6 +27,10 @@ SOURCE: Final = 'reporter="source"'
 DESTINATION: Final = 'reporter="destination"'
 #: Statuses that are the service's failures: those with a code of 500 and above.
 FAILED: Final = f'status=~"{"|".join(sorted(FAILURES))}"'
+
+#: All but those that their callers gave up: whether these would have gone well nobody knows.
+ANSWERED: Final = 'status!="CANCELLED"'
+GIVEN_UP: Final = 'status="CANCELLED"'
 
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 

@@ -14,7 +14,17 @@ from nats_mesh.core.burn import CALM_S, Level
 from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.core.shares import share_text
 from nats_mesh.telemetry.slo import EVERY, Indicator, Promise, within_bound
-from nats_mesh_cli.gen.promql import DESTINATION, FAILED, SOURCE, any_of, flagged, selector, share, span
+from nats_mesh_cli.gen.promql import (
+    DESTINATION,
+    FAILED,
+    GIVEN_UP,
+    SOURCE,
+    any_of,
+    flagged,
+    selector,
+    share,
+    span,
+)
 
 __all__ = ["BUCKETS_S", "loosened", "rules"]
 
@@ -205,6 +215,15 @@ def _own() -> list[Rule]:
             lasting="2m",
         ),
         _alert(
+            "MeshCallsGivenUp",
+            f"{share(_calls(GIVEN_UP), _calls(), by=_EDGE)} > 0.1",
+            "page",
+            f"Calls from {edge} are given up before there is an answer",
+            "{{ $value | humanizePercentage }} of them: an instance that hangs counts nothing, and callers with a "
+            "timeout of their own see no failure. `nats-mesh top` names instances that are silent.",
+            lasting="2m",
+        ),
+        _alert(
             "MeshBreakerOpenLong",
             f"avg_over_time(mesh_circuit_breaker_state{selector(_OPEN)}[10m]) > 0.5",
             "ticket",
@@ -252,6 +271,10 @@ def _own() -> list[Rule]:
             lasting="2m",
         ),
     ]
+
+
+def _calls(*matchers: str) -> str:
+    return f"sum by ({_EDGE}) (rate(mesh_requests_total{selector(SOURCE, *matchers)}[2m]))"
 
 
 def _alert(name: str, expr: str, severity: str, summary: str, description: str, *, lasting: str = "") -> Rule:

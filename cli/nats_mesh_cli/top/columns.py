@@ -75,7 +75,7 @@ def trouble(level: Level) -> int:
 def red_cells(red: Red) -> dict[str, Cell]:
     """The columns that everything has that is called."""
     return {
-        "success": words.success_cell(red.success),
+        "success": words.success_cell(red.success, red.gave_up),
         "rate": Cell(words.rate_text(red.rate_per_s)),
         "tries": Cell(words.rate_text(red.attempts_per_s)),
         "p50": Cell(words.duration_text(red.p50_s)),

@@ -10,6 +10,7 @@ from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line, joined, width_of
 from nats_mesh_cli.top.grid import clip
 from nats_mesh_cli.top.state import State
+from nats_mesh_cli.trouble import SOME_GAVE_UP
 
 __all__ = ["banner", "numbers", "title"]
 
@@ -66,6 +67,13 @@ def banner(state: State, width: int) -> Line | None:
     return None
 
 
+def _gave_up(share: float) -> list[Cell]:
+    if share < SOME_GAVE_UP:
+        return []
+    cell = words.gave_up_cell(share)
+    return [Cell(f"GAVE UP {cell.text}", cell.style)]
+
+
 def numbers(state: State, width: int) -> Line:
     """``RPS 1.2k ▂▃▅▇▆  OK 99.82%  p99 41ms  OPEN 1  DENIED 3/s``."""
     mesh = state.data.mesh
@@ -75,12 +83,13 @@ def numbers(state: State, width: int) -> Line:
     drawn = _TREND if width >= _TREND_FROM and red.recent.requests else 0
     bars = words.trend_text(trend.rates, drawn)
     late = words.trend_text(tuple([each or 0.0 for each in trend.p99_s]), drawn)
-    success = words.success_cell(red.success)
+    success = words.success_cell(red.success, red.gave_up)
     bad = [each for each in mesh.services if not each.ready]
     cells = [
         *_alerts(state.data.promised),
         Cell(f"RPS {words.rate_text(red.rate_per_s)} {bars}".rstrip(), words.HEAD),
         Cell(f"OK {success.text}", success.style),
+        *_gave_up(red.gave_up),
         Cell(f"p99 {words.duration_text(red.p99_s)} {late}".rstrip()),
         Cell(f"✗ OPEN {open_circuits}", words.BAD) if open_circuits else Cell("OPEN 0", words.DIM),
         *(

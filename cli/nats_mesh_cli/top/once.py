@@ -26,7 +26,7 @@ from nats_mesh_cli.top.following import followers
 from nats_mesh_cli.top.model import Data
 from nats_mesh_cli.top.sheets import listed
 from nats_mesh_cli.top.state import View, start
-from nats_mesh_cli.trouble import breakers_level, success_level
+from nats_mesh_cli.trouble import breakers_level, met_level
 
 __all__ = ["document", "report"]
 
@@ -152,7 +152,7 @@ def _success(record: Record) -> str:
 
 
 def _verdict(record: Record) -> str:
-    return success_level(record["success"])
+    return met_level(record["success"], record["gave_up_share"])
 
 
 _NUMBERS = (

@@ -13,10 +13,10 @@ from nats_mesh_cli.trouble import (
     Level,
     breakers_level,
     gave_up_level,
+    met_level,
     ready_level,
     retry_level,
     status_level,
-    success_level,
 )
 
 __all__ = [
@@ -97,9 +97,12 @@ def count_text(count: int) -> str:
     return str(count) if count < 1000 else rate_text(float(count))
 
 
-def success_cell(share: float | None) -> Cell:
-    """Rounded down: 100 % means that nothing failed."""
-    return _NOTHING if share is None else leveled(success_text(share), success_level(share))
+def success_cell(share: float | None, gave_up: float = 0.0) -> Cell:
+    """Rounded down: 100 % means that nothing failed. Where many calls were given up, answers that are well are no sign
+    that all is."""
+    if share is None:
+        return leveled("-", gave_up_level(gave_up)) if gave_up else _NOTHING
+    return leveled(success_text(share), met_level(share, gave_up))
 
 
 def ready_cell(ready: int, instances: int) -> Cell:
