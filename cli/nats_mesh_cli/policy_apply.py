@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from nats_mesh import Mesh, PolicyError
 from nats_mesh.changing import ACK_S, Changed, Changing, Prepared, UnacknowledgedError
@@ -13,7 +14,9 @@ from nats_mesh.policy.bus.plan import Document
 from nats_mesh.policy.bus.revisions import Revision, Snapshot
 from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.policy.problems import place
+from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import FAILED, OK, CliError, problem_documents
+from nats_mesh_cli.get import fetch
 from nats_mesh_cli.naming import missing, revision_called, selected
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record
@@ -94,7 +97,7 @@ async def apply(
             out.note(
                 f"note: {name} stays: {origin} does not come to it; policy delete {name} removes it", "warn"
             )
-        return await _make(options, out, changing, snapshot, wanted, change)
+        return await _make(options, out, mesh, changing, snapshot, wanted, change)
 
 
 async def delete(
@@ -115,7 +118,7 @@ async def delete(
         if absent:
             raise missing(absent[0], snapshot.policies)
         try:
-            return await _make(options, out, changing, snapshot, dict.fromkeys(keys), change)
+            return await _make(options, out, mesh, changing, snapshot, dict.fromkeys(keys), change)
         except PolicyError as error:
             raise CliError(
                 str(error),
@@ -161,7 +164,7 @@ async def undo(options: Options, out: Out, names: Sequence[str], revision: str |
                 else f"revision {before.sequence}"
             )
             out.note(f"puts back {policy_label(key)}: {stood}")
-        return await _make(options, out, changing, snapshot, wanted, change)
+        return await _make(options, out, mesh, changing, snapshot, wanted, change)
 
 
 async def _before(
@@ -191,6 +194,7 @@ async def _changing(
 async def _make(
     options: Options,
     out: Out,
+    mesh: Mesh,
     changing: Changing,
     snapshot: Snapshot,
     wanted: Mapping[str, Document | None],
@@ -199,7 +203,7 @@ async def _make(
     prepared = changing.check(snapshot, wanted)
     for warning in prepared.warnings:
         out.note(f"already wrong in the store: {warning}", "warn")
-    _tell_findings(options, out, prepared, wanted)
+    await _tell_findings(options, out, mesh, prepared, wanted)
     changed: Changed | None = None
     try:
         if (prepared.steps or change.wait) and not change.dry_run:
@@ -231,19 +235,24 @@ async def _make(
     return OK
 
 
-def _tell_findings(
-    options: Options, out: Out, prepared: Prepared, wanted: Mapping[str, Document | None]
+async def _tell_findings(
+    options: Options, out: Out, mesh: Mesh, prepared: Prepared, wanted: Mapping[str, Document | None]
 ) -> None:
-    """What is valid and questionable in what is changed, as ``policy analyze`` finds it."""
-    from nats_mesh.policy.analysis import (
-        analyze,  # here, because it takes long and most commands need none of it
-    )
+    """What is valid and questionable in what is changed, as ``policy analyze`` finds it, held against what runs."""
+    # Here, because it takes long and most commands need none of it.
+    from nats_mesh.policy.analysis import analyze
+    from nats_mesh_cli.policy_analyze import world_of
 
     new = {document.policy.name for document in wanted.values() if document is not None}
     after = {key: each for key, each in prepared.current.items() if key not in wanted}
     after |= {key: each for key, each in wanted.items() if each is not None}
-    namespace = options.settings().namespace
-    for found in analyze([each.policy for each in after.values()], namespace=namespace):
+    if not new:
+        return
+    # What --timeout says is for those that acknowledge.
+    infos = await fetch(mesh, replace(options, timeout_s=None), out)
+    world = world_of(visible(infos, mesh.namespace))
+    policies = [each.policy for each in after.values()]
+    for found in analyze(policies, world, namespace=mesh.namespace, mode=options.settings().mode):
         if found.policy in new and found.severity != "info":
             where = place(found.file, found.line)
             out.note(

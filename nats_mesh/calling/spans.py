@@ -22,7 +22,7 @@ from nats_mesh.errors import (
     Status,
 )
 from nats_mesh.policy import PolicySet
-from nats_mesh.telemetry.series import OTHER
+from nats_mesh.telemetry.series import OTHER, PLAIN
 from nats_mesh.telemetry.span_columns import encode_alike
 from nats_mesh.telemetry.span_parts import MAX_ERROR, Span
 from nats_mesh.telemetry.tracing import Tracing
@@ -33,7 +33,6 @@ __all__ = ["ClientSpans", "refusing_layer"]
 
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK: Final = Status.OK
-_PLAIN: Final = "_PLAIN"
 _MAX_TARGETS: Final = 4096
 _MAX_RULES: Final = 8
 #: Attempts of one call that are told one by one.
@@ -124,7 +123,7 @@ class ClientSpans:
 
     def _alike(self, known: Target) -> bytes:
         """What all calls of a target say."""
-        service, endpoint = (known.service, known.endpoint) if known.mesh else (_PLAIN, OTHER)
+        service, endpoint = (known.service, known.endpoint) if known.mesh else (PLAIN, OTHER)
         return encode_alike(
             Span(
                 trace="0" * 32,
@@ -153,7 +152,7 @@ class ClientSpans:
             trace = above.trace_id
         several = len(attempts) > 1 or sent > 1
         own = attempts[0].ids[33:] if attempts and not several else self._rng.randbytes(8).hex()
-        service, endpoint = (known.service, known.endpoint) if known.mesh else (_PLAIN, OTHER)
+        service, endpoint = (known.service, known.endpoint) if known.mesh else (PLAIN, OTHER)
         rules, labels = self._rules_of(known), self._labels_of(known)
         spans = [
             Span(

@@ -9,7 +9,7 @@ from nats_mesh.calling.watching import Watching
 from nats_mesh.endpoint import Contract, contract_of
 from nats_mesh.errors import ConfigError
 from nats_mesh.model import NO_HEADERS, Request, check_name
-from nats_mesh.telemetry.series import OTHER
+from nats_mesh.telemetry.series import OTHER, PLAIN
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import ALL, Subjects, check_plain_subject
@@ -17,8 +17,6 @@ from nats_mesh.wire.subjects import ALL, Subjects, check_plain_subject
 __all__ = ["TargetMaker", "no_target"]
 
 _PLAIN: Final = "nats://"
-#: Where calls are counted that go to no service of the mesh.
-_PLAIN_SERVICE: Final = "_PLAIN"
 
 
 class TargetMaker:
@@ -63,7 +61,7 @@ class TargetMaker:
         )
 
     def _plain(self, subject: str) -> Target:
-        series = self._stats.series("out", _PLAIN_SERVICE, OTHER, self._caller)
+        series = self._stats.series("out", PLAIN, OTHER, self._caller)
         return self._usual(Target("", subject, subject, "", series, None, self._mux.inbox(subject)))
 
     def _usual(self, target: Target) -> Target:

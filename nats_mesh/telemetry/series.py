@@ -15,6 +15,7 @@ __all__ = [
     "FOLD_MASK",
     "MAX_ERROR",
     "OTHER",
+    "PLAIN",
     "USUAL",
     "ErrorOrder",
     "Key",
@@ -30,6 +31,8 @@ Key: TypeAlias = tuple[Side, str, str, str, str]
 
 #: Stands for every service, endpoint or peer that found no room in a table.
 OTHER: Final = "_OTHER"
+#: Stands for the service where a plain subject was called: nobody's.
+PLAIN: Final = "_PLAIN"
 #: Statuses that count as failures of the service (a code of 500 and more), not of its caller.
 FAILURES: Final = frozenset(str(status) for status in Status if status.code >= 500)
 #: The longest text of a last error, characters.

@@ -12,6 +12,7 @@ from nats_mesh.telemetry.capacity import capacity_of, plus
 from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.known import LATE_S, Known
 from nats_mesh.telemetry.reds import goes_before, red_of
+from nats_mesh.telemetry.series import PLAIN
 from nats_mesh.telemetry.snapshots import (
     NOTHING,
     Breaker,
@@ -92,14 +93,14 @@ class CallsShown:
             )
 
     def services(self) -> Iterator[Service]:
-        """One for each service that is there or was called."""
+        """One for each service that is there or was called. Plain subjects are nobody's: edges tell of them."""
         groups = self._fold.groups.services
         present: dict[str, list[Known]] = {}
         for (service, _), known in self._fold.members.items():
             if known.serves:
                 present.setdefault(service, []).append(known)
         called = {service for service, *_ in (*groups, *self._told)}
-        for name in sorted(called | present.keys()):
+        for name in sorted((called | present.keys()) - {PLAIN}):
             members = present.get(name, [])
             states = Counter([each.state for each in members])
             served = red_of(groups.get((name,)))
@@ -128,6 +129,8 @@ class CallsShown:
                 serving.update([(service, endpoint) for endpoint in known.condition.endpoints])
         names = {name for name in (*groups, *self._told, *self._loads) if len(name) == 2}
         for service, endpoint in sorted(names):
+            if service == PLAIN:
+                continue
             name = service, endpoint
             inner = groups.get(name)
             served = red_of(inner)

@@ -331,3 +331,19 @@ def test_what_other_programs_wrote_is_shown_and_deleted(
     assert "Destination/bytes@3 is no document that can be shown" in whole.err
     assert gone.out.splitlines() == [f"{name} deleted" for name in names]
     assert [line.split()[0] for line in after.out.splitlines()] == ["POLICY", "Destination/shop"]
+
+
+def test_what_leads_nowhere_now_is_said_when_it_is_applied(desk: Desk) -> None:
+    """A route to a subset that no instance is in is valid, and may be meant: it is stored, and named with its remedy.
+    One to instances that run is not."""
+    empty = desk.write(
+        "empty.yaml",
+        DESTINATION.replace("v2: {labels: {version: v2}}", "v3: {labels: {version: v3}}"),
+        ROUTE.replace("{subset: v2}", "{subset: v3}"),
+    )
+    full = desk.write("full.yaml", DESTINATION, ROUTE)
+    nowhere, well = desk.run(["policy", "apply", empty], ["policy", "apply", full])
+    assert (nowhere.code, well.code) == (OK, OK)
+    assert "NM0501" in nowhere.err
+    assert "v3" in nowhere.err
+    assert "NM0501" not in well.err

@@ -680,3 +680,16 @@ def test_names_of_services_that_are_gone_make_room_for_new_ones() -> None:
     ]
     assert edge.service == "stock"
     assert counted()["stock"] == 1
+
+
+def test_plain_subjects_are_nobodys_service() -> None:
+    """Who calls them is shown as an edge; a service that is not ready they are not."""
+    clock, fold = Clock(), Fold()
+    web = Teller(clock, "web", "w1")
+    web.stats.series("out", "_PLAIN", OTHER, "web").record(0.01, "OK")
+    web.stats.series("out", "orders", "place", "web").record(0.01, "OK")
+    fold.apply(web.word(), clock.now)
+    shown = fold.snapshot(clock.now)
+    assert [each.name for each in shown.services] == ["orders"]
+    assert [(each.service, each.name) for each in shown.endpoints] == [("orders", "place")]
+    assert [(each.source, each.service) for each in shown.edges] == [("web", "_PLAIN"), ("web", "orders")]
