@@ -97,7 +97,8 @@ def note_end(
     if delayed and "DI" not in flags:
         flags.append("DI")
     text = ",".join(filter(None, flags))
-    series.end(took_s, status, text)
+    # What was refused unsent took no time that says anything of whoever was called.
+    series.end(took_s if tried > 0 else None, status, text)
     if failed and status in FAILURES:
         series.last_error = _said(status, problem, text)
     return text

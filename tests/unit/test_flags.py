@@ -96,13 +96,14 @@ def test_instances_flags() -> None:
 def test_what_was_not_usual_is_counted_once(
     end: Any, flagged: dict[tuple[str, str], int], attempts: int, retries: tuple[int, int]
 ) -> None:
-    """A call counts under one status and one set of flags; attempts are what was written."""
+    """A call counts under one status and one set of flags; attempts are what was written, and what never was has no
+    duration: refused at once it would be the service's fastest answer."""
     status, problem, tried, retried, exhausted, delayed = end
     series = Series(("out", "orders", "place", "web", ""), 0.0, ErrorOrder(lambda: 0.0))
     note_end(series, 0.01, Status(status), problem, tried, retried, exhausted, delayed=delayed)
     assert series.flagged == flagged
     assert series.by_status == {status: 1}
-    assert series.histogram.count == 1
+    assert series.histogram.count == (1 if tried else 0)
     assert series.attempts == attempts
     assert (series.retried_ok, series.retried_failed) == retries
     told = TellingSeries(series, 0).whole(1.0)
