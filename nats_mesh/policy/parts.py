@@ -186,7 +186,10 @@ class Breaker(Part, frozen=True, kw_only=True):
     )
     max_open: Annotated[
         float | UnsetType,
-        about("Twice as long each further time, up to this; `open` or more.", kinds.DURATION),
+        about(
+            "Twice as long from the third time on, up to this; `open` or more (see `jitter`).",
+            kinds.DURATION,
+        ),
     ] = UNSET
     jitter: Annotated[float | UnsetType, about("Each of these is up to so much off.", kinds.SHARE)] = UNSET
     permits: Annotated[int | UnsetType, about("Calls at a time that try it out afterwards.", kinds.COUNT)] = (
