@@ -103,7 +103,7 @@ def _trial(circuits: Sequence[Record]) -> str:
 
 def refusals_of(caller: str, way: Way, told: Told, circuits: Sequence[Record] | None) -> list[Ending]:
     """How these calls end where the circuit is open at every instance of the caller, and no trial is due by then."""
-    left = 1.0 - way.fails
+    left = 1.0 - sum([each.share for each in way.endings if not each.sent])
     if not circuits or told.untold or left <= 0.0 or any(each["state"] != _OPEN for each in circuits):
         return []
     fault = None if way.target.effects is None else way.target.effects.fault
@@ -116,6 +116,7 @@ def refusals_of(caller: str, way: Way, told: Told, circuits: Sequence[Record] | 
             share=left,
             status=Status.UNAVAILABLE,
             reason=f"the circuit is open at {where}, {_trial(circuits)}",
+            sent=False,
         )
     ]
 

@@ -94,7 +94,8 @@ def document_of(
         "count": count,
         "precedence": list(PRECEDENCE),
         "fails": round(fails, 12),
-        "fails_surely": fails >= 1.0 - _ROUNDING,
+        "fails_wholly": fails >= 1.0 - _ROUNDING,
+        "fails_surely": sum([way["share"] * _surely(way) for way in ways]) >= 1.0 - _ROUNDING,
     }
     document["summary"] = _summary(document)
     return document
@@ -164,10 +165,12 @@ def _way(
         subset=target.subset,
         via=target.via,
     )
+    said_s = [question.timeout_s, known.outbound(record)[0].timeout_s]
     circuits = circuits_of(way, told)
-    # Who is refused unsent comes to no instance.
     refusals = refusals_of(question.caller, way, told, circuits)
-    endings = [*way.endings, *(refusals or _injected(way, record, here))]
+    # Who is refused unsent comes to no instance, whatever would become of it there.
+    unsent = [each for each in way.endings if not each.sent]
+    endings = [*unsent, *refusals] if refusals else [*way.endings, *_injected(way, record, here)]
     return {
         "share": way.share,
         "expected": None if count is None else way.share * count,
@@ -179,6 +182,7 @@ def _way(
         "rules": [policies.rule_source(rule) for rule in way.path.rules],
         "subject": way.foreign or target.subject,
         "timeout_s": way.timeout_s,
+        "timeout_known": not way.undeclared or said_s != [None, None],
         "idempotent": bool(way.request.idempotent),
         "attempts": way.most_attempts,
         "attempt_s": list(way.attempt_s),
@@ -205,7 +209,14 @@ def _way(
         "delays": delays_of(way, policies, record, here),
         "fails": sum([each.share for each in endings]),
         "endings": [
-            {"share": each.share, "status": str(each.status), "reason": each.reason} for each in endings
+            {
+                "share": each.share,
+                "status": str(each.status),
+                "otherwise": None if each.otherwise is None else str(each.otherwise),
+                "reason": each.reason,
+                "sure": each.sure,
+            }
+            for each in endings
         ],
         "layers": layers_of(question, policies, way, record, instances, known, told),
     }
@@ -260,8 +271,10 @@ def _injected(way: Way, record: Record, here: Sequence[Record]) -> list[Ending]:
 
 def _summary(document: Record) -> str:
     """What would become of it, in short."""
-    if document["fails_surely"]:
-        return f"would surely fail: {'; '.join(_failures(document['ways']))}"
+    if document["fails_wholly"]:
+        how = "surely" if document["fails_surely"] else "most likely"
+        text = f"would {how} fail: {'; '.join(_failures(document['ways']))}"
+        return f"{text}{_unknown_timeout(document['ways'])}"
     aims: dict[str, float] = {}
     for way in document["ways"]:
         reached = way["share"] * (1.0 - way["fails"])
@@ -284,5 +297,28 @@ def _summary(document: Record) -> str:
 
 
 def _failures(ways: Sequence[Record]) -> list[str]:
-    found = [f"{each['status']}, {each['reason']}" for way in ways for each in way["endings"]]
+    found = [
+        f"{each['status']}{f' or {other}' if (other := each['otherwise']) else ''}, {each['reason']}"
+        for way in ways
+        for each in way["endings"]
+    ]
     return list(dict.fromkeys(found))
+
+
+def _surely(way: Record) -> float:
+    """How many of the calls of a way fail for sure."""
+    return sum([float(each["share"]) for each in way["endings"] if each["sure"]])
+
+
+def _unknown_timeout(ways: Sequence[Record]) -> str:
+    """That nobody is there to say how long its calls may take, where that is so."""
+    late = str(Status.DEADLINE_EXCEEDED)
+    unknown = [
+        way
+        for way in ways
+        if not way["timeout_known"]
+        and any(late in (each["status"], each["otherwise"]) for each in way["endings"])
+    ]
+    if not unknown:
+        return ""
+    return f"; the endpoint's own timeout is not known now ({duration_text(unknown[0]['timeout_s'])} where it has none)"

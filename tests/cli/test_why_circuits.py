@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from nats_mesh.core.breaker import BreakerState
+from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh.telemetry.snapshots import NOTHING, Breaker, Ejection, Member, Snapshot
 from nats_mesh.telemetry.stats_messages import MAX_LISTED
 from nats_mesh_cli.heard import SETTLE_S
@@ -138,6 +139,14 @@ def test_what_may_come_through_is_not_called_sure_to_fail(heard: Told, text: str
     assert (found["fails"], found["fails_surely"]) == (0.0, False)
     assert bool(found["problems"]) is bool(heard.breakers)
     assert ("whose circuit is open" in found["summary"]) is bool(heard.breakers)
+
+
+def test_who_is_refused_meets_no_silent_instance() -> None:
+    """An open circuit comes before whatever waits behind it: it is sure, and ends at once."""
+    found = document(PLAIN, infos=[], silence=Silence.SILENT, told=told(breaker("a"), ids="a"))
+    assert found["fails_surely"]
+    assert found["summary"].startswith("would surely fail: UNAVAILABLE, the circuit is open")
+    assert "answers nothing" not in found["summary"]
 
 
 def test_who_is_ejected_stands_at_the_balancer() -> None:
