@@ -91,7 +91,7 @@ async def why(
         keyed=keyed,
     )
     # What --timeout says is the call's: whoever looks around has the time that looking takes.
-    asked = [] if caller is None else [question.caller]
+    asked = None if caller is None else [question.caller]
     seen = await look_around(replace(options, timeout_s=None), out, asked, [question], name=name)
     policies = seen.policies
     try:
@@ -110,6 +110,7 @@ async def why(
         named=caller is not None,
         now_s=time.time(),
         told=seen.told_by(question.caller) if caller is not None else _NOBODY,
+        callers=seen.told if caller is None else {},
     )
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
@@ -125,14 +126,14 @@ _NOBODY: Final = Told(asked=False, reason="each caller has its own: --from CALLE
 async def look_around(
     options: Options,
     out: Out,
-    callers: Sequence[str],
+    callers: Sequence[str] | None,
     questions: Sequence[Question],
     *,
     name: str | None = None,
 ) -> Seen:
-    """Ask everybody who is there, and the store, and hear what ``callers`` say of their circuits; ask again for those
-    services that ``questions`` come to and of which nobody answers. Where that cannot be, policies from files alone
-    must do."""
+    """Ask everybody who is there, and the store, and hear what ``callers`` (``None``: all) say of their circuits; ask
+    again for those services that ``questions`` come to and of which nobody answers. Where that cannot be, policies from
+    files alone must do."""
     policies, source = policies_of(options)
     try:
         async with connected(options, name or CALLER) as mesh, listening(mesh, callers) as heard:
@@ -144,6 +145,8 @@ async def look_around(
                 each: ids - {own} for each, ids in clients.items() if ids != {own}
             }  # who asks calls nobody
             here = visible(infos, mesh.namespace)
+            if callers is None:
+                callers = sorted({*(info.name for info in here), *clients})
             members = {each: _serving(each, here) | clients.get(each, set()) for each in callers}
             told, silence = await asyncio.gather(
                 heard.told(members), _silence(mesh, questions, policies, infos)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nats_mesh.core.conditions import ExaminedMatch, ExaminedRule
 from nats_mesh.core.shares import share_text
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.errors import Status
 from nats_mesh.explaining.calls import Explanation, Way
-from nats_mesh.explaining.foreseeing import Ending
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.catalog import FOREIGN, MESH, endpoint_records, instance_record
 from nats_mesh_cli.chain_text import duration_text
@@ -17,8 +16,16 @@ from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policies import unheard
 from nats_mesh_cli.routes import rule_text
-from nats_mesh_cli.why_circuits import circuit_problems, circuits_of, ejected_of, open_texts, refusals_of
+from nats_mesh_cli.why_circuits import (
+    circuit_problems,
+    circuits_of,
+    ejected_of,
+    elsewhere_problems,
+    open_texts,
+    refusals_of,
+)
 from nats_mesh_cli.why_delays import delay_texts, delays_of
+from nats_mesh_cli.why_faults import aborted_by_operators, fault_problems
 from nats_mesh_cli.why_heard import UNASKED, Told
 from nats_mesh_cli.why_layers import layers_of
 from nats_mesh_cli.why_problems import problems_of
@@ -28,6 +35,7 @@ __all__ = ["document_of"]
 
 #: Shares are sums of products: nearer to all of them than this is all of them.
 _ROUNDING = 1e-9
+_NOBODY: Mapping[str, Told] = {}
 
 
 def document_of(
@@ -43,10 +51,12 @@ def document_of(
     named: bool,
     now_s: float,
     told: Told = UNASKED,
+    callers: Mapping[str, Told] = _NOBODY,
 ) -> Record:
     """All of it. ``infos`` are the services of this namespace and those of none (``None``: nobody was asked, for this
     ``reason``), ``everything`` those of any, ``clients`` the names of pure clients, ``source`` where the policies come
-    from; ``named``: it was said who calls; ``told`` is what the caller says of now.
+    from; ``named``: it was said who calls; ``told`` is what the caller says of now, ``callers``
+    what all callers say where none was named.
     """
     question = explained.question
     ways = [_way(explained, way, policies, infos, count, now_s, told) for way in explained.ways]
@@ -57,7 +67,9 @@ def document_of(
     ]
     problems = problems_of(explained, policies, infos, everything, clients, named, ways)
     for way, made in zip(explained.ways, ways, strict=True):
-        found = circuit_problems(question.caller, told, way, made["circuits"])
+        found = fault_problems(way, made)
+        found += circuit_problems(question.caller, told, way, made["circuits"])
+        found += elsewhere_problems(callers, way)
         problems += [each for each in found if each not in problems]
     seen = None
     if infos is not None:
@@ -170,7 +182,7 @@ def _way(
     refusals = refusals_of(question.caller, way, told, circuits)
     # Who is refused unsent comes to no instance, whatever would become of it there.
     unsent = [each for each in way.endings if not each.sent]
-    endings = [*unsent, *refusals] if refusals else [*way.endings, *_injected(way, record, here)]
+    endings = [*unsent, *refusals] if refusals else [*way.endings, *aborted_by_operators(way, record, here)]
     return {
         "share": way.share,
         "expected": None if count is None else way.share * count,
@@ -244,26 +256,6 @@ def _plugins_of(caller: str, infos: Sequence[InfoReply] | None, now_s: float) ->
     if not own:
         return None
     return list(dict.fromkeys(name for each in own for name in each["plugins"]["outbound"]))
-
-
-def _injected(way: Way, record: Record, here: Sequence[Record]) -> list[Ending]:
-    """Where operators have every instance fail every call that comes there."""
-    left = 1.0 - way.fails
-    faults = [[f for f in faults_at(record, each) if f["share"] >= 1.0] for each in here]
-    if left <= _ROUNDING or not faults or not all(faults):
-        return []
-    if all(fault[0]["delay_ms"] / 1000.0 >= way.timeout_s for fault in faults):
-        reason = "operators delay every call at every instance by more than it has"
-        return [Ending(share=left, status=Status.DEADLINE_EXCEEDED, reason=reason)]
-    statuses = {fault[0]["abort"] for fault in faults}
-    if None not in statuses:
-        reason = "operators abort every call at every instance"
-        try:
-            status = Status(next(iter(statuses)))
-        except ValueError:  # a status of another version
-            status = Status.UNKNOWN
-        return [Ending(share=left, status=status, reason=reason)]
-    return []
 
 
 # -- in one line --------------------------------------------------------------------------------------

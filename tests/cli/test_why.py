@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def document(
     clients: frozenset[str] = frozenset(),
     told: Told = UNASKED,
     silence: Silence = Silence.UNKNOWN,
+    callers: Mapping[str, Told] | None = None,
     **question: Any,
 ) -> dict[str, Any]:
     """The document of one call, as JSON and back; it can be shown, within 80 columns."""
@@ -99,6 +100,7 @@ def document(
         named=True,
         now_s=0.0,
         told=told,
+        callers=callers or {},
     )
     for wide in (False, True):
         shown = render(made, wide=wide)
@@ -418,6 +420,12 @@ def test_what_operators_do_is_told() -> None:
         "operators injected at host-A, get: abort INTERNAL for 50% (9 s left)"
     )
     assert not some["fails_surely"]
+    assert some["problems"][0] == {
+        "what": "fault",
+        "message": "an operator's fault is in force at 1 of 1 instance of reviews (host-A): abort INTERNAL for 50% of "
+        "the calls",
+        "hint": "'nats-mesh fault reviews.get --clear' ends it",
+    }
     every = document(infos=[faulty(1.0, abort="INTERNAL")], text=REVIEWS.partition("---")[0])
     assert every["summary"] == "would surely fail: INTERNAL, operators abort every call at every instance"
     late = document(infos=[faulty(0.5, delay_ms=200), INFOS[3]], text=REVIEWS.partition("---")[0])
@@ -501,6 +509,16 @@ def folder(tmp_path: Path) -> Path:
     made.mkdir()
     (made / "orders.yaml").write_text(ORDERS, encoding="utf-8")
     return made
+
+
+def test_a_fault_of_all_endpoints_is_ended_for_all() -> None:
+    """How to end it is what clears it: by endpoint only where it was set for that endpoint; and it comes before what
+    follows from it."""
+    faults = msgspec.json.encode([{"endpoint": "", "share": 1.0, "left_ms": 9000, "delay_ms": 50}]).decode()
+    found = document(PLAIN, [mesh_info("reviews", "A", endpoints=("get",), mesh_faults=faults), INFOS[3]])
+    (problem,) = found["problems"]
+    assert problem["hint"] == "'nats-mesh fault reviews --clear' ends it"
+    assert "delay 50 ms for 100% of the calls" in problem["message"]
 
 
 def test_on_a_real_server(shop: Shop, folder: Path) -> None:
