@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
-from nats_mesh import ConfigError, DisconnectedError, Mesh, MeshError
+from nats_mesh import ConfigError, DisconnectedError, Mesh, MeshError, PermissionDeniedError, PolicyError
 from nats_mesh.clock import SYSTEM_CLOCK
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.discovery.services_api import InfoReply
+from nats_mesh.discovery.witness import Witness
 from nats_mesh.errors import CallError
+from nats_mesh.policy.analysis import analyze
+from nats_mesh.telemetry.watching import MeshView
 from nats_mesh.wire.subjects import Subjects
-from nats_mesh_cli import checks
+from nats_mesh_cli import check_calls, checks
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import announcement_of, visible
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN, Finding
-from nats_mesh_cli.errors import BUS, DENIED, FAILED, OK, exit_code_of
+from nats_mesh_cli.errors import BUS, DENIED, FAILED, OK, exit_code_of, one_line
 from nats_mesh_cli.get import fetch
+from nats_mesh_cli.heard import KNOWN_S
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump, paint
 from nats_mesh_cli.permissions import check_permissions
+from nats_mesh_cli.policies import live_policies
+from nats_mesh_cli.policy_analyze import world_of
+from nats_mesh_cli.why_silence import silence_of
 
 __all__ = ["check", "render"]
 
@@ -30,6 +38,8 @@ _NAME_WIDTH = 12
 _BEAT_FACTOR, _WAY_S = 1.2, 0.3
 _LONGEST_LISTEN_S = 15.0
 _USUAL_INTERVAL_S = 5.0
+#: Of so many services without an answer it is asked what that means.
+_MAX_ASKED = 50
 
 
 async def check(options: Options, out: Out, *, name: str | None, quick: bool) -> int:
@@ -117,19 +127,88 @@ async def _look(mesh: Mesh, options: Options, out: Out, report: _Report, *, quic
         infos = await _ask(mesh, options, out, report)
         if infos is None:
             return
-        report.add(checks.check_wire(infos))
+        report.add(checks.check_wire(infos), check_calls.check_faults(infos))
         if quick:
-            report.add(Finding("instances", SKIPPED, "not listened for (--quick)"))
+            skipped = ("instances", *check_calls.LISTENED)
+            report.add(*[Finding(each, SKIPPED, "not listened for (--quick)") for each in skipped])
             return
         wait_s = _listening_s(infos)
         if out.stderr.isatty():
-            out.note(f"listening {wait_s:.0f} s for instances (--quick leaves it out) …", "dim")
-        await anyio.sleep(wait_s)
-        again = await _ask(mesh, options, out, report)
+            out.note(f"listening {wait_s:.0f} s for instances and calls (--quick leaves it out) …", "dim")
+        async with _listening(mesh, options) as heard:
+            await heard.listen(wait_s)
+            again = await _ask(mesh, options, out, report)
+            if again is not None:
+                known = observer.registry.instances()
+                report.add(*checks.check_answers(known, again, observer.ignored))
+                report.add(*await heard.findings(again, [(each.service, each.id) for each in known]))
         if again is not None:
-            report.add(*checks.check_answers(observer.registry.instances(), again, observer.ignored))
+            report.add(await _policies(mesh, options, again))
     finally:
         observer.close()
+
+
+class _Heard:
+    """Who ought to be there, and what members tell; ``view`` is ``None`` where statistics may not be heard."""
+
+    def __init__(self, mesh: Mesh, witness: Witness, view: MeshView | None, reason: str) -> None:
+        self._mesh = mesh
+        self._witness = witness
+        self._view = view
+        self._reason = reason
+
+    async def listen(self, wait_s: float) -> None:
+        """Returns after ``wait_s``, or once the audit was read."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._witness.recall)
+            await anyio.sleep(wait_s)
+
+    async def findings(self, infos: Sequence[InfoReply], heard: Sequence[tuple[str, str]]) -> list[Finding]:
+        """What was heard, beside ``infos`` of those who answer and the instances that were ``heard`` just now."""
+        absent = self._witness.absent({(info.name, info.id) for info in infos})
+        found = [check_calls.check_silent(absent, heard, self._witness.problem)]
+        if self._view is None:
+            skipped = ("circuits", "unserved", "calls")
+            return found + [Finding(each, SKIPPED, self._reason) for each in skipped]
+        snapshot = self._view.snapshot()
+        calls = check_calls.unserved(snapshot, infos)
+        # Where some answer that they take no calls, the server's word tells nothing of others.
+        unheard = [each for each in calls if each not in {info.name for info in infos}]
+        means = await silence_of(self._mesh, unheard[:_MAX_ASKED])
+        return [
+            *found,
+            check_calls.check_circuits(snapshot),
+            check_calls.check_unserved(calls, means),
+            check_calls.check_edges(snapshot),
+        ]
+
+
+@asynccontextmanager
+async def _listening(mesh: Mesh, options: Options) -> AsyncIterator[_Heard]:
+    client, enforced = mesh.client, options.settings().enforced
+    witness = Witness(subjects=client.subjects, transport=client.transport, mux=client.mux, enforced=enforced)
+    await witness.open()
+    try:
+        async with AsyncExitStack() as stack:
+            view: MeshView | None = None
+            reason = ""
+            try:
+                view = await stack.enter_async_context(MeshView(mesh))
+            except PermissionDeniedError as error:
+                reason = f"this credential may not listen to statistics: {error.message}"
+            yield _Heard(mesh, witness, view, reason)
+    finally:
+        witness.close()
+
+
+async def _policies(mesh: Mesh, options: Options, infos: Sequence[InfoReply]) -> Finding:
+    settings = options.settings()
+    try:
+        policies, source = await live_policies(options, mesh)
+    except (CallError, PolicyError) as error:
+        return Finding("policies", SKIPPED, f"cannot be read: {one_line(str(error))}")
+    found = analyze(policies.policies, world_of(infos), namespace=settings.namespace, mode=settings.mode)
+    return check_calls.check_policies(found, source)
 
 
 async def _ask(mesh: Mesh, options: Options, out: Out, report: _Report) -> list[InfoReply] | None:
@@ -141,7 +220,7 @@ async def _ask(mesh: Mesh, options: Options, out: Out, report: _Report) -> list[
 
 
 def _listening_s(infos: Sequence[InfoReply]) -> float:
-    """Long enough to hear a beat of everybody who answered."""
+    """Long enough to hear a beat of everybody who answered, and what members count."""
     announced = [announcement_of(info) for info in infos]
     longest = max((each.interval_s for each in announced if each is not None), default=_USUAL_INTERVAL_S)
-    return min(_LONGEST_LISTEN_S, longest * _BEAT_FACTOR + _WAY_S)
+    return max(KNOWN_S, min(_LONGEST_LISTEN_S, longest * _BEAT_FACTOR + _WAY_S))

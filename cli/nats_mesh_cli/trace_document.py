@@ -36,7 +36,7 @@ _FLAGS: Final = {
     "UO": "circuit open, or full",
     "URX": "retries exhausted",
     "RL": "rate limited",
-    "DC": "caller gone",
+    "DC": "given up by its caller",
     "NR": "no such endpoint",
 }
 

@@ -10,10 +10,11 @@ from typing import Final
 
 import msgspec
 
-from nats_mesh import CallError, ConfigError
+from nats_mesh import CallError, ConfigError, Mesh
 from nats_mesh.core.deadline import check_timeout
 from nats_mesh.discovery.services_api import InfoReply
-from nats_mesh.explaining.calls import Question, explain_call
+from nats_mesh.explaining.calls import Question, explain_call, unanswered
+from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh.model import check_name
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.bus import CALLER, connected
@@ -27,6 +28,7 @@ from nats_mesh_cli.present import client_ids
 from nats_mesh_cli.values import parse_headers, parse_target
 from nats_mesh_cli.why_document import document_of
 from nats_mesh_cli.why_heard import UNASKED, Told, listening
+from nats_mesh_cli.why_silence import silence_of
 from nats_mesh_cli.why_text import render
 
 __all__ = ["Seen", "look_around", "why"]
@@ -37,7 +39,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     any namespace, and the names of pure clients of this one.
 
     ``infos`` is ``None`` where nobody could be asked, and ``reason`` then says why. ``told`` is what callers say of
-    their circuits, by their names.
+    their circuits, by their names; ``silence`` what it means of services that nobody answers for it.
     """
 
     policies: PolicySet
@@ -46,6 +48,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     clients: frozenset[str] = frozenset()
     reason: str = ""
     told: Mapping[str, Told] = {}
+    silence: Mapping[str, Silence] = {}
 
     def told_by(self, caller: str) -> Told:
         """What a caller says of its circuits."""
@@ -66,7 +69,7 @@ async def why(
     keyed: bool,
     count: int | None,
 ) -> int:
-    """Print what would become of the call; 1 where it would surely fail. ``name`` is who asks, and who calls where no
+    """Print what would become of the call; 1 where it would fail. ``name`` is who asks, and who calls where no
     ``caller`` is said."""
     service, endpoint = parse_target(target)
     if not service:
@@ -88,11 +91,11 @@ async def why(
         keyed=keyed,
     )
     # What --timeout says is the call's: whoever looks around has the time that looking takes.
-    asked = [] if caller is None else [question.caller]
-    seen = await look_around(replace(options, timeout_s=None), out, asked, name=name)
+    asked = None if caller is None else [question.caller]
+    seen = await look_around(replace(options, timeout_s=None), out, asked, [question], name=name)
     policies = seen.policies
     try:
-        explained = explain_call(question, policies, seen.infos)
+        explained = explain_call(question, policies, seen.infos, seen.silence)
     except ConfigError as error:
         raise CliError(f"why: {error}", code=FAILED) from None
     document = document_of(
@@ -107,21 +110,30 @@ async def why(
         named=caller is not None,
         now_s=time.time(),
         told=seen.told_by(question.caller) if caller is not None else _NOBODY,
+        callers=seen.told if caller is None else {},
     )
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
     else:
         out.data(render(document, color=out.color, wide=options.format is Format.WIDE))
-    return FAILED if document["fails_surely"] else OK
+    return FAILED if document["fails_wholly"] else OK
 
 
 #: What is told of circuits where nobody said who calls.
 _NOBODY: Final = Told(asked=False, reason="each caller has its own: --from CALLER asks for it")
 
 
-async def look_around(options: Options, out: Out, callers: Sequence[str], *, name: str | None = None) -> Seen:
-    """Ask everybody who is there, and the store, and hear what ``callers`` say of their circuits. Where that cannot be,
-    policies from files alone must do."""
+async def look_around(
+    options: Options,
+    out: Out,
+    callers: Sequence[str] | None,
+    questions: Sequence[Question],
+    *,
+    name: str | None = None,
+) -> Seen:
+    """Ask everybody who is there, and the store, and hear what ``callers`` (``None``: all) say of their circuits; ask
+    again for those services that ``questions`` come to and of which nobody answers. Where that cannot be, policies from
+    files alone must do."""
     policies, source = policies_of(options)
     try:
         async with connected(options, name or CALLER) as mesh, listening(mesh, callers) as heard:
@@ -133,18 +145,36 @@ async def look_around(options: Options, out: Out, callers: Sequence[str], *, nam
                 each: ids - {own} for each, ids in clients.items() if ids != {own}
             }  # who asks calls nobody
             here = visible(infos, mesh.namespace)
+            if callers is None:
+                callers = sorted({*(info.name for info in here), *clients})
             members = {each: _serving(each, here) | clients.get(each, set()) for each in callers}
+            told, silence = await asyncio.gather(
+                heard.told(members), _silence(mesh, questions, policies, infos)
+            )
             return Seen(
                 policies=policies,
                 source=source,
                 infos=tuple(infos),
                 clients=frozenset(clients),
-                told=await heard.told(members),
+                told=told,
+                silence=silence,
             )
     except CallError as error:
         if source is None:  # there is nothing to answer from
             raise
         return Seen(policies=policies, source=source, reason=error.message or str(error))
+
+
+async def _silence(
+    mesh: Mesh, questions: Sequence[Question], policies: PolicySet, infos: Sequence[InfoReply]
+) -> dict[str, Silence]:
+    services: dict[str, None] = {}
+    for question in questions:
+        try:
+            services |= dict.fromkeys(unanswered(explain_call(question, policies, infos)))
+        except ConfigError:
+            continue  # whoever explains it says what is wrong with it
+    return await silence_of(mesh, list(services))
 
 
 def _serving(service: str, infos: Sequence[InfoReply]) -> set[str]:

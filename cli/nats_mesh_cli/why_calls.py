@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from nats_mesh.calling.spans import GIVEN_UP, UNSENT
 from nats_mesh.core.sampling import failed
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace, refused_by
@@ -23,7 +24,7 @@ _FLAGS: Final = {
     "UO": "the breaker was open, or as many calls ran as may",
     "URX": "no other attempt was allowed",
     "RL": "its rate is limited",
-    "DC": "its caller went away",
+    "DC": "its caller gave it up",
     "FI": "a fault was injected: it was aborted on purpose",
     "DI": "a delay was injected",
     "NR": "there is no such endpoint",
@@ -90,7 +91,9 @@ def steps_of(call: _Call) -> Iterator[Record]:
         yield from _at_caller(call, span)
     for placed in call.answered:
         yield from _at_instance(call, placed)
-    if span.kind == "client" and (span.flags or span.error):
+    if span.kind == "client" and span.error.startswith(GIVEN_UP):
+        yield _step("outbound", "outcome", span.error, ok=False)
+    elif span.kind == "client" and (span.flags or span.error):
         reasons = [_flag_text(flag, call) for flag in span.flags.split(",") if flag in _FLAGS]
         text = f"its caller was told: {span.status}" + (f", {span.error}" if span.error else "")
         yield _step("outbound", "outcome", "; ".join([text, *reasons]), ok=False)
@@ -125,18 +128,29 @@ def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
             text = f"attempt {each.attempt}, after {after}: {each.status} in {millis(each.took_us / 1e6)}"
             text += f" from {each.instance[:_SHORT]}" if each.instance else ""
             layer = "attempt"
-            if each.error:  # it was never sent
+            if refused := refused_by(each):
                 text = f"attempt {each.attempt}, after {after}: not sent, {each.error}"
-                layer = refused_by(each) or layer
+                layer = refused
+            elif each.error:  # it was on its way, or answered
+                text += f", {each.error}"
             yield _step("outbound", layer, text, ok=not failed(each.status))
     elif refused := refused_by(span):
         yield _step("outbound", refused, f"not sent: {span.error or span.status}", ok=False)
     elif "FI" in span.flags.split(",") and not call.answered and not span.instance:
         yield _step("outbound", "fault", f"not sent: {span.error}", ok=False)
     elif not call.answered and not span.instance and span.status != "OK":
-        yield _step(
-            "outbound", "attempt", "no instance told of it: it was not sent, or none took it", ok=False
-        )
+        yield _step("outbound", "attempt", _untold(span), ok=False)
+
+
+def _untold(span: RecordedSpan) -> str:
+    """What is known of a call that no layer of its caller kept back, and of which no instance told."""
+    if span.error.endswith(UNSENT):
+        return "not sent: its caller gave it up before"
+    if "UH" in span.flags.split(","):
+        return "sent, and nobody listens there"
+    text = "sent; no instance told of it: a silent instance, or it was lost"
+    # What goes well is not told of by instances where its trace is not sampled.
+    return text if span.why == "sampled" else f"{text}, or answered too late"
 
 
 def _by_whom(span: RecordedSpan) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from nats_mesh.core.breaker import BreakerState
@@ -21,6 +21,7 @@ __all__ = [
     "circuits_text",
     "ejected_of",
     "ejected_text",
+    "elsewhere_problems",
     "open_texts",
     "refusals_of",
 ]
@@ -30,6 +31,8 @@ _HALF_OPEN: Final = str(BreakerState.HALF_OPEN)
 _CLOSED: Final = str(BreakerState.CLOSED)
 #: What adding shares up may lose.
 _ROUNDING: Final = 1e-9
+#: So many callers are named.
+_NAMED: Final = 5
 _RULE: Final = "refused at once while this caller's circuit for the endpoint is open"
 
 
@@ -103,7 +106,7 @@ def _trial(circuits: Sequence[Record]) -> str:
 
 def refusals_of(caller: str, way: Way, told: Told, circuits: Sequence[Record] | None) -> list[Ending]:
     """How these calls end where the circuit is open at every instance of the caller, and no trial is due by then."""
-    left = 1.0 - way.fails
+    left = 1.0 - sum([each.share for each in way.endings if not each.sent])
     if not circuits or told.untold or left <= 0.0 or any(each["state"] != _OPEN for each in circuits):
         return []
     fault = None if way.target.effects is None else way.target.effects.fault
@@ -116,6 +119,7 @@ def refusals_of(caller: str, way: Way, told: Told, circuits: Sequence[Record] | 
             share=left,
             status=Status.UNAVAILABLE,
             reason=f"the circuit is open at {where}, {_trial(circuits)}",
+            sent=False,
         )
     ]
 
@@ -129,6 +133,28 @@ def circuit_problems(caller: str, told: Told, way: Way, circuits: Sequence[Recor
     text = f"the circuit of {caller} for {aim_text(way.target)} is open at {where}: calls are refused there, unsent"
     hint = f"'nats-mesh events {caller} --kind breaker' says since when, and after what"
     return [{"what": "circuit", "message": text, "hint": hint}]
+
+
+def elsewhere_problems(callers: Mapping[str, Told], way: Way) -> list[Record]:
+    """Where nobody said who calls: which ``callers`` have an open circuit for these calls."""
+    where = way.target.service, way.target.endpoint, way.target.subset
+    found = []
+    for caller, told in sorted(callers.items()):
+        refuse = [
+            each.instance
+            for each in told.breakers
+            if each.state is BreakerState.OPEN and (each.service, each.endpoint, each.subset) == where
+        ]
+        if refuse:
+            found.append((caller, _share(caller, told, refuse, of=len(told.told) + len(told.untold))))
+    if not found:
+        return []
+    places = "; ".join([place for _, place in found[:_NAMED]])
+    more = f"; and of {len(found) - _NAMED} other callers" if len(found) > _NAMED else ""
+    message = (
+        f"the circuit for {aim_text(way.target)} is open at {places}{more}: their calls are refused, unsent"
+    )
+    return [{"what": "circuit", "message": message, "hint": f"--from {found[0][0]} tells of its calls"}]
 
 
 def open_texts(document: Record, ways: Sequence[Record]) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nats_mesh.core.conditions import ExaminedMatch, ExaminedRule
 from nats_mesh.core.shares import share_text
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.errors import Status
 from nats_mesh.explaining.calls import Explanation, Way
-from nats_mesh.explaining.foreseeing import Ending
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.catalog import FOREIGN, MESH, endpoint_records, instance_record
 from nats_mesh_cli.chain_text import duration_text
@@ -17,8 +16,16 @@ from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policies import unheard
 from nats_mesh_cli.routes import rule_text
-from nats_mesh_cli.why_circuits import circuit_problems, circuits_of, ejected_of, open_texts, refusals_of
+from nats_mesh_cli.why_circuits import (
+    circuit_problems,
+    circuits_of,
+    ejected_of,
+    elsewhere_problems,
+    open_texts,
+    refusals_of,
+)
 from nats_mesh_cli.why_delays import delay_texts, delays_of
+from nats_mesh_cli.why_faults import aborted_by_operators, fault_problems
 from nats_mesh_cli.why_heard import UNASKED, Told
 from nats_mesh_cli.why_layers import layers_of
 from nats_mesh_cli.why_problems import problems_of
@@ -28,6 +35,7 @@ __all__ = ["document_of"]
 
 #: Shares are sums of products: nearer to all of them than this is all of them.
 _ROUNDING = 1e-9
+_NOBODY: Mapping[str, Told] = {}
 
 
 def document_of(
@@ -43,10 +51,12 @@ def document_of(
     named: bool,
     now_s: float,
     told: Told = UNASKED,
+    callers: Mapping[str, Told] = _NOBODY,
 ) -> Record:
     """All of it. ``infos`` are the services of this namespace and those of none (``None``: nobody was asked, for this
     ``reason``), ``everything`` those of any, ``clients`` the names of pure clients, ``source`` where the policies come
-    from; ``named``: it was said who calls; ``told`` is what the caller says of now.
+    from; ``named``: it was said who calls; ``told`` is what the caller says of now, ``callers``
+    what all callers say where none was named.
     """
     question = explained.question
     ways = [_way(explained, way, policies, infos, count, now_s, told) for way in explained.ways]
@@ -57,7 +67,9 @@ def document_of(
     ]
     problems = problems_of(explained, policies, infos, everything, clients, named, ways)
     for way, made in zip(explained.ways, ways, strict=True):
-        found = circuit_problems(question.caller, told, way, made["circuits"])
+        found = fault_problems(way, made)
+        found += circuit_problems(question.caller, told, way, made["circuits"])
+        found += elsewhere_problems(callers, way)
         problems += [each for each in found if each not in problems]
     seen = None
     if infos is not None:
@@ -94,7 +106,8 @@ def document_of(
         "count": count,
         "precedence": list(PRECEDENCE),
         "fails": round(fails, 12),
-        "fails_surely": fails >= 1.0 - _ROUNDING,
+        "fails_wholly": fails >= 1.0 - _ROUNDING,
+        "fails_surely": sum([way["share"] * _surely(way) for way in ways]) >= 1.0 - _ROUNDING,
     }
     document["summary"] = _summary(document)
     return document
@@ -164,10 +177,12 @@ def _way(
         subset=target.subset,
         via=target.via,
     )
+    said_s = [question.timeout_s, known.outbound(record)[0].timeout_s]
     circuits = circuits_of(way, told)
-    # Who is refused unsent comes to no instance.
     refusals = refusals_of(question.caller, way, told, circuits)
-    endings = [*way.endings, *(refusals or _injected(way, record, here))]
+    # Who is refused unsent comes to no instance, whatever would become of it there.
+    unsent = [each for each in way.endings if not each.sent]
+    endings = [*unsent, *refusals] if refusals else [*way.endings, *aborted_by_operators(way, record, here)]
     return {
         "share": way.share,
         "expected": None if count is None else way.share * count,
@@ -179,6 +194,7 @@ def _way(
         "rules": [policies.rule_source(rule) for rule in way.path.rules],
         "subject": way.foreign or target.subject,
         "timeout_s": way.timeout_s,
+        "timeout_known": not way.undeclared or said_s != [None, None],
         "idempotent": bool(way.request.idempotent),
         "attempts": way.most_attempts,
         "attempt_s": list(way.attempt_s),
@@ -205,7 +221,14 @@ def _way(
         "delays": delays_of(way, policies, record, here),
         "fails": sum([each.share for each in endings]),
         "endings": [
-            {"share": each.share, "status": str(each.status), "reason": each.reason} for each in endings
+            {
+                "share": each.share,
+                "status": str(each.status),
+                "otherwise": None if each.otherwise is None else str(each.otherwise),
+                "reason": each.reason,
+                "sure": each.sure,
+            }
+            for each in endings
         ],
         "layers": layers_of(question, policies, way, record, instances, known, told),
     }
@@ -235,33 +258,15 @@ def _plugins_of(caller: str, infos: Sequence[InfoReply] | None, now_s: float) ->
     return list(dict.fromkeys(name for each in own for name in each["plugins"]["outbound"]))
 
 
-def _injected(way: Way, record: Record, here: Sequence[Record]) -> list[Ending]:
-    """Where operators have every instance fail every call that comes there."""
-    left = 1.0 - way.fails
-    faults = [[f for f in faults_at(record, each) if f["share"] >= 1.0] for each in here]
-    if left <= _ROUNDING or not faults or not all(faults):
-        return []
-    if all(fault[0]["delay_ms"] / 1000.0 >= way.timeout_s for fault in faults):
-        reason = "operators delay every call at every instance by more than it has"
-        return [Ending(share=left, status=Status.DEADLINE_EXCEEDED, reason=reason)]
-    statuses = {fault[0]["abort"] for fault in faults}
-    if None not in statuses:
-        reason = "operators abort every call at every instance"
-        try:
-            status = Status(next(iter(statuses)))
-        except ValueError:  # a status of another version
-            status = Status.UNKNOWN
-        return [Ending(share=left, status=status, reason=reason)]
-    return []
-
-
 # -- in one line --------------------------------------------------------------------------------------
 
 
 def _summary(document: Record) -> str:
     """What would become of it, in short."""
-    if document["fails_surely"]:
-        return f"would surely fail: {'; '.join(_failures(document['ways']))}"
+    if document["fails_wholly"]:
+        how = "surely" if document["fails_surely"] else "most likely"
+        text = f"would {how} fail: {'; '.join(_failures(document['ways']))}"
+        return f"{text}{_unknown_timeout(document['ways'])}"
     aims: dict[str, float] = {}
     for way in document["ways"]:
         reached = way["share"] * (1.0 - way["fails"])
@@ -284,5 +289,28 @@ def _summary(document: Record) -> str:
 
 
 def _failures(ways: Sequence[Record]) -> list[str]:
-    found = [f"{each['status']}, {each['reason']}" for way in ways for each in way["endings"]]
+    found = [
+        f"{each['status']}{f' or {other}' if (other := each['otherwise']) else ''}, {each['reason']}"
+        for way in ways
+        for each in way["endings"]
+    ]
     return list(dict.fromkeys(found))
+
+
+def _surely(way: Record) -> float:
+    """How many of the calls of a way fail for sure."""
+    return sum([float(each["share"]) for each in way["endings"] if each["sure"]])
+
+
+def _unknown_timeout(ways: Sequence[Record]) -> str:
+    """That nobody is there to say how long its calls may take, where that is so."""
+    late = str(Status.DEADLINE_EXCEEDED)
+    unknown = [
+        way
+        for way in ways
+        if not way["timeout_known"]
+        and any(late in (each["status"], each["otherwise"]) for each in way["endings"])
+    ]
+    if not unknown:
+        return ""
+    return f"; the endpoint's own timeout is not known now ({duration_text(unknown[0]['timeout_s'])} where it has none)"

@@ -81,14 +81,14 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(mesh: Mesh, callers: Sequence[str]) -> AsyncIterator[Listening]:
-    """Listen to what ``callers`` tell while the block runs; to nobody where there are none."""
+async def listening(mesh: Mesh, callers: Sequence[str] | None) -> AsyncIterator[Listening]:
+    """Listen to what ``callers`` (``None``: all) tell while the block runs; to nobody where there are none."""
     seen: MeshView | None = None
     reason = UNASKED.reason
     async with AsyncExitStack() as stack:
-        if callers:
+        if callers is None or callers:
             try:
-                seen = await stack.enter_async_context(MeshView(mesh, services=callers))
+                seen = await stack.enter_async_context(MeshView(mesh, services=callers or ()))
             except PermissionDeniedError as error:
                 reason = f"this credential may not listen to statistics ({error.message})"
         yield Listening(seen, reason, now=anyio.current_time)

@@ -12,6 +12,7 @@ from nats_mesh.core.router import Rule
 from nats_mesh.core.shares import share_text
 from nats_mesh.explaining.calls import Copy, Question, Way
 from nats_mesh.policy import PolicySet
+from nats_mesh.policy.rules import DEFAULT
 from nats_mesh_cli.chain import chain_of
 from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.effective import ENDPOINT, Known
@@ -94,6 +95,8 @@ class _Outbound:
         source = layer["parameters"]["timeout_s"]["source"]
         learned = "; a caller learns that beside its first call" if source == ENDPOINT else ""
         own = duration_text(self._way.timeout_s)
+        if source == DEFAULT and self._way.undeclared:
+            learned = "; no instance answers, so the endpoint's own timeout is not known now, and this is the default"
         return f"it may take {own}, or what is left to the call that it is made from{learned}"
 
     def _route(self, layer: Record) -> str:
@@ -180,7 +183,7 @@ class _Outbound:
         if way.instances is None:
             return f"{who} chooses the instance; which there are is not known"
         if not way.instances:
-            return f"{who} finds nobody"
+            return f"{who} finds nobody that answers"
         if balance is None:
             return f"{who} gives it to one of {counted(len(way.instances), 'instance')}: {named(self._instances)}"
         if way.only:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.explaining.calls import Explanation
+from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh.explaining.hypothetical import labels_of, state_of
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.errors import did_you_mean
@@ -32,8 +33,7 @@ def problems_of(
     services = {info.name for info in infos}
     for service in dict.fromkeys([question.service, *(way["to"]["service"] for way in ways)]):
         if service not in services:
-            hint = missing_service(service, everything, policies.namespace)
-            found.append(_problem("service", f"nobody serves {service!r} here", hint))
+            found.append(_unserved(service, explained, everything, policies.namespace))
     for service, endpoint in dict.fromkeys(
         [
             (question.service, question.endpoint),
@@ -65,6 +65,22 @@ def problems_of(
         hint = guess or "a client that is not connected now, or of another version, is not seen"
         found.append(_problem("caller", f"no caller {question.caller!r} is seen here", hint))
     return [each for at, each in enumerate(found) if each not in found[:at]]
+
+
+def _unserved(
+    service: str, explained: Explanation, everything: Sequence[InfoReply], namespace: str
+) -> Record:
+    """A service of which nobody answered, by what that means."""
+    means = [way.silence for way in explained.ways if way.target.service == service]
+    if Silence.SILENT in means:
+        text = f"no instance of {service!r} answers, and one is connected: it is silent (hung, or stopped)"
+        hint = (
+            f"'nats-mesh events {service}' says when it was heard last; it has to go on, or to be restarted"
+        )
+        return _problem("service", text, hint)
+    nobody = Silence.NOBODY in means
+    text = f"nobody serves {service!r} here" if nobody else f"no instance of {service!r} answers here"
+    return _problem("service", text, missing_service(service, everything, namespace))
 
 
 def _problem(what: str, message: str, hint: str) -> Record:

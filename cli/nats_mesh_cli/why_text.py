@@ -41,7 +41,7 @@ def render(document: Record, *, color: bool = False, wide: bool = False) -> str:
         lines += _different(first, other, color, wide)
     if len(others) > _SHOWN:
         lines += ["", f"and {len(others) - _SHOWN} further ways: -o json shows all of them"]
-    style = "bad" if document["fails_surely"] else "bold"
+    style = "bad" if document["fails_wholly"] else "bold"
     head, *rest = _wrapped(f"in short: {document['summary']}", "", hanging="  ")
     return "\n".join([*lines, "", *(paint(line, style, color) for line in (head, *rest))])
 
@@ -140,9 +140,9 @@ def _ways(document: Record, color: bool) -> Iterator[str]:
         who = "" if way["instances"] is None else f" ({counted(len(way['instances']), 'instance')})"
         fails = ""
         if way["fails"]:
-            fails = (
-                f"; {'they' if way['fails'] >= 1.0 else share_text(way['fails']) + ' of them'} surely fail"
-            )
+            how = "surely" if all(each["sure"] for each in way["endings"]) else "most likely"
+            who_fails = "they" if way["fails"] >= 1.0 else f"{share_text(way['fails'])} of them"
+            fails = f"; {who_fails} {how} fail"
         text = f"{share_text(way['share'])}{number} → {way['text']}{who}: {way['why']}{fails}"
         yield from _wrapped(text, "  ", hanging="    ")
 

@@ -54,8 +54,11 @@ async def why_trace(
     callers = list(dict.fromkeys(each["caller"] for each in calls if each["caller"] != OTHER))[
         :_MAX_EXPLAINED
     ]
-    seen = await look_around(replace(options, timeout_s=None), out, callers, name=name)
-    explained = _explained(calls, seen)
+    questions = _questions(calls)
+    seen = await look_around(
+        replace(options, timeout_s=None), out, callers, list(questions.values()), name=name
+    )
+    explained = _explained(questions, seen)
     for call in calls:
         call["why"] = explained.get((call["caller"], call["service"], call["endpoint"]))
     if options.format.structured:
@@ -67,16 +70,25 @@ async def why_trace(
     return OK
 
 
-def _explained(calls: Sequence[Record], seen: Seen) -> dict[tuple[str, str, str], Record]:
-    """What ``why`` says of such calls now; nothing of those that policies cannot be about."""
-    found: dict[tuple[str, str, str], Record] = {}
+def _questions(calls: Sequence[Record]) -> dict[tuple[str, str, str], Question]:
+    """Such calls, each kind once; nothing of those that policies cannot be about."""
+    found: dict[tuple[str, str, str], Question] = {}
     for call in calls:
         key = (call["caller"], call["service"], call["endpoint"])
         if key in found or len(found) >= _MAX_EXPLAINED or OTHER in key or call["service"] == "_PLAIN":
             continue
-        question = Question(service=key[1], endpoint=key[2], caller=key[0])
+        found[key] = Question(service=key[1], endpoint=key[2], caller=key[0])
+    return found
+
+
+def _explained(
+    questions: Mapping[tuple[str, str, str], Question], seen: Seen
+) -> dict[tuple[str, str, str], Record]:
+    """What ``why`` says of such calls now."""
+    found: dict[tuple[str, str, str], Record] = {}
+    for key, question in questions.items():
         try:
-            explained = explain_call(question, seen.policies, seen.infos)
+            explained = explain_call(question, seen.policies, seen.infos, seen.silence)
         except ConfigError:
             continue  # a service outside the mesh by now, or a name that none may have
         found[key] = document_of(

@@ -27,9 +27,10 @@ from nats_mesh.telemetry.span_columns import encode_alike
 from nats_mesh.telemetry.span_parts import MAX_ERROR, Span
 from nats_mesh.telemetry.tracing import Tracing
 from nats_mesh.wire.headers import one_line
+from nats_mesh.wire.loop import CancelledError
 from nats_mesh.wire.subjects import ALL
 
-__all__ = ["ClientSpans", "refusing_layer"]
+__all__ = ["GIVEN_UP", "UNSENT", "ClientSpans", "refusing_layer"]
 
 #: An attribute of an enumeration costs a call each time it is looked up.
 _OK: Final = Status.OK
@@ -38,6 +39,9 @@ _MAX_RULES: Final = 8
 #: Attempts of one call that are told one by one.
 _MAX_ATTEMPTS: Final = 32
 
+#: How the words of a call begin that its caller gave up, and how they end where no attempt was written before.
+GIVEN_UP: Final = "given up by its caller"
+UNSENT: Final = ", before it was sent"
 #: Of calls with larger bodies (bytes) no more is kept than their spans need.
 _LARGE: Final = 4096
 
@@ -71,6 +75,15 @@ def refusing_layer(error: BaseException, sent: int) -> str:
     return _DEADLINE if isinstance(error, DeadlineExceededError) else _WIRE
 
 
+def _words(error: BaseException, call: CallEnd) -> str:
+    """What became of a call that did not end well. What a cancellation says is for whoever cancelled: the call was
+    given up."""
+    if isinstance(error, CancelledError):
+        unsent = "" if call.sent else UNSENT
+        return f"{GIVEN_UP} after {call.end - call.start:.3f} s{unsent}"
+    return error.message if isinstance(error, CallError) else str(error)
+
+
 class ClientSpans:
     """Notes the calls of one client that leave spans; it is told of those that are sampled, failed, or took longer than
     the lowest limit (:meth:`nats_mesh.calling.client.Client.watch`)."""
@@ -100,7 +113,7 @@ class ClientSpans:
             return
         if error is not None:
             # Its frames would be kept with it.
-            problem = error.message if isinstance(error, CallError) else str(error)
+            problem = _words(error, call)
             refused = refusing_layer(error, call.sent)
             call = call._replace(error=None)
         if call.bytes_out > _LARGE:

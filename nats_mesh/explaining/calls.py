@@ -8,7 +8,7 @@ ejection, a budget that was spent) is not known here: it is each caller's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -18,15 +18,16 @@ from nats_mesh.core.conditions import ExaminedRule, examined
 from nats_mesh.core.likely import outcomes
 from nats_mesh.core.router import Leg, Path, Rule, key_of
 from nats_mesh.discovery.services_api import InfoReply
-from nats_mesh.explaining.foreseeing import Ending, Retry, attempts_of, endings_of, retries_of
+from nats_mesh.explaining.foreseeing import Ending, Retry, Silence, attempts_of, endings_of, retries_of
 from nats_mesh.explaining.hypothetical import Hypothetical, selected, zones_of
 from nats_mesh.model import NO_HEADERS, Headers, Request
 from nats_mesh.policy import PolicySet
 
-__all__ = ["AskedRoute", "Copy", "Explanation", "Question", "Way", "explain_call"]
+__all__ = ["AskedRoute", "Copy", "Explanation", "Question", "Way", "explain_call", "unanswered"]
 
 #: An idempotency key that a call might have.
 _SOME_KEY = "key"
+_NO_WORD: Mapping[str, Silence] = {}
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,11 +83,17 @@ class Way(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     chosen: tuple[str, ...]
     only: str
     endings: tuple[Ending, ...]
+    silence: Silence = Silence.UNKNOWN
 
     @property
     def fails(self) -> float:
-        """How many of its calls surely fail."""
+        """How many of its calls fail, as far as can be seen."""
         return sum([each.share for each in self.endings])
+
+    @property
+    def undeclared(self) -> bool:
+        """Whether nobody is there to say what the endpoint declares: its timeout, and whether it may be repeated."""
+        return self.instances == () and not self.all_instances and not self.foreign
 
     @property
     def most_attempts(self) -> int:
@@ -107,15 +114,19 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def fails(self) -> float:
-        """How many of such calls surely fail."""
+        """How many of such calls fail, as far as can be seen."""
         return sum([way.share * way.fails for way in self.ways])
 
 
 def explain_call(
-    question: Question, policies: PolicySet, infos: Sequence[InfoReply] | None = None
+    question: Question,
+    policies: PolicySet,
+    infos: Sequence[InfoReply] | None = None,
+    silence: Mapping[str, Silence] = _NO_WORD,
 ) -> Explanation:
     """What becomes of the call under ``policies``. ``infos`` are the answers of all who are there, of any namespace;
-    ``None`` where nobody could be asked. :class:`~nats_mesh.errors.ConfigError` for names that cannot be."""
+    ``None`` where nobody could be asked. ``silence`` says of services of which nobody answered what that means
+    (:func:`unanswered` has those that matter). :class:`~nats_mesh.errors.ConfigError` for names that cannot be."""
     zones = zones_of(Hypothetical(question.caller, policies, infos).instances(question.caller))
     caller = Hypothetical(question.caller, policies, infos, zone=zones[0] if len(zones) == 1 else "")
     values = question.headers.get_all
@@ -124,10 +135,10 @@ def explain_call(
     if isinstance(target.routing, Routing):
         for each in outcomes(target.routing.rules, values, question.caller, question.service):
             made = caller.settle(target.routing.target_of(each.path, each.leg))
-            ways.append(_way(question, caller, infos, made, each.share, each.path, each.leg))
+            ways.append(_way(question, caller, infos, silence, made, each.share, each.path, each.leg))
     else:
         nothing = Path(rules=(), legs=(), mirrors=(), fault=None, sticky=None)
-        ways.append(_way(question, caller, infos, target, 1.0, nothing, Leg()))
+        ways.append(_way(question, caller, infos, silence, target, 1.0, nothing, Leg()))
     asked = [
         AskedRoute(
             source=source, rules=examined(rules, values, question.caller, question.endpoint, question.service)
@@ -138,10 +149,16 @@ def explain_call(
     return Explanation(question=question, routes=tuple(asked), ways=tuple(ways), zones=zones)
 
 
+def unanswered(explained: Explanation) -> list[str]:
+    """The services that such calls go to and of which no instance answered; none where nobody was asked."""
+    return list(dict.fromkeys(way.target.service for way in explained.ways if way.undeclared))
+
+
 def _way(
     question: Question,
     caller: Hypothetical,
     infos: Sequence[InfoReply] | None,
+    silence: Mapping[str, Silence],
     target: Target,
     share: float,
     path: Path,
@@ -159,6 +176,7 @@ def _way(
     instances = None if infos is None else selected(everybody, caller.subset(target.service, target.subset))
     foreign = _foreign(caller, target) if infos is not None and not everybody else ""
     by, why = _why(path, leg, question)
+    silent = Silence.UNKNOWN if everybody else silence.get(target.service, Silence.UNKNOWN)
     chosen, only = _chosen(target, request)
     return Way(
         share=share,
@@ -177,7 +195,8 @@ def _way(
         foreign=foreign,
         chosen=chosen,
         only=only,
-        endings=endings_of(target, timeout_s, instances, foreign),
+        endings=endings_of(target, timeout_s, instances, foreign, silent),
+        silence=silent,
     )
 
 

@@ -5,6 +5,8 @@ It asks what every call asks (:mod:`nats_mesh.layers.retry`), with failures that
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from nats_mesh.calling.exchange import Target
@@ -23,7 +25,7 @@ from nats_mesh.errors import (
 from nats_mesh.layers.retry import Retries
 from nats_mesh.model import Request
 
-__all__ = ["Ending", "Retry", "attempts_of", "endings_of", "retries_of"]
+__all__ = ["Ending", "Retry", "Silence", "attempts_of", "endings_of", "retries_of"]
 
 #: How attempts may end, and an error that says so: each as its caller gets it.
 _FAILURES: tuple[tuple[str, CallError], ...] = (
@@ -53,12 +55,27 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Silence(StrEnum):
+    """What it means that no instance of a service answers: ``NOBODY`` listens there, or somebody does and is
+    ``SILENT`` (hung, or stopped: the server still hands it calls). ``UNKNOWN`` where nothing tells these apart."""
+
+    NOBODY = "nobody"
+    SILENT = "silent"
+    UNKNOWN = "unknown"
+
+
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """``share`` of the calls of a way surely end with ``status``, for this ``reason``."""
+    """``share`` of the calls of a way end with ``status``, or ``otherwise``, for this ``reason``.
+
+    Not ``sure``: as far as can be seen from here. ``sent``: they leave their caller before they end so.
+    """
 
     share: float
     status: Status
     reason: str
+    otherwise: Status | None = None
+    sure: bool = True
+    sent: bool = True
 
 
 def attempts_of(target: Target, request: Request) -> tuple[float, ...]:
@@ -118,28 +135,52 @@ def _rested(retries: Retries) -> Retries:
 
 
 def endings_of(
-    target: Target, timeout_s: float, instances: tuple[InfoReply, ...] | None, foreign: str
+    target: Target,
+    timeout_s: float,
+    instances: tuple[InfoReply, ...] | None,
+    foreign: str,
+    silence: Silence = Silence.UNKNOWN,
 ) -> tuple[Ending, ...]:
-    """The calls that fail for sure, in the order in which that is decided."""
+    """The calls that fail, in the order in which that is decided. ``silence`` says what it means where no instance of
+    the service answers."""
     found: list[Ending] = []
     left = 1.0
     fault = None if target.effects is None else target.effects.fault
     if fault is not None and fault.delay_s >= timeout_s:
         share = min(1.0, fault.delay_share)
         reason = f"a route delays it by {fault.delay_s:g} s, and it has {timeout_s:g} s"
-        found.append(Ending(share=share, status=Status.DEADLINE_EXCEEDED, reason=reason))
+        found.append(Ending(share=share, status=Status.DEADLINE_EXCEEDED, reason=reason, sent=False))
         left -= share
     if fault is not None and fault.abort is not None and left > 0.0:
         share = left * min(1.0, fault.abort_share)
-        found.append(Ending(share=share, status=fault.abort, reason="a route fails it on purpose"))
+        reason = "a route fails it on purpose"
+        found.append(Ending(share=share, status=fault.abort, reason=reason, sent=False))
         left -= share
     if instances is not None and not instances and not foreign and left > 0.0:
-        where = f"subset {target.subset} of {target.service}" if target.subset else target.service
-        reason = f"no instance of {where} takes calls"
-        found.append(Ending(share=left, status=Status.UNAVAILABLE, reason=reason))
+        found.append(_unanswered(target, left, silence))
     elif instances and left > 0.0:
         found += _at_instances(target, timeout_s, instances, left)
     return tuple([each for each in found if each.share > 0.0])
+
+
+def _unanswered(target: Target, left: float, silence: Silence) -> Ending:
+    """Where no instance that answers takes such calls."""
+    where = f"subset {target.subset} of {target.service}" if target.subset else target.service
+    if silence is Silence.NOBODY:
+        return Ending(share=left, status=Status.UNAVAILABLE, reason=f"no instance of {where} takes calls")
+    if silence is Silence.SILENT and not target.subset:
+        reason = (
+            f"an instance of {where} is connected and answers nothing (hung, or stopped), so the call waits until its "
+            "time is over"
+        )
+        return Ending(share=left, status=Status.DEADLINE_EXCEEDED, reason=reason, sure=False)
+    reason = (
+        f"no instance of {where} that answers takes calls: at once where there is no other, and when its time is over "
+        "where one is silent (hung, or stopped)"
+    )
+    return Ending(
+        share=left, status=Status.UNAVAILABLE, otherwise=Status.DEADLINE_EXCEEDED, reason=reason, sure=False
+    )
 
 
 def _at_instances(

@@ -1,7 +1,7 @@
 """Why the mesh itself ended a call, in the words that Envoy's access log has for it.
 
 ``UH`` no instances, ``UT`` out of time, ``UO`` breaker or concurrency, ``URX`` retries exhausted, ``RL`` rate limited,
-``DC`` caller gone, ``FI``/``DI`` injected fault/delay, ``NR`` no such endpoint. Several stand with a comma
+``DC`` given up by its caller, ``FI``/``DI`` injected fault/delay, ``NR`` no such endpoint. Several stand with a comma
 between, as there. What the application answered has none, whatever its status. Nothing of this is asked of a call
 that went well.
 """

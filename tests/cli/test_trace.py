@@ -145,6 +145,60 @@ def test_every_layer_may_have_refused_it(layer: str) -> None:
     assert [(step["layer"], step["happened"]) for step in call["steps"]] == [(layer, "not sent: UNAVAILABLE")]
 
 
+@pytest.mark.parametrize(
+    ("fields", "told", "outcome"),
+    [
+        (
+            {"status": "DEADLINE_EXCEEDED", "flags": "UT", "error": "no answer in 3.000 s", "why": "sampled"},
+            "sent; no instance told of it: a silent instance, or it was lost",
+            "its caller was told: DEADLINE_EXCEEDED, no answer in 3.000 s; its time was up",
+        ),
+        (
+            {
+                "status": "CANCELLED",
+                "flags": "DC",
+                "error": "given up by its caller after 3.000 s",
+                "why": "error",
+            },
+            "sent; no instance told of it: a silent instance, or it was lost, or answered too late",
+            "given up by its caller after 3.000 s",
+        ),
+        (
+            {
+                "status": "CANCELLED",
+                "flags": "DC",
+                "error": "given up by its caller after 0.100 s, before it was sent",
+            },
+            "not sent: its caller gave it up before",
+            "given up by its caller after 0.100 s, before it was sent",
+        ),
+        (
+            {"status": "UNAVAILABLE", "flags": "UH", "error": "nobody serves b"},
+            "sent, and nobody listens there",
+            "its caller was told: UNAVAILABLE, nobody serves b; nobody serves it",
+        ),
+    ],
+)
+def test_a_call_of_which_no_instance_told_was_sent_all_the_same(
+    fields: dict[str, str], told: str, outcome: str
+) -> None:
+    """What its caller kept back says so; of all others it is said what may have become of them, and who gave up."""
+    (call,) = calls_of(assemble(changed(three_hops()[:1], "1", **fields)))
+    assert [(step["layer"], step["happened"]) for step in call["steps"]] == [
+        ("attempt", told),
+        ("outcome", outcome),
+    ]
+
+
+def test_an_attempt_that_broke_off_was_sent() -> None:
+    """Only what its caller kept back was not; of what was on its way it is told how it ended."""
+    spans = changed(three_hops()[:6], "5", status="UNAVAILABLE", error="the connection was lost")
+    (call,) = [each for each in calls_of(assemble(spans)) if each["service"] == "b"]
+    assert call["steps"][2]["layer"] == "attempt"
+    assert call["steps"][2]["happened"].endswith(", the connection was lost")
+    assert "not sent" not in call["steps"][2]["happened"]
+
+
 def test_a_flag_for_two_things_says_which_it_was() -> None:
     """That as many calls ran as may, where the instance told of it; both, where nobody did."""
     spans = changed(three_hops()[:2], "1", status="RESOURCE_EXHAUSTED", flags="UO")
@@ -174,6 +228,7 @@ def test_a_list_says_why_a_trace_went_as_it_did() -> None:
     assert reasons(changed(three_hops(), "1", refused="fault", flags="FI")) == [
         "refused: a route's fault", "fault: abort",
     ]  # fmt: skip
+    assert reasons(changed(three_hops(), "1", status="CANCELLED", flags="DC")) == ["given up by its caller"]
     assert reasons(changed(three_hops(), "1", flags="UO,XX")) == ["circuit open, or full"]
     assert reasons(three_hops()) == []
     document = document_of(assemble(spans))

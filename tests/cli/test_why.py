@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.explaining.calls import Question, explain_call
+from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh.layers.stack import INBOUND, OUTBOUND
 from nats_mesh.model import OwnHeaders
 from nats_mesh.policy import PolicySet, parse
@@ -76,6 +78,8 @@ def document(
     sent: Sequence[str] = (),
     clients: frozenset[str] = frozenset(),
     told: Told = UNASKED,
+    silence: Silence = Silence.UNKNOWN,
+    callers: Mapping[str, Told] | None = None,
     **question: Any,
 ) -> dict[str, Any]:
     """The document of one call, as JSON and back; it can be shown, within 80 columns."""
@@ -85,7 +89,7 @@ def document(
         service=service, endpoint=endpoint, caller=caller, headers=parse_headers(sent), **question
     )
     made = document_of(
-        explain_call(asked, policies, infos),
+        explain_call(asked, policies, infos, {service: silence}),
         policies,
         infos=None if infos is None else visible(infos, policies.namespace),
         everything=infos or (),
@@ -96,6 +100,7 @@ def document(
         named=True,
         now_s=0.0,
         told=told,
+        callers=callers or {},
     )
     for wide in (False, True):
         shown = render(made, wide=wide)
@@ -288,7 +293,13 @@ def test_of_so_many_calls() -> None:
 @pytest.mark.parametrize(
     ("changes", "what", "message", "hint", "fails"),
     [
-        ({"target": "review.get"}, "service", "nobody serves 'review' here", "did you mean 'reviews'?", True),
+        (
+            {"target": "review.get", "silence": Silence.NOBODY},
+            "service",
+            "nobody serves 'review' here",
+            "did you mean 'reviews'?",
+            True,
+        ),
         ({"target": "reviews.gte"}, "endpoint", "no endpoint 'gte'", "did you mean 'reviews.get'?", True),
         ({"target": "reviews.put"}, "endpoint", "1 of 2 instances of reviews have no", "1.0.0", False),
         ({"caller": "webb"}, "caller", "no caller 'webb' is seen here", "did you mean 'web'?", False),
@@ -297,9 +308,23 @@ def test_of_so_many_calls() -> None:
             "subset",
             "subset v2 of reviews selects no instance that takes calls",
             "1.0.0 (version=v1)",
+            False,
+        ),
+        (
+            {"infos": [], "silence": Silence.NOBODY},
+            "service",
+            "nobody serves 'reviews' here",
+            "nothing runs here",
             True,
         ),
-        ({"infos": []}, "service", "nobody serves 'reviews' here", "nothing runs here", True),
+        ({"infos": []}, "service", "no instance of 'reviews' answers here", "nothing runs here", False),
+        (
+            {"infos": [], "silence": Silence.SILENT},
+            "service",
+            "no instance of 'reviews' answers, and one is connected: it is silent (hung, or stopped)",
+            "'nats-mesh events reviews'",
+            False,
+        ),
     ],
 )
 def test_what_is_wrong_stands_at_the_top(
@@ -315,6 +340,52 @@ def test_what_is_wrong_stands_at_the_top(
     plain = " ".join(text.split())
     assert plain.index(f"note: {problem['message']}") < plain.index("At the caller")
     assert ("in short: would surely fail" in text) is fails
+
+
+PLAIN = "apiVersion: mesh/v1\nkind: Destination\nmetadata: {name: r}\nspec: {target: {service: reviews}}"
+TIMED = PLAIN.replace("service: reviews}", "service: reviews}, timeout: 3s")
+
+
+@pytest.mark.parametrize(
+    ("text", "silence", "summary"),
+    [
+        (PLAIN, Silence.NOBODY, "would surely fail: UNAVAILABLE, no instance of reviews takes calls"),
+        (
+            PLAIN,
+            Silence.SILENT,
+            "would most likely fail: DEADLINE_EXCEEDED, an instance of reviews is connected and answers nothing (hung, "
+            "or stopped), so the call waits until its time is over; the endpoint's own timeout is not known now (5s "
+            "where it has none)",
+        ),
+        (
+            TIMED,
+            Silence.UNKNOWN,
+            "would most likely fail: UNAVAILABLE or DEADLINE_EXCEEDED, no instance of reviews that answers takes "
+            "calls: at once where there is no other, and when its time is over where one is silent (hung, or stopped)",
+        ),
+    ],
+)
+def test_nobody_that_answers_is_not_nobody(text: str, silence: Silence, summary: str) -> None:
+    """Only where the server says that nobody listens is it sure; a silent instance takes the call and answers nothing.
+    What an endpoint declares is not known then, and a policy's timeout is."""
+    found = document(text, [mesh_info("web", "W")], silence=silence)
+    assert found["summary"] == summary
+    assert found["fails_wholly"]
+    (way,) = found["ways"]
+    assert way["timeout_known"] is (text is TIMED)
+    assert ("the endpoint's own timeout is not known now" in happens(way, "deadline")) is (text is PLAIN)
+
+
+def test_a_subset_without_answers_says_both() -> None:
+    """Others of its service answer, so that nothing tells whether one of the subset is there and silent."""
+    found = document(infos=[*INFOS[:2], *INFOS[3:]], sent=["end-user=jason"], silence=Silence.SILENT)
+    (ending,) = [each for each in found["ways"][0]["endings"] if each["otherwise"]]
+    assert (ending["status"], ending["otherwise"], ending["sure"]) == (
+        "UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        False,
+    )
+    assert not found["fails_surely"]
 
 
 def test_a_caller_that_only_calls_is_seen() -> None:
@@ -349,6 +420,12 @@ def test_what_operators_do_is_told() -> None:
         "operators injected at host-A, get: abort INTERNAL for 50% (9 s left)"
     )
     assert not some["fails_surely"]
+    assert some["problems"][0] == {
+        "what": "fault",
+        "message": "an operator's fault is in force at 1 of 1 instance of reviews (host-A): abort INTERNAL for 50% of "
+        "the calls",
+        "hint": "'nats-mesh fault reviews.get --clear' ends it",
+    }
     every = document(infos=[faulty(1.0, abort="INTERNAL")], text=REVIEWS.partition("---")[0])
     assert every["summary"] == "would surely fail: INTERNAL, operators abort every call at every instance"
     late = document(infos=[faulty(0.5, delay_ms=200), INFOS[3]], text=REVIEWS.partition("---")[0])
@@ -434,6 +511,16 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+def test_a_fault_of_all_endpoints_is_ended_for_all() -> None:
+    """How to end it is what clears it: by endpoint only where it was set for that endpoint; and it comes before what
+    follows from it."""
+    faults = msgspec.json.encode([{"endpoint": "", "share": 1.0, "left_ms": 9000, "delay_ms": 50}]).decode()
+    found = document(PLAIN, [mesh_info("reviews", "A", endpoints=("get",), mesh_faults=faults), INFOS[3]])
+    (problem,) = found["problems"]
+    assert problem["hint"] == "'nats-mesh fault reviews --clear' ends it"
+    assert "delay 50 ms for 100% of the calls" in problem["message"]
+
+
 def test_on_a_real_server(shop: Shop, folder: Path) -> None:
     """What runs is asked; exit code 1 where it would surely fail, 2 where it cannot be asked so; nothing is called."""
     named = ["--policies", str(folder)]
@@ -471,6 +558,23 @@ def test_on_a_real_server(shop: Shop, folder: Path) -> None:
     assert (subject.code, subject.out) == (2, "")
     statistics = shop("describe", "orders", "-o", "json").json
     assert all(not (each.get("statistics") or {}).get("requests") for each in statistics["endpoints"])
+
+
+def test_a_frozen_instance_takes_calls_and_answers_nothing(place: Shop) -> None:
+    """The server hands calls to a stopped process: they wait out their time. Without a process they fail at once."""
+    with place.background("run", "shopapp:stock") as running:
+        running.wait_for("stock 0.3.0 is ready")
+        running.process.send_signal(signal.SIGSTOP)
+        try:
+            frozen, nobody = place.many(
+                ["why", "stock.count", "-o", "json"], ["why", "orders.place", "-o", "json"]
+            )
+        finally:
+            running.process.send_signal(signal.SIGCONT)
+    assert (frozen.code, frozen.json["fails_surely"]) == (1, False)
+    assert frozen.json["ways"][0]["endings"][0]["status"] == "DEADLINE_EXCEEDED"
+    assert (nobody.code, nobody.json["fails_surely"]) == (1, True)
+    assert nobody.json["ways"][0]["endings"][0]["status"] == "UNAVAILABLE"
 
 
 def test_policies_on_the_bus_are_those_that_count(shop: Shop, folder: Path) -> None:

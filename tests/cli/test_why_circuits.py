@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from nats_mesh.core.breaker import BreakerState
+from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh.telemetry.snapshots import NOTHING, Breaker, Ejection, Member, Snapshot
 from nats_mesh.telemetry.stats_messages import MAX_LISTED
 from nats_mesh_cli.heard import SETTLE_S
@@ -140,6 +141,30 @@ def test_what_may_come_through_is_not_called_sure_to_fail(heard: Told, text: str
     assert ("whose circuit is open" in found["summary"]) is bool(heard.breakers)
 
 
+def test_who_is_refused_meets_no_silent_instance() -> None:
+    """An open circuit comes before whatever waits behind it: it is sure, and ends at once."""
+    found = document(PLAIN, infos=[], silence=Silence.SILENT, told=told(breaker("a"), ids="a"))
+    assert found["fails_surely"]
+    assert found["summary"].startswith("would surely fail: UNAVAILABLE, the circuit is open")
+    assert "answers nothing" not in found["summary"]
+
+
+def test_without_a_caller_those_whose_circuit_is_open_are_named() -> None:
+    """Whoever asks why calls of an endpoint fail need not know who calls it; circuits for others are no news."""
+    callers = {
+        "web": told(breaker("a"), breaker("b", HALF, None), ids="ab"),
+        "kiosk": told(breaker("k", endpoint="put"), ids="k"),
+        "app": told(ids="x"),
+    }
+    (problem,) = document(PLAIN, told=Told(asked=False), callers=callers)["problems"]
+    assert problem == {
+        "what": "circuit",
+        "message": "the circuit for reviews.get is open at 1 of 2 instances of web (a): their calls are refused, "
+        "unsent",
+        "hint": "--from web tells of its calls",
+    }
+
+
 def test_who_is_ejected_stands_at_the_balancer() -> None:
     """By whom of the caller's instances; where no balancer chooses, nobody is ejected."""
     one = Ejection(caller="web", instance="a", service="reviews", ejected="A")
@@ -249,6 +274,10 @@ def test_an_open_circuit_on_a_real_server(shop: Shop) -> None:
         assert circuit["retry_after_s"] > 0.0
         assert found["problems"][0]["what"] == "circuit"
         assert "UNAVAILABLE, the circuit is open at the one instance of front" in found["summary"]
+        named = [each["message"] for each in shop("why", "orders.boom", "-o", "json").json["problems"]]
+        assert ["circuit for orders.boom is open at the one instance of front" in each for each in named] == [
+            True
+        ]
         other, same, nobody, unasked = shop.many(
             ["why", "orders.place", "--from", "front"],
             ["why", "orders.place", "--as", "front", "-o", "json"],

@@ -667,6 +667,22 @@ def test_a_span_says_which_layer_of_its_caller_did_not_send_a_call() -> None:
     run_virtual(main)
 
 
+def test_a_call_that_was_given_up_says_so_in_words_of_its_own() -> None:
+    """Not in those of whatever cancelled it: these are of a library's inside, and name addresses in memory."""
+
+    async def main() -> None:
+        async with Observed(SAMPLED) as seen:
+            seen.how["sleep"] = 9.0
+            with anyio.move_on_after(0.5):
+                await seen.web.call("deep.get", returns=int)
+            await seen.traces()
+            (told,) = [each for each in seen.spans if each.kind == "client"]
+            assert (told.status, told.flags) == ("CANCELLED", "DC")
+            assert told.error == "given up by its caller after 0.500 s"
+
+    run_virtual(main)
+
+
 @pytest.mark.parametrize(
     ("error", "sent", "layer"),
     [

@@ -183,10 +183,14 @@ def _check(
         str | None, typer.Option("--as", metavar="NAME", help="Check what this service or caller may do.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Do not wait for instances to be heard (about 6 s).")
+        bool,
+        typer.Option(
+            "--quick", help="Do not listen to instances and calls (about 6 s), nor look at policies."
+        ),
     ] = False,
 ) -> None:
-    """Find what is wrong here, each with its remedy: server, JetStream, permissions, clock, versions, instances."""
+    """Find what is wrong here, each with its remedy: server, JetStream, permissions, clock, versions, instances,
+    operators' faults, open circuits, calls that fail or that nobody takes, policies."""
     from nats_mesh_cli.bus import run_async
     from nats_mesh_cli.check import check
 

@@ -131,7 +131,7 @@ RESILIENCE: Final = Dashboard(
                 Panel(
                     title="Why the mesh ended calls",
                     about="UH nobody there, UT out of time, UO breaker or concurrency, URX retries exhausted, RL rate "
-                    "limited, DC caller gone, FI and DI injected, NR no such endpoint.",
+                    "limited, DC given up, FI and DI injected, NR no such endpoint.",
                     queries=(
                         Query(
                             rate(CALLS, W, SERVICE, 'flags!=""', by="reporter, flags"),

@@ -1,0 +1,190 @@
+"""What `check` concludes from faults, circuits, calls and policies, and that it finds them in a mesh that runs."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import msgspec
+import pytest
+
+from nats_mesh.core.breaker import BreakerState
+from nats_mesh.discovery.reports import Member
+from nats_mesh.explaining.foreseeing import Silence
+from nats_mesh.policy.analysis import Finding as Analysed
+from nats_mesh.telemetry.snapshots import NOTHING, Breaker, Edge, Ejection, Red, Snapshot
+from nats_mesh_cli.check_calls import (
+    LISTENED,
+    check_circuits,
+    check_edges,
+    check_faults,
+    check_policies,
+    check_silent,
+    check_unserved,
+    unserved,
+)
+from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN
+from tests.cli.conftest import Shop
+from tests.cli.infos import mesh_info
+
+
+def edge(service: str = "stock", *, ok: int = 100, failed: int = 0, gave_up: int = 0, **fields: Any) -> Edge:
+    """So many calls of orders to a service in the last seconds."""
+    requests = ok + failed + gave_up
+    recent = msgspec.structs.replace(
+        NOTHING.recent,
+        requests=requests,
+        errors=failed,
+        statuses={"OK": ok, "CANCELLED": gave_up},
+    )
+    success = (ok + gave_up) / requests if requests else None
+    red = Red(recent=recent, total=recent, success=success, **fields)
+    return Edge(source="orders", service=service, reporter="out", red=red)
+
+
+def seen(*edges: Edge, **fields: Any) -> Snapshot:
+    """What a view shows."""
+    return Snapshot(red=NOTHING, edges=edges, **fields)
+
+
+def test_operators_faults_are_worth_a_look() -> None:
+    """They are meant so, and forgotten: each is told once, with what ends it."""
+    faults = msgspec.json.encode(
+        [{"endpoint": "", "share": 0.5, "left_ms": 9000, "abort": "INTERNAL"}]
+    ).decode()
+    found = check_faults([mesh_info(identifier=each, mesh_faults=faults) for each in "AB"])
+    assert found.state == WARN
+    assert found.text == "operators' faults are in force: orders at 2 instances (abort INTERNAL for 50%)"
+    assert "'nats-mesh fault orders --clear'" in found.remedy
+    assert check_faults([mesh_info()]).state == GOOD
+
+
+def test_circuits_that_are_not_closed_are_told() -> None:
+    """Of an open one calls are refused, and that is wrong; one that tries again, or an ejection, is worth a look."""
+
+    def breaker(state: BreakerState) -> Breaker:
+        return Breaker(
+            caller="web", instance="W", service="orders", endpoint="place", subset="v1", state=state
+        )
+
+    opened = check_circuits(seen(breakers=(breaker(BreakerState.OPEN),) * 2))
+    assert (opened.state, opened.text) == (BAD, "OPEN web → orders.place/v1 at 2 instances")
+    assert "'nats-mesh why orders.place --from web'" in opened.remedy
+    assert check_circuits(seen(breakers=(breaker(BreakerState.HALF_OPEN),))).state == WARN
+    ejection = Ejection(caller="web", instance="W", service="orders", ejected="A")
+    assert check_circuits(seen(ejections=(ejection,))).state == WARN
+    assert check_circuits(seen()).state == GOOD
+
+
+def test_what_is_called_and_has_no_instance_is_wrong() -> None:
+    """By its callers, and by what its silence means; draining instances take no calls; plain subjects have none."""
+    told = seen(
+        edge("stock"), edge("legacy", ok=0, in_flight=3), edge("idle", ok=0), edge("_PLAIN"), edge("orders")
+    )
+    calls = unserved(told, [mesh_info("stock", state="draining"), mesh_info("orders")])
+    assert calls == {"stock": ["orders"], "legacy": ["orders"]}
+    found = check_unserved(calls, {"legacy": Silence.SILENT})
+    assert (found.state, found.data) == (BAD, {"unserved": ["legacy", "stock"]})
+    assert (
+        "legacy (called by orders; one is connected and answers nothing); stock (called by orders)"
+        in found.text
+    )
+    assert check_unserved({}, {}).state == GOOD
+
+
+@pytest.mark.parametrize(
+    ("found", "state", "words"),
+    [
+        (edge(), GOOD, "100 calls on 1 edge went well"),
+        (edge(ok=0), SKIPPED, "nobody has told of calls"),
+        (edge(failed=50), BAD, "orders → stock (33.33% fail)"),
+        (edge(ok=995, failed=5), WARN, "orders → stock (0.5% fail)"),
+        (edge(gave_up=100), BAD, "orders → stock (50% given up by the caller)"),
+        (edge(gave_up=5), WARN, "orders → stock (4.762% given up by the caller)"),
+    ],
+)
+def test_calls_that_go_wrong_are_told_by_edge(found: Edge, state: str, words: str) -> None:
+    """By the scale of everything that shows a mesh; what callers gave up is no failure, and no answer either."""
+    finding = check_edges(seen(found))
+    assert finding.state == state
+    assert words in finding.text
+
+
+def test_who_fell_silent_is_told_once() -> None:
+    """Those that were heard just now are told of as instances that do not answer; where not all may be known, it says
+    so."""
+    gone = Member(
+        service="stock", instance="A", name="host-A", revision=(0, 0), answers=False, why="is silent"
+    )
+    found = check_silent([gone], [], "")
+    assert (found.state, found.data) == (WARN, {"silent": ["stock (host-A)"]})
+    assert check_silent([gone], [("stock", "A")], "").state == GOOD
+    assert check_silent([], [], "the audit may not be read").state == SKIPPED
+
+
+def test_policies_are_as_bad_as_their_worst_finding() -> None:
+    """An error is wrong, a warning worth a look, a remark nothing; without policies there is nothing to say."""
+
+    def analysed(severity: str) -> Analysed:
+        return msgspec.convert(
+            {
+                "code": "NM0501", "severity": severity, "policy": "Route/a", "file": "f", "line": 1, "path": "p",
+                "message": "m", "remedy": "r",
+            },
+            Analysed,
+        )  # fmt: skip
+
+    states = [check_policies([analysed(each)], "bus").state for each in ("error", "warning", "info")]
+    assert states == [BAD, WARN, GOOD]
+    assert check_policies([analysed("error")], "bus").data == {"codes": ["NM0501"]}
+    assert check_policies([], None).state == SKIPPED
+
+
+EMPTY = """apiVersion: mesh/v1
+kind: Destination
+metadata: {name: orders}
+spec:
+  target: {service: orders}
+  subsets: {old: {version: 0.9.0}}
+---
+apiVersion: mesh/v1
+kind: Route
+metadata: {name: orders}
+spec:
+  target: {service: orders}
+  rules: [{match: {headers: {who: old}}, split: [{subset: old}]}]
+"""
+
+
+def test_trouble_is_found_in_a_mesh_that_runs(place: Shop) -> None:
+    """An operator's fault, an open circuit, calls to a frozen instance, a route into an empty subset; in a hurry none
+    of what takes listening."""
+    (place.folder / "empty.yaml").write_text(EMPTY, encoding="utf-8")
+    assert place("policy", "apply", "-f", str(place.folder / "empty.yaml")).code == 0
+    calls = ["--as", "front", "--rate", "20", "--duration", "120s"]
+    with (
+        place.background("run", "shopapp:orders") as orders,
+        place.background("run", "shopapp:stock") as stock,
+        place.background("bench", "orders.boom", *calls) as booming,
+        place.background("bench", "stock.count", "1", *calls) as counting,
+    ):
+        orders.wait_for("orders 1.2.0 is ready")
+        stock.wait_for("stock 0.3.0 is ready")
+        assert place("fault", "orders.place", "--delay", "50ms").code == 0
+        stock.process.send_signal(signal.SIGSTOP)
+        try:
+            patient, hasty = place.at_once(["check", "-o", "json"], ["check", "--quick", "-o", "json"])
+        finally:
+            stock.process.send_signal(signal.SIGCONT)
+        for each in (booming, counting):
+            each.process.terminate()
+    found = {each["check"]: each for each in patient.json}
+    assert patient.code == 1
+    assert found["faults"]["state"] == "warn"
+    assert any("front → orders.boom" in each for each in found["circuits"]["circuits"]), found["circuits"]
+    assert found["unserved"]["unserved"] == ["stock"]
+    assert "one is connected and answers nothing" in found["unserved"]["text"]
+    assert found["calls"]["state"] == "fail"
+    assert (found["policies"]["state"], found["policies"]["codes"]) == ("fail", ["NM0501"])
+    left_out = {each["check"]: each["text"] for each in hasty.json if each["state"] == "skip"}
+    assert {left_out[each] for each in LISTENED} == {"not listened for (--quick)"}
