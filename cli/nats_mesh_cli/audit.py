@@ -24,8 +24,9 @@ from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.output import Column, Out, Record, dump, layout
 from nats_mesh_cli.store_errors import store_errors
+from nats_mesh_cli.tables import Layout
 
 __all__ = ["audit", "reading"]
 
@@ -194,8 +195,7 @@ class _Rows:
         self.passed: set[str] = set()
         self._about = about
         self._out, self._format = out, fmt
-        self._columns = tuple(each for each in _COLUMNS if fmt is Format.WIDE or not each.wide)
-        self._sizes: list[int] = []
+        self._layout: Layout | None = None
         self._first: list[Record] = []
 
     def show(self, records: Iterable[Record]) -> None:
@@ -212,8 +212,8 @@ class _Rows:
                 self._out.data(dump([record], Format.YAML).rstrip("\n"))
             elif self._format is Format.JSON:
                 self._out.data(f"{'[' if self.count == 1 else ','}{dump(record, Format.JSON)}")
-            elif self._sizes:
-                self._row(record)
+            elif self._layout is not None:
+                self._out.data(self._layout.row(record, color=self._out.color))
             else:
                 self._first.append(record)
                 if len(self._first) >= _FIRST:
@@ -223,14 +223,11 @@ class _Rows:
         """Show what was kept back."""
         if not self._first:
             return
-        found = column_widths(self._first, self._columns)
-        least = [size for size, each in zip(_LEAST, _COLUMNS, strict=True) if each in self._columns]
-        self._sizes = [max(pair) for pair in zip(found, least, strict=True)]
-        head = table([], self._columns, wide=True, sizes=self._sizes, color=self._out.color)
-        self._out.data(head)
-        first, self._first = self._first, []
+        found = layout(self._first, _COLUMNS, wide=self._format is Format.WIDE, least=_LEAST)
+        self._out.data(found.head(color=self._out.color))
+        first, self._first, self._layout = self._first, [], found
         for record in first:
-            self._row(record)
+            self._out.data(found.row(record, color=self._out.color))
 
     def close(self) -> None:
         """The end."""
@@ -243,6 +240,3 @@ class _Rows:
     def note(self, text: str) -> None:
         """Something for the person at the terminal."""
         self._out.note(text, "warn")
-
-    def _row(self, record: Record) -> None:
-        self._out.data(row(record, self._columns, self._sizes, color=self._out.color))

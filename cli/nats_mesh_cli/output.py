@@ -11,51 +11,33 @@ import math
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, TextIO
 
 from nats_mesh_cli.errors import PIPE, CliError, one_line
 from nats_mesh_cli.options import Format
+from nats_mesh_cli.tables import Column, Record, layout, paint, table, width
 
 __all__ = [
     "Column",
     "Out",
     "Record",
     "age",
-    "column_widths",
     "counted",
     "dump",
     "harmless",
+    "layout",
     "millis",
     "paint",
     "part_text",
     "percent_text",
     "rate_text",
     "render_list",
-    "row",
     "success_text",
     "table",
     "used_text",
     "width",
 ]
-
-Record: TypeAlias = dict[str, Any]
-
-_STYLES = {"ok": "32", "warn": "33", "bad": "31", "dim": "2", "bold": "1", "name": "36"}
-_GAP = "  "
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table: its head, how a record's cell reads, and whether ``-o wide`` alone shows it."""
-
-    header: str
-    text: Callable[[Record], str]
-    wide: bool = False
-    right: bool = False
-    style: Callable[[Record], str] | None = None
 
 
 class Out:
@@ -175,12 +157,6 @@ def _lines(text: str) -> str:
     return "\n".join([one_line(first), *(f"  {one_line(line)}" for line in others if line.strip())])
 
 
-def paint(text: str, style: str, color: bool) -> str:
-    """``text`` in a style (``ok``, ``warn``, ``bad``, ``dim``, ``bold``, ``name``), where colour is wanted."""
-    code = _STYLES.get(style)
-    return f"\x1b[{code}m{text}\x1b[0m" if color and code and text else text
-
-
 def dump(value: Any, fmt: Format, *, pretty: bool = False) -> str:
     """A value as JSON (indented where ``pretty``), as one line of JSON, or as YAML; without a line end."""
     import msgspec
@@ -238,57 +214,6 @@ def render_list(
     if fmt.structured:
         return dump(list(records), fmt, pretty=pretty)
     return table(records, columns, wide=fmt is Format.WIDE, color=color) if records else ""
-
-
-def table(
-    records: Sequence[Record],
-    columns: Sequence[Column],
-    *,
-    wide: bool = False,
-    color: bool = False,
-    sizes: Sequence[int] = (),
-) -> str:
-    """Aligned columns with a head; never cut, because what is cut cannot be copied. ``sizes``: as they were."""
-    shown = [column for column in columns if wide or not column.wide]
-    sizes = sizes or column_widths(records, shown)
-    lines = [paint(_line([column.header for column in shown], shown, sizes), "bold", color)]
-    return "\n".join([*lines, *(row(record, shown, sizes, color=color) for record in records)])
-
-
-def column_widths(records: Sequence[Record], columns: Sequence[Column]) -> list[int]:
-    """How wide each column must be for its head and every cell."""
-    return [max([width(c.header), *(width(_cell(c, record)) for record in records)]) for c in columns]
-
-
-def row(record: Record, columns: Sequence[Column], sizes: Sequence[int], *, color: bool = False) -> str:
-    """One line of a table whose columns are ``sizes`` wide."""
-    styles = [column.style(record) if column.style is not None else "" for column in columns]
-    return _line([_cell(column, record) for column in columns], columns, sizes, styles if color else ())
-
-
-def _cell(column: Column, record: Record) -> str:
-    return one_line(column.text(record)) or "-"
-
-
-def _line(
-    cells: Sequence[str], columns: Sequence[Column], sizes: Sequence[int], styles: Sequence[str] = ()
-) -> str:
-    padded = []
-    for at, (cell, column, size) in enumerate(zip(cells, columns, sizes, strict=True)):
-        blanks = " " * max(0, size - width(cell))
-        text = paint(cell, styles[at], color=True) if styles else cell
-        last = at == len(columns) - 1
-        padded.append(blanks + text if column.right else text if last else text + blanks)
-    return _GAP.join(padded)
-
-
-def width(text: str) -> int:
-    """How many cells of a terminal ``text`` takes (wide East Asian characters take two, marks none)."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
 
 
 def age(seconds: float | None) -> str:
