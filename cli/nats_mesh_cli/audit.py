@@ -38,14 +38,14 @@ _MAX_PASSED: Final = 1000
 
 _STYLES = {"created": "ok", "configured": "warn", "deleted": "bad", "join": "ok", "leave": "dim"}
 _COLUMNS = (
-    Column("TIME", lambda r: shown_time(str(r["time"]))),
-    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "name" if r["believed"] else "bad"),
-    Column("ACTION", lambda r: str(r["action"]), style=lambda r: _STYLES.get(str(r["action"]), "")),
-    Column("WHAT", lambda r: str(r["what"])),
-    Column("WHO", lambda r: str(r["who"])),
-    Column("WHY", lambda r: _why(r)),
-    Column("SEQUENCE", lambda r: str(r["sequence"]), right=True, wide=True),
-    Column("INSTANCE", lambda r: str(r["instance"]), wide=True),
+    Column("TIME", lambda r: shown_time(str(r["time"])), drop=9),
+    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "name" if r["believed"] else "bad", drop=15),
+    Column("ACTION", lambda r: str(r["action"]), style=lambda r: _STYLES.get(str(r["action"]), ""), drop=2),
+    Column("WHAT", lambda r: str(r["what"]), drop=0),
+    Column("WHO", lambda r: str(r["who"]), drop=3),
+    Column("WHY", lambda r: _why(r), drop=5, short=12),
+    Column("SEQUENCE", lambda r: str(r["sequence"]), right=True, wide=True, drop=40),
+    Column("INSTANCE", lambda r: str(r["instance"]), wide=True, drop=30),
 )
 _LEAST = (24, 8, 10, 24, 16, 0, 8, 22)
 
@@ -223,8 +223,12 @@ class _Rows:
         """Show what was kept back."""
         if not self._first:
             return
-        found = layout(self._first, _COLUMNS, wide=self._format is Format.WIDE, least=_LEAST)
+        found = layout(
+            self._first, _COLUMNS, wide=self._format is Format.WIDE, least=_LEAST, room=self._out.columns
+        )
         self._out.data(found.head(color=self._out.color))
+        if found.note:
+            self._out.note(found.note, "dim")
         first, self._first, self._layout = self._first, [], found
         for record in first:
             self._out.data(found.row(record, color=self._out.color))

@@ -6,6 +6,7 @@ are written to terminals alone, and to none where ``NO_COLOR`` or ``--no-color``
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -24,6 +25,7 @@ __all__ = [
     "Record",
     "age",
     "counted",
+    "drawn",
     "dump",
     "harmless",
     "layout",
@@ -55,12 +57,16 @@ class Out:
 
     @property
     def columns(self) -> int | None:
-        """How wide the terminal is in which a person reads the data (cells); ``None`` where nobody does, or it does not
-        say. What is piped looks the same whatever terminal it comes from."""
-        try:
-            return os.get_terminal_size(self.stdout.fileno()).columns or None
-        except (OSError, ValueError, AttributeError):
+        """How wide the terminal is in which a person reads the data (cells), or less where ``COLUMNS`` says so;
+        ``None`` where nobody does, or neither says it. What is piped looks the same whatever terminal it comes from."""
+        if not self.tty:
             return None
+        given = os.environ.get("COLUMNS", "")
+        sizes = [int(given)] if given.isdecimal() else []
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sizes.append(os.get_terminal_size(self.stdout.fileno()).columns)
+        # A shell may have exported what its terminal had once: a line that is wider than the terminal would wrap.
+        return min([size for size in sizes if size > 0], default=None)
 
     @property
     def color(self) -> bool:
@@ -84,7 +90,14 @@ class Out:
         name: Callable[[Record], str],
         nothing: str = "",
     ) -> None:
-        """Write several things in the form asked for; ``nothing`` tells a person that there are none."""
+        """Write several things in the form asked for; ``nothing`` tells a person that there are none. A table fits the
+        terminal that it is written to, and what it hides for that is said."""
+        if records and fmt in (Format.TABLE, Format.WIDE):
+            found = layout(records, columns, wide=fmt is Format.WIDE, room=self.columns)
+            self.data(found.rows(records, color=self.color))
+            if found.note:
+                self.note(found.note, "dim")
+            return
         text = render_list(records, columns, fmt, name=name, pretty=self.tty, color=self.color)
         if text:
             self.data(text)
@@ -214,6 +227,13 @@ def render_list(
     if fmt.structured:
         return dump(list(records), fmt, pretty=pretty)
     return table(records, columns, wide=fmt is Format.WIDE, color=color) if records else ""
+
+
+def drawn(records: Sequence[Record], columns: Sequence[Column], out: Out, *, wide: bool) -> str:
+    """A table that is drawn anew in place: it fits the terminal as it is now, and its last line says what it hides."""
+    found = layout(records, columns, wide=wide, room=out.columns)
+    text = found.rows(records, color=out.color)
+    return f"{text}\n{paint(found.note, 'dim', out.color)}" if found.note else text
 
 
 def age(seconds: float | None) -> str:

@@ -42,7 +42,11 @@ class Rows:
     def _table(self, records: Sequence[Record]) -> None:
         if self._layout is None:
             wide = self._format is Format.WIDE
-            self._layout = layout(records, self._columns, wide=wide, least=self._least)
+            self._layout = layout(
+                records, self._columns, wide=wide, least=self._least, room=self._out.columns
+            )
             self._out.data(self._layout.head(color=self._out.color))
+            if self._layout.note:
+                self._out.note(self._layout.note, "dim")
         for record in records:
             self._out.data(self._layout.row(record, color=self._out.color))

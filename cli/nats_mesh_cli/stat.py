@@ -21,7 +21,7 @@ from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
 from nats_mesh_cli.heard import SETTLE_S, listened, untold
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, counted, dump, render_list, table
+from nats_mesh_cli.output import Out, Record, counted, drawn, dump, render_list
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
 from nats_mesh_cli.stat_records import By
@@ -183,9 +183,7 @@ async def _screen(look: _Look, out: Out, *, wide: bool) -> None:
             await anyio.sleep(_EVERY_S)
             snapshot = look.seen.snapshot()
             records = await look.records(snapshot)
-            text = (
-                table(records, view.shown(records), wide=wide, color=out.color) if records else view.nothing
-            )
+            text = drawn(records, view.shown(records), out, wide=wide) if records else view.nothing
             text = f"{_away(snapshot)}{text}"
             drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 

@@ -237,7 +237,7 @@ class _Rows:
     """Calls one by one: lines of JSON, the items of one list, or a table that grows."""
 
     def __init__(self, printer: Printer, fmt: Format, out: Out) -> None:
-        self._printer, self._format, self._color = printer, fmt, out.color
+        self._printer, self._format, self._out, self._color = printer, fmt, out, out.color
         self._layout: Layout | None = None
         self._begun = False
 
@@ -257,8 +257,11 @@ class _Rows:
 
     def _row(self, record: Record) -> bool:
         if self._layout is None:
-            self._layout = layout([record], COLUMNS, wide=self._format is Format.WIDE, least=WIDTHS)
+            wide, room = self._format is Format.WIDE, self._out.columns
+            self._layout = layout([record], COLUMNS, wide=wide, least=WIDTHS, room=room)
             self._printer.put(self._layout.head(color=self._color))
+            if self._layout.note:
+                self._out.note(self._layout.note, "dim")
         line = self._layout.row(record, color=self._color)
         return self._printer.put("\n".join([line, *body_lines(record, color=self._color)]))
 

@@ -37,21 +37,33 @@ _WIDEST, _USUAL = 200, 100
 
 
 _COLUMNS = (
-    Column("TIME", lambda r: shown_time(str(r["at"]))),
-    Column("TRACE", lambda r: str(r["trace"])[:ID], style=lambda r: "name"),
-    Column("CALL", lambda r: f"{r['service']}.{r['endpoint']}"),
-    Column("FROM", lambda r: str(r["caller"])),
-    Column("DURATION", lambda r: millis(r["duration_ms"] / 1e3), right=True),
-    Column("SPANS", lambda r: str(r["spans"]), right=True),
-    Column("ERRORS", lambda r: str(r["errors"]), right=True, style=lambda r: "bad" if r["errors"] else ""),
     Column(
-        "RETRIES", lambda r: str(r["retries"]), right=True, style=lambda r: "warn" if r["retries"] else ""
+        "TIME", lambda r: shown_time(str(r["at"])), drop=10, brief=lambda r: shown_time(str(r["at"]))[11:]
     ),
-    Column("STATUS", lambda r: _status(r), style=lambda r: status_level(r["status"])),
-    Column("TOTAL", lambda r: millis(r["total_ms"] / 1e3), wide=True, right=True),
-    Column("SERVICES", lambda r: ",".join(r["services"]), wide=True),
-    Column("ID", lambda r: str(r["trace"]), wide=True),
-    Column("WHY", lambda r: _why(r)),
+    Column("TRACE", lambda r: str(r["trace"])[:ID], style=lambda r: "name", drop=0),
+    Column("CALL", lambda r: f"{r['service']}.{r['endpoint']}", drop=0),
+    Column("FROM", lambda r: str(r["caller"]), drop=25),
+    Column("DURATION", lambda r: millis(r["duration_ms"] / 1e3), right=True, drop=12),
+    Column("SPANS", lambda r: str(r["spans"]), right=True, drop=40),
+    Column(
+        "ERRORS",
+        lambda r: str(r["errors"]),
+        right=True,
+        style=lambda r: "bad" if r["errors"] else "",
+        drop=35,
+    ),
+    Column(
+        "RETRIES",
+        lambda r: str(r["retries"]),
+        right=True,
+        style=lambda r: "warn" if r["retries"] else "",
+        drop=30,
+    ),
+    Column("STATUS", lambda r: _status(r), style=lambda r: status_level(r["status"]), drop=2),
+    Column("TOTAL", lambda r: millis(r["total_ms"] / 1e3), wide=True, right=True, drop=15),
+    Column("SERVICES", lambda r: ",".join(r["services"]), wide=True, drop=50, short=12),
+    Column("ID", lambda r: str(r["trace"]), wide=True, drop=60),
+    Column("WHY", lambda r: _why(r), drop=3, short=16),
 )
 _LEAST = (24, ID, 24, 12, 9, 5, 6, 7, 18, 9, 16, 32, 0)
 #: So many reasons stand in a table; -o json has all of them.

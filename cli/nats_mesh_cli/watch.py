@@ -14,7 +14,7 @@ from nats_mesh_cli.get import Kind, fetch, kind_of, records_of, short_ids
 from nats_mesh_cli.hints import namespace_text
 from nats_mesh_cli.live import Live, difference
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, dump, layout, table
+from nats_mesh_cli.output import Column, Out, Record, drawn, dump, layout
 from nats_mesh_cli.tables import Layout
 
 __all__ = ["Connection", "Key", "View", "must_go_on", "view_of", "watch"]
@@ -169,7 +169,7 @@ class _Screen:
         from rich.console import Console
         from rich.live import Live as Drawing
 
-        self._kind, self._wide, self._color = kind, wide, out.color
+        self._kind, self._wide, self._out = kind, wide, out
         console = Console(file=out.stdout, no_color=not out.color, highlight=False)
         self._drawing = Drawing(console=console, auto_refresh=False, transient=False)
         self._drawing.start()
@@ -179,7 +179,7 @@ class _Screen:
 
         rows = list(records.values())
         shown: list[Any] = short_ids(rows) if self._kind.plural == "instances" else rows
-        text = table(shown, self._kind.columns, wide=self._wide, color=self._color)
+        text = drawn(shown, self._kind.columns, self._out, wide=self._wide)
         self._drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def close(self) -> None:
