@@ -22,8 +22,8 @@ class Column:
     """One column of a table: its head, how a record's cell reads, and whether ``-o wide`` alone shows it.
 
     Where a terminal is too narrow, ``brief`` is how its cell reads, and text of which the beginning says enough is cut
-    down to ``short`` cells (0: it is not cut, as what is cut cannot be copied). Those with ``drop`` 0 stand (names,
-    and the first column), and of the others what finds room: the lowest ``drop`` first, of equal ones the leftmost.
+    down to ``short`` cells (0: it is not cut, as what is cut cannot be copied). Those with ``drop`` 0 stand (names),
+    and of the others what finds room: the lowest ``drop`` first, of equal ones the leftmost.
     """
 
     header: str
@@ -110,9 +110,13 @@ def layout(
     ]
     wanted = dict(shown)
     shown = [(column, min(size, column.short) if column.short else size) for column, size in shown]
-    kept = {at for at, (column, _) in enumerate(shown) if not at or not column.drop}
-    for at in sorted(set(range(len(shown))) - kept, key=lambda at: (shown[at][0].drop, at)):
-        if _total([each for number, each in enumerate(shown) if number in kept or number == at]) <= room:
+    kept: set[int] = set()
+    for at in sorted(range(len(shown)), key=lambda at: (shown[at][0].drop, at)):
+        if (
+            not kept
+            or not shown[at][0].drop
+            or _total([each for number, each in enumerate(shown) if number in kept or number == at]) <= room
+        ):
             kept.add(at)
     shown = [each for at, each in enumerate(shown) if at in kept]
     shown = _squeezed(shown, room)

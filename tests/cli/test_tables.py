@@ -53,10 +53,13 @@ def test_columns_go_by_what_the_table_says() -> None:
     assert headers(50) == headers(200), "brief instants, and a text that is cut"
     assert headers(49) == ["TIME", "NAME", "P99", "STATE", "WHY"]
     assert headers(40) == ["TIME", "NAME", "STATE", "WHY"]
-    assert headers(30) == ["TIME", "NAME", "WHY"]
-    assert headers(24) == ["TIME", "NAME", "STATE"], "no room for the text, but for what is less important"
-    assert headers(20) == ["TIME", "NAME"], "the first stays, too"
-    assert headers(5) == ["TIME", "NAME"]
+    assert headers(30) == ["NAME", "P99", "STATE", "WHY"], "no room for TIME, but for what is less important"
+    assert headers(14) == ["NAME", "WHY"], "the first may go"
+    assert headers(5) == ["NAME"]
+    nameless = [COLUMNS[2], COLUMNS[0]]
+    assert [each.header for each in layout(RECORDS, nameless, room=3).columns] == ["TIME"], (
+        "one always stands"
+    )
 
 
 def test_a_text_has_all_the_room_that_is_left() -> None:
