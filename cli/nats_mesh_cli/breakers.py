@@ -62,7 +62,14 @@ def breakers_table(name: str | None) -> Shown:
         ),
         lambda r: f"{r['caller']}/{r['instance']}→{_to(r)}",
         "every circuit is closed, and nobody is ejected, as far as members tell",
+        key=_key,
     )
+
+
+def _key(record: Record) -> tuple[str, str, str]:
+    """Whose circuit, or whose judgement, it is, and of what."""
+    of = f"{record['service']}.{record['endpoint'] or ''}"
+    return f"{record['caller']}/{record['instance']}", of, str(record["subset"] or record["target"] or "")
 
 
 def _next(record: Record) -> str:

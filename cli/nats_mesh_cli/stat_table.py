@@ -137,13 +137,15 @@ def _key(name: str) -> Callable[[Record], str]:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a command shows: its records and columns, and the name of a record for ``-o name``. ``promises``: whether
-    records tell how what is promised stands."""
+    records tell how what is promised stands. ``key``: what makes two records the same thing, of a list of which changes
+    are told where nobody looks on; without it all of it is told each second."""
 
     records: Callable[[Snapshot, Promised], list[Record]]
     columns: tuple[Column, ...]
     name: Callable[[Record], str]
     nothing: str
     promises: bool = False
+    key: Callable[[Record], tuple[str, str, str]] | None = None
 
     def shown(self, records: Sequence[Record]) -> tuple[Column, ...]:
         """The columns for these records."""
