@@ -67,12 +67,12 @@ def _promised(record: Record) -> str:
 
 
 _COLUMNS: Final = (
-    Column("LEVEL", lambda r: str(r["level"]), style=lambda r: LEVEL_STYLES[str(r["level"])]),
-    Column("SERVICE", lambda r: str(r["service"]), style=lambda r: "name"),
-    Column("OBJECTIVE", lambda r: str(r["objective"])),
+    Column("LEVEL", lambda r: str(r["level"]), style=lambda r: LEVEL_STYLES[str(r["level"])], drop=2),
+    Column("SERVICE", lambda r: str(r["service"]), style=lambda r: "name", drop=0),
+    Column("OBJECTIVE", lambda r: str(r["objective"]), drop=0),
     Column("PROMISED", _promised),
     Column("FOR", lambda r: age(r["for_s"])),
-    Column("LIMIT", lambda r: limit_text(msgspec.convert(r, Alert))),
+    Column("LIMIT", lambda r: limit_text(msgspec.convert(r, Alert)), drop=5),
     _window(300.0),
     _window(1800.0, wide=True),
     _window(3600.0),
@@ -80,7 +80,7 @@ _COLUMNS: Final = (
     _window(21_600.0),
     _window(86_400.0, wide=True),
     _window(259_200.0),
-    Column("ENDPOINTS", lambda r: ",".join(r["endpoints"]) or "all", wide=True),
+    Column("ENDPOINTS", lambda r: ",".join(r["endpoints"]) or "all", wide=True, drop=40, short=8),
     Column("POLICY", lambda r: str(r["policy"]), wide=True),
 )
 

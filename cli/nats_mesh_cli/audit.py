@@ -24,8 +24,9 @@ from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.output import Column, Out, Record, dump, layout
 from nats_mesh_cli.store_errors import store_errors
+from nats_mesh_cli.tables import Layout
 
 __all__ = ["audit", "reading"]
 
@@ -37,14 +38,14 @@ _MAX_PASSED: Final = 1000
 
 _STYLES = {"created": "ok", "configured": "warn", "deleted": "bad", "join": "ok", "leave": "dim"}
 _COLUMNS = (
-    Column("TIME", lambda r: shown_time(str(r["time"]))),
-    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "name" if r["believed"] else "bad"),
-    Column("ACTION", lambda r: str(r["action"]), style=lambda r: _STYLES.get(str(r["action"]), "")),
-    Column("WHAT", lambda r: str(r["what"])),
-    Column("WHO", lambda r: str(r["who"])),
-    Column("WHY", lambda r: _why(r)),
-    Column("SEQUENCE", lambda r: str(r["sequence"]), right=True, wide=True),
-    Column("INSTANCE", lambda r: str(r["instance"]), wide=True),
+    Column("TIME", lambda r: shown_time(str(r["time"])), drop=9),
+    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "name" if r["believed"] else "bad", drop=15),
+    Column("ACTION", lambda r: str(r["action"]), style=lambda r: _STYLES.get(str(r["action"]), ""), drop=2),
+    Column("WHAT", lambda r: str(r["what"]), drop=0),
+    Column("WHO", lambda r: str(r["who"]), drop=3),
+    Column("WHY", lambda r: _why(r), drop=5, short=12),
+    Column("SEQUENCE", lambda r: str(r["sequence"]), right=True, wide=True, drop=40),
+    Column("INSTANCE", lambda r: str(r["instance"]), wide=True, drop=30),
 )
 _LEAST = (24, 8, 10, 24, 16, 0, 8, 22)
 
@@ -194,8 +195,7 @@ class _Rows:
         self.passed: set[str] = set()
         self._about = about
         self._out, self._format = out, fmt
-        self._columns = tuple(each for each in _COLUMNS if fmt is Format.WIDE or not each.wide)
-        self._sizes: list[int] = []
+        self._layout: Layout | None = None
         self._first: list[Record] = []
 
     def show(self, records: Iterable[Record]) -> None:
@@ -212,8 +212,8 @@ class _Rows:
                 self._out.data(dump([record], Format.YAML).rstrip("\n"))
             elif self._format is Format.JSON:
                 self._out.data(f"{'[' if self.count == 1 else ','}{dump(record, Format.JSON)}")
-            elif self._sizes:
-                self._row(record)
+            elif self._layout is not None:
+                self._out.data(self._layout.row(record, color=self._out.color))
             else:
                 self._first.append(record)
                 if len(self._first) >= _FIRST:
@@ -223,14 +223,15 @@ class _Rows:
         """Show what was kept back."""
         if not self._first:
             return
-        found = column_widths(self._first, self._columns)
-        least = [size for size, each in zip(_LEAST, _COLUMNS, strict=True) if each in self._columns]
-        self._sizes = [max(pair) for pair in zip(found, least, strict=True)]
-        head = table([], self._columns, wide=True, sizes=self._sizes, color=self._out.color)
-        self._out.data(head)
-        first, self._first = self._first, []
+        found = layout(
+            self._first, _COLUMNS, wide=self._format is Format.WIDE, least=_LEAST, room=self._out.columns
+        )
+        self._out.data(found.head(color=self._out.color))
+        if found.note:
+            self._out.note(found.note, "dim")
+        first, self._first, self._layout = self._first, [], found
         for record in first:
-            self._row(record)
+            self._out.data(found.row(record, color=self._out.color))
 
     def close(self) -> None:
         """The end."""
@@ -243,6 +244,3 @@ class _Rows:
     def note(self, text: str) -> None:
         """Something for the person at the terminal."""
         self._out.note(text, "warn")
-
-    def _row(self, record: Record) -> None:
-        self._out.data(row(record, self._columns, self._sizes, color=self._out.color))

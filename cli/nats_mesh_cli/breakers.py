@@ -52,17 +52,24 @@ def breakers_table(name: str | None) -> Shown:
     return Shown(
         lambda snapshot, _: breaker_records(snapshot, name),
         (
-            Column("CALLER", lambda r: str(r["caller"]), style=lambda _: "name"),
-            Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
-            Column("TO", _to, style=lambda _: "name"),
-            Column("STATE", lambda r: str(r["state"]), style=lambda r: _LEVELS[r["state"]]),
-            Column("NEXT TRY", _next, right=True),
-            Column("CALLER ID", lambda r: str(r["instance"]), wide=True),
-            Column("TARGET ID", lambda r: str(r["target"] or "-"), wide=True),
+            Column("CALLER", lambda r: str(r["caller"]), style=lambda _: "name", drop=0),
+            Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT], drop=10),
+            Column("TO", _to, style=lambda _: "name", drop=0),
+            Column("STATE", lambda r: str(r["state"]), style=lambda r: _LEVELS[r["state"]], drop=2),
+            Column("NEXT TRY", _next, right=True, drop=5),
+            Column("CALLER ID", lambda r: str(r["instance"]), wide=True, drop=50),
+            Column("TARGET ID", lambda r: str(r["target"] or "-"), wide=True, drop=51),
         ),
         lambda r: f"{r['caller']}/{r['instance']}→{_to(r)}",
         "every circuit is closed, and nobody is ejected, as far as members tell",
+        key=_key,
     )
+
+
+def _key(record: Record) -> tuple[str, str, str]:
+    """Whose circuit, or whose judgement, it is, and of what."""
+    of = f"{record['service']}.{record['endpoint'] or ''}"
+    return f"{record['caller']}/{record['instance']}", of, str(record["subset"] or record["target"] or "")
 
 
 def _next(record: Record) -> str:

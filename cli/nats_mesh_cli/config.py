@@ -46,16 +46,16 @@ _REVISIONS = (
     Column("TIME", lambda r: shown_time(str(r["time"]))),
     Column("ACTION", lambda r: str(r["action"])),
     Column("BY", lambda r: str(r["operator"])),
-    Column("MESSAGE", lambda r: str(r["message"])),
-    Column("CHANGE", lambda r: str(r["change"]), wide=True),
+    Column("MESSAGE", lambda r: str(r["message"]), drop=8, short=12),
+    Column("CHANGE", lambda r: str(r["change"]), wide=True, drop=15, short=16),
 )
 _STATES = {"SYNCED": "ok", "STALE": "warn", "REJECTED": "bad"}
 _INSTANCES = (
-    Column("INSTANCE", lambda r: str(r["host_pid"] or r["instance"]), style=lambda _: "name"),
+    Column("INSTANCE", lambda r: str(r["host_pid"] or r["instance"]), style=lambda _: "name", drop=0),
     Column("VERSION", lambda r: str(r["version"])),
-    Column("STATE", lambda r: str(r["state"]), style=lambda r: _STATES.get(r["state"], "dim")),
+    Column("STATE", lambda r: str(r["state"]), style=lambda r: _STATES.get(r["state"], "dim"), drop=2),
     Column("REVISION", lambda r: "" if r["revision"] is None else str(r["revision"]), right=True),
-    Column("REASON", lambda r: str(r["reason"])),
+    Column("REASON", lambda r: str(r["reason"]), drop=3, short=16),
 )
 
 

@@ -50,12 +50,12 @@ _KINDS = {
 }
 
 _COLUMNS = (
-    Column("TIME", lambda r: shown_time(str(r["at"]))),
-    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "bad" if is_bad(r["kind"]) else "name"),
-    Column("SERVICE", lambda r: str(r["service"])),
-    Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
-    Column("TARGET", lambda r: str(r["target"])),
-    Column("DETAIL", lambda r: _detail(r)),
+    Column("TIME", lambda r: shown_time(str(r["at"])), drop=9, brief=lambda r: shown_time(str(r["at"]))[11:]),
+    Column("KIND", lambda r: str(r["kind"]), style=lambda r: "bad" if is_bad(r["kind"]) else "name", drop=0),
+    Column("SERVICE", lambda r: str(r["service"]), drop=0),
+    Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT], drop=15),
+    Column("TARGET", lambda r: str(r["target"]), drop=5),
+    Column("DETAIL", lambda r: _detail(r), drop=4, short=16),
 )
 #: What a column takes at least where rows come one by one.
 _LEAST = (24, 18, 10, _SHORT, 16, 0)

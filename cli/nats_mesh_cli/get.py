@@ -109,25 +109,25 @@ class Kind:
     matches: Callable[[Record, str], bool]
 
 
-_AGE = Column("AGE", lambda r: age(r["age_s"]), right=True)
-_NAMESPACE = Column("NAMESPACE", _namespace, wide=True)
-_KIND = Column("KIND", _text("kind"), style=lambda r: "dim" if r["kind"] == FOREIGN else "")
+_AGE = Column("AGE", lambda r: age(r["age_s"]), right=True, drop=14)
+_NAMESPACE = Column("NAMESPACE", _namespace, wide=True, drop=15)
+_KIND = Column("KIND", _text("kind"), style=lambda r: "dim" if r["kind"] == FOREIGN else "", drop=45)
 
 KINDS = {
     "services": Kind(
         "services",
         (
-            Column("SERVICE", _text("service"), style=lambda _: "name"),
-            Column("VERSION", _versions),
-            Column("READY", lambda r: f"{r['ready']}/{r['instances']}", right=True),
-            Column("ENDPOINTS", lambda r: str(len(r["endpoints"])), right=True),
-            Column("STATE", _text("state"), style=_state),
-            Column("IN FLIGHT", _in_flight, right=True),
+            Column("SERVICE", _text("service"), style=lambda _: "name", drop=0),
+            Column("VERSION", _versions, drop=12),
+            Column("READY", lambda r: f"{r['ready']}/{r['instances']}", right=True, drop=3),
+            Column("ENDPOINTS", lambda r: str(len(r["endpoints"])), right=True, drop=35),
+            Column("STATE", _text("state"), style=_state, drop=2),
+            Column("IN FLIGHT", _in_flight, right=True, drop=10),
             _AGE,
             _KIND,
             _NAMESPACE,
-            Column("LABELS", _labels, wide=True),
-            Column("ENDPOINT NAMES", lambda r: ",".join(r["endpoints"]), wide=True),
+            Column("LABELS", _labels, wide=True, drop=60, short=12),
+            Column("ENDPOINT NAMES", lambda r: ",".join(r["endpoints"]), wide=True, drop=65, short=16),
         ),
         lambda r: str(r["service"]),
         lambda r, name: bool(r["service"] == name),
@@ -135,21 +135,23 @@ KINDS = {
     "instances": Kind(
         "instances",
         (
-            Column("INSTANCE", lambda r: str(r.get("short") or r["instance"]), style=lambda _: "name"),
-            Column("SERVICE", _text("service")),
-            Column("VERSION", _text("version")),
-            Column("STATE", _text("state"), style=_state),
-            Column("ENDPOINTS", lambda r: str(len(r["endpoints"])), right=True),
-            Column("IN FLIGHT", _in_flight, right=True),
+            Column(
+                "INSTANCE", lambda r: str(r.get("short") or r["instance"]), style=lambda _: "name", drop=0
+            ),
+            Column("SERVICE", _text("service"), drop=0),
+            Column("VERSION", _text("version"), drop=12),
+            Column("STATE", _text("state"), style=_state, drop=2),
+            Column("ENDPOINTS", lambda r: str(len(r["endpoints"])), right=True, drop=35),
+            Column("IN FLIGHT", _in_flight, right=True, drop=10),
             _AGE,
             _KIND,
-            Column("ID", _text("instance"), wide=True),
-            Column("HOST-PID", _text("host_pid"), wide=True),
-            Column("FULL", lambda r: "yes" if r["full"] else "", wide=True, style=lambda r: "warn"),
-            Column("METRICS", _metrics, right=True, wide=True),
-            Column("FAULTS", _faults, wide=True, style=lambda r: "bad"),
+            Column("ID", _text("instance"), wide=True, drop=50),
+            Column("HOST-PID", _text("host_pid"), wide=True, drop=20),
+            Column("FULL", lambda r: "yes" if r["full"] else "", wide=True, style=lambda r: "warn", drop=5),
+            Column("METRICS", _metrics, right=True, wide=True, drop=40),
+            Column("FAULTS", _faults, wide=True, style=lambda r: "bad", drop=4, short=12),
             _NAMESPACE,
-            Column("LABELS", _labels, wide=True),
+            Column("LABELS", _labels, wide=True, drop=60, short=12),
         ),
         lambda r: str(r["instance"]),
         lambda r, name: bool(r["service"] == name) or is_instance(r, name),
@@ -157,19 +159,19 @@ KINDS = {
     "endpoints": Kind(
         "endpoints",
         (
-            Column("ENDPOINT", _text("endpoint"), style=lambda _: "name"),
-            Column("VERSION", _versions),
-            Column("INSTANCES", _text("instances"), right=True),
-            Column("TIMEOUT", _timeout, right=True),
-            Column("IDEMPOTENT", _yes),
-            Column("CONCURRENCY", _text("concurrency"), right=True),
-            Column("REQUEST", _text("request")),
-            Column("RESPONSE", _text("response")),
+            Column("ENDPOINT", _text("endpoint"), style=lambda _: "name", drop=0),
+            Column("VERSION", _versions, drop=12),
+            Column("INSTANCES", _text("instances"), right=True, drop=10),
+            Column("TIMEOUT", _timeout, right=True, drop=14),
+            Column("IDEMPOTENT", _yes, drop=16),
+            Column("CONCURRENCY", _text("concurrency"), right=True, drop=18),
+            Column("REQUEST", _text("request"), drop=30, short=8),
+            Column("RESPONSE", _text("response"), drop=31, short=8),
             _KIND,
             _NAMESPACE,
-            Column("SUBJECT", _text("subject"), wide=True),
-            Column("QUEUE", _text("queue"), wide=True),
-            Column("SCHEMA", _text("schema_hash"), wide=True),
+            Column("SUBJECT", _text("subject"), wide=True, drop=50),
+            Column("QUEUE", _text("queue"), wide=True, drop=55),
+            Column("SCHEMA", _text("schema_hash"), wide=True, drop=60),
         ),
         lambda r: str(r["endpoint"]),
         lambda r, name: bool(name in (r["service"], r["endpoint"])),
@@ -177,13 +179,13 @@ KINDS = {
     "faults": Kind(
         "faults",
         (
-            Column("SERVICE", _text("service"), style=lambda _: "name"),
-            Column("INSTANCE", lambda r: str(r["host_pid"] or r["instance"])),
-            Column("ENDPOINT", lambda r: str(r["endpoint"] or "all")),
-            Column("EFFECT", fault_effect, style=lambda _: "bad"),
-            Column("SHARE", lambda r: share_text(r["share"], 6), right=True),
-            Column("LEFT", lambda r: age(max(0.0, r["left_ms"]) / 1000.0), right=True),
-            Column("ID", _text("instance"), wide=True),
+            Column("SERVICE", _text("service"), style=lambda _: "name", drop=0),
+            Column("INSTANCE", lambda r: str(r["host_pid"] or r["instance"]), drop=0),
+            Column("ENDPOINT", lambda r: str(r["endpoint"] or "all"), drop=0),
+            Column("EFFECT", fault_effect, style=lambda _: "bad", drop=2),
+            Column("SHARE", lambda r: share_text(r["share"], 6), right=True, drop=5),
+            Column("LEFT", lambda r: age(max(0.0, r["left_ms"]) / 1000.0), right=True, drop=6),
+            Column("ID", _text("instance"), wide=True, drop=50),
             _NAMESPACE,
         ),
         lambda r: f"{r['service']}/{r['instance']}" + (f".{r['endpoint']}" if r["endpoint"] else ""),

@@ -27,7 +27,7 @@ _SOON_S = 0.5
 _MISSES = 2
 _MAX_NAMESPACES = 256
 _MAX_REASONS = 1024
-_VOLATILE = ("in_flight", "age_s", "full", "left_ms")
+_VOLATILE = ("in_flight", "age_s", "full", "left_ms", "retry_after_s")
 #: What presence does not say: it is as it was when the instance was asked last.
 _ASKED = ("mesh.faults", "mesh.plugins.")
 
@@ -38,7 +38,7 @@ def difference(
     before: dict[Any, dict[str, Any]], after: dict[Any, dict[str, Any]]
 ) -> list[tuple[str, dict[str, Any]]]:
     """What changed between two sets of records, as (event, record): ``added``, ``changed`` (the record then says
-    which ``fields``) or ``removed``. Load and age change always, and are no change."""
+    which ``fields``) or ``removed``. Load, age and what counts down change always, and are no change."""
     events: list[tuple[str, dict[str, Any]]] = []
     for key, record in after.items():
         old = before.get(key)

@@ -30,7 +30,7 @@ from nats_mesh_cli.get import fetch, short_ids
 from nats_mesh_cli.hints import listed, no_endpoint, no_service
 from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, dump, render_list
+from nats_mesh_cli.output import Column, Out, Record, dump
 
 __all__ = ["drain", "fault", "fault_command", "instance_of", "level_command", "log_level", "percent", "tell"]
 
@@ -41,13 +41,15 @@ _RESET = "reset"
 _MAX_LOGGER = 200
 
 _COLUMNS = (
-    Column("INSTANCE", lambda r: str(r.get("short") or r["instance"]), style=lambda _: "name"),
+    Column("INSTANCE", lambda r: str(r.get("short") or r["instance"]), style=lambda _: "name", drop=0),
     Column("HOST-PID", lambda r: str(r["host_pid"])),
-    Column("SERVICE", lambda r: str(r["service"])),
-    Column("STATE", lambda r: str(r["state"])),
+    Column("SERVICE", lambda r: str(r["service"]), drop=0),
+    Column("STATE", lambda r: str(r["state"]), drop=5),
     Column("IN FLIGHT", lambda r: str(r["in_flight"]), right=True),
-    Column("DONE", lambda r: "yes" if r["done"] else "no", style=lambda r: "ok" if r["done"] else "bad"),
-    Column("MESSAGE", lambda r: str(r["message"])),
+    Column(
+        "DONE", lambda r: "yes" if r["done"] else "no", style=lambda r: "ok" if r["done"] else "bad", drop=2
+    ),
+    Column("MESSAGE", lambda r: str(r["message"]), drop=3, short=16),
 )
 
 
@@ -261,10 +263,7 @@ def _show(options: Options, out: Out, records: Sequence[Record], *, single: bool
         )
     else:
         shown = records if fmt.structured else short_ids(records)
-        text = render_list(
-            shown, _COLUMNS, fmt, name=lambda r: str(r["instance"]), pretty=out.tty, color=out.color
-        )
-        out.data(text)
+        out.rows(shown, _COLUMNS, fmt, name=lambda r: str(r["instance"]))
     missing = [record["instance"] for record in records if not record["done"]]
     if missing and fmt in (Format.TABLE, Format.WIDE) and not single:
         out.note(f"not done by {len(missing)} of {len(records)}: {listed(missing)}", "bad")

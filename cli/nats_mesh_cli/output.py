@@ -6,56 +6,40 @@ are written to terminals alone, and to none where ``NO_COLOR`` or ``--no-color``
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, TextIO
 
 from nats_mesh_cli.errors import PIPE, CliError, one_line
 from nats_mesh_cli.options import Format
+from nats_mesh_cli.tables import Column, Record, layout, paint, table, width
 
 __all__ = [
     "Column",
     "Out",
     "Record",
     "age",
-    "column_widths",
     "counted",
+    "drawn",
     "dump",
     "harmless",
+    "layout",
     "millis",
     "paint",
     "part_text",
     "percent_text",
     "rate_text",
     "render_list",
-    "row",
     "success_text",
     "table",
     "used_text",
     "width",
 ]
-
-Record: TypeAlias = dict[str, Any]
-
-_STYLES = {"ok": "32", "warn": "33", "bad": "31", "dim": "2", "bold": "1", "name": "36"}
-_GAP = "  "
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table: its head, how a record's cell reads, and whether ``-o wide`` alone shows it."""
-
-    header: str
-    text: Callable[[Record], str]
-    wide: bool = False
-    right: bool = False
-    style: Callable[[Record], str] | None = None
 
 
 class Out:
@@ -73,12 +57,16 @@ class Out:
 
     @property
     def columns(self) -> int | None:
-        """How wide the terminal is in which a person reads the data (cells); ``None`` where nobody does, or it does not
-        say. What is piped looks the same whatever terminal it comes from."""
-        try:
-            return os.get_terminal_size(self.stdout.fileno()).columns or None
-        except (OSError, ValueError, AttributeError):
+        """How wide the terminal is in which a person reads the data (cells), or less where ``COLUMNS`` says so;
+        ``None`` where nobody does, or neither says it. What is piped looks the same whatever terminal it comes from."""
+        if not self.tty:
             return None
+        given = os.environ.get("COLUMNS", "")
+        sizes = [int(given)] if given.isdecimal() else []
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sizes.append(os.get_terminal_size(self.stdout.fileno()).columns)
+        # A shell may have exported what its terminal had once: a line that is wider than the terminal would wrap.
+        return min([size for size in sizes if size > 0], default=None)
 
     @property
     def color(self) -> bool:
@@ -102,7 +90,14 @@ class Out:
         name: Callable[[Record], str],
         nothing: str = "",
     ) -> None:
-        """Write several things in the form asked for; ``nothing`` tells a person that there are none."""
+        """Write several things in the form asked for; ``nothing`` tells a person that there are none. A table fits the
+        terminal that it is written to, and what it hides for that is said."""
+        if records and fmt in (Format.TABLE, Format.WIDE):
+            found = layout(records, columns, wide=fmt is Format.WIDE, room=self.columns)
+            self.data(found.rows(records, color=self.color))
+            if found.note:
+                self.note(found.note, "dim")
+            return
         text = render_list(records, columns, fmt, name=name, pretty=self.tty, color=self.color)
         if text:
             self.data(text)
@@ -175,12 +170,6 @@ def _lines(text: str) -> str:
     return "\n".join([one_line(first), *(f"  {one_line(line)}" for line in others if line.strip())])
 
 
-def paint(text: str, style: str, color: bool) -> str:
-    """``text`` in a style (``ok``, ``warn``, ``bad``, ``dim``, ``bold``, ``name``), where colour is wanted."""
-    code = _STYLES.get(style)
-    return f"\x1b[{code}m{text}\x1b[0m" if color and code and text else text
-
-
 def dump(value: Any, fmt: Format, *, pretty: bool = False) -> str:
     """A value as JSON (indented where ``pretty``), as one line of JSON, or as YAML; without a line end."""
     import msgspec
@@ -240,55 +229,11 @@ def render_list(
     return table(records, columns, wide=fmt is Format.WIDE, color=color) if records else ""
 
 
-def table(
-    records: Sequence[Record],
-    columns: Sequence[Column],
-    *,
-    wide: bool = False,
-    color: bool = False,
-    sizes: Sequence[int] = (),
-) -> str:
-    """Aligned columns with a head; never cut, because what is cut cannot be copied. ``sizes``: as they were."""
-    shown = [column for column in columns if wide or not column.wide]
-    sizes = sizes or column_widths(records, shown)
-    lines = [paint(_line([column.header for column in shown], shown, sizes), "bold", color)]
-    return "\n".join([*lines, *(row(record, shown, sizes, color=color) for record in records)])
-
-
-def column_widths(records: Sequence[Record], columns: Sequence[Column]) -> list[int]:
-    """How wide each column must be for its head and every cell."""
-    return [max([width(c.header), *(width(_cell(c, record)) for record in records)]) for c in columns]
-
-
-def row(record: Record, columns: Sequence[Column], sizes: Sequence[int], *, color: bool = False) -> str:
-    """One line of a table whose columns are ``sizes`` wide."""
-    styles = [column.style(record) if column.style is not None else "" for column in columns]
-    return _line([_cell(column, record) for column in columns], columns, sizes, styles if color else ())
-
-
-def _cell(column: Column, record: Record) -> str:
-    return one_line(column.text(record)) or "-"
-
-
-def _line(
-    cells: Sequence[str], columns: Sequence[Column], sizes: Sequence[int], styles: Sequence[str] = ()
-) -> str:
-    padded = []
-    for at, (cell, column, size) in enumerate(zip(cells, columns, sizes, strict=True)):
-        blanks = " " * max(0, size - width(cell))
-        text = paint(cell, styles[at], color=True) if styles else cell
-        last = at == len(columns) - 1
-        padded.append(blanks + text if column.right else text if last else text + blanks)
-    return _GAP.join(padded)
-
-
-def width(text: str) -> int:
-    """How many cells of a terminal ``text`` takes (wide East Asian characters take two, marks none)."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+def drawn(records: Sequence[Record], columns: Sequence[Column], out: Out, *, wide: bool) -> str:
+    """A table that is drawn anew in place: it fits the terminal as it is now, and its last line says what it hides."""
+    found = layout(records, columns, wide=wide, room=out.columns)
+    text = found.rows(records, color=out.color)
+    return f"{text}\n{paint(found.note, 'dim', out.color)}" if found.note else text
 
 
 def age(seconds: float | None) -> str:

@@ -16,20 +16,20 @@ from nats_mesh.policy.parts import Part
 from nats_mesh.policy.schema import KINDS, LATER_KINDS
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line, problem_documents
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, counted, dump, paint, render_list
+from nats_mesh_cli.output import Column, Out, Record, counted, dump, paint
 from nats_mesh_cli.policies import target_of
 
 __all__ = ["explain", "schema", "validate"]
 
 _COLUMNS = (
-    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
+    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name", drop=0),
     Column("TARGET", lambda r: _target_text(r)),
-    Column("PLACE", lambda r: f"{r['file']}:{r['line']}"),
+    Column("PLACE", lambda r: f"{r['file']}:{r['line']}", drop=5),
 )
 _KIND_COLUMNS = (
-    Column("KIND", lambda r: str(r["kind"]), style=lambda _: "name"),
-    Column("APPLIED", lambda r: "yes" if r["applied"] else "not yet"),
-    Column("SAYS", lambda r: str(r["text"])),
+    Column("KIND", lambda r: str(r["kind"]), style=lambda _: "name", drop=0),
+    Column("APPLIED", lambda r: "yes" if r["applied"] else "not yet", drop=5),
+    Column("SAYS", lambda r: str(r["text"]), drop=3, short=16),
 )
 
 
@@ -85,9 +85,7 @@ def _record(policy: Policy) -> Record:
 
 def _tell_good(options: Options, out: Out, namespace: str, policies: PolicySet) -> None:
     records = [_record(policy) for policy in policies.policies]
-    text = render_list(records, _COLUMNS, options.format, name=lambda r: str(r["policy"]), color=out.color)
-    if text:
-        out.data(text)
+    out.rows(records, _COLUMNS, options.format, name=lambda r: str(r["policy"]))
     count = counted(len(records), "policy", "policies")
     out.note(
         f"{paint('ok:', 'ok', _colored(out))} {count} for namespace {namespace} (-n names another); nothing was applied"

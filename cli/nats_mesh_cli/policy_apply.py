@@ -30,8 +30,8 @@ __all__ = ["Change", "apply", "delete", "undo"]
 
 _STYLES = {"created": "ok", "configured": "warn", "unchanged": "dim", "deleted": "bad"}
 _COLUMNS = (
-    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
-    Column("ACTION", lambda r: str(r["action"]), style=lambda r: _STYLES.get(r["action"], "")),
+    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name", drop=0),
+    Column("ACTION", lambda r: str(r["action"]), style=lambda r: _STYLES.get(r["action"], ""), drop=2),
     Column("REVISION", lambda r: "" if r["revision"] is None else str(r["revision"]), right=True),
     Column("PLACE", lambda r: str(r["place"]), wide=True),
 )

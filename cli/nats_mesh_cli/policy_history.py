@@ -41,31 +41,31 @@ class _Spec(msgspec.Struct):
 
 #: The columns of a list of policies.
 POLICIES = (
-    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
-    Column("TARGET", lambda r: str(r["target"])),
-    Column("REVISION", lambda r: str(r["revision"]), right=True),
-    Column("CHANGED", lambda r: shown_time(str(r["time"]))),
-    Column("BY", lambda r: str(r["operator"])),
-    Column("MESSAGE", lambda r: str(r["message"]), wide=True),
+    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name", drop=0),
+    Column("TARGET", lambda r: str(r["target"]), drop=5),
+    Column("REVISION", lambda r: str(r["revision"]), right=True, drop=10),
+    Column("CHANGED", lambda r: shown_time(str(r["time"])), drop=15),
+    Column("BY", lambda r: str(r["operator"]), drop=20),
+    Column("MESSAGE", lambda r: str(r["message"]), wide=True, drop=25, short=12),
 )
 _REVISIONS = (
     Column("REVISION", lambda r: str(r["revision"]), right=True),
     Column("TIME", lambda r: shown_time(str(r["time"]))),
-    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name"),
+    Column("POLICY", lambda r: str(r["policy"]), style=lambda _: "name", drop=0),
     Column("ACTION", lambda r: str(r["action"])),
     Column("BY", lambda r: str(r["operator"])),
-    Column("MESSAGE", lambda r: str(r["message"])),
+    Column("MESSAGE", lambda r: str(r["message"]), drop=25, short=12),
     Column("CHANGE", lambda r: str(r["change"]), wide=True),
 )
 _STATES = {"SYNCED": "ok", "STALE": "warn", "REJECTED": "bad"}
 _MEMBERS = (
-    Column("SERVICE", lambda r: str(r["service"]), style=lambda _: "name"),
-    Column("INSTANCE", lambda r: str(r["host_pid"] or r["instance"])),
+    Column("SERVICE", lambda r: str(r["service"]), style=lambda _: "name", drop=0),
+    Column("INSTANCE", lambda r: str(r["host_pid"] or r["instance"]), drop=0),
     Column("ID", lambda r: str(r["instance"]), wide=True),
     Column("KIND", lambda r: str(r["kind"]), wide=True),
-    Column("STATE", lambda r: str(r["state"]), style=lambda r: _STATES.get(r["state"], "dim")),
+    Column("STATE", lambda r: str(r["state"]), style=lambda r: _STATES.get(r["state"], "dim"), drop=2),
     Column("REVISION", lambda r: "" if r["revision"] is None else str(r["revision"]), right=True),
-    Column("REASON", lambda r: str(r["reason"])),
+    Column("REASON", lambda r: str(r["reason"]), drop=3, short=16),
 )
 
 
@@ -117,9 +117,7 @@ async def get(
             out.data(render_list(documents, (), options.format, name=str, pretty=out.tty))
         return FAILED if unread else OK
     records = [policy_record(each) for each in found]
-    text = render_list(records, POLICIES, options.format, name=lambda r: str(r["policy"]), color=out.color)
-    if text:
-        out.data(text)
+    out.rows(records, POLICIES, options.format, name=lambda r: str(r["policy"]))
     if not records:
         out.note("there are no policies in the store")
     return OK

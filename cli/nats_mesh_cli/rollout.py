@@ -28,7 +28,7 @@ from nats_mesh_cli.bus import CALLER, CONNECT_S
 from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump, render_list
+from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policy_sources import STDIN, read_given
 from nats_mesh_cli.reaching import connector_of
 from nats_mesh_cli.rollout_text import COLUMNS, line_of, record_of, told_line, told_record
@@ -300,5 +300,4 @@ def _show_one(options: Options, out: Out, entry: Entry) -> None:
     if options.format.structured:
         out.data(dump(record, options.format, pretty=out.tty))
         return
-    text = render_list([record], COLUMNS, options.format, name=lambda r: str(r["service"]), color=out.color)
-    out.data(text)
+    out.rows([record], COLUMNS, options.format, name=lambda r: str(r["service"]))

@@ -88,20 +88,20 @@ def _phase(record: Record) -> str:
 
 
 COLUMNS = (
-    Column("SERVICE", lambda r: str(r["service"]), style=lambda _: "name"),
+    Column("SERVICE", lambda r: str(r["service"]), style=lambda _: "name", drop=0),
     Column("ROLLOUT", lambda r: str(r["rollout"]), wide=True),
-    Column("FROM", lambda r: str(r["from"])),
-    Column("TO", lambda r: str(r["to"])),
-    Column("PHASE", _phase, style=lambda r: _STYLES.get(Phase(r["phase"]), "")),
+    Column("FROM", lambda r: str(r["from"]), drop=20),
+    Column("TO", lambda r: str(r["to"]), drop=5),
+    Column("PHASE", _phase, style=lambda r: _STYLES.get(Phase(r["phase"]), ""), drop=2),
     Column("STEP", lambda r: f"{r['step']}/{r['steps']}", right=True),
-    Column("WEIGHT", lambda r: f"{r['weight_percent']}%", right=True),
+    Column("WEIGHT", lambda r: f"{r['weight_percent']}%", right=True, drop=6),
     Column("IN STEP", lambda r: age(r["step_elapsed_s"]), right=True),
     Column("CALLS", lambda r: str(r["calls_in_step"]), right=True),
     Column("RUNNER", _runner),
     Column("ROUTE", lambda r: f"{r['route']} rev {r['route_revision']}", wide=True),
     Column("STARTED", lambda r: str(r["started"]), wide=True),
     Column("BY", lambda r: str(r["started_by"]), wide=True),
-    Column("REASON", lambda r: str(r["reason"])),
+    Column("REASON", lambda r: str(r["reason"]), drop=3, short=16),
 )
 
 

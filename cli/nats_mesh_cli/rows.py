@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nats_mesh_cli.options import Format
-from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.output import Column, Out, Record, dump, layout
+from nats_mesh_cli.tables import Layout
 
 __all__ = ["Rows"]
 
@@ -24,14 +25,8 @@ class Rows:
         name: Callable[[Record], str] | None = None,
     ) -> None:
         self._out, self._format, self._name = out, fmt, name
-        chosen = [
-            (each, size)
-            for each, size in zip(columns, least, strict=True)
-            if fmt is Format.WIDE or not each.wide
-        ]
-        self._columns = [each for each, _ in chosen]
-        self._least = [size for _, size in chosen]
-        self._sizes: list[int] = []
+        self._columns, self._least = columns, least
+        self._layout: Layout | None = None
 
     def show(self, records: Sequence[Record]) -> None:
         """Some more."""
@@ -45,9 +40,13 @@ class Rows:
             self._table(records)
 
     def _table(self, records: Sequence[Record]) -> None:
-        if not self._sizes:
-            found = column_widths(records, self._columns)
-            self._sizes = [max(pair) for pair in zip(found, self._least, strict=True)]
-            self._out.data(table([], self._columns, wide=True, sizes=self._sizes, color=self._out.color))
+        if self._layout is None:
+            wide = self._format is Format.WIDE
+            self._layout = layout(
+                records, self._columns, wide=wide, least=self._least, room=self._out.columns
+            )
+            self._out.data(self._layout.head(color=self._out.color))
+            if self._layout.note:
+                self._out.note(self._layout.note, "dim")
         for record in records:
-            self._out.data(row(record, self._columns, self._sizes, color=self._out.color))
+            self._out.data(self._layout.row(record, color=self._out.color))

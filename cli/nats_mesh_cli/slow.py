@@ -41,19 +41,19 @@ _SHORT = 8
 _PARTS = 5
 
 _COLUMNS = (
-    Column("TIME", lambda r: shown_time(str(r["at"]))),
-    Column("ENDPOINT", lambda r: f"{r['service']}.{r['endpoint']}", style=lambda _: "name"),
-    Column("CALLER", lambda r: str(r["caller"])),
-    Column("STATUS", lambda r: str(r["status"]), style=lambda r: status_level(r["status"])),
-    Column("TOOK", lambda r: millis(r["duration_s"]), right=True),
-    Column("×P99", lambda r: _times(r["times_p99"]), right=True),
-    Column("FROM", lambda r: millis(r["threshold_s"]), wide=True, right=True),
-    Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT], wide=True),
-    Column("VERSION", lambda r: str(r["version"]), wide=True),
-    Column("ATTEMPT", lambda r: str(r["attempt"]), wide=True, right=True),
-    Column("POLICY", lambda r: str(r["policy"]), wide=True),
-    Column("TRACE", lambda r: str(r["trace_id"]), wide=True),
-    Column("WHERE THE TIME WENT", lambda r: where_it_went(r)),
+    Column("TIME", lambda r: shown_time(str(r["at"])), drop=9, brief=lambda r: shown_time(str(r["at"]))[11:]),
+    Column("ENDPOINT", lambda r: f"{r['service']}.{r['endpoint']}", style=lambda _: "name", drop=0),
+    Column("CALLER", lambda r: str(r["caller"]), drop=15),
+    Column("STATUS", lambda r: str(r["status"]), style=lambda r: status_level(r["status"]), drop=3),
+    Column("TOOK", lambda r: millis(r["duration_s"]), right=True, drop=2),
+    Column("×P99", lambda r: _times(r["times_p99"]), right=True, drop=12),
+    Column("FROM", lambda r: millis(r["threshold_s"]), wide=True, right=True, drop=45),
+    Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT], wide=True, drop=20),
+    Column("VERSION", lambda r: str(r["version"]), wide=True, drop=30),
+    Column("ATTEMPT", lambda r: str(r["attempt"]), wide=True, right=True, drop=40),
+    Column("POLICY", lambda r: str(r["policy"]), wide=True, drop=25),
+    Column("TRACE", lambda r: str(r["trace_id"]), wide=True, drop=50),
+    Column("WHERE THE TIME WENT", lambda r: where_it_went(r), drop=4, short=16),
 )
 #: What a column takes at least where rows come one by one.
 _LEAST = (24, 20, 10, 8, 8, 6, 8, _SHORT, 7, 7, 12, 32, 0)

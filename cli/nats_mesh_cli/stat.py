@@ -6,7 +6,7 @@ that. Totals count from each member's start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import anyio
@@ -18,15 +18,16 @@ from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.breakers import breakers_table
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
+from nats_mesh_cli.get import Kind
 from nats_mesh_cli.heard import SETTLE_S, listened, untold
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, counted, dump, render_list, table
+from nats_mesh_cli.output import Out, Record, counted, drawn, dump, render_list
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
-from nats_mesh_cli.watch import Connection
+from nats_mesh_cli.watch import Connection, must_go_on, view_of
 
 __all__ = ["breakers", "edges", "stat"]
 
@@ -66,7 +67,9 @@ async def _show(
             f"--window {window_s:g}s is too short",
             hint=f"members tell once a second: {SHORTEST_S:g}s or more",
         )
-    if watch and options.format in (Format.JSON, Format.YAML, Format.NAME):
+    if watch and view.key is not None:
+        must_go_on(options)
+    elif watch and options.format in (Format.JSON, Format.YAML, Format.NAME):
         raise CliError(
             f"--watch goes on for ever, which -o {options.format} cannot", hint="use -o jsonl: one row a line"
         )
@@ -148,26 +151,50 @@ def _complain(seen: MeshView, snapshot: Snapshot, out: Out) -> None:
 
 async def _watch(look: _Look, options: Options, out: Out) -> None:
     fmt, view = options.format, look.view
-    if fmt is Format.JSONL:
-        await _lines(look, out)
-    elif out.tty:
+    drawn_anew = out.tty and fmt in (Format.TABLE, Format.WIDE)
+    # It takes two words of a member to know a rate: until then nothing would look as if it were called.
+    await look.seen.settled(options.timeout_s or SETTLE_S)
+    if drawn_anew:
         await _screen(look, out, wide=fmt is Format.WIDE)
+    elif view.key is not None:
+        await _changes(look, view.key, options, out)
+    elif fmt is Format.JSONL:
+        await _lines(look, out)
     else:
         while True:
-            await anyio.sleep(_EVERY_S)
             snapshot = look.seen.snapshot()
             records = await look.records(snapshot)
             text = render_list(records, view.shown(records), fmt, name=view.name)
             out.data(f"{_away(snapshot)}{text or view.nothing}\n")
+            await anyio.sleep(_EVERY_S)
+
+
+async def _changes(
+    look: _Look, key: Callable[[Record], tuple[str, str, str]], options: Options, out: Out
+) -> None:
+    """What is there, and then each change of it."""
+    view = look.view
+    kind = Kind("records", view.columns, view.name, lambda *_: True)
+    told = view_of(options, out, kind, {})
+    waits = True
+    while True:
+        snapshot = look.seen.snapshot()
+        if snapshot.connected:  # else nothing is known of now, and nothing has changed that is
+            records = {key(each): each for each in await look.records(snapshot)}
+            if waits and not records:
+                out.note(f"{view.nothing}; waiting", "dim")
+            waits = False
+            told.update(records)
+        await anyio.sleep(_EVERY_S)
 
 
 async def _lines(look: _Look, out: Out) -> None:
     while True:
-        await anyio.sleep(_EVERY_S)
         snapshot = look.seen.snapshot()
         at = datetime.fromtimestamp(snapshot.wall_s, UTC).isoformat(timespec="milliseconds")
         for record in await look.records(snapshot):
             out.data(dump({"at": at.replace("+00:00", "Z"), **record}, Format.JSONL))
+        await anyio.sleep(_EVERY_S)
 
 
 async def _screen(look: _Look, out: Out, *, wide: bool) -> None:
@@ -180,14 +207,12 @@ async def _screen(look: _Look, out: Out, *, wide: bool) -> None:
     console = Console(file=out.stdout, no_color=not out.color, highlight=False)
     with Live(console=console, auto_refresh=False, transient=False) as drawing:
         while True:
-            await anyio.sleep(_EVERY_S)
             snapshot = look.seen.snapshot()
             records = await look.records(snapshot)
-            text = (
-                table(records, view.shown(records), wide=wide, color=out.color) if records else view.nothing
-            )
+            text = drawn(records, view.shown(records), out, wide=wide) if records else view.nothing
             text = f"{_away(snapshot)}{text}"
             drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+            await anyio.sleep(_EVERY_S)
 
 
 def _away(snapshot: Snapshot) -> str:

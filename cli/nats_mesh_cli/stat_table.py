@@ -56,14 +56,14 @@ def _of_capacity(key: str, text: Callable[[Any], str]) -> Callable[[Record], str
 
 
 _NUMBERS = (
-    Column("SUCCESS", _success, right=True, style=_how),
-    Column("RPS", lambda r: _number(r["rate_per_s"]), right=True),
-    Column("ACTUAL", lambda r: _number(r["attempts_per_s"]), right=True),
-    Column("P50", lambda r: millis(r["p50_s"]), right=True),
-    Column("P90", lambda r: millis(r["p90_s"]), right=True),
-    Column("P95", lambda r: millis(r["p95_s"]), right=True),
-    Column("P99", lambda r: millis(r["p99_s"]), right=True),
-    Column("IN FLIGHT", lambda r: str(r["in_flight"]), right=True),
+    Column("SUCCESS", _success, right=True, style=_how, drop=4),
+    Column("RPS", lambda r: _number(r["rate_per_s"]), right=True, drop=35),
+    Column("ACTUAL", lambda r: _number(r["attempts_per_s"]), right=True, drop=75),
+    Column("P50", lambda r: millis(r["p50_s"]), right=True, drop=80),
+    Column("P90", lambda r: millis(r["p90_s"]), right=True, drop=95),
+    Column("P95", lambda r: millis(r["p95_s"]), right=True, drop=90),
+    Column("P99", lambda r: millis(r["p99_s"]), right=True, drop=40),
+    Column("IN FLIGHT", lambda r: str(r["in_flight"]), right=True, drop=9),
 )
 
 
@@ -74,6 +74,7 @@ GAVE_UP: Final = Column(
     right=True,
     wide=True,
     style=lambda r: gave_up_level(r["gave_up_share"]),
+    drop=8,
 )
 
 
@@ -90,30 +91,42 @@ _SERVED: Final = Column(
     right=True,
     wide=True,
     style=lambda r: served_level(_served(r)),
+    drop=15,
 )
 _TROUBLE = (
     GAVE_UP,
-    Column("FLAGS", _counts("flags"), wide=True),
-    Column("TOTAL", lambda r: str(r["total"]["calls"]), right=True, wide=True),
+    Column("FLAGS", _counts("flags"), wide=True, drop=30, short=12),
+    Column("TOTAL", lambda r: str(r["total"]["calls"]), right=True, wide=True, drop=85),
 )
 _LAST = Column(
-    "LAST ERROR", lambda r: aged_text(r["last_error"], r["last_error_age_s"]), style=lambda _: "dim"
+    "LAST ERROR",
+    lambda r: aged_text(r["last_error"], r["last_error_age_s"]),
+    style=lambda _: "dim",
+    drop=2,
+    short=16,
 )
 _CAPACITY = (
-    Column("LIMIT", _of_capacity("concurrency_limit", str), right=True, wide=True),
-    Column("QUEUE", _of_capacity("queue_depth", str), right=True, wide=True),
-    Column("USED", _of_capacity("utilisation", used_text), right=True, wide=True),
+    Column("LIMIT", _of_capacity("concurrency_limit", str), right=True, wide=True, drop=70),
+    Column("QUEUE", _of_capacity("queue_depth", str), right=True, wide=True, drop=68),
+    Column("USED", _of_capacity("utilisation", used_text), right=True, wide=True, drop=60),
     Column(
-        "HEADROOM", _of_capacity("headroom_per_s", lambda rate: f"{rate_text(rate)}/s"), right=True, wide=True
+        "HEADROOM",
+        _of_capacity("headroom_per_s", lambda rate: f"{rate_text(rate)}/s"),
+        right=True,
+        wide=True,
+        drop=66,
     ),
 )
-_BREAKER = Column("BREAKER", _counts("breakers"), wide=True, style=lambda r: breakers_level(r["breakers"]))
+_BREAKER = Column(
+    "BREAKER", _counts("breakers"), wide=True, style=lambda r: breakers_level(r["breakers"]), drop=6
+)
 
 _OBJECTIVES = Column(
     "OBJECTIVES",
     lambda r: r["objectives"] or "-",
     wide=True,
     style=lambda r: LEVEL_STYLES.get(r["objectives"], ""),
+    drop=12,
 )
 
 
@@ -124,13 +137,15 @@ def _key(name: str) -> Callable[[Record], str]:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a command shows: its records and columns, and the name of a record for ``-o name``. ``promises``: whether
-    records tell how what is promised stands."""
+    records tell how what is promised stands. ``key``: what makes two records the same thing, of a list of which changes
+    are told where nobody looks on; without it all of it is told each second."""
 
     records: Callable[[Snapshot, Promised], list[Record]]
     columns: tuple[Column, ...]
     name: Callable[[Record], str]
     nothing: str
     promises: bool = False
+    key: Callable[[Record], tuple[str, str, str]] | None = None
 
     def shown(self, records: Sequence[Record]) -> tuple[Column, ...]:
         """The columns for these records."""
@@ -152,17 +167,17 @@ def with_seldom(columns: Sequence[Column], records: Sequence[Record]) -> tuple[C
 
 def stat_table(by: By, services: Sequence[str]) -> Shown:
     """What ``stat`` shows."""
-    service = Column("SERVICE", _key("service"), style=lambda _: "name")
+    service = Column("SERVICE", _key("service"), style=lambda _: "name", drop=0)
     if by == "service":
         own: tuple[Column, ...] = (
             service,
-            Column("READY", lambda r: f"{r['ready']}/{r['instances']}", right=True),
+            Column("READY", lambda r: f"{r['ready']}/{r['instances']}", right=True, drop=25),
         )
     else:
         own = (
             service,
             Column(by.upper(), _key(by), style=lambda _: "name"),
-            Column("INST", _key("instances"), right=True),
+            Column("INST", _key("instances"), right=True, drop=50),
         )
     more = (
         *(() if by == "version" else (_SERVED,)),
@@ -187,13 +202,17 @@ def stat_table(by: By, services: Sequence[str]) -> Shown:
 def edges_table(by: By, services: Sequence[str]) -> Shown:
     """What ``edges`` shows."""
     own = [
-        Column("FROM", _key("source"), style=lambda _: "name"),
-        Column("TO", _key("service"), style=lambda _: "name"),
+        Column("FROM", _key("source"), style=lambda _: "name", drop=0),
+        Column("TO", _key("service"), style=lambda _: "name", drop=0),
     ]
     if by == "endpoint":
-        own.append(Column("ENDPOINT", _key("endpoint"), style=lambda _: "name"))
-    retries = Column("RETRY%", lambda r: percent_text(r["retry_share"]), right=True)
-    more = [Column("TOLD BY", _key("reporter"), wide=True), *([] if by == "endpoint" else [_BREAKER]), _LAST]
+        own.append(Column("ENDPOINT", _key("endpoint"), style=lambda _: "name", drop=0))
+    retries = Column("RETRY%", lambda r: percent_text(r["retry_share"]), right=True, drop=25)
+    more = [
+        Column("TOLD BY", _key("reporter"), wide=True, drop=45),
+        *([] if by == "endpoint" else [_BREAKER]),
+        _LAST,
+    ]
 
     def name(record: Record) -> str:
         to = record["service"] if by == "service" else f"{record['service']}.{record['endpoint']}"

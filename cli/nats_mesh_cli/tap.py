@@ -17,9 +17,10 @@ from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import DENIED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, column_widths, counted, dump, row, table
+from nats_mesh_cli.output import Out, Record, counted, dump, layout
 from nats_mesh_cli.present import absent, nobody_answered, say_absent
 from nats_mesh_cli.printing import Printer
+from nats_mesh_cli.tables import Layout
 from nats_mesh_cli.tap_given import Plan, check
 from nats_mesh_cli.tap_order import ORDER_S, InOrder
 from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, crowded_text, left_out_text, record_of
@@ -236,9 +237,8 @@ class _Rows:
     """Calls one by one: lines of JSON, the items of one list, or a table that grows."""
 
     def __init__(self, printer: Printer, fmt: Format, out: Out) -> None:
-        self._printer, self._format, self._color = printer, fmt, out.color
-        self._columns = tuple(each for each in COLUMNS if fmt is Format.WIDE or not each.wide)
-        self._widths = [size for size, each in zip(WIDTHS, COLUMNS, strict=True) if each in self._columns]
+        self._printer, self._format, self._out, self._color = printer, fmt, out, out.color
+        self._layout: Layout | None = None
         self._begun = False
 
     def show(self, call: SeenCall) -> bool:
@@ -256,12 +256,13 @@ class _Rows:
         return shown
 
     def _row(self, record: Record) -> bool:
-        if not self._begun:
-            self._begun = True
-            found = column_widths([record], self._columns)
-            self._widths = [max(pair) for pair in zip(found, self._widths, strict=True)]
-            self._printer.put(table([], self._columns, wide=True, sizes=self._widths, color=self._color))
-        line = row(record, self._columns, self._widths, color=self._color)
+        if self._layout is None:
+            wide, room = self._format is Format.WIDE, self._out.columns
+            self._layout = layout([record], COLUMNS, wide=wide, least=WIDTHS, room=room)
+            self._printer.put(self._layout.head(color=self._color))
+            if self._layout.note:
+                self._out.note(self._layout.note, "dim")
+        line = self._layout.row(record, color=self._color)
         return self._printer.put("\n".join([line, *body_lines(record, color=self._color)]))
 
     def close(self) -> None:

@@ -14,8 +14,8 @@ from nats_mesh.model import check_name
 from nats_mesh.telemetry.tap_feed import MAX_TARGETS
 from nats_mesh.telemetry.tap_messages import MAX_WHY
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.statuses import statuses_of
 from nats_mesh_cli.values import parse_headers
 
 __all__ = ["RATE_PER_S", "Plan", "check", "filter_of", "targets_of"]
@@ -65,14 +65,8 @@ def filter_of(
     routes: Sequence[str] = (),
 ) -> Filter:
     """Which calls to show, as the command line says it; :class:`CliError` for what cannot be."""
-    known = [str(status) for status in Status]
-    wanted: list[str] = []
-    for word in [each.strip() for given in statuses for each in given.split(",")]:
-        name = word.upper().replace("-", "_")
-        if name not in known:
-            raise CliError(f"--status {word}: there is no such status", hint=nearest(name, known))
-        wanted.append(name)
-    if errors and wanted == [str(Status.OK)]:
+    wanted = statuses_of(statuses)
+    if errors and wanted == (str(Status.OK),):
         raise CliError("--errors and --status OK contradict each other", hint="give one of them")
     pairs = tuple((name.lower(), value) for name, value in parse_headers(headers).pairs())
     check_header_names([name for name, _ in pairs])
@@ -92,7 +86,7 @@ def filter_of(
     return Filter(
         callers=tuple(check_name("caller", name) for name in callers),
         routes=tuple(check_name("route", name) for name in routes),
-        statuses=tuple(dict.fromkeys(wanted)),
+        statuses=wanted,
         failed=errors,
         slow_s=slow_s or 0.0,
         headers=pairs,

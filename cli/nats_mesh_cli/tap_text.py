@@ -23,21 +23,27 @@ _WHY_NOT: Final = {
 }
 
 COLUMNS: Final = (
-    Column("TIME", lambda r: shown_time(str(r["at"]))[11:]),
-    Column("CALLER", lambda r: str(r["caller"])),
-    Column("TARGET", lambda r: f"{r['service']}.{r['endpoint']}", style=lambda r: "name"),
-    Column("STATUS", lambda r: str(r["status"]), style=lambda r: status_level(r["status"])),
-    Column("TOOK", lambda r: millis(r["duration_s"]), right=True),
-    Column("ROUTE", lambda r: str(r["route"])),
-    Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT]),
-    Column("VERSION", lambda r: str(r["version"]), wide=True),
-    Column("QUEUED", lambda r: millis(r["queue_s"]), right=True, wide=True),
-    Column("HELD", lambda r: millis(r["fault_s"]) if r["fault_s"] else "-", right=True, wide=True),
-    Column("IN", lambda r: str(r["bytes_in"]), right=True, wide=True),
-    Column("OUT", lambda r: str(r["bytes_out"]), right=True, wide=True),
-    Column("TRACE", lambda r: str(r["trace"]), wide=True),
-    Column("HEADERS", lambda r: " ".join(f"{name}={value}" for name, value in r["headers"]), wide=True),
-    Column("NOTE", lambda r: _note(r), style=lambda r: "warn"),
+    Column("TIME", lambda r: shown_time(str(r["at"]))[11:], drop=9),
+    Column("CALLER", lambda r: str(r["caller"]), drop=0),
+    Column("TARGET", lambda r: f"{r['service']}.{r['endpoint']}", style=lambda r: "name", drop=0),
+    Column("STATUS", lambda r: str(r["status"]), style=lambda r: status_level(r["status"]), drop=2),
+    Column("TOOK", lambda r: millis(r["duration_s"]), right=True, drop=5),
+    Column("ROUTE", lambda r: str(r["route"]), drop=20),
+    Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT], drop=15),
+    Column("VERSION", lambda r: str(r["version"]), wide=True, drop=30),
+    Column("QUEUED", lambda r: millis(r["queue_s"]), right=True, wide=True, drop=25),
+    Column("HELD", lambda r: millis(r["fault_s"]) if r["fault_s"] else "-", right=True, wide=True, drop=26),
+    Column("IN", lambda r: str(r["bytes_in"]), right=True, wide=True, drop=40),
+    Column("OUT", lambda r: str(r["bytes_out"]), right=True, wide=True, drop=41),
+    Column("TRACE", lambda r: str(r["trace"]), wide=True, drop=50),
+    Column(
+        "HEADERS",
+        lambda r: " ".join(f"{name}={value}" for name, value in r["headers"]),
+        wide=True,
+        drop=45,
+        short=12,
+    ),
+    Column("NOTE", lambda r: _note(r), style=lambda r: "warn", drop=4, short=8),
 )
 #: What a column takes at least: rows come one by one.
 WIDTHS: Final = (13, 12, 22, 17, 8, 6, _SHORT, 7, 8, 8, 6, 6, 32, 12, 4)

@@ -15,17 +15,16 @@ from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.telemetry.spans import MAX_TRACE, Trace, assemble, summary_of, traces_of
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import OK, CliError
-from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, dump, millis
+from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
-from nats_mesh_cli.trace_document import document_of, reasons_of, record_of
-from nats_mesh_cli.trace_finding import ID, Found, Query, digits_of, listening, look, one_of
+from nats_mesh_cli.trace_document import document_of, record_of
+from nats_mesh_cli.trace_finding import Found, Query, digits_of, listening, look, one_of
+from nats_mesh_cli.trace_rows import LEAST, columns_for, together
 from nats_mesh_cli.trace_text import waterfall
-from nats_mesh_cli.trouble import status_level
 
-__all__ = ["trace"]
+__all__ = ["show_list", "trace"]
 
 #: How long a trace that is watched must have been quiet to be shown, and how often that is looked at (seconds).
 _QUIET_S = 1.0
@@ -34,39 +33,6 @@ _LOOK_S = 0.25
 _MAX_OPEN = 5000
 _MAX_SHOWN_IDS = 100_000
 _WIDEST, _USUAL = 200, 100
-
-
-_COLUMNS = (
-    Column("TIME", lambda r: shown_time(str(r["at"]))),
-    Column("TRACE", lambda r: str(r["trace"])[:ID], style=lambda r: "name"),
-    Column("CALL", lambda r: f"{r['service']}.{r['endpoint']}"),
-    Column("FROM", lambda r: str(r["caller"])),
-    Column("DURATION", lambda r: millis(r["duration_ms"] / 1e3), right=True),
-    Column("SPANS", lambda r: str(r["spans"]), right=True),
-    Column("ERRORS", lambda r: str(r["errors"]), right=True, style=lambda r: "bad" if r["errors"] else ""),
-    Column(
-        "RETRIES", lambda r: str(r["retries"]), right=True, style=lambda r: "warn" if r["retries"] else ""
-    ),
-    Column("STATUS", lambda r: _status(r), style=lambda r: status_level(r["status"])),
-    Column("TOTAL", lambda r: millis(r["total_ms"] / 1e3), wide=True, right=True),
-    Column("SERVICES", lambda r: ",".join(r["services"]), wide=True),
-    Column("ID", lambda r: str(r["trace"]), wide=True),
-    Column("WHY", lambda r: _why(r)),
-)
-_LEAST = (24, ID, 24, 12, 9, 5, 6, 7, 18, 9, 16, 32, 0)
-#: So many reasons stand in a table; -o json has all of them.
-_REASONS = 3
-
-
-def _status(record: Record) -> str:
-    slow = " slow" if record["slow"] else ""
-    return f"{record['status']}{slow}"
-
-
-def _why(record: Record) -> str:
-    reasons = reasons_of(record)
-    left = len(reasons) - _REASONS
-    return "; ".join([*reasons[:_REASONS], *([f"{left} more"] if left > 0 else [])])
 
 
 async def trace(options: Options, out: Out, which: str | None, query: Query, *, name: str | None) -> int:
@@ -84,7 +50,7 @@ async def trace(options: Options, out: Out, which: str | None, query: Query, *, 
     if which is not None:
         _draw(assemble(one_of(found, which).values()), options, out)
         return OK
-    return _list(found, options, out, query)
+    return show_list(found, options, out, query)
 
 
 def _knows(found: Found, name: str) -> bool:
@@ -122,17 +88,27 @@ def _draw(found: Trace, options: Options, out: Out) -> None:
         out.data(waterfall(found, width, color=out.color, wide=options.format is Format.WIDE))
 
 
-def _list(found: Found, options: Options, out: Out, query: Query) -> int:
+def show_list(found: Found, options: Options, out: Out, query: Query) -> int:
+    """List what was found of what ``query`` is about, and what to know of the list; the exit code."""
     summaries = [summary_of(assemble(spans.values())) for spans in found.traces.values()]
     chosen = sorted([each for each in summaries if query.takes(each)], key=lambda each: each.start_us)
-    records = [record_of(each) for each in chosen[-query.limit :]]
+    if out.tty and options.format is Format.TABLE and not query.each:
+        records, shown = together(chosen, query.limit)
+    else:
+        records = [record_of(each) for each in chosen[-query.limit :]]
+        shown = len(records)
     nothing = "no traces: nothing was sampled, failed or was slow lately"
     if summaries:
         nothing = f"none of {len(summaries)} traces is such a one"
-    out.rows(records, _COLUMNS, options.format, name=lambda r: str(r["trace"]), nothing=nothing)
+    columns = columns_for(records, slow=bool(query.slow_s))
+    out.rows(records, columns, options.format, name=lambda r: str(r["trace"]), nothing=nothing)
     if not options.format.structured:
-        if len(chosen) > query.limit:
-            out.note(f"the latest {query.limit} of {len(chosen)}; --limit shows more", "dim")
+        if len(chosen) > shown:
+            out.note(f"the latest {shown} of {len(chosen)}; --limit shows more", "dim")
+        if shown > len(records):
+            out.note(
+                "COUNT: neighbours that say the same, and the latest of them; --each shows every one", "dim"
+            )
         if not summaries:
             out.note(
                 "--watch --sample 100% samples every trace while you watch; a Telemetry policy says how many else",
@@ -144,7 +120,8 @@ def _list(found: Found, options: Options, out: Out, query: Query) -> int:
 async def _watch(mesh: Mesh, options: Options, out: Out, query: Query) -> int:
     client = mesh.client
     store = SpanStore(client.subjects, transport=client.transport, mux=client.mux)
-    rows = Rows(out, options.format, _COLUMNS, _LEAST, name=lambda r: str(r["trace"]))
+    columns = columns_for((), slow=bool(query.slow_s))
+    rows = Rows(out, options.format, columns, LEAST, name=lambda r: str(r["trace"]))
     growing: dict[str, tuple[float, dict[str, RecordedSpan]]] = {}
     shown: dict[str, None] = {}
     start_us = (time.time() - _QUIET_S) * 1e6

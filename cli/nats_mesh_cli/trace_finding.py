@@ -24,6 +24,7 @@ from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant
 from nats_mesh_cli.output import counted
+from nats_mesh_cli.trace_document import reasons_of, record_of
 
 __all__ = ["ID", "SHOWN", "Found", "Query", "digits_of", "let_go_notes", "listening", "look", "one_of"]
 
@@ -46,13 +47,18 @@ _DIGITS = frozenset("0123456789abcdef")
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which traces: those in which ``service`` has a part, that took ``slow_s`` or longer, in which something failed,
-    that began after ``since``; the latest ``limit``. ``sampling``: so many are sampled while they are watched."""
+    whose first call ended with one of ``statuses``, of which a reason (:func:`reasons_of`) has ``why`` in it, in
+    capitals or not, that began after ``since``; the latest ``limit`` rows, ``each`` trace in its own. ``sampling``: so
+    many are sampled while they are watched."""
 
     service: str | None = None
     slow_s: float = 0.0
     error: bool = False
+    statuses: tuple[str, ...] = ()
+    why: str = ""
     since: str = "-15m"
     limit: int = SHOWN
+    each: bool = False
     watch: bool = False
     sampling: float = 0.0
     keep: bool = True
@@ -63,7 +69,13 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
             (self.service is None or self.service in summary.services or self.service == summary.caller)
             and summary.took_us >= self.slow_s * 1e6
             and (not self.error or summary.errors > 0)
+            and (not self.statuses or summary.status in self.statuses)
+            and (not self.why or self._says_why(summary))
         )
+
+    def _says_why(self, summary: Summary) -> bool:
+        wanted = self.why.casefold()
+        return any(wanted in reason.casefold() for reason in reasons_of(record_of(summary)))
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

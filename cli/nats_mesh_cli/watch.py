@@ -14,7 +14,8 @@ from nats_mesh_cli.get import Kind, fetch, kind_of, records_of, short_ids
 from nats_mesh_cli.hints import namespace_text
 from nats_mesh_cli.live import Live, difference
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, column_widths, dump, row, table
+from nats_mesh_cli.output import Column, Out, Record, drawn, dump, layout
+from nats_mesh_cli.tables import Layout
 
 __all__ = ["Connection", "Key", "View", "must_go_on", "view_of", "watch"]
 
@@ -141,20 +142,20 @@ class _Rows(_Changes):
 
     def __init__(self, out: Out, kind: Kind, reasons: Mapping[str, str], wide: bool) -> None:
         super().__init__(reasons)
-        shown = [column for column in kind.columns if wide or not column.wide]
-        self._out = out
-        self._columns = [Column("EVENT", _event_text), *shown]
-        self._sizes: list[int] = []
+        self._out, self._wide = out, wide
+        self._columns = [Column("EVENT", _event_text), *kind.columns]
+        self._layout: Layout | None = None
 
     def update(self, records: dict[Key, Record]) -> None:
-        if not self._sizes and records:
+        if self._layout is None and records:
             rows = [{**record, "event": "changed"} for record in records.values()]
-            self._sizes = column_widths(rows, self._columns)
-            self._out.data(table([], self._columns, sizes=self._sizes))
+            self._layout = layout(rows, self._columns, wide=self._wide)
+            self._out.data(self._layout.head())
         super().update(records)
 
     def _tell(self, event: str, record: Record) -> None:
-        self._out.data(row({**record, "event": event}, self._columns, self._sizes))
+        assert self._layout is not None  # it was laid out by the first records that there were
+        self._out.data(self._layout.row({**record, "event": event}))
 
 
 def _event_text(record: Record) -> str:
@@ -168,7 +169,7 @@ class _Screen:
         from rich.console import Console
         from rich.live import Live as Drawing
 
-        self._kind, self._wide, self._color = kind, wide, out.color
+        self._kind, self._wide, self._out = kind, wide, out
         console = Console(file=out.stdout, no_color=not out.color, highlight=False)
         self._drawing = Drawing(console=console, auto_refresh=False, transient=False)
         self._drawing.start()
@@ -178,7 +179,7 @@ class _Screen:
 
         rows = list(records.values())
         shown: list[Any] = short_ids(rows) if self._kind.plural == "instances" else rows
-        text = table(shown, self._kind.columns, wide=self._wide, color=self._color)
+        text = drawn(shown, self._kind.columns, self._out, wide=self._wide)
         self._drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ def test_describe_fits_80_columns(what: str, color: bool) -> None:
 
 
 def test_a_pipe_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor has a stream that is no file; a terminal says its own, whatever COLUMNS says."""
+    """Nor has a stream that is no file; a terminal says its own, and COLUMNS may ask for less."""
     assert Out(io.StringIO()).columns is None
     monkeypatch.setenv("COLUMNS", "50")
     reader, writer = os.pipe()
@@ -84,4 +84,7 @@ def test_a_pipe_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     master, slave = os.openpty()
     with os.fdopen(master, "rb"), os.fdopen(slave, "w") as terminal:
         termios.tcsetwinsize(slave, (24, 72))
-        assert Out(terminal).columns == 72
+        assert Out(terminal).columns == 50
+        for nothing in ("", "0", "wide", "200"):
+            monkeypatch.setenv("COLUMNS", nothing)
+            assert Out(terminal).columns == 72

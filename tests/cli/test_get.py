@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 
+import msgspec
 import pytest
 
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.telemetry.snapshots import NOTHING, Breaker, Ejection, Snapshot
 from nats_mesh_cli.breakers import breaker_records, breakers_table
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.get import KINDS, OTHERS, kind_of, plural_of
-from nats_mesh_cli.output import table
+from nats_mesh_cli.get import KINDS, OTHERS, Kind, kind_of, plural_of
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, table
+from nats_mesh_cli.watch import view_of
 from tests.cli.conftest import Shop
 
 DESTINATION = """
@@ -71,6 +75,32 @@ def test_circuits_and_ejections_are_one_list() -> None:
     assert "stock.count (v2)" in text
     assert "in 2.50 s" in text
     assert "orders instance xxxxxxxx" in text
+
+
+def test_of_circuits_changes_are_told() -> None:
+    """Once each: that time goes by until the next call is none; another instance's, subset's or state is."""
+    view = breakers_table(None)
+    assert view.key is not None
+    circuit = Breaker(
+        caller="web", instance="w" * 22, service="orders", endpoint="place", state=BreakerState.OPEN,
+        retry_after_s=2.5,
+    )  # fmt: skip
+    later = msgspec.structs.replace(circuit, retry_after_s=1.5)
+    half = msgspec.structs.replace(circuit, state=BreakerState.HALF_OPEN, retry_after_s=None)
+    others = (
+        msgspec.structs.replace(circuit, instance="x" * 22),
+        msgspec.structs.replace(circuit, subset="v2"),
+        msgspec.structs.replace(circuit, endpoint="get"),
+    )
+    told = io.StringIO()
+    kind = Kind("breakers", view.columns, view.name, lambda *_: True)
+    shown = view_of(Options(format=Format.JSONL), Out(told, io.StringIO()), kind, {})
+    for circuits in ((circuit,), (later,), (half,), (half, *others), ()):
+        records = breaker_records(Snapshot(red=NOTHING, breakers=circuits))
+        shown.update({view.key(each): each for each in records})
+    events = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert [each["event"] for each in events] == ["present", "changed", *["added"] * 3, *["removed"] * 4]
+    assert events[1]["fields"] == ["state"]
 
 
 def test_policies_are_listed_by_service_kind_and_name(place: Shop) -> None:

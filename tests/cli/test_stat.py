@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -150,26 +152,43 @@ def test_mistakes_are_said(shop: Shop) -> None:
 
 
 def test_watching_is_a_line_a_row_a_second(shop: Shop) -> None:
-    """-o jsonl goes on; each line says when it was."""
-    with Mesh("web", servers=shop.url, namespace=shop.namespace).blocking() as mesh:
-        mesh.call("stock.count", 3)
+    """-o jsonl goes on; each line says when it was, and the first one knows the rate of what is called."""
+    over = threading.Event()
+
+    def calls() -> None:
+        while not over.wait(0.02):
+            mesh.call("stock.count", 3)
+
+    with (
+        Mesh("web", servers=shop.url, namespace=shop.namespace).blocking() as mesh,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        loading = threads.submit(calls)
         with shop.background("stat", "stock", "--watch", "-o", "jsonl") as watching:
             watching.wait_for('"service":"stock"', times=2)
             rows = [json.loads(line) for line in watching.out]
             assert watching.interrupt() == 130
+        over.set()
+        loading.result()
+    assert rows[0]["rate_per_s"] > 0.0
     assert all(row["at"].endswith("Z") and row["service"] == "stock" for row in rows)
 
 
 @pytest.mark.anyio
 async def test_watching_says_that_the_bus_is_away(place: Shop) -> None:
-    """Into a pipe, too: that every circuit is closed is not known while nobody is heard."""
+    """Into a pipe, too: that every circuit is closed is not known while nobody is heard. A list of which changes are
+    told says once that there is nothing, and nothing while there is none."""
     server = NatsServer(name="stat-away")
     async with server:
         own = Shop(server.url, place.namespace, place.folder)
-        with own.background("get", "breakers", "-w") as shown:
-            shown.wait_for("every circuit is closed")
+        with own.background("get", "breakers", "-w") as told, own.background("stat", "-w") as shown:
+            told.wait_for("every circuit is closed")
+            shown.wait_for("no service is here", times=2)
             await server.kill()
-            shown.wait_for("the connection is lost")
+            told.wait_for("the connection is lost")
             shown.wait_for("these are the last figures")
             await server.restart()
+            told.wait_for("connected again")
             shown.wait_for("connected again")
+            assert told.out == []
+            assert len([line for line in told.err if "every circuit is closed" in line]) == 1

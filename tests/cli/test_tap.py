@@ -18,7 +18,7 @@ from nats_mesh.telemetry.tap_feed import SeenCall
 from nats_mesh.telemetry.tap_messages import Body
 from nats_mesh.telemetry.tap_sink import TapCounts
 from nats_mesh_cli.errors import PIPE, CliError
-from nats_mesh_cli.output import Out, column_widths
+from nats_mesh_cli.output import Out, layout
 from nats_mesh_cli.printing import Printer
 from nats_mesh_cli.tap_given import filter_of
 from nats_mesh_cli.tap_line import EXAMPLE, Wanted, wanted_of
@@ -226,13 +226,9 @@ def test_instants_are_compared_and_not_their_texts() -> None:
 def test_a_row_fits_a_terminal_of_80_columns() -> None:
     """What a usual call needs; in the order in which people read."""
     record = record_of(call())
-    shown = [(each, size) for each, size in zip(COLUMNS, WIDTHS, strict=True) if not each.wide]
-    widths = [
-        max(pair)
-        for pair in zip(column_widths([record], [c for c, _ in shown]), [s for _, s in shown], strict=True)
-    ]
-    assert sum(widths[:-1]) + 2 * (len(widths) - 1) <= 110
-    assert [each.text(record) for each, _ in shown][:5] == [
+    shown = layout([record], COLUMNS, least=WIDTHS)
+    assert sum(shown.sizes[:-1]) + 2 * (len(shown.sizes) - 1) <= 110
+    assert [each.text(record) for each in shown.columns][:5] == [
         "12:00:00.124Z",
         "web",
         "orders.place",

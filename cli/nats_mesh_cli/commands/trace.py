@@ -36,10 +36,29 @@ def _trace(
         ),
     ] = None,
     error: Annotated[bool, typer.Option("--error", help="Those in which a call failed.")] = False,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS[,STATUS]",
+            help="Those whose first call ended so: UNAVAILABLE. May be repeated.",
+        ),
+    ] = None,
+    why: Annotated[
+        str | None,
+        typer.Option("--why", metavar="TEXT", help="Those with these words in WHY: 'fault', 'circuit open'."),
+    ] = None,
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="From then on: a TIME as it is shown, or -5m.")
     ] = "-15m",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many, the latest.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many rows, the latest.")] = 50,
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each",
+            help="A row for each, also of neighbours that say the same (a terminal's table has one for them).",
+        ),
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show those that come.")] = False,
     sample: Annotated[
         float | None,
@@ -56,6 +75,7 @@ def _trace(
 ) -> None:
     """List the traces of the last minutes, or draw one: who called whom, how often, and where the time went."""
     from nats_mesh_cli.bus import run_async
+    from nats_mesh_cli.statuses import statuses_of
     from nats_mesh_cli.trace import trace
     from nats_mesh_cli.trace_finding import Query
 
@@ -63,8 +83,11 @@ def _trace(
         service=service,
         slow_s=slow or 0.0,
         error=error,
+        statuses=statuses_of(status or []),
+        why=why or "",
         since=since,
         limit=limit,
+        each=each,
         watch=watch,
         sampling=sample or 0.0,
         keep=keep,

@@ -1,0 +1,145 @@
+"""Tables that fit the terminal they are written to, and are left as they are in a pipe."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nats_mesh_cli.breakers import breakers_table
+from nats_mesh_cli.get import KINDS
+from nats_mesh_cli.options import Format
+from nats_mesh_cli.output import Out, drawn
+from nats_mesh_cli.rows import Rows
+from nats_mesh_cli.stat_table import edges_table, stat_table
+from nats_mesh_cli.tables import Column, Record, clip, layout, table, width
+
+COLUMNS = (
+    Column("TIME", lambda r: "2026-11-26T16:48:10Z", drop=5, brief=lambda r: "16:48:10Z"),
+    Column("NAME", lambda r: str(r["name"]), drop=0, style=lambda _: "name"),
+    Column("P50", lambda r: "12.5 ms", right=True, drop=9),
+    Column("P99", lambda r: "99.5 ms", right=True, drop=8),
+    Column("STATE", lambda r: "OPEN", drop=2, style=lambda _: "bad"),
+    Column("WHY", lambda r: str(r.get("why", "")), drop=1, short=6),
+)
+RECORDS: list[Record] = [
+    {"name": "orders", "why": "the circuit is open"},
+    {"name": "日本", "why": "日本語日本語"},
+]
+#: What tells of trouble in figures.
+TROUBLE = ["SUCCESS", "IN FLIGHT", "GAVE UP", "BREAKER", "LAST ERROR"]
+CODES = re.compile("\x1b\\[[0-9]*m")
+
+
+class Terminal(io.StringIO):
+    """A stream that a person reads."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def headers(room: int, records: list[Record] = RECORDS) -> list[str]:
+    """The heads of what is shown in so many cells."""
+    return [each.header for each in layout(records, COLUMNS, room=room).columns]
+
+
+def test_columns_go_by_what_the_table_says() -> None:
+    """First what needs no room is made brief and texts are cut, then the highest drop goes, and what finds room comes
+    back; names stay."""
+    assert headers(200) == ["TIME", "NAME", "P50", "P99", "STATE", "WHY"]
+    assert headers(50) == headers(200), "brief instants, and a text that is cut"
+    assert headers(49) == ["TIME", "NAME", "P99", "STATE", "WHY"]
+    assert headers(40) == ["TIME", "NAME", "STATE", "WHY"]
+    assert headers(30) == ["NAME", "P99", "STATE", "WHY"], "no room for TIME, but for what is less important"
+    assert headers(14) == ["NAME", "WHY"], "the first may go"
+    assert headers(5) == ["NAME"]
+    nameless = [COLUMNS[2], COLUMNS[0]]
+    assert [each.header for each in layout(RECORDS, nameless, room=3).columns] == ["TIME"], (
+        "one always stands"
+    )
+
+
+def test_a_text_has_all_the_room_that_is_left() -> None:
+    """Of what others do not need; an ellipsis says that there is more."""
+    text = layout(RECORDS, COLUMNS, room=60).rows(RECORDS).split("\n")
+    assert text[1] == "16:48:10Z  orders  12.5 ms  99.5 ms  OPEN   the circuit is …"
+    assert text[2] == "16:48:10Z  日本    12.5 ms  99.5 ms  OPEN   日本語日本語"
+    assert table(RECORDS, COLUMNS).split("\n")[1].startswith("2026-11-26T16:48:10Z"), "a pipe has all of it"
+
+
+def test_what_is_hidden_is_said() -> None:
+    """How many columns, and how they are seen; nothing where none is."""
+    assert layout(RECORDS, COLUMNS, room=200).note == ""
+    assert layout(RECORDS, COLUMNS, room=50).note == ""
+    assert layout(RECORDS, COLUMNS, room=49).note.startswith("1 column is hidden: -o json")
+    assert layout(RECORDS, COLUMNS, room=40).note.startswith("2 columns are hidden")
+
+
+@given(st.integers(1, 90), st.lists(st.tuples(st.text(max_size=40), st.text(max_size=60)), max_size=3))
+def test_no_line_is_wider_than_the_terminal(room: int, texts: list[tuple[str, str]]) -> None:
+    """Whatever stands in it, with colours and without, and colours change no letter."""
+    records: list[Record] = [{"name": name, "why": why} for name, why in texts]
+    found = layout(records, COLUMNS, room=room)
+    plain, coloured = found.rows(records), found.rows(records, color=True)
+    assert max(width(line) for line in plain.split("\n")) <= room
+    assert CODES.sub("", coloured) == plain
+    later = {"name": "n" * 100, "why": "w" * 100}
+    assert width(found.row(later)) <= room, "what comes later is not wider"
+
+
+@given(st.text(), st.integers(0, 20))
+def test_a_cut_text_fits(text: str, cells: int) -> None:
+    """It ends in an ellipsis where it was longer, and is as it was where it fits."""
+    short = clip(text, cells)
+    assert width(short) <= cells
+    assert short == text if width(text) <= cells else short.endswith("…") or not cells
+
+
+@pytest.mark.parametrize(
+    ("columns", "trouble"),
+    [
+        (stat_table("service", ()).columns, ["SERVICE", *TROUBLE]),
+        (edges_table("service", ()).columns, ["FROM", "TO", *TROUBLE]),
+        (KINDS["instances"].columns, ["INSTANCE", "SERVICE", "STATE", "FULL", "FAULTS"]),
+        (KINDS["services"].columns, ["SERVICE", "READY", "STATE"]),
+        (breakers_table(None).columns, ["CALLER", "TO", "STATE", "NEXT TRY"]),
+    ],
+)  # fmt: skip
+def test_names_and_what_tells_of_trouble_stay_in_80_columns(
+    columns: tuple[Column, ...], trouble: list[str]
+) -> None:
+    """Of everything that -o wide has, the last to go."""
+    plain = [Column(c.header, lambda r: "x" * 7, c.wide, c.right, None, c.drop, c.short) for c in columns]
+    found = layout([{}], plain, wide=True, room=80)
+    assert [each.header for each in found.columns if each.header in trouble] == trouble
+
+
+def test_a_terminal_gets_a_table_that_fits_and_a_pipe_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As wide as COLUMNS says; the note stands beside the data, once, and without colour where NO_COLOR says so."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    pipe, notes = io.StringIO(), io.StringIO()
+    Out(pipe, notes).rows(RECORDS, COLUMNS, Format.TABLE, name=str)
+    assert (pipe.getvalue(), notes.getvalue()) == (f"{table(RECORDS, COLUMNS)}\n", "")
+    screen = Terminal()
+    Out(screen, notes).rows(RECORDS, COLUMNS, Format.TABLE, name=str)
+    assert max(width(line) for line in screen.getvalue().splitlines()) <= 40
+    assert notes.getvalue().count("2 columns are hidden") == 1
+    assert "\x1b" not in screen.getvalue() + notes.getvalue()
+
+
+def test_a_table_that_is_drawn_or_grows_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--watch has what it hides in its last line; a table that grows says it once, under its head."""
+    monkeypatch.setenv("COLUMNS", "40")
+    text = CODES.sub("", drawn(RECORDS, COLUMNS, Out(Terminal(), io.StringIO()), wide=False))
+    assert max(width(line) for line in text.split("\n")[:-1]) <= 40
+    assert text.split("\n")[-1].startswith("2 columns are hidden")
+    screen, notes = Terminal(), io.StringIO()
+    rows = Rows(Out(screen, notes), Format.TABLE, COLUMNS, (0, 12, 0, 0, 0, 0))
+    rows.show(RECORDS)
+    rows.show([{"name": "n" * 50, "why": "w" * 50}])
+    assert max(width(CODES.sub("", line)) for line in screen.getvalue().splitlines()) <= 40
+    assert notes.getvalue().count("hidden") == 1
