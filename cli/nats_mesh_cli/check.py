@@ -28,7 +28,7 @@ from nats_mesh_cli.output import Out, Record, dump, paint
 from nats_mesh_cli.permissions import check_permissions
 from nats_mesh_cli.policies import live_policies
 from nats_mesh_cli.policy_analyze import world_of
-from nats_mesh_cli.why_silence import silence_of
+from nats_mesh_cli.silence import silence_of
 
 __all__ = ["check", "render"]
 

@@ -10,7 +10,7 @@ from typing import Final
 from nats_mesh import Mesh
 from nats_mesh.core.shares import share_text
 from nats_mesh.discovery.services_api import InfoReply, Verb, request_subject
-from nats_mesh.model import check_name
+from nats_mesh.model import check_name, is_name
 from nats_mesh_cli.bus import QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import (
     FOREIGN,
@@ -28,6 +28,7 @@ from nats_mesh_cli.hints import missing_service, namespace_text, nearest
 from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Column, Out, Record, age
+from nats_mesh_cli.silence import silent_note
 
 __all__ = [
     "KINDS",
@@ -268,8 +269,11 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
     async with connected(options) as mesh:
         namespace = None if everywhere else mesh.namespace
         infos = await fetch(mesh, options, out)
-    records = records_of(kind, visible(infos, namespace))
-    chosen = records if name is None else [record for record in records if kind.matches(record, name)]
+        records = records_of(kind, visible(infos, namespace))
+        chosen = records if name is None else [record for record in records if kind.matches(record, name)]
+        service = "" if name is None else name.partition(".")[0]
+        lost = not chosen and is_name(service) and all(info.name != service for info in infos)
+        silent = await silent_note(mesh, [service]) if lost else ""
     show(kind, chosen, options, out)
     if chosen:
         return
@@ -279,6 +283,12 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
             told = "" if kind.plural == "faults" and infos else f"; {missing_service('', infos, namespace)}"
             out.note(f"no {kind.plural} in {where}{told}", "dim")
         return
+    if silent:
+        raise CliError(
+            silent,
+            hint="'nats-mesh why' says what becomes of a call; restart it, or have it go on",
+            code=FAILED,
+        )
     raise CliError(
         f"no {kind.plural[:-1]} {name!r} in {where}",
         hint=_hint(kind, name, infos, records, namespace),

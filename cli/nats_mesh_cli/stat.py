@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 
 import anyio
 
+from nats_mesh import Mesh
 from nats_mesh.errors import PermissionDeniedError
 from nats_mesh.model import check_name
+from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.breakers import breakers_table
@@ -25,6 +27,7 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, drawn, dump, render_list
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
+from nats_mesh_cli.silence import silent_note
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
 from nats_mesh_cli.watch import Connection, must_go_on, view_of
@@ -87,7 +90,7 @@ async def _show(
                         mesh.client.transport.add_listener(Connection(out))
                     await _watch(look, options, out)
                 else:
-                    await _once(look, options, out, services, window_s)
+                    await _once(mesh, look, options, out, services, window_s)
         except PermissionDeniedError as error:
             raise CliError(
                 f"this credential may not listen to statistics: {error.message}",
@@ -112,7 +115,20 @@ class _Look:
         return self.view.records(snapshot, self._promised.now())
 
 
-async def _once(look: _Look, options: Options, out: Out, services: Sequence[str], window_s: float) -> None:
+async def _tell_silent(mesh: Mesh, snapshot: Snapshot, out: Out) -> None:
+    """Say of services that are called, and of which nobody answers, where somebody ought to."""
+    waited = [
+        each.name
+        for each in snapshot.services
+        if not each.instances and each.name != OTHER and (each.red.in_flight or each.red.recent.requests)
+    ]
+    if note := await silent_note(mesh, waited):
+        out.note(f"note: {note}", "bad")
+
+
+async def _once(
+    mesh: Mesh, look: _Look, options: Options, out: Out, services: Sequence[str], window_s: float
+) -> None:
     seen, view = look.seen, look.view
     await seen.settled(1.0)  # who is there has said a first word
     if not await listened(seen, window_s, settle_s=options.timeout_s or SETTLE_S):
@@ -121,6 +137,7 @@ async def _once(look: _Look, options: Options, out: Out, services: Sequence[str]
     if not snapshot.connected:
         raise CliError("the bus went away meanwhile", code=BUS)
     _complain(seen, snapshot, out)
+    await _tell_silent(mesh, snapshot, out)
     known = {each.name for each in snapshot.services} | {each.source for each in snapshot.edges}
     for service in services:
         if service not in known:

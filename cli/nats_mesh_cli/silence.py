@@ -16,8 +16,10 @@ from nats_mesh.discovery.services_api import Verb, request_subject
 from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh_cli.bus import Replies, ask
 
-__all__ = ["silence_of"]
+__all__ = ["MAX_ASKED", "silence_of", "silent_note"]
 
+#: Of how many services it is asked.
+MAX_ASKED: Final = 8
 #: No instance has this id: theirs are made by chance, and longer.
 _NO_ID: Final = "none"
 #: How long an answer is waited for where commands may not be sent (seconds): everybody was asked just before.
@@ -28,6 +30,19 @@ async def silence_of(mesh: Mesh, services: Collection[str]) -> dict[str, Silence
     """Of each service of which nobody has answered, what that means; raises :class:`~nats_mesh.DisconnectedError`."""
     found = await asyncio.gather(*(_means(mesh, each) for each in services))
     return dict(zip(services, found, strict=True))
+
+
+async def silent_note(mesh: Mesh, services: Collection[str]) -> str:
+    """A note of those of some services, of which nobody has answered, that have a silent instance all the same; empty
+    where there are none. Of more than :data:`MAX_ASKED` the first ones are asked about."""
+    means = await silence_of(mesh, sorted(services)[:MAX_ASKED])
+    silent = [service for service, what in means.items() if what is Silence.SILENT]
+    if not silent:
+        return ""
+    return (
+        f"no instance of {', '.join(silent)} answers, but one is connected: it is silent (hung, or stopped), and calls "
+        "to it wait until their time is over"
+    )
 
 
 async def _means(mesh: Mesh, service: str) -> Silence:
