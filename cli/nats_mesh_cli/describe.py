@@ -13,6 +13,7 @@ from nats_mesh.discovery.services_api import InfoReply, StatsReply
 from nats_mesh.layers.stack import INBOUND, OUTBOUND
 from nats_mesh.model import check_name, is_name
 from nats_mesh.policy import PolicySet
+from nats_mesh.policy.schema import KINDS
 from nats_mesh_cli.bus import connected
 from nats_mesh_cli.catalog import MESH, endpoint_records, instance_record, service_records, visible
 from nats_mesh_cli.chain import chain_of, options_of_endpoint
@@ -274,6 +275,16 @@ def _missing(
     namespace: str,
     policies: PolicySet,
 ) -> CliError:
+    kind, slash, policy = what.partition("/")
+    if slash:
+        text = f"{what!r} is no service, endpoint or instance"
+        shown = next((each for each in KINDS if each.lower() == kind.lower()), None)
+        hint = (
+            "name one of these"
+            if shown is None
+            else f"'nats-mesh policy get {shown}/{policy}' shows a policy"
+        )
+        return CliError(text, hint=hint, code=FAILED)
     service, dot, endpoint = what.partition(".")
     text = f"there is no service, endpoint or instance {what!r} in namespace {namespace!r}"
     if dot and any(info.name == service for info in infos):

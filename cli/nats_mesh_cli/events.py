@@ -17,7 +17,7 @@ from nats_mesh.discovery.observer import Observer
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.errors import CodecError
 from nats_mesh.model import check_name
-from nats_mesh.telemetry.events import Event, decode_event, decode_recent
+from nats_mesh.telemetry.events import Event, decode_event, decode_recent, is_kind
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.wire.subjects import ALL
@@ -230,6 +230,12 @@ async def events(
     on until Ctrl-C."""
     fmt = options.format
     kinds = [kind.strip() for given in kinds for kind in given.split(",")]
+    for kind in kinds:
+        if not is_kind(kind):
+            raise CliError(
+                f"--kind {kind!r}: no event can be of that kind",
+                hint="a kind is a word of lower-case letters, digits, points and hyphens, such as breaker.open",
+            )
     moment = "" if since is None else instant(since)
     if service is not None:
         check_name("service", service)

@@ -113,7 +113,7 @@ async def drain(options: Options, out: Out, prefix: str, *, back: bool, name: st
     """Drain one instance, or take that ``back``; the exit code."""
     async with connected(options, name or CALLER) as mesh:
         infos = visible(await fetch(mesh, options, out), mesh.namespace)
-        chosen = instance_of(prefix, infos)
+        chosen = instance_of(prefix, infos, services=True)
         answers = await tell(mesh, options, [chosen], Undrain() if back else Drain())
     return _show(options, out, answers, single=True)
 
@@ -168,8 +168,8 @@ async def fault(
 
 
 def instance_of(prefix: str, infos: Sequence[InfoReply], *, services: bool = False) -> Record:
-    """The record of the one instance whose id or host-pid is, or begins with, ``prefix``. ``services``: a service could
-    have been named in its place."""
+    """The record of the one instance whose id or host-pid is, or begins with, ``prefix``. ``services``: whoever
+    named none may have meant a service, of which the nearest is named, too."""
     records = list({(info.name, info.id): instance_record(info, 0.0) for info in infos}.values())
     found = [r for r in records if is_instance(r, prefix, whole=True)]
     found = found or [r for r in records if is_instance(r, prefix)]

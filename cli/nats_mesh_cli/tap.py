@@ -209,6 +209,12 @@ class _Tapper:
         ):
             if count:
                 out.note(f"note: {counted(count, 'message')} {text}", "warn")
+        if not self._told and self._plan.only.failed:
+            out.note(
+                "note: a tap shows what instances answered; what callers met (an open circuit, no answer in time, "
+                "nobody there) is in 'nats-mesh trace --error' and 'nats-mesh edges'",
+                "dim",
+            )
         if feed.older and not self._plan.only.is_empty:
             out.note(
                 f"note: {counted(len(feed.older), 'older instance sends', 'older instances send')} every call: they "

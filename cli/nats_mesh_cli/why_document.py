@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from nats_mesh.core.conditions import ExaminedMatch, ExaminedRule
-from nats_mesh.core.shares import share_text
 from nats_mesh.discovery.services_api import InfoReply
-from nats_mesh.errors import Status
 from nats_mesh.explaining.calls import Explanation, Way
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.catalog import FOREIGN, MESH, endpoint_records, instance_record
-from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policies import unheard
@@ -21,14 +18,14 @@ from nats_mesh_cli.why_circuits import (
     circuits_of,
     ejected_of,
     elsewhere_problems,
-    open_texts,
     refusals_of,
 )
-from nats_mesh_cli.why_delays import delay_texts, delays_of
+from nats_mesh_cli.why_delays import delays_of
 from nats_mesh_cli.why_faults import aborted_by_operators, fault_problems
 from nats_mesh_cli.why_heard import UNASKED, Told
 from nats_mesh_cli.why_layers import layers_of
 from nats_mesh_cli.why_problems import problems_of
+from nats_mesh_cli.why_summary import summary_of, surely
 from nats_mesh_cli.why_words import aim_text, faults_at
 
 __all__ = ["document_of"]
@@ -107,9 +104,9 @@ def document_of(
         "precedence": list(PRECEDENCE),
         "fails": round(fails, 12),
         "fails_wholly": fails >= 1.0 - _ROUNDING,
-        "fails_surely": sum([way["share"] * _surely(way) for way in ways]) >= 1.0 - _ROUNDING,
+        "fails_surely": sum([way["share"] * surely(way) for way in ways]) >= 1.0 - _ROUNDING,
     }
-    document["summary"] = _summary(document)
+    document["summary"] = summary_of(document)
     return document
 
 
@@ -256,61 +253,3 @@ def _plugins_of(caller: str, infos: Sequence[InfoReply] | None, now_s: float) ->
     if not own:
         return None
     return list(dict.fromkeys(name for each in own for name in each["plugins"]["outbound"]))
-
-
-# -- in one line --------------------------------------------------------------------------------------
-
-
-def _summary(document: Record) -> str:
-    """What would become of it, in short."""
-    if document["fails_wholly"]:
-        how = "surely" if document["fails_surely"] else "most likely"
-        text = f"would {how} fail: {'; '.join(_failures(document['ways']))}"
-        return f"{text}{_unknown_timeout(document['ways'])}"
-    aims: dict[str, float] = {}
-    for way in document["ways"]:
-        reached = way["share"] * (1.0 - way["fails"])
-        if reached > 0.0:
-            aims[way["text"]] = aims.get(way["text"], 0.0) + reached
-    ordered = sorted(aims.items(), key=lambda aim: -aim[1])
-    where = ", ".join(
-        name if share >= 1.0 - _ROUNDING else f"{name} with {share_text(share)}" for name, share in ordered
-    )
-    text = f"would reach {where}"
-    if failures := _failures(document["ways"]):
-        text += f"; would fail with {share_text(document['fails'])} ({'; '.join(failures)})"
-    live = [way for way in document["ways"] if way["fails"] < 1.0]
-    times = sorted({way["timeout_s"] for way in live})
-    attempts = sorted({way["attempts"] for way in live})
-    text += f"; within {' or '.join(map(duration_text, times))}"
-    most = " or ".join(map(str, attempts))
-    text += "".join(f"; {each}" for each in [*delay_texts(live), *open_texts(document, live)])
-    return f"{text}; {'one attempt' if most == '1' else f'up to {most} attempts'}"
-
-
-def _failures(ways: Sequence[Record]) -> list[str]:
-    found = [
-        f"{each['status']}{f' or {other}' if (other := each['otherwise']) else ''}, {each['reason']}"
-        for way in ways
-        for each in way["endings"]
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _surely(way: Record) -> float:
-    """How many of the calls of a way fail for sure."""
-    return sum([float(each["share"]) for each in way["endings"] if each["sure"]])
-
-
-def _unknown_timeout(ways: Sequence[Record]) -> str:
-    """That nobody is there to say how long its calls may take, where that is so."""
-    late = str(Status.DEADLINE_EXCEEDED)
-    unknown = [
-        way
-        for way in ways
-        if not way["timeout_known"]
-        and any(late in (each["status"], each["otherwise"]) for each in way["endings"])
-    ]
-    if not unknown:
-        return ""
-    return f"; the endpoint's own timeout is not known now ({duration_text(unknown[0]['timeout_s'])} where it has none)"

@@ -46,7 +46,9 @@ def problems_of(
         target = way.target
         if target.subset and way.instances == () and target.service in services:
             labels = listed(_what(info) for info in way.all_instances)
-            text = f"subset {target.subset} of {target.service} selects no instance that takes calls"
+            text = (
+                f"subset {target.subset} of {target.service} selects no instance that answers and takes calls"
+            )
             found.append(_problem("subset", text, f"there are: {labels}" if labels else ""))
         without = [
             info

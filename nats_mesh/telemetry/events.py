@@ -42,6 +42,7 @@ __all__ = [
     "Recent",
     "decode_event",
     "decode_recent",
+    "is_kind",
 ]
 
 log = logging.getLogger("nats_mesh.events")
@@ -61,6 +62,13 @@ _TEXT: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 
 _Text = Annotated[str, msgspec.Meta(pattern=_TEXT, max_length=_MAX_DETAIL)]
 _Kind = Annotated[str, msgspec.Meta(pattern=rf"\A{_WORD}\Z")]
+
+
+def is_kind(word: str) -> bool:
+    """Whether this may be a kind of event: of the mesh, or of an application."""
+    return _is_kind(word) is not None
+
+
 _is_kind = re.compile(_WORD).fullmatch
 
 

@@ -194,7 +194,10 @@ def test_delays_hold_calls_up(shop: Shop) -> None:
 def test_wrong_names_and_options_are_told_apart(shop: Shop) -> None:
     """1 where the answer is no, 2 where the question is wrong; nothing on stdout."""
     cases = [
-        (["drain", "nobody"], 1, "there is no instance 'nobody'"),
+        (["drain", "nobody"], 1, "there is no instance and no service 'nobody'"),
+        (["drain", "ordrs"], 1, "no service 'ordrs'"),
+        (["drain", "ordrs"], 1, "did you mean 'orders'?"),
+        (["log-level", "ordrs", "info"], 1, "did you mean 'orders'?"),
         (["drain", "orders"], 1, "its instances: "),
         (["drain"], 2, "Missing argument"),
         (["fault", "ordres", "--delay", "1s"], 1, "did you mean 'orders'?"),
@@ -210,6 +213,8 @@ def test_wrong_names_and_options_are_told_apart(shop: Shop) -> None:
         (["events", "-o", "name"], 2, "an event has no name"),
         (["events", "-f", "-o", "json"], 2, "-o jsonl"),
         (["events", "--service", "a b"], 2, "service name"),
+        (["events", "--kind", "Breaker"], 2, "no event can be of that kind"),
+        (["describe", "Route/reviews"], 1, "'nats-mesh policy get Route/reviews'"),
     ]
     results = shop.many(*(arguments for arguments, _, _ in cases))
     for (arguments, code, said), done in zip(cases, results, strict=True):

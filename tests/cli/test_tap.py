@@ -92,6 +92,11 @@ def test_nothing_is_an_empty_list(shop: Shop) -> None:
     done = shop("tap", "orders", "--duration", "200ms", "--status", "aborted", "-o", "json")
     assert (done.code, done.json) == (0, [])
     assert "0 calls shown of" in done.err
+    assert "what callers met" not in done.err
+    failed = shop("tap", "orders", "--duration", "200ms", "--errors", "-o", "json")
+    assert (failed.code, failed.json) == (0, [])
+    assert "what callers met" in failed.err
+    assert "'nats-mesh trace --error' and 'nats-mesh edges'" in failed.err
 
 
 def test_payloads_need_a_policy_and_a_reason(place: Shop) -> None:

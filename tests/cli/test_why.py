@@ -306,7 +306,7 @@ def test_of_so_many_calls() -> None:
         (
             {"infos": [*INFOS[:2], *INFOS[3:]], "sent": ["end-user=jason"]},
             "subset",
-            "subset v2 of reviews selects no instance that takes calls",
+            "subset v2 of reviews selects no instance that answers and takes calls",
             "1.0.0 (version=v1)",
             False,
         ),
@@ -386,6 +386,11 @@ def test_a_subset_without_answers_says_both() -> None:
         False,
     )
     assert not found["fails_surely"]
+    some = document(infos=[*INFOS[:2], *INFOS[3:]])
+    assert (
+        "; would most likely fail with 8% (UNAVAILABLE or DEADLINE_EXCEEDED, no instance of "
+        in some["summary"]
+    )
 
 
 def test_a_caller_that_only_calls_is_seen() -> None:
@@ -546,7 +551,7 @@ def test_on_a_real_server(shop: Shop, folder: Path) -> None:
     assert ann.json["ways"][1]["endings"][0]["status"] == "UNIMPLEMENTED"
     assert ann.json["fails"] == pytest.approx(0.1)
     assert old.code == 1
-    assert "note: subset old of orders selects no instance that takes calls" in old.out
+    assert "note: subset old of orders selects no instance that answers and takes calls" in old.out
     assert typo.code == 1
     assert "did you mean 'orders.place'?" in typo.out
     assert "did you mean 'stock'?" in typo.out
