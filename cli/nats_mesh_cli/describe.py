@@ -28,6 +28,7 @@ from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policies import about, endpoints_named, live_policies, policies_of, services_named, unheard
+from nats_mesh_cli.silence import AFTER_SILENCE, silent_note
 from nats_mesh_cli.told import told_of
 
 __all__ = ["Look", "describe", "describe_on", "document_of"]
@@ -67,6 +68,9 @@ async def describe_on(
     infos = visible(everything, mesh.namespace)
     document = document_of(what, infos, time.time(), look)
     if document is None:
+        gone = is_name(service) and all(info.name != service for info in infos)
+        if gone and (silent := await silent_note(mesh, [service])):
+            raise CliError(silent, hint=AFTER_SILENCE, code=FAILED)
         raise _missing(what, infos, everything, mesh.namespace, policies)
     if document["running"]:
         if document["service"] != service:  # an instance was named by its id

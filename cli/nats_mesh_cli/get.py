@@ -28,7 +28,7 @@ from nats_mesh_cli.hints import missing_service, namespace_text, nearest
 from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Column, Out, Record, age
-from nats_mesh_cli.silence import silent_note
+from nats_mesh_cli.silence import AFTER_SILENCE, silent_note
 
 __all__ = [
     "KINDS",
@@ -284,11 +284,7 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
             out.note(f"no {kind.plural} in {where}{told}", "dim")
         return
     if silent:
-        raise CliError(
-            silent,
-            hint="'nats-mesh why' says what becomes of a call; restart it, or have it go on",
-            code=FAILED,
-        )
+        raise CliError(silent, hint=AFTER_SILENCE, code=FAILED)
     raise CliError(
         f"no {kind.plural[:-1]} {name!r} in {where}",
         hint=_hint(kind, name, infos, records, namespace),

@@ -16,10 +16,12 @@ from nats_mesh.discovery.services_api import Verb, request_subject
 from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh_cli.bus import Replies, ask
 
-__all__ = ["MAX_ASKED", "silence_of", "silent_note"]
+__all__ = ["AFTER_SILENCE", "MAX_ASKED", "silence_of", "silent_note"]
 
 #: Of how many services it is asked.
 MAX_ASKED: Final = 8
+#: What to do about a silent instance.
+AFTER_SILENCE: Final = "'nats-mesh why' says what becomes of a call; it has to go on, or to be restarted"
 #: No instance has this id: theirs are made by chance, and longer.
 _NO_ID: Final = "none"
 #: How long an answer is waited for where commands may not be sent (seconds): everybody was asked just before.
