@@ -39,6 +39,8 @@ _SETTLE_TIMEOUT_S = 10.0
 _MAX_FIRST_PAGES = 500
 _TREND_EVERY_S = 1.0
 _TREND_KEPT = 30
+#: Whose calls are the demo's own: what anybody else calls besides is his affair.
+_OWN = frozenset((CALLER, *EXPECTED))
 _now = time.monotonic
 
 
@@ -204,7 +206,7 @@ class Session:
 
     def _summarise(self, mesh: Mesh, watch: BusWatch, load: Load, problems: list[str]) -> Summary:
         snapshot = watch.snapshot()
-        services = in_order(service_rows(snapshot), EXPECTED)
+        services = in_order(service_rows(snapshot, watch.own_calls(_OWN)), EXPECTED)
         edges = in_order(edge_rows(snapshot), EXPECTED)
         seen = mesh.stats.series("out", SERVICE, ENDPOINT, CALLER).histogram
         before, caused = self._deeds.before, list[str]()
@@ -256,7 +258,7 @@ class Session:
         load, watch = self._load, self._watch
         if load is None or watch is None:
             return Before()
-        failing = [row.service for row in service_rows(watch.snapshot()) if row.total.errors]
+        failing = [service for service, own in watch.own_calls(_OWN).items() if own.errors]
         return Before(failed=load.failed, degraded=load.degraded, services=frozenset(failing))
 
     def _on_event(self, event: Event) -> None:
@@ -313,7 +315,7 @@ class Session:
         if watch is None or fleet is None:
             return state
         snapshot = watch.snapshot()
-        rows = service_rows(snapshot)
+        rows = service_rows(snapshot, {})
         if now >= self._trend_due:
             self._trend_due = now + _TREND_EVERY_S
             for row in rows:
