@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from nats_mesh.core.members import Change
 from nats_mesh.core.presence import State
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.testing import NatsServer
 from nats_mesh.wire.kv import KvError
@@ -24,6 +26,7 @@ from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
 from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, locate
+from nats_mesh_cli.demo.policies import AppliedNews
 from nats_mesh_cli.demo.rows import edge_rows, service_rows
 from nats_mesh_cli.demo.silences import pid_of
 from nats_mesh_cli.demo.state import Mark, PagesLine, Phase, ViewState
@@ -68,6 +71,7 @@ class Session:
         self._phase: Phase = "starting"
         self._url = ""
         self._load: Load | None = None
+        self._mesh: Mesh | None = None
         self._watch: BusWatch | None = None
         self._fleet: Fleet | None = None
         self._began: float | None = None
@@ -76,6 +80,7 @@ class Session:
         self._server_lost = ""
         #: What is done to it while the load lasts.
         self._deeds = Deeds(self._so_far)
+        self._applied = AppliedNews(events, self._members, _now)
         #: Whether every instance lived to give its last figures: only then can sums agree.
         self._complete = False
 
@@ -96,6 +101,7 @@ class Session:
             environ |= self._options.environ
             settings = Settings(servers=(server.url,), namespace=self._options.namespace)
             async with Mesh(CALLER, settings=settings) as mesh:
+                self._mesh = mesh
                 watch = self._watch = BusWatch(mesh, self._on_presence, on_event=self._on_event)
                 await mesh.client.transport.fence()
                 await _keep_spans(mesh)
@@ -125,12 +131,14 @@ class Session:
             tasks.start_soon(self._watch_server, server, stop)
             tasks.start_soon(watch.run)
             tasks.start_soon(fleet.watch)
+            tasks.start_soon(self._applied.run)
             try:
                 await unless(stop, lambda: self._bring_up(watch, fleet, load))
                 if not stop.is_set() or self._phase == "running":
                     self._began = _now()
                     await load.run(stop, self._options.duration_s)
                     self._phase = "stopping"
+                    self._applied.tell(math.inf)
                     problems = await self._settle(watch, fleet)
             except MeshError as error:  # raised outside the group: callers want it, not a group of one
                 failure = error
@@ -263,8 +271,16 @@ class Session:
 
     def _on_event(self, event: Event) -> None:
         done = self._phase == "running" and self._deeds.heard(event)
-        if done or tells_of_trouble(event.kind):
+        if done and event.kind == EventKind.POLICY_APPLIED:
+            self._applied.heard(event)
+        elif done or tells_of_trouble(event.kind):
             self._events.told(event)
+
+    def _members(self) -> frozenset[tuple[str, str]]:
+        """Who follows policies as far as the demo knows: the instances, and whoever asks for the pages."""
+        instances = [] if self._watch is None else self._watch.registry.instances()
+        own = [] if self._mesh is None else [(CALLER, self._mesh.client.transport.connection)]
+        return frozenset([*own, *((each.service, each.id) for each in instances)])
 
     def _on_presence(self, change: Change) -> None:
         self._events.presence(change)
@@ -279,9 +295,9 @@ class Session:
         pid = str(process.child.pid)
         if not stopped:
             self._deeds.silences.goes_on(pid, _now())
-            self._events.add(Mark.CHANGE, f"{process.name} (pid {pid}) goes on")
+            self._events.add(Mark.CHANGE, f"{process.name} (pid {pid}) goes on", "process")
             return
-        self._events.add(Mark.WARN, f"{process.name} (pid {pid}) was stopped by a signal")
+        self._events.add(Mark.WARN, f"{process.name} (pid {pid}) was stopped by a signal", "process")
         for instance in self._watch.registry.instances():
             if pid_of(instance) == pid:
                 self._deeds.stopped(instance, _now())
@@ -290,14 +306,14 @@ class Session:
         if self._phase == "running":
             self._deeds.ended(process, _now())
         if ended_from_outside(process.child.returncode):  # its last words are of something else
-            self._events.add(Mark.LEAVE, how_it_ended(process))
+            self._events.add(Mark.LEAVE, how_it_ended(process), "process")
         else:
-            self._events.add(Mark.ERROR, process.failure())
+            self._events.add(Mark.ERROR, process.failure(), "process")
         if self._watch is not None:
             self._watch.wake()
 
     def _on_trouble(self, text: str) -> None:
-        self._events.add(Mark.ERROR, text)
+        self._events.add(Mark.ERROR, text, "page")
 
     def view(self) -> ViewState:
         """What there is to see now."""
