@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections import deque
+from pathlib import Path
 
 import anyio
 import msgspec
@@ -25,7 +26,8 @@ from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside, how_it_e
 from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
 from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
-from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, locate
+from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
+from nats_mesh_cli.demo.logs import Logs
 from nats_mesh_cli.demo.policies import AppliedNews
 from nats_mesh_cli.demo.rows import edge_rows, service_rows
 from nats_mesh_cli.demo.silences import pid_of
@@ -56,6 +58,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout_s: float = 60.0
     #: Further variables of the services' environment.
     environ: dict[str, str] = {}
+    #: The folder for what the services write.
+    logs: str | None = None
 
 
 class StartError(MeshError):
@@ -90,8 +94,18 @@ class Session:
         :class:`StartError`, or another :class:`MeshError`, where it cannot be brought up.
         """
         bookinfo = locate()
+        logs = None
+        if self._options.logs is not None:
+            logs = Logs.open(Path(self._options.logs), DEFAULT, self._on_log_trouble)
+        with contextlib.nullcontext() if logs is None else contextlib.closing(logs):
+            return await self._run(bookinfo, logs, stop)
+
+    async def _run(self, bookinfo: Bookinfo, logs: Logs | None, stop: anyio.Event) -> Summary | None:
         async with NatsServer(name="nats-mesh-demo") as server:
             self._url = server.url
+            self._events.add(Mark.INFO, f"the server is {server.url} (export NATS_URL={server.url})")
+            if logs is not None:
+                self._events.add(Mark.INFO, f"what the services write goes to {logs.folder}/*.log")
             environ = child_environment(
                 os.environ,
                 url=server.url,
@@ -105,7 +119,7 @@ class Session:
                 watch = self._watch = BusWatch(mesh, self._on_presence, on_event=self._on_event)
                 await mesh.client.transport.fence()
                 await _keep_spans(mesh)
-                async with Fleet(bookinfo, DEFAULT, environ, self._on_exit, self._on_stop) as fleet:
+                async with Fleet(bookinfo, DEFAULT, environ, self._on_exit, self._on_stop, logs) as fleet:
                     self._fleet = fleet
                     load = self._load = Load(
                         mesh, rate_per_s=self._options.rate_per_s, on_trouble=self._on_trouble
@@ -311,6 +325,9 @@ class Session:
             self._events.add(Mark.ERROR, process.failure(), "process")
         if self._watch is not None:
             self._watch.wake()
+
+    def _on_log_trouble(self, text: str) -> None:
+        self._events.add(Mark.WARN, text, "log")
 
     def _on_trouble(self, text: str) -> None:
         self._events.add(Mark.ERROR, text, "page")
