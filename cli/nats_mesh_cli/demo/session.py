@@ -21,19 +21,20 @@ from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.testing import NatsServer
 from nats_mesh.wire.kv import KvError
-from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
+from nats_mesh_cli.demo.collect import edge_lines, instance_lines, service_lines
 from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside, how_it_ended
 from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
-from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
+from nats_mesh_cli.demo.load import CALLER, Load
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
 from nats_mesh_cli.demo.logs import Logs
 from nats_mesh_cli.demo.policies import AppliedNews
 from nats_mesh_cli.demo.rows import edge_rows, service_rows
 from nats_mesh_cli.demo.silences import pid_of
 from nats_mesh_cli.demo.state import Mark, PagesLine, Phase, ViewState
-from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, milliseconds, missing, summarise
+from nats_mesh_cli.demo.summary import Summary
 from nats_mesh_cli.demo.unless import unless
+from nats_mesh_cli.demo.verdict import OWN, verdict
 from nats_mesh_cli.demo.watch import BusWatch
 from nats_mesh_cli.trouble import tells_of_trouble
 
@@ -44,8 +45,6 @@ _SETTLE_TIMEOUT_S = 10.0
 _MAX_FIRST_PAGES = 500
 _TREND_EVERY_S = 1.0
 _TREND_KEPT = 30
-#: Whose calls are the demo's own: what anybody else calls besides is his affair.
-_OWN = frozenset((CALLER, *EXPECTED))
 _now = time.monotonic
 
 
@@ -131,7 +130,14 @@ class Session:
                         raise StartError(self._server_lost)
                     return None
                 problems += [f"told to stop, {process.failure()}" for process in fleet.unruly]
-                return self._summarise(mesh, watch, load, problems)
+                return verdict(
+                    mesh=mesh,
+                    watch=watch,
+                    load=load,
+                    deeds=self._deeds,
+                    problems=problems,
+                    complete=self._complete,
+                )
 
     async def _measure(
         self, server: NatsServer, fleet: Fleet, load: Load, stop: anyio.Event
@@ -226,53 +232,6 @@ class Session:
             problems.append(f"not every instance gave its last figures within {_SETTLE_TIMEOUT_S:.0f} s")
         return [*problems, *self._deeds.hangs]
 
-    def _summarise(self, mesh: Mesh, watch: BusWatch, load: Load, problems: list[str]) -> Summary:
-        snapshot = watch.snapshot()
-        services = in_order(service_rows(snapshot, watch.own_calls(_OWN)), EXPECTED)
-        edges = in_order(edge_rows(snapshot), EXPECTED)
-        seen = mesh.stats.series("out", SERVICE, ENDPOINT, CALLER).histogram
-        before, caused = self._deeds.before, list[str]()
-        if load.failed:
-            statuses = ", ".join(f"{status} {count}" for status, count in load.statuses.most_common())
-            blamed = caused if before is not None and not before.failed else problems
-            blamed.append(f"{load.failed} of {load.calls} pages failed: {statuses}")
-        if load.degraded:
-            blamed = caused if before is not None and not before.degraded else problems
-            blamed.append(f"{load.degraded} of {load.calls} pages came without one of their parts")
-        for service, text in missing(services, EXPECTED):
-            own = before is None or service in before.services
-            (problems if own else caused).append(text)
-        if self._complete and self._deeds.comparable:
-            problems += differences(
-                services,
-                edges,
-                target=SERVICE,
-                caller=CALLER,
-                sent=load.calls - load.unsent - load.unknown,
-                unknown=load.unknown,
-            )
-        pages = PagesSummary(
-            calls=load.calls,
-            errors=load.failed,
-            success=1.0 - load.failed / load.calls if load.calls else None,
-            p50_ms=milliseconds(seen.quantile(0.5)),
-            p90_ms=milliseconds(seen.quantile(0.9)),
-            p99_ms=milliseconds(seen.quantile(0.99)),
-            rate_per_s=self._options.rate_per_s,
-            degraded=load.degraded,
-            skipped=load.skipped,
-        )
-        return summarise(
-            duration_s=load.asked_s,
-            pages=pages,
-            services=services,
-            edges=edges,
-            problems=problems,
-            done=self._deeds.all,
-            caused=caused,
-            silences=self._deeds.silences.all,
-        )
-
     # -- what happens meanwhile -------------------------------------------------------------------------
 
     def _so_far(self) -> Before:
@@ -280,7 +239,7 @@ class Session:
         load, watch = self._load, self._watch
         if load is None or watch is None:
             return Before()
-        failing = [service for service, own in watch.own_calls(_OWN).items() if own.errors]
+        failing = [service for service, own in watch.own_calls(OWN).items() if own.errors]
         return Before(failed=load.failed, degraded=load.degraded, services=frozenset(failing))
 
     def _on_event(self, event: Event) -> None:
