@@ -241,6 +241,26 @@ def test_what_is_done_to_it_is_no_problem_of_its_own(family: Family) -> None:
     assert f"done to it: {fault}" in family.told
 
 
+def test_pages_that_fail_before_a_deed_is_noticed_come_of_it_all_the_same(family: Family) -> None:
+    """A process that was killed is seen to have ended a moment later: what fails meanwhile is no trouble of before. How
+    many pages were lost to it stands in the verdict's own sentence."""
+    process = family.start("--duration", "60s", "--rate", "300")
+    family.until("the load begins")
+    details = family.pid_of("details 1.0.0")
+    os.kill(details, signal.SIGKILL)
+    family.until("a page came without its details")
+    if not any("was killed by signal 9" in line for line in family.told):
+        family.until("was killed by signal 9")
+    process.send_signal(signal.SIGINT)
+    code, out = family.finish()
+    assert code == 0, family.told
+    assert re.search(
+        r": all is well, beside what was done to it, but \d+ of \d+ pages were incomplete because of it$",
+        out.strip(),
+    )
+    assert any(line.startswith("came of that: ") for line in family.told)
+
+
 def test_who_was_frozen_is_named(family: Family) -> None:
     """One that comes back and one that does not: the verdict says who, for how long and what came of it, none of which
     is a problem; and whoever is frozen still goes on for its end, so that nobody has to be killed."""

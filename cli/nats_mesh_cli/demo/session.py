@@ -43,6 +43,8 @@ __all__ = ["Options", "Session", "StartError"]
 _SETTLE_TIMEOUT_S = 10.0
 #: So many pages are asked for at most until every instance of `reviews` has answered one: a miss is no chance then.
 _MAX_FIRST_PAGES = 500
+#: A deed is noticed within so many seconds: the end of a process is looked for ten times a second.
+_NOTICED_S = 0.5
 _TREND_EVERY_S = 1.0
 _TREND_KEPT = 30
 _now = time.monotonic
@@ -82,7 +84,9 @@ class Session:
         self._trend_due = 0.0
         self._server_lost = ""
         #: What is done to it while the load lasts.
-        self._deeds = Deeds(self._so_far)
+        self._deeds = Deeds(lambda: self._past[0])
+        #: What had gone wrong a moment ago, and a moment before that.
+        self._past = deque([Before()], maxlen=2)
         self._applied = AppliedNews(events, self._members, _now)
         #: Whether every instance lived to give its last figures: only then can sums agree.
         self._complete = False
@@ -152,6 +156,7 @@ class Session:
             tasks.start_soon(watch.run)
             tasks.start_soon(fleet.watch)
             tasks.start_soon(self._applied.run)
+            tasks.start_soon(self._remember)
             try:
                 await unless(stop, lambda: self._bring_up(watch, fleet, load))
                 if not stop.is_set() or self._phase == "running":
@@ -233,6 +238,12 @@ class Session:
         return [*problems, *self._deeds.hangs]
 
     # -- what happens meanwhile -------------------------------------------------------------------------
+
+    async def _remember(self) -> None:
+        """Keep what had gone wrong a moment ago: a deed is noticed after the first pages have failed of it."""
+        while True:
+            self._past.append(self._so_far())
+            await anyio.sleep(_NOTICED_S)
 
     def _so_far(self) -> Before:
         """What has gone wrong by now."""
