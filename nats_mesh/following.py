@@ -7,7 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -17,11 +17,11 @@ from nats_mesh.calling.holding import RouteHold
 from nats_mesh.clock import Clock
 from nats_mesh.core.presence import PolicySource, Rejection, Standing
 from nats_mesh.errors import ConfigError
-from nats_mesh.layers.breaker import Tell
 from nats_mesh.policy import PolicySet
 from nats_mesh.policy.bus.acking import Acker
 from nats_mesh.policy.bus.cache import PolicyCache
 from nats_mesh.policy.bus.sync import PolicySync
+from nats_mesh.policy.changes import changes_text
 from nats_mesh.policy.files import PolicyFolder
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.kinds import EventKind
@@ -54,6 +54,12 @@ def check_policies(whose: str, policies: object) -> Policies | None:
     raise ConfigError(
         f"{whose}: policies= takes a folder of policy files, or False for none; got {type(policies).__name__}"
     )
+
+
+class Tell(Protocol):
+    """Tells that something happened; must not raise."""
+
+    def __call__(self, kind: str, target: str, detail: str, **numbers: float) -> None: ...
 
 
 class Follower:
@@ -167,7 +173,7 @@ class Follower:
         except Exception:
             self._apply(self.current)  # the last good set stays in effect, and not half of each
             raise
-        self._in_effect(policies, "read from files")
+        self._in_effect(policies, policies.revision)
         self.standing = Standing(source="files")
 
     def _refused(self, error: Exception) -> None:
@@ -181,9 +187,10 @@ class Follower:
 
     # -- from the bus -------------------------------------------------------------------------------
 
-    def _came(self, policies: PolicySet) -> None:
+    def _came(self, policies: PolicySet, revision: tuple[int, int]) -> None:
         self._apply(policies)
-        self._in_effect(policies, "read from the bus")
+        epoch, sequence = revision
+        self._in_effect(policies, f"revision {sequence}", epoch=epoch, revision=sequence)
 
     def _stands(self, standing: Standing) -> None:
         known = {(each.policy, each.revision, each.reason) for each in self.standing.rejections}
@@ -215,10 +222,12 @@ class Follower:
 
     # -- both ---------------------------------------------------------------------------------------
 
-    def _in_effect(self, policies: PolicySet, how: str) -> None:
-        self.current, self.rejected = policies, ""
-        log.info("policies %s are in effect", policies.revision)
-        self._tell(EventKind.POLICY_APPLIED, policies.revision, how)
+    def _in_effect(self, policies: PolicySet, name: str, **numbers: float) -> None:
+        """Say so: ``name`` is what operators call this state of the policies."""
+        before, self.current, self.rejected = self.current, policies, ""
+        changed = changes_text(before.policies, policies.policies)
+        log.info("policies %s are in effect: %s", name, changed)
+        self._tell(EventKind.POLICY_APPLIED, name, changed, **numbers)
 
     def acknowledge(self) -> None:
         """Say again where the member stands: who listened may have missed it."""

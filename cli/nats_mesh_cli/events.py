@@ -33,6 +33,7 @@ from nats_mesh_cli.output import Column, Out, Record, counted
 from nats_mesh_cli.past_events import merged, past_events
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
+from nats_mesh_cli.together import records_together
 from nats_mesh_cli.trouble import is_bad
 
 __all__ = ["Feed", "events", "membership", "record_of"]
@@ -254,8 +255,13 @@ async def events(
         if service is not None and not records:
             await must_be_there(mesh, options, out, service, callers=True)
     nothing = "nothing has happened lately, as far as anybody here remembers"
-    out.rows(records, _COLUMNS, fmt, name=str, nothing=nothing)
+    out.rows(_shown(records, fmt), _COLUMNS, fmt, name=str, nothing=nothing)
     _complain(feed, out)
+
+
+def _shown(records: Sequence[Record], fmt: Format) -> Sequence[Record]:
+    """For people what several members tell alike is one row; programs get every event."""
+    return records if fmt.structured else records_together(records)
 
 
 async def _before(
@@ -316,11 +322,12 @@ async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str
     client.transport.add_listener(connection)
     rows = Rows(out, options.format, _COLUMNS, _LEAST)
     try:
-        rows.show(await _before(mesh, feed, options, out, since, joins(infos, mesh.namespace)))
+        before = await _before(mesh, feed, options, out, since, joins(infos, mesh.namespace))
+        rows.show(_shown(before, options.format))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_lease, mesh, feed, connection)
             while True:
-                rows.show(feed.taken())
+                rows.show(_shown(feed.taken(), options.format))
                 await feed.news()
     finally:
         observer.close()

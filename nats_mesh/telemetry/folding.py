@@ -143,6 +143,14 @@ class Fold:
                 known.fall_silent()
         return show(self, now, wall_s)
 
+    def answered(self) -> Iterator[tuple[str, str, Line]]:
+        """Whatever instances told of calls they answered: their service, who called, and the series; of instances that
+        are gone, too, and of one caller there may be several."""
+        for (service, _), known in (*self.members.items(), *self._dropped.items()):
+            for (side, _, _, peer, _), line in known.lines.items():
+                if side == "in":
+                    yield service, peer, line
+
     # -- statistics ---------------------------------------------------------------------------------
 
     def _stats(self, message: StatsMessage, now: float) -> bool:

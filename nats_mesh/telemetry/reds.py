@@ -45,7 +45,7 @@ def red_of_all(groups: Sequence[Group]) -> Red:
     last: Group | None = None
     for group in groups:
         window.add(group.window)
-        total.count(group.total)
+        total.add(group.total)  # it has durations only where the view wants those of totals
         if group.last_error and (last is None or _when(group) >= _when(last)):
             last = group
     text, at = ("", None) if last is None else (last.last_error, last.error_at)

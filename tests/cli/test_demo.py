@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import pytest
 
+from nats_mesh import ConfigError
+from nats_mesh_cli.demo.logs import LogFile, Logs
 from tests.cli.program import run_cli
 from tests.terminals import Terminal, eventually
 
@@ -239,6 +241,26 @@ def test_what_is_done_to_it_is_no_problem_of_its_own(family: Family) -> None:
     assert f"done to it: {fault}" in family.told
 
 
+def test_pages_that_fail_before_a_deed_is_noticed_come_of_it_all_the_same(family: Family) -> None:
+    """A process that was killed is seen to have ended a moment later: what fails meanwhile is no trouble of before. How
+    many pages were lost to it stands in the verdict's own sentence."""
+    process = family.start("--duration", "60s", "--rate", "300")
+    family.until("the load begins")
+    details = family.pid_of("details 1.0.0")
+    os.kill(details, signal.SIGKILL)
+    family.until("a page came without its details")
+    if not any("was killed by signal 9" in line for line in family.told):
+        family.until("was killed by signal 9")
+    process.send_signal(signal.SIGINT)
+    code, out = family.finish()
+    assert code == 0, family.told
+    assert re.search(
+        r": all is well, beside what was done to it, but \d+ of \d+ pages were incomplete because of it$",
+        out.strip(),
+    )
+    assert any(line.startswith("came of that: ") for line in family.told)
+
+
 def test_who_was_frozen_is_named(family: Family) -> None:
     """One that comes back and one that does not: the verdict says who, for how long and what came of it, none of which
     is a problem; and whoever is frozen still goes on for its end, so that nobody has to be killed."""
@@ -278,6 +300,74 @@ def test_who_was_frozen_is_named(family: Family) -> None:
     assert all(f"done to it: {text}" in family.told for text in found["done"])
     assert any("pages came without one of their parts" in text for text in found["caused"])
     family.gone()
+
+
+def test_what_services_write_goes_where_it_was_asked_for(family: Family, tmp_path: Path) -> None:
+    """A file for each process, appended to, of which the path is told at the start; what `log-level` and an access log
+    ask for is in it. The first line of all is the server's address."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "ratings-v1.log").write_text("of before\n")
+    process = family.start("--duration", "60s", "--logs", str(folder))
+    family.until("the load begins")
+    (url,) = re.findall(r"info: the server is (nats://\S+) ", family.told[0])
+    assert url in family.told[-1]
+    assert family.told[1].endswith(f"info: what the services write goes to {folder}/*.log")
+    policy = tmp_path / "p.yaml"
+    policy.write_text(
+        "apiVersion: mesh/v1\nkind: Telemetry\nmetadata: {name: log}\n"
+        "spec: {target: {service: details}, accessLog: {mode: on}}\n"
+    )
+    for arguments in (["log-level", "ratings", "debug"], ["policy", "apply", str(policy)]):
+        done = run_cli(*arguments, env={"NATS_URL": url})
+        assert done.code == 0, done.err
+    family.until("policies of revision")
+    eventually(
+        lambda: '"destination_service":"details"' in (folder / "details-v1.log").read_text(), folder.iterdir
+    )
+    eventually(
+        lambda: "INFO    nats_mesh.policies" in (folder / "ratings-v1.log").read_text(), folder.iterdir
+    )
+    process.send_signal(signal.SIGINT)
+    assert family.finish()[0] == 0, family.told
+    assert (folder / "ratings-v1.log").read_text().startswith("of before\n")
+    names = ["details-v1", "productpage-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"]
+    assert sorted(each.name for each in folder.iterdir()) == [f"{name}.log" for name in names]
+
+
+def test_logs_that_cannot_be_kept_are_refused_before_anything_starts(family: Family, tmp_path: Path) -> None:
+    """Exit code 2, and which place it is."""
+    (tmp_path / "file").write_text("")
+    family.start("--logs", str(tmp_path / "file"))
+    code, out = family.finish()
+    assert (code, out) == (2, "")
+    assert f"--logs: nothing can be written to {tmp_path}/file" in family.told[0]
+
+
+def test_a_log_is_bounded_and_says_when_it_is_full(tmp_path: Path) -> None:
+    """With what was there before; once, and whatever else comes is left out. Full from the start is refused."""
+    (tmp_path / "a-v1.log").write_bytes(b"12345")
+    told: list[str] = []
+    logs = Logs.open(tmp_path, ["a:v1", "b:v1"], told.append, max_bytes=8)
+    log = logs.of("a:v1")
+    assert log is not None
+    for data in (b"6", b"789", b"more"):
+        log.write(data)
+    logs.close()
+    assert (tmp_path / "a-v1.log").read_bytes() == b"12345678"
+    assert told == [f"{tmp_path}/a-v1.log is full: nothing more is written there"]
+    with pytest.raises(ConfigError, match=r"a-v1.log has 8 bytes, and no more than 8 are kept: move it away"):
+        Logs.open(tmp_path, ["a:v1"], told.append, max_bytes=8)
+
+
+def test_a_log_that_cannot_be_written_any_more_is_said_once() -> None:
+    """A full disk ends the file, and not the demo."""
+    told: list[str] = []
+    with Path("/dev/full").open("ab", buffering=0) as file:
+        log = LogFile(file, Path("/logs/a.log"), told.append)
+        log.write(b"1")
+        log.write(b"2")
+    assert told == ["/logs/a.log cannot be written any more: No space left on device"]
 
 
 def test_every_service_has_the_metrics_port_that_the_mesh_names(family: Family) -> None:

@@ -94,6 +94,22 @@ async def test_a_change_reaches_everybody_and_everybody_says_so(bus: Bus, ops: O
     assert len(followed(bus.mesh)) == 0
 
 
+async def test_the_event_says_which_revision_and_what_it_changed(bus: Bus, ops: Operator, acks: Acks) -> None:
+    """By the number that `policy status` shows: as text for people, and as a number with the store's epoch."""
+    instance = await bus.serve(shop())
+    await acks.roll_call()
+    for values in ((destination("shop", "3s"),), (destination("shop", "4s"),), ()):
+        change = await ops.put(*values, delete=() if values else ("Destination.shop",))
+        assert (await acks.wait(change.epoch, change.sequences, timeout_s=5.0)).done
+        event = [each for each in instance.events.recent if each.kind == "policy.applied"][-1]
+        assert (event.target, event.numbers) == (
+            f"revision {change.sequence}",
+            {"epoch": change.epoch, "revision": change.sequence},
+        )
+    told = [each.detail for each in instance.events.recent if each.kind == "policy.applied"]
+    assert told == ["new Destination/shop", "changed Destination/shop", "deleted Destination/shop"]
+
+
 async def test_who_starts_later_begins_with_what_stands_there(bus: Bus, ops: Operator) -> None:
     """From its first call on, and with one read."""
     applied = await ops.put(destination("shop", "3s"))

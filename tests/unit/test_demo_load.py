@@ -176,9 +176,9 @@ def test_settled_means_that_the_figures_are_of_now() -> None:
                 for _ in range(4):
                     await anyio.sleep(3.0)
                     await mesh.call("productpage.page")
-                    before.append(sum(row.total.requests for row in service_rows(watch.snapshot())))
+                    before.append(sum(row.served.requests for row in service_rows(watch.snapshot(), {})))
                     await watch.settled([("productpage", instance.id)])
-                    after.append(sum(row.total.requests for row in service_rows(watch.snapshot())))
+                    after.append(sum(row.served.requests for row in service_rows(watch.snapshot(), {})))
                 tasks.cancel_scope.cancel()
             watch.close()
         return before, after

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from nats_mesh import ConfigError
 from nats_mesh.core.members import Change, ChangeKind, Health, Instance, Reason, ServiceSummary
 from nats_mesh.core.presence import Load, State
 from nats_mesh.telemetry.events import Event as TelemetryEvent
+from nats_mesh.telemetry.intake import Intake
+from nats_mesh.telemetry.lines import Line
 from nats_mesh.telemetry.snapshots import Figures, Red, Service, Snapshot, VersionRow
 from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
 from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside, how_it_ended
@@ -23,7 +26,7 @@ from nats_mesh_cli.demo.events import Events, LogEvents, describe
 from nats_mesh_cli.demo.fleet import child_environment, metrics_environment
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
 from nats_mesh_cli.demo.report import report
-from nats_mesh_cli.demo.rows import Row, service_rows
+from nats_mesh_cli.demo.rows import Own, Row, own_calls, service_rows
 from nats_mesh_cli.demo.silences import MAX_SILENCES
 from nats_mesh_cli.demo.state import Event, Mark
 from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, missing, summarise
@@ -48,9 +51,18 @@ def figures(requests: int, errors: int = 0) -> Figures:
 
 
 def row(
-    source: str, service: str, requests: int, *, errors: int = 0, versions: Any = None, last: str = ""
+    source: str,
+    service: str,
+    requests: int,
+    *,
+    errors: int = 0,
+    served: int | None = None,
+    versions: dict[str, int] | None = None,
+    last: str = "",
 ) -> Row:
-    """A row of figures."""
+    """A row of figures; its instances counted the same, unless ``served`` says how many calls, and none are of
+    strangers."""
+    counted = figures(requests if served is None else served, errors)
     return Row(
         source=source,
         service=service,
@@ -58,8 +70,9 @@ def row(
         rate_per_s=12.5,
         total=figures(requests, errors),
         recent=figures(requests, errors),
-        versions=versions or {},
-        last_error=last,
+        served=counted,
+        versions={version: figures(count) for version, count in (versions or {}).items()},
+        own=Own(calls=counted.requests, errors=errors, last_error=last),
     )
 
 
@@ -187,9 +200,9 @@ def test_warnings_of_libraries_become_events() -> None:
     ]
 
 
-def test_a_services_total_is_what_its_instances_counted() -> None:
-    """What a circuit refused, or nobody answered, its callers alone have counted: held against each other the two must
-    be two. How the last seconds went its callers say, as everywhere."""
+def test_of_a_service_both_counts_are_kept() -> None:
+    """What a circuit refused, or nobody answered, its callers alone have counted: the figures are theirs, as
+    everywhere, and what its instances counted stands beside them."""
     met, counted = figures(378, errors=354), figures(55, errors=31)
     service = Service(
         name="ratings",
@@ -197,9 +210,33 @@ def test_a_services_total_is_what_its_instances_counted() -> None:
         served=Red(rate_per_s=5.0, recent=counted, total=counted, last_error="it broke"),
     )
     version = VersionRow(service="ratings", version="1.0.0", red=service.served)
-    (found,) = service_rows(Snapshot(red=service.red, services=(service,), versions=(version,)))
-    assert (found.total, found.last_error, found.versions) == (counted, "it broke", {"1.0.0": 55})
+    own = Own(calls=50, errors=31, last_error="it broke")
+    (found,) = service_rows(
+        Snapshot(red=service.red, services=(service,), versions=(version,)), {"ratings": own}
+    )
+    assert (found.total, found.served, found.versions, found.own) == (met, counted, {"1.0.0": counted}, own)
     assert (found.recent, found.rate_per_s) == (met, 30.0)
+
+
+def test_what_strangers_call_is_not_the_demos_own() -> None:
+    """Neither are their failures counted, nor is the last error one of theirs; of several instances the latest counts,
+    and a call that its caller got wrong is no failure."""
+
+    def line(at: float, last: str, **others: int) -> Line:
+        made = Line("in", Intake((), deque()))
+        made.ok, made.others, made.last_error, made.error_at = 10, others, last, at
+        return made
+
+    answered = [
+        ("ratings", "reviews", line(7.0, "UNAVAILABLE: late", UNAVAILABLE=2)),
+        ("ratings", "reviews", line(5.0, "UNAVAILABLE: early", UNAVAILABLE=1)),
+        ("ratings", "reviews", line(8.0, "", NOT_FOUND=4)),
+        ("ratings", "somebody", line(9.0, "UNIMPLEMENTED: ratings has no endpoint 'gte'", UNIMPLEMENTED=170)),
+        ("details", "somebody", line(9.0, "UNIMPLEMENTED: it has none", UNIMPLEMENTED=1)),
+    ]
+    assert own_calls(answered, {"web", "reviews"}) == {
+        "ratings": Own(calls=37, errors=3, last_error="UNAVAILABLE: late")
+    }
 
 
 # -- the summary ------------------------------------------------------------------------------------------------
@@ -259,6 +296,12 @@ def test_a_page_whose_fate_is_unknown_may_have_arrived_or_not() -> None:
     ]
 
 
+def test_the_sums_of_both_sides_are_compared() -> None:
+    """What callers made is held against what the instances counted, and not against itself."""
+    services = (*SERVICES[:3], row("", "ratings", 71, served=70, versions={"1.0.0": 70}))
+    assert agreed(services) == ["ratings counted 70 calls, its callers made 71"]
+
+
 def test_calls_lost_between_services_are_a_difference() -> None:
     """Each inner edge is held against what its service counted."""
     edges = (*EDGES[:3], row("reviews", "ratings", 70))
@@ -313,6 +356,25 @@ def test_what_was_done_is_told_apart() -> None:
     assert report(done, Format.TABLE).endswith(": all is well, beside what was done to it")
 
 
+@pytest.mark.parametrize(
+    ("failed", "degraded", "came"),
+    [
+        (0, 85, "85 of 100 pages were incomplete"),
+        (7, 0, "7 of 100 pages failed"),
+        (7, 85, "7 of 100 pages failed and 85 were incomplete"),
+    ],
+)
+def test_what_came_of_a_deed_stands_in_the_verdict(failed: int, degraded: int, came: str) -> None:
+    """That all is well is not said without it."""
+    pages = msgspec.structs.replace(PAGES, errors=failed, degraded=degraded)
+    done = summarise(
+        duration_s=2.0, pages=pages, services=SERVICES, edges=EDGES, problems=(), done=("x",), caused=("y",)
+    )
+    assert report(done, Format.TABLE).endswith(
+        f": all is well, beside what was done to it, but {came} because of it"
+    )
+
+
 def event(kind: str, **fields: Any) -> TelemetryEvent:
     """Something that a member tells."""
     given = {
@@ -326,17 +388,20 @@ def event(kind: str, **fields: Any) -> TelemetryEvent:
 
 
 def test_deeds_are_noted_once_and_what_was_wrong_before_stays_wrong() -> None:
-    """What several instances tell of one deed is one; at the first it is asked what had failed by then. Breakers and
-    the like are nobody's deed."""
+    """What several instances tell of one deed is one, at as many as there are, however often each tells; at the first
+    it is asked what had failed by then. Breakers and the like are nobody's deed."""
     looked = iter([Before(failed=2)])
     deeds = Deeds(lambda: next(looked))
     assert not deeds.heard(event("breaker.open", target="ratings.get"))
     assert (deeds.all, deeds.before) == ((), None)
-    for _ in range(3):
-        assert deeds.heard(event("policy.applied", target="1.4"))
+    for instance_id in ("A1", "A2", "A1", "A3"):
+        assert deeds.heard(
+            event("policy.applied", target="revision 4", detail="new Route/a", instance=instance_id)
+        )
     assert deeds.heard(event("fault.set", target="ratings", detail="by ann: abort"))
     assert deeds.all == (
-        "policies were applied: revision 1.4 (at 3 instances)", "a fault was injected into ratings by ann: abort",
+        "policies were applied: revision 4, new Route/a (at 3 members)",
+        "a fault was injected into ratings by ann: abort",
     )  # fmt: skip
     assert deeds.before == Before(failed=2)
     assert not deeds.comparable
@@ -483,15 +548,15 @@ def test_the_summary_as_json() -> None:
     """One object with raw numbers, units in their names."""
     found = json.loads(report(summary("one"), Format.JSON))
     assert found["problems"] == ["one"]
+    seen = {"errors": 0, "success": 1.0, "p50_ms": 2.0, "p90_ms": 2.0, "p99_ms": 2.0}
+    counts = {"1.0.0": 30, "2.0.0": 36, "3.0.0": 35}
     assert found["services"][2] == {
         "service": "reviews",
         "calls": 101,
-        "errors": 0,
-        "success": 1.0,
-        "p50_ms": 2.0,
-        "p90_ms": 2.0,
-        "p99_ms": 2.0,
-        "versions": {"1.0.0": 30, "2.0.0": 36, "3.0.0": 35},
+        **seen,
+        "served": {"calls": 101, **seen},
+        "versions": counts,
+        "by_version": {version: {"calls": count, **seen} for version, count in counts.items()},
     }
     assert (found["edges"][0]["source"], found["edges"][0]["service"]) == ("web", "productpage")
     assert report(summary(), Format.JSONL).count("\n") == 0
@@ -503,8 +568,23 @@ def test_the_summary_as_text() -> None:
     text = report(summary(), Format.TABLE)
     assert max(map(len, text.splitlines())) <= 80
     assert "reviews 2.0.0" in text
+    heads = [line for line in text.splitlines() if "CALLS" in line]
+    assert [head.partition("  ")[0] for head in heads] == [
+        "SERVICE (callers' count)", "EDGE (callers' count)", "INSTANCES (own count)",
+    ]  # fmt: skip
+    assert "tells nothing" not in text
     assert text.splitlines()[-1] == "100 pages in 2.0 s at 50/s, 0 failed, 0 incomplete: all is well"
     assert report(summary("a", "b"), Format.TABLE).endswith(": 2 problems")
+
+
+def test_a_caller_who_tells_nothing_is_marked() -> None:
+    """Of its calls the instances' count is shown, which the heading does not say."""
+    edges = (*EDGES[:3], msgspec.structs.replace(row("foreign", "ratings", 5), reporter="in"))
+    text = report(
+        summarise(duration_s=2.0, pages=PAGES, services=SERVICES, edges=edges, problems=()), Format.TABLE
+    )
+    assert "foreign → ratings *" in text
+    assert "* this caller tells nothing: what the instances counted of its calls" in text
 
 
 def test_a_summary_of_nothing_is_valid() -> None:

@@ -693,3 +693,33 @@ def test_plain_subjects_are_nobodys_service() -> None:
     assert [each.name for each in shown.services] == ["orders"]
     assert [(each.service, each.name) for each in shown.endpoints] == [("orders", "place")]
     assert [(each.source, each.service) for each in shown.edges] == [("web", "_PLAIN"), ("web", "orders")]
+
+
+def test_the_totals_of_several_callers_have_their_durations_where_those_are_wanted() -> None:
+    """A service that two call has quantiles of all calls, and not of one caller alone."""
+    for durations in (True, False):
+        clock = Clock()
+        fold = Fold(durations=durations)
+        for caller in ("web", "shop"):
+            teller = Teller(clock, caller, caller)
+            teller.call("orders", 5)
+            assert fold.apply(teller.word(), clock.now)
+        (service,) = [each for each in fold.snapshot(clock.now).services if each.name == "orders"]
+        assert service.red.total.requests == 10
+        assert sum(count for _, count in service.red.total.buckets) == (10 if durations else 0)
+        assert (service.red.total.p99_s is not None) is durations
+
+
+def test_who_called_is_told_of_whoever_answered_also_when_he_is_gone() -> None:
+    """Each instance and caller, in the words of the instance; calls that it made itself are none."""
+    clock = Clock()
+    fold = Fold()
+    teller = Teller(clock, "orders", "i1")
+    teller.answer("web", 3)
+    teller.answer("shop", 2, status="UNAVAILABLE")
+    teller.call("stock", 9)
+    fold.apply(instance(), clock.now)
+    fold.apply(teller.word(), clock.now)
+    fold.apply(Gone("orders", "i1"), clock.now)
+    found = {(service, peer): (line.ok, line.others) for service, peer, line in fold.answered()}
+    assert found == {("orders", "web"): (3, {}), ("orders", "shop"): (0, {"UNAVAILABLE": 2})}

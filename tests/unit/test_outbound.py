@@ -99,7 +99,7 @@ def test_a_set_that_cannot_be_applied_leaves_the_last_good_one_in_effect() -> No
             raise RuntimeError("on purpose")
 
     told: list[Any] = []
-    follower = Follower(good, Settings(), lambda *event: told.append(event))
+    follower = Follower(good, Settings(), lambda *event, **numbers: told.append(event))
     follower.follow(apply)
     with pytest.raises(RuntimeError, match="on purpose"):
         follower._changed(bad)

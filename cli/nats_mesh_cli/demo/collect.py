@@ -103,5 +103,7 @@ def _recent(row: Row | None) -> Recent:
 def _shares(row: Row | None) -> tuple[tuple[str, float], ...]:
     if row is None:
         return ()
-    total = sum(row.versions.values())
-    return tuple((version, calls / total if total else 0.0) for version, calls in row.versions.items())
+    total = sum(figures.requests for figures in row.versions.values())
+    return tuple(
+        (version, figures.requests / total if total else 0.0) for version, figures in row.versions.items()
+    )

@@ -36,11 +36,23 @@ def _demo(
             "--rate", min=0.1, max=_MAX_RATE_PER_S, metavar="N", help="Pages a second, whatever comes back."
         ),
     ] = 50.0,
+    logs: Annotated[
+        str | None,
+        typer.Option(
+            "--logs",
+            metavar="DIR",
+            help="Append what each service writes (warnings, access logs, what log-level asks for) to a file in DIR; "
+            "without it only the end is kept, and told where one fails.",
+        ),
+    ] = None,
 ) -> None:
     """See the whole mesh on this machine: an embedded server, Bookinfo in processes of its own, load, a live view.
 
+    Its first line is the address of the server, for NATS_URL in another shell. What happens is told on stderr where
+    there is no view; what the services write is not, see --logs.
+
     Ends with a summary of what the bus counted: calls, errors, latency per service and edge. Exit code 0: all is
-    well; 1: not, with the reasons on stderr. Nothing is left behind.
+    well; 1: not, with the reasons on stderr. Nothing is left behind but the files of --logs.
     """
     options, out = options_of(ctx), out_of(ctx)
     if given := [
@@ -62,6 +74,7 @@ def _demo(
         namespace=check_name("namespace", options.namespace or "default"),
         start_timeout_s=options.timeout_s or 60.0,
         environ=metrics_environment(os.environ),
+        logs=logs,
     )
     raise typer.Exit(run_async(demo(chosen, out, options.format, live=shown)))
 

@@ -19,6 +19,8 @@ __all__ = ["Before", "Deeds", "ended_from_outside", "how_it_ended"]
 
 #: Further ones are counted.
 _MAX_TOLD: Final = 50
+#: As many as the watch knows.
+_MAX_MEMBERS: Final = 1000
 #: Who sends SIGKILL.
 _OTHERS: Final = "by somebody else: a person, or the kernel for want of memory"
 _SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -57,8 +59,8 @@ class Deeds:
         self.comparable = True
         self.silences = Silences()
         self._look = look
-        #: Words, and how often; a number stands for the silence of this place.
-        self._told: dict[str | int, int] = {}
+        #: Words, and which members told of it (service and id); a number stands for the silence of this place.
+        self._told: dict[str | int, set[tuple[str, str]]] = {}
         self._more = 0
 
     def heard(self, event: Event) -> bool:
@@ -67,16 +69,17 @@ class Deeds:
             return False
         kind = EventKind(event.kind)
         if kind is EventKind.POLICY_APPLIED:
-            self._note(f"policies were applied: revision {event.target}")
+            text = f"policies were applied: {event.target}{f', {event.detail}' if event.detail else ''}"
         elif kind is EventKind.CONFIG_APPLIED:
-            self._note(f"{event.service} was configured: {event.detail}")
+            text = f"{event.service} was configured: {event.detail}"
         elif kind is EventKind.FAULT_SET:
-            self._note(f"a fault was injected into {event.target} {event.detail}")
+            text = f"a fault was injected into {event.target} {event.detail}"
         elif kind is EventKind.LIMIT_CHANGED:
-            self._note(f"a limit of {event.target} was changed: {event.detail}")
+            text = f"a limit of {event.target} was changed: {event.detail}"
         else:
             word = "drained" if kind is EventKind.INSTANCE_DRAINING else "told to take calls again"
-            self._note(f"{event.service} {event.instance[:8]} was {word}: {event.detail}")
+            text = f"{event.service} {event.instance[:8]} was {word}: {event.detail}"
+        self._note(text, (event.service, event.instance))
         self.comparable = self.comparable and kind not in _MOVES_CALLS
         return True
 
@@ -102,13 +105,17 @@ class Deeds:
         if deed:
             self._note(len(self.silences.all) - 1)
 
-    def _note(self, text: str | int) -> None:
+    def _note(self, text: str | int, member: tuple[str, str] | None = None) -> None:
         if self.before is None:
             self.before = self._look()
-        if text in self._told or len(self._told) < _MAX_TOLD:
-            self._told[text] = self._told.get(text, 0) + 1
-        else:
-            self._more += 1
+        known = self._told.get(text)
+        if known is None:
+            if len(self._told) >= _MAX_TOLD:
+                self._more += 1
+                return
+            known = self._told[text] = set()
+        if member is not None and len(known) < _MAX_MEMBERS:
+            known.add(member)
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -118,8 +125,8 @@ class Deeds:
         more = self._more + self.silences.more
         return (
             *[
-                f"{text} (at {count} instances)" if count > 1 else text
-                for text, count in zip(texts, self._told.values(), strict=True)
+                f"{text}{_members_text(len(members))}"
+                for text, members in zip(texts, self._told.values(), strict=True)
             ],
             *((f"and {more} more",) if more else ()),
         )
@@ -128,6 +135,12 @@ class Deeds:
     def hangs(self) -> tuple[str, ...]:
         """Silences that were nobody's deed, in words."""
         return tuple(silence_text(each) for each in self.silences.all if each.stopped is False)
+
+
+def _members_text(count: int) -> str:
+    if count < 2:
+        return ""
+    return f" (at {'at least ' if count >= _MAX_MEMBERS else ''}{count} members)"
 
 
 def how_it_ended(process: ServiceProcess) -> str:

@@ -19,6 +19,7 @@ from nats_mesh.settings import DEFAULT_SERVER, Settings
 from nats_mesh.testing._process import Guard, reap
 from nats_mesh.testing._steps import drive
 from nats_mesh_cli.demo.locate import Bookinfo
+from nats_mesh_cli.demo.logs import LogFile, Logs
 
 __all__ = ["Fleet", "ServiceProcess", "child_environment", "metrics_environment"]
 
@@ -56,7 +57,7 @@ def child_environment(
     environ: Mapping[str, str], *, url: str, namespace: str, python_path: str
 ) -> dict[str, str]:
     """The environment of a service: the demo's bus and no setting of another mesh, but where policies are cached; only
-    warnings are logged."""
+    warnings are logged, until a command or a policy asks for more."""
     kept = {name: value for name, value in environ.items() if name == _CACHE or not name.startswith(_FOREIGN)}
     kept |= {"NATS_URL": url, "MESH_NAMESPACE": namespace, "MESH_LOG": "WARNING"}
     if python_path:
@@ -67,14 +68,18 @@ def child_environment(
 class ServiceProcess:
     """One service in a process of its own session; a :class:`Guard` kills it when this process ends, however.
 
-    What it writes is read all the time, so that it can never block, and the end of it is kept.
+    What it writes is read all the time, so that it can never block, and the end of it is kept; all of it goes to
+    ``log``, where there is one.
     """
 
-    __slots__ = ("_guard", "_loop", "_output", "child", "name")
+    __slots__ = ("_guard", "_log", "_loop", "_output", "child", "name")
 
-    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environ: Mapping[str, str], log: LogFile | None = None
+    ) -> None:
         self.name = name
         self._output = b""
+        self._log = log
         self._guard = Guard()
         try:
             # A session of its own: Ctrl-C in the terminal is for us, who end the services in order.
@@ -104,6 +109,8 @@ class ServiceProcess:
         try:
             while data := os.read(self._pipe, 65_536):
                 self._output = (self._output + data)[-_KEPT_BYTES:]
+                if self._log is not None:
+                    self._log.write(data)
         except BlockingIOError:
             return  # that is all for now
         self._loop.remove_reader(self._pipe)  # the other end is closed
@@ -149,7 +156,7 @@ class Fleet:
     """All service processes. Leaving stops them: in order where all is well, at once where it is not.
 
     ``on_exit`` gets every process that ends before it was told to, ``on_stop`` every one that a signal stops, and again
-    when it goes on.
+    when it goes on. What they write goes to ``logs``, where somebody wants to have it.
     """
 
     def __init__(
@@ -159,6 +166,7 @@ class Fleet:
         environ: Mapping[str, str],
         on_exit: Callable[[ServiceProcess], None],
         on_stop: Callable[[ServiceProcess, bool], None] = lambda process, stopped: None,
+        logs: Logs | None = None,
     ) -> None:
         self.processes: list[ServiceProcess] = []
         self._bookinfo = bookinfo
@@ -166,6 +174,7 @@ class Fleet:
         self._environ = environ
         self._on_exit = on_exit
         self._on_stop = on_stop
+        self._logs = logs
         self.crashed: list[ServiceProcess] = []
         #: Those that had to be killed, or ended with an error, when they were told to stop.
         self.unruly: list[ServiceProcess] = []
@@ -173,7 +182,9 @@ class Fleet:
     async def __aenter__(self) -> Self:
         try:
             for name in self._names:
-                self.processes.append(ServiceProcess(name, self._bookinfo.command(name), self._environ))
+                log = None if self._logs is None else self._logs.of(name)
+                command = self._bookinfo.command(name)
+                self.processes.append(ServiceProcess(name, command, self._environ, log))
         except OSError as error:
             self._close()
             raise ConfigError(f"a service process cannot be started: {error}") from error

@@ -39,12 +39,14 @@ _NUMBERS = (
     Column("P90", _ms("p90_ms"), right=True),
     Column("P99", _ms("p99_ms"), right=True),
 )
-_SERVICES = (Column("SERVICE", lambda record: record["service"]), *_NUMBERS)
+_FOOTNOTE = "* this caller tells nothing: what the instances counted of its calls"
+#: The same calls are counted at both ends, and differ by what never arrived, and by what was tried again.
+_SERVICES = (Column("SERVICE (callers' count)", lambda record: record["service"]), *_NUMBERS)
+_EDGES = (Column("EDGE (callers' count)", lambda record: _edge(record)), *_NUMBERS)
 _VERSIONS = (
-    Column("ANSWERED BY", lambda record: f"{record['service']} {record['version']}"),
-    Column("CALLS", lambda record: str(record["calls"]), right=True),
+    Column("INSTANCES (own count)", lambda record: f"{record['service']} {record['version']}"),
+    *_NUMBERS,
 )
-_EDGES = (Column("EDGE", lambda record: f"{record['source']} → {record['service']}"), *_NUMBERS)
 
 
 def report(summary: Summary, fmt: Format, *, pretty: bool = False, color: bool = False) -> str:
@@ -57,10 +59,16 @@ def report(summary: Summary, fmt: Format, *, pretty: bool = False, color: bool =
     parts = [
         table(document["services"], _SERVICES, color=color),
         table(document["edges"], _EDGES, color=color),
+        _FOOTNOTE if any(edge["reporter"] != "out" for edge in document["edges"]) else "",
         table(_versions(document["services"]), _VERSIONS, color=color),
         _pages(summary),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _edge(record: Record) -> str:
+    told = "" if record["reporter"] == "out" else " *"
+    return f"{record['source']} → {record['service']}{told}"
 
 
 def _pages(summary: Summary) -> str:
@@ -70,14 +78,33 @@ def _pages(summary: Summary) -> str:
     facts.append(f"{pages.degraded} incomplete")
     if pages.skipped:
         facts.append(f"{pages.skipped} skipped because too many were in flight")
-    well = "all is well, beside what was done to it" if summary.done else "all is well"
-    facts.append(well if summary.ok else f"{len(summary.problems)} problems")
-    return f"{', '.join(facts[:-1])}: {facts[-1]}"
+    return f"{', '.join(facts)}: {_verdict_text(summary)}"
+
+
+def _verdict_text(summary: Summary) -> str:
+    """All is well only as far as it is: what came of somebody's deeds stands in the same sentence."""
+    if not summary.ok:
+        count = len(summary.problems)
+        return f"{count} problem{'s' if count > 1 else ''}"
+    if not summary.done:
+        return "all is well"
+    pages = summary.pages
+    lost = [
+        f"{count} {what}"
+        for count, what in ((pages.errors, "failed"), (pages.degraded, "were incomplete"))
+        if count
+    ]
+    if not lost:
+        return "all is well, beside what was done to it"
+    first, *more = lost
+    number, _, word = first.partition(" ")
+    came = " and ".join([f"{number} of {pages.calls} pages {word}", *more])
+    return f"all is well, beside what was done to it, but {came} because of it"
 
 
 def _versions(services: Sequence[Record]) -> list[Record]:
     return [
-        {"service": service["service"], "version": version, "calls": calls}
+        {"service": service["service"], "version": version, **served}
         for service in services
-        for version, calls in service["versions"].items()
+        for version, served in service["by_version"].items()
     ]

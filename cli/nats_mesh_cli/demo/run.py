@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import termios
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import anyio
@@ -23,17 +24,19 @@ from nats_mesh_cli.errors import FAILED, INTERRUPTED, OK
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Out
 
-__all__ = ["demo"]
+__all__ = ["MAX_TOLD", "Teller", "demo"]
 
 _FRAME_S = 0.25
-_MAX_TOLD = 200
+#: How many lines of one topic are told where nobody looks at a view.
+MAX_TOLD = 100
 _STOPPING = "stopping; Ctrl-C stops at once"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 async def demo(options: Options, out: Out, fmt: Format, *, live: bool) -> int:
     """Run the demo and print its summary; returns the exit code. ``live`` draws on the terminal meanwhile."""
-    events = Events(None if live else _teller(out))
+    teller = None if live else Teller(out.note)
+    events = Events(teller)
     session = Session(options, events)
     stop = anyio.Event()
     view = _View(session, events, stop, out, options.namespace) if live else None
@@ -49,6 +52,8 @@ async def demo(options: Options, out: Out, fmt: Format, *, live: bool) -> int:
             except MeshError as error:  # raised outside the group: callers want it, not a group of one
                 failure = error
             tasks.cancel_scope.cancel()
+    if teller is not None:
+        teller.close()
     if failure is not None:
         raise failure
     if summary is None:
@@ -133,19 +138,31 @@ class _View:
             self._events.add(Mark.WARN, f"nats-mesh top ended with exit code {code}")
 
 
-def _teller(out: Out) -> Callable[[Event], None]:
-    """Tells events as they happen, up to a bound: the summary says what matters of the rest."""
-    told = 0
+class Teller:
+    """Tells events as they happen; of each topic up to a bound, so that what comes often takes no room from what does
+    not. ``say`` prints a line."""
 
-    def tell(event: Event) -> None:
-        nonlocal told
-        told += 1
-        if told <= _MAX_TOLD:
-            out.note(f"{event.time} {event.mark}: {event.text}")
-        elif told == _MAX_TOLD + 1:
-            out.note("further events are not listed")
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told: Counter[str] = Counter()
 
-    return tell
+    def __call__(self, event: Event) -> None:
+        """Tell of it, where there is room."""
+        self._told[event.topic] += 1
+        if self._told[event.topic] <= MAX_TOLD:
+            self._say(f"{event.time} {event.mark}: {event.text}")
+        elif self._told[event.topic] == MAX_TOLD + 1:
+            self._say(f"{event.time} {_further(event.topic)} are not listed, but counted")
+
+    def close(self) -> None:
+        """Say how many were not told."""
+        for topic, count in self._told.items():
+            if count > MAX_TOLD:
+                self._say(f"not listed: {count - MAX_TOLD} {_further(topic)}")
+
+
+def _further(topic: str) -> str:
+    return "further events" if topic == "other" else f"further events of the kind {topic!r}"
 
 
 @contextlib.contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections import deque
+from pathlib import Path
 
 import anyio
 import msgspec
@@ -15,20 +17,24 @@ from nats_mesh.core.members import Change
 from nats_mesh.core.presence import State
 from nats_mesh.settings import Settings
 from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.testing import NatsServer
 from nats_mesh.wire.kv import KvError
-from nats_mesh_cli.demo.collect import edge_lines, in_order, instance_lines, service_lines
+from nats_mesh_cli.demo.collect import edge_lines, instance_lines, service_lines
 from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside, how_it_ended
 from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.fleet import Fleet, ServiceProcess, child_environment
-from nats_mesh_cli.demo.load import CALLER, ENDPOINT, SERVICE, Load
-from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, locate
+from nats_mesh_cli.demo.load import CALLER, Load
+from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
+from nats_mesh_cli.demo.logs import Logs
+from nats_mesh_cli.demo.policies import AppliedNews
 from nats_mesh_cli.demo.rows import edge_rows, service_rows
 from nats_mesh_cli.demo.silences import pid_of
 from nats_mesh_cli.demo.state import Mark, PagesLine, Phase, ViewState
-from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, milliseconds, missing, summarise
+from nats_mesh_cli.demo.summary import Summary
 from nats_mesh_cli.demo.unless import unless
+from nats_mesh_cli.demo.verdict import OWN, verdict
 from nats_mesh_cli.demo.watch import BusWatch
 from nats_mesh_cli.trouble import tells_of_trouble
 
@@ -37,6 +43,8 @@ __all__ = ["Options", "Session", "StartError"]
 _SETTLE_TIMEOUT_S = 10.0
 #: So many pages are asked for at most until every instance of `reviews` has answered one: a miss is no chance then.
 _MAX_FIRST_PAGES = 500
+#: A deed is noticed within so many seconds: the end of a process is looked for ten times a second.
+_NOTICED_S = 0.5
 _TREND_EVERY_S = 1.0
 _TREND_KEPT = 30
 _now = time.monotonic
@@ -51,6 +59,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout_s: float = 60.0
     #: Further variables of the services' environment.
     environ: dict[str, str] = {}
+    #: The folder for what the services write.
+    logs: str | None = None
 
 
 class StartError(MeshError):
@@ -66,6 +76,7 @@ class Session:
         self._phase: Phase = "starting"
         self._url = ""
         self._load: Load | None = None
+        self._mesh: Mesh | None = None
         self._watch: BusWatch | None = None
         self._fleet: Fleet | None = None
         self._began: float | None = None
@@ -73,7 +84,10 @@ class Session:
         self._trend_due = 0.0
         self._server_lost = ""
         #: What is done to it while the load lasts.
-        self._deeds = Deeds(self._so_far)
+        self._deeds = Deeds(lambda: self._past[0])
+        #: What had gone wrong a moment ago, and a moment before that.
+        self._past = deque([Before()], maxlen=2)
+        self._applied = AppliedNews(events, self._members, _now)
         #: Whether every instance lived to give its last figures: only then can sums agree.
         self._complete = False
 
@@ -83,8 +97,18 @@ class Session:
         :class:`StartError`, or another :class:`MeshError`, where it cannot be brought up.
         """
         bookinfo = locate()
+        logs = None
+        if self._options.logs is not None:
+            logs = Logs.open(Path(self._options.logs), DEFAULT, self._on_log_trouble)
+        with contextlib.nullcontext() if logs is None else contextlib.closing(logs):
+            return await self._run(bookinfo, logs, stop)
+
+    async def _run(self, bookinfo: Bookinfo, logs: Logs | None, stop: anyio.Event) -> Summary | None:
         async with NatsServer(name="nats-mesh-demo") as server:
             self._url = server.url
+            self._events.add(Mark.INFO, f"the server is {server.url} (export NATS_URL={server.url})")
+            if logs is not None:
+                self._events.add(Mark.INFO, f"what the services write goes to {logs.folder}/*.log")
             environ = child_environment(
                 os.environ,
                 url=server.url,
@@ -94,10 +118,11 @@ class Session:
             environ |= self._options.environ
             settings = Settings(servers=(server.url,), namespace=self._options.namespace)
             async with Mesh(CALLER, settings=settings) as mesh:
+                self._mesh = mesh
                 watch = self._watch = BusWatch(mesh, self._on_presence, on_event=self._on_event)
                 await mesh.client.transport.fence()
                 await _keep_spans(mesh)
-                async with Fleet(bookinfo, DEFAULT, environ, self._on_exit, self._on_stop) as fleet:
+                async with Fleet(bookinfo, DEFAULT, environ, self._on_exit, self._on_stop, logs) as fleet:
                     self._fleet = fleet
                     load = self._load = Load(
                         mesh, rate_per_s=self._options.rate_per_s, on_trouble=self._on_trouble
@@ -109,7 +134,14 @@ class Session:
                         raise StartError(self._server_lost)
                     return None
                 problems += [f"told to stop, {process.failure()}" for process in fleet.unruly]
-                return self._summarise(mesh, watch, load, problems)
+                return verdict(
+                    mesh=mesh,
+                    watch=watch,
+                    load=load,
+                    deeds=self._deeds,
+                    problems=problems,
+                    complete=self._complete,
+                )
 
     async def _measure(
         self, server: NatsServer, fleet: Fleet, load: Load, stop: anyio.Event
@@ -123,12 +155,15 @@ class Session:
             tasks.start_soon(self._watch_server, server, stop)
             tasks.start_soon(watch.run)
             tasks.start_soon(fleet.watch)
+            tasks.start_soon(self._applied.run)
+            tasks.start_soon(self._remember)
             try:
                 await unless(stop, lambda: self._bring_up(watch, fleet, load))
                 if not stop.is_set() or self._phase == "running":
                     self._began = _now()
                     await load.run(stop, self._options.duration_s)
                     self._phase = "stopping"
+                    self._applied.tell(math.inf)
                     problems = await self._settle(watch, fleet)
             except MeshError as error:  # raised outside the group: callers want it, not a group of one
                 failure = error
@@ -202,67 +237,34 @@ class Session:
             problems.append(f"not every instance gave its last figures within {_SETTLE_TIMEOUT_S:.0f} s")
         return [*problems, *self._deeds.hangs]
 
-    def _summarise(self, mesh: Mesh, watch: BusWatch, load: Load, problems: list[str]) -> Summary:
-        snapshot = watch.snapshot()
-        services = in_order(service_rows(snapshot), EXPECTED)
-        edges = in_order(edge_rows(snapshot), EXPECTED)
-        seen = mesh.stats.series("out", SERVICE, ENDPOINT, CALLER).histogram
-        before, caused = self._deeds.before, list[str]()
-        if load.failed:
-            statuses = ", ".join(f"{status} {count}" for status, count in load.statuses.most_common())
-            blamed = caused if before is not None and not before.failed else problems
-            blamed.append(f"{load.failed} of {load.calls} pages failed: {statuses}")
-        if load.degraded:
-            blamed = caused if before is not None and not before.degraded else problems
-            blamed.append(f"{load.degraded} of {load.calls} pages came without one of their parts")
-        for service, text in missing(services, EXPECTED):
-            own = before is None or service in before.services
-            (problems if own else caused).append(text)
-        if self._complete and self._deeds.comparable:
-            problems += differences(
-                services,
-                edges,
-                target=SERVICE,
-                caller=CALLER,
-                sent=load.calls - load.unsent - load.unknown,
-                unknown=load.unknown,
-            )
-        pages = PagesSummary(
-            calls=load.calls,
-            errors=load.failed,
-            success=1.0 - load.failed / load.calls if load.calls else None,
-            p50_ms=milliseconds(seen.quantile(0.5)),
-            p90_ms=milliseconds(seen.quantile(0.9)),
-            p99_ms=milliseconds(seen.quantile(0.99)),
-            rate_per_s=self._options.rate_per_s,
-            degraded=load.degraded,
-            skipped=load.skipped,
-        )
-        return summarise(
-            duration_s=load.asked_s,
-            pages=pages,
-            services=services,
-            edges=edges,
-            problems=problems,
-            done=self._deeds.all,
-            caused=caused,
-            silences=self._deeds.silences.all,
-        )
-
     # -- what happens meanwhile -------------------------------------------------------------------------
+
+    async def _remember(self) -> None:
+        """Keep what had gone wrong a moment ago: a deed is noticed after the first pages have failed of it."""
+        while True:
+            self._past.append(self._so_far())
+            await anyio.sleep(_NOTICED_S)
 
     def _so_far(self) -> Before:
         """What has gone wrong by now."""
         load, watch = self._load, self._watch
         if load is None or watch is None:
             return Before()
-        failing = [row.service for row in service_rows(watch.snapshot()) if row.total.errors]
+        failing = [service for service, own in watch.own_calls(OWN).items() if own.errors]
         return Before(failed=load.failed, degraded=load.degraded, services=frozenset(failing))
 
     def _on_event(self, event: Event) -> None:
         done = self._phase == "running" and self._deeds.heard(event)
-        if done or tells_of_trouble(event.kind):
+        if done and event.kind == EventKind.POLICY_APPLIED:
+            self._applied.heard(event)
+        elif done or tells_of_trouble(event.kind):
             self._events.told(event)
+
+    def _members(self) -> frozenset[tuple[str, str]]:
+        """Who follows policies as far as the demo knows: the instances, and whoever asks for the pages."""
+        instances = [] if self._watch is None else self._watch.registry.instances()
+        own = [] if self._mesh is None else [(CALLER, self._mesh.client.transport.connection)]
+        return frozenset([*own, *((each.service, each.id) for each in instances)])
 
     def _on_presence(self, change: Change) -> None:
         self._events.presence(change)
@@ -277,9 +279,9 @@ class Session:
         pid = str(process.child.pid)
         if not stopped:
             self._deeds.silences.goes_on(pid, _now())
-            self._events.add(Mark.CHANGE, f"{process.name} (pid {pid}) goes on")
+            self._events.add(Mark.CHANGE, f"{process.name} (pid {pid}) goes on", "process")
             return
-        self._events.add(Mark.WARN, f"{process.name} (pid {pid}) was stopped by a signal")
+        self._events.add(Mark.WARN, f"{process.name} (pid {pid}) was stopped by a signal", "process")
         for instance in self._watch.registry.instances():
             if pid_of(instance) == pid:
                 self._deeds.stopped(instance, _now())
@@ -288,14 +290,17 @@ class Session:
         if self._phase == "running":
             self._deeds.ended(process, _now())
         if ended_from_outside(process.child.returncode):  # its last words are of something else
-            self._events.add(Mark.LEAVE, how_it_ended(process))
+            self._events.add(Mark.LEAVE, how_it_ended(process), "process")
         else:
-            self._events.add(Mark.ERROR, process.failure())
+            self._events.add(Mark.ERROR, process.failure(), "process")
         if self._watch is not None:
             self._watch.wake()
 
+    def _on_log_trouble(self, text: str) -> None:
+        self._events.add(Mark.WARN, text, "log")
+
     def _on_trouble(self, text: str) -> None:
-        self._events.add(Mark.ERROR, text)
+        self._events.add(Mark.ERROR, text, "page")
 
     def view(self) -> ViewState:
         """What there is to see now."""
@@ -313,7 +318,7 @@ class Session:
         if watch is None or fleet is None:
             return state
         snapshot = watch.snapshot()
-        rows = service_rows(snapshot)
+        rows = service_rows(snapshot, {})
         if now >= self._trend_due:
             self._trend_due = now + _TREND_EVERY_S
             for row in rows:

@@ -96,12 +96,14 @@ class InstanceLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened, at a wall-clock time ``HH:MM:SS``; ``count`` times in a row."""
+    """Something that happened, at a wall-clock time ``HH:MM:SS``; ``count`` times in a row. ``topic`` is one of a few
+    words: what is told is bounded for each of them apart, so that no flood of one takes the room of another."""
 
     time: str
     mark: Mark
     text: str
     count: int = 1
+    topic: str = "other"
 
 
 class ViewState(msgspec.Struct, frozen=True, kw_only=True):

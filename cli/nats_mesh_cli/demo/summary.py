@@ -14,6 +14,7 @@ from nats_mesh_cli.demo.silences import Silence
 __all__ = [
     "EdgeSummary",
     "PagesSummary",
+    "ServedSummary",
     "ServiceSummary",
     "Summary",
     "differences",
@@ -23,11 +24,23 @@ __all__ = [
 ]
 
 
+class ServedSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What instances counted: every attempt that reached them, whoever made it. As the figures of a service."""
+
+    calls: int
+    errors: int
+    success: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+
+
 class ServiceSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One service over the whole run, as its instances counted.
+    """One service over the whole run, as its callers met it: the sum of its edges, and what ``nats-mesh stat`` shows.
 
     ``errors`` are the service's faults; ratio and durations (milliseconds) are ``None`` where there was no
-    call. ``versions`` says how many calls each version answered.
+    call. ``served`` is what its instances counted, ``by_version`` the same by the version that answered, and
+    ``versions`` how many calls these were.
     """
 
     service: str
@@ -37,12 +50,14 @@ class ServiceSummary(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None
     p90_ms: float | None
     p99_ms: float | None
+    served: ServedSummary
     versions: dict[str, int]
+    by_version: dict[str, ServedSummary]
 
 
 class EdgeSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One caller and one service, in the same figures; ``reporter`` says who counted: ``out`` the caller,
-    ``in`` the instances."""
+    ``in`` the instances, where the caller tells nothing."""
 
     source: str
     service: str
@@ -105,7 +120,15 @@ def summarise(
         duration_s=round(duration_s, 3),
         pages=pages,
         services=tuple(
-            ServiceSummary(service=row.service, versions=row.versions, **_numbers(row.total))
+            ServiceSummary(
+                service=row.service,
+                served=ServedSummary(**_numbers(row.served)),
+                versions={version: figures.requests for version, figures in row.versions.items()},
+                by_version={
+                    version: ServedSummary(**_numbers(figures)) for version, figures in row.versions.items()
+                },
+                **_numbers(row.total),
+            )
             for row in services
         ),
         edges=tuple(
@@ -131,7 +154,8 @@ def _numbers(figures: Figures) -> dict[str, Any]:
 
 
 def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """What should have answered and did not, and errors that services counted: each service, and what is wrong."""
+    """What should have answered and did not, and what services failed of the demo's own calls: each service, and what
+    is wrong."""
     problems: list[tuple[str, str]] = []
     rows = {row.service: row for row in services}
     for service, versions in expected.items():
@@ -139,12 +163,13 @@ def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> l
         problems += [
             (service, f"{service} {version} answered no call")
             for version in versions
-            if not answered.get(version)
+            if version not in answered or not answered[version].requests
         ]
     for row in services:
-        if row.total.errors:
-            cause = f"; the last: {row.last_error}" if row.last_error else ""
-            text = f"{row.service} failed {row.total.errors} of {row.total.requests} calls{cause}"
+        own = row.own
+        if own.errors:
+            cause = f"; the last: {own.last_error}" if own.last_error else ""
+            text = f"{row.service} failed {own.errors} of {own.calls} calls{cause}"
             problems.append((row.service, text))
     return problems
 
@@ -152,7 +177,7 @@ def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> l
 def differences(
     services: Sequence[Row], edges: Sequence[Row], *, target: str, caller: str, sent: int, unknown: int
 ) -> list[str]:
-    """Where sums differ that must be equal: the calls a service answered, and the attempts of its callers.
+    """Where sums differ that must be equal: the calls its instances counted, and the attempts of its callers.
 
     For ``caller``, who calls ``target``, what counts is its own word: ``sent`` calls that arrived, and perhaps
     up to ``unknown`` more. Where a stranger calls as well nothing is said: he may have left before he told.
@@ -170,10 +195,10 @@ def differences(
         )
         least += sent if row.service == target else 0
         most = least + (unknown if row.service == target else 0)
-        if not least <= row.total.requests <= most:
+        if not least <= row.served.requests <= most:
             perhaps = f" (and perhaps {unknown} more)" if most > least else ""
             problems.append(
-                f"{row.service} counted {row.total.requests} calls, its callers made {least}{perhaps}"
+                f"{row.service} counted {row.served.requests} calls, its callers made {least}{perhaps}"
             )
     return problems
 

@@ -18,6 +18,7 @@ from nats_mesh.telemetry.folding import Fold
 from nats_mesh.telemetry.hearing import Hearing
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.wire.subjects import Subjects
+from nats_mesh_cli.demo.rows import Own, own_calls
 
 __all__ = ["BusWatch", "Heard"]
 
@@ -94,6 +95,10 @@ class BusWatch:
     def snapshot(self) -> Snapshot:
         """All figures of now; totals have their durations."""
         return self._fold.snapshot(self._now())
+
+    def own_calls(self, own: Collection[str]) -> dict[str, Own]:
+        """What callers of these names asked of each service, as its instances counted."""
+        return own_calls(self._fold.answered(), own)
 
     def heard(self) -> dict[tuple[str, str], Heard]:
         """What each instance said last of itself, by service and id."""

@@ -8,7 +8,9 @@ from typing import Final
 from msgspec.structs import replace
 
 from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh_cli.tap_line import EXAMPLE
+from nats_mesh_cli.together import Alike
 from nats_mesh_cli.top.following import facts_of
 from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
 from nats_mesh_cli.top.state import MAX_PAGE, Page
@@ -105,12 +107,15 @@ def event_page(event: Event) -> Page:
         "kind": event.kind,
         "service": event.service,
         "instance": event.instance,
+        **({"told by": f"{len(event.members)} members, this one first"} if isinstance(event, Alike) else {}),
         "target": event.target,
         "detail": event.detail,
         **{name: f"{value:g}" for name, value in event.numbers.items()},
         "left out": f"{event.missed} of this kind before it" if event.missed else "",
     }
-    about = (event.target or event.service, "") if event.service else None
+    # Of a revision there is nothing to describe.
+    target = "" if event.kind == EventKind.POLICY_APPLIED else event.target
+    about = (target or event.service, "") if event.service else None
     return replace(_page(event.kind, facts), about=about)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, Final
 
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.last_errors import last_error_of
+from nats_mesh_cli.together import Alike, events_together
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.columns import ERROR, SHORT, Order, Sheet, high, red_cells, share, trouble
 from nats_mesh_cli.top.following import Facts
@@ -163,15 +165,22 @@ def _event_key(event: Event) -> str:
     return f"{event.service} {event.instance} {event.seq} {event.at}"
 
 
+def _event_text(event: Event) -> str:
+    """What a filter looks for words in."""
+    members = event.members if isinstance(event, Alike) else ((event.service, event.instance),)
+    return f"{event.kind} {event.target} {event.detail} {' '.join(chain.from_iterable(members))}"
+
+
 def _event_cells(event: Event, facts: Facts) -> dict[str, Cell]:
     bad = is_bad(event.kind)
+    alike = event.members if isinstance(event, Alike) else ()
     missed = f" ({event.missed} more before it)" if event.missed else ""
     return {
         "at": Cell(words.clock(event.at), words.DIM),
         "kind": Cell(f"{'✗' if bad else '·'} {words.clean(event.kind)}", words.BAD if bad else ""),
-        "service": Cell(words.clean(event.service)),
+        "service": Cell(f"{len(alike)} members" if alike else words.clean(event.service)),
         "target": Cell(words.clean(event.target), words.NAME),
-        "instance": Cell(words.clean(event.instance[:SHORT]), words.DIM),
+        "instance": Cell("" if alike else words.clean(event.instance[:SHORT]), words.DIM),
         "detail": Cell(f"{words.clean(event.detail)}{missed}"),
     }
 
@@ -190,9 +199,9 @@ EVENTS: Final = Sheet(
         Order("worst first", "kind", lambda e: not is_bad(e.kind)),
         Order("service", "service", lambda e: e.service),
     ),
-    items=lambda data: data.mesh.events[::-1],
+    items=lambda data: events_together(data.mesh.events)[::-1],
     key=_event_key,
-    text=lambda e: f"{e.kind} {e.service} {e.target} {e.instance} {e.detail}",
+    text=_event_text,
     cells=_event_cells,
     nothing="nothing has happened lately, as far as anybody here remembers",
     unheard="nobody has told of anything so far",

@@ -65,9 +65,9 @@ class Reach(enum.Enum):
 class PolicySync:
     """Keeps one member at the store's newest policies.
 
-    ``apply`` gets every new set, on the loop; if it raises, the set counts as rejected. ``stands`` is called
-    after whatever changed where the member stands; it must not raise. ``reach`` says what is known of the store,
-    ``reads`` counts questions, ``hints`` what came as one.
+    ``apply`` gets every new set and its revision (epoch, sequence), on the loop; if it raises, the set counts as
+    rejected. ``stands`` is called after whatever changed where the member stands; it must not raise. ``reach`` says
+    what is known of the store, ``reads`` counts questions, ``hints`` what came as one.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PolicySync:
         mux: ReplyMux,
         now: Callable[[], float],
         chance: Callable[[], float],
-        apply: Callable[[PolicySet], None],
+        apply: Callable[[PolicySet, tuple[int, int]], None],
         stands: Callable[[Standing], None],
         cache: PolicyCache | None = None,
         check_s: float = CHECK_S,
@@ -288,9 +288,9 @@ class PolicySync:
         before = self._builder.current
         if policies is not before:
             try:
-                self._apply(policies)
+                self._apply(policies, revision)
             except Exception as error:
-                self._apply(before)  # the last good set stays in effect, and not half of each
+                self._apply(before, self.standing.revision)  # the last good set stays, and not half of each
                 log.exception("policies of revision %d.%d could not be applied", *revision)
                 refused = Rejection(policy="*", reason=h.one_line(str(error), 512), revision=revision)
                 self._stand(self.standing.revision, (refused, *built.rejections[:-1]), built.rejected + 1)

@@ -1,0 +1,71 @@
+"""What several members tell alike is one row for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nats_mesh.telemetry.events import Event
+from nats_mesh_cli.events import record_of
+from nats_mesh_cli.together import Alike, events_together, records_together
+from nats_mesh_cli.top.pages import event_page
+from nats_mesh_cli.top.present import EVENTS
+
+
+def applied(instance: str, second: int, **changes: Any) -> Event:
+    """A member of `shop` has applied a revision, in this second."""
+    said = {
+        "kind": "policy.applied",
+        "at": f"2026-01-01T00:00:{second:02}.000000Z",
+        "service": "shop",
+        "instance": instance,
+        "namespace": "default",
+        "seq": 1,
+        "target": "revision 4",
+        "detail": "new Route/a",
+    }
+    return Event(**{**said, **changes})
+
+
+OPENED = {"kind": "breaker.open", "target": "ratings.get", "detail": "9 of 12 calls failed"}
+TOLD = (
+    applied("a", 1),
+    applied("x", 1, **OPENED),
+    applied("b", 2, service="cart"),
+    applied("y", 2, **OPENED),
+    applied("a", 3, target="revision 5"),
+    applied("c", 6),
+    applied("d", 7),
+    applied("e", 8, at="2026-13-41T00:00:08Z"),
+)
+
+
+def test_a_revision_that_several_apply_is_one_event() -> None:
+    """In the place of the first, for some seconds. Another revision, whoever comes later, a time that there is not, and
+    whatever is no policy have rows of their own."""
+    found = events_together(TOLD)
+    first = found[0]
+    assert isinstance(first, Alike)
+    assert first.members == (("shop", "a"), ("cart", "b"), ("shop", "c"))
+    assert found[1:] == [TOLD[1], TOLD[3], TOLD[4], TOLD[6], TOLD[7]]
+    assert events_together([TOLD[0], TOLD[0]]) == [TOLD[0]]
+
+
+def test_as_records_the_same() -> None:
+    """The table has how many members there were in the place of a service."""
+    found = records_together([record_of(each) for each in TOLD])
+    assert [(each["service"], each["instance"]) for each in found] == [
+        ("3 members", ""), ("shop", "x"), ("shop", "y"), ("shop", "a"), ("shop", "d"), ("shop", "e"),
+    ]  # fmt: skip
+    assert found[0]["detail"] == "new Route/a"
+
+
+def test_the_row_of_several_is_found_by_each_of_them() -> None:
+    """It shows how many there are; a filter for any of their services finds it; its page says that there are more, and
+    asks for no description of a revision."""
+    event = events_together(TOLD)[0]
+    cells = EVENTS.cells(event, None)  # type: ignore[arg-type]  # events need no facts
+    assert (cells["service"].text, cells["instance"].text) == ("3 members", "")
+    assert {"cart", "shop"} <= set(EVENTS.text(event).split())
+    page = event_page(event)
+    assert page.about == ("shop", "")
+    assert any("3 members, this one first" in line for line in page.lines)
