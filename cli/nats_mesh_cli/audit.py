@@ -38,7 +38,7 @@ _MAX_PASSED: Final = 1000
 
 _STYLES = {"created": "ok", "configured": "warn", "deleted": "bad", "join": "ok", "leave": "dim"}
 _COLUMNS = (
-    Column("TIME", lambda r: shown_time(str(r["time"])), drop=9),
+    Column("TIME", lambda r: shown_time(str(r["time"])), drop=1),
     Column("KIND", lambda r: str(r["kind"]), style=lambda r: "name" if r["believed"] else "bad", drop=15),
     Column("ACTION", lambda r: str(r["action"]), style=lambda r: _STYLES.get(str(r["action"]), ""), drop=2),
     Column("WHAT", lambda r: str(r["what"]), drop=0),

@@ -51,7 +51,7 @@ _KINDS = {
 }
 
 _COLUMNS = (
-    Column("TIME", lambda r: shown_time(str(r["at"])), drop=9, brief=lambda r: shown_time(str(r["at"]))[11:]),
+    Column("TIME", lambda r: shown_time(str(r["at"])), drop=1, brief=lambda r: shown_time(str(r["at"]))[11:]),
     Column("KIND", lambda r: str(r["kind"]), style=lambda r: "bad" if is_bad(r["kind"]) else "name", drop=0),
     Column("SERVICE", lambda r: str(r["service"]), drop=0),
     Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT], drop=15),

@@ -32,7 +32,7 @@ from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
 from nats_mesh_cli.watch import Connection, must_go_on, view_of
 
-__all__ = ["breakers", "edges", "stat"]
+__all__ = ["Look", "breakers", "edges", "follow", "stat"]
 
 #: How long is listened where nothing is said: once, and while it goes on (seconds).
 ONCE_S = 3.0
@@ -82,13 +82,13 @@ async def _show(
         try:
             async with MeshView(mesh, window_s=window_s) as seen:
                 told = view.promises and options.format not in (Format.TABLE, Format.NAME)
-                look = _Look(seen, PromisedReader(mesh) if told else None, view)
+                look = Look(seen, PromisedReader(mesh) if told else None, view)
                 if watch:
                     for service in services:
                         await must_be_there(mesh, options, out, service, later=True)
                     if not out.tty:  # what is drawn anew says it itself
                         mesh.client.transport.add_listener(Connection(out))
-                    await _watch(look, options, out)
+                    await follow(look, options, out)
                 else:
                     await _once(mesh, look, options, out, services, window_s)
         except PermissionDeniedError as error:
@@ -99,7 +99,7 @@ async def _show(
             ) from None
 
 
-class _Look:
+class Look:
     """What is seen of the mesh, and how what is promised stands, where that shows (else it is not asked for)."""
 
     def __init__(self, seen: MeshView, promised: PromisedReader | None, view: Shown) -> None:
@@ -127,7 +127,7 @@ async def _tell_silent(mesh: Mesh, snapshot: Snapshot, out: Out) -> None:
 
 
 async def _once(
-    mesh: Mesh, look: _Look, options: Options, out: Out, services: Sequence[str], window_s: float
+    mesh: Mesh, look: Look, options: Options, out: Out, services: Sequence[str], window_s: float
 ) -> None:
     seen, view = look.seen, look.view
     await seen.settled(1.0)  # who is there has said a first word
@@ -166,7 +166,8 @@ def _complain(seen: MeshView, snapshot: Snapshot, out: Out) -> None:
         )
 
 
-async def _watch(look: _Look, options: Options, out: Out) -> None:
+async def follow(look: Look, options: Options, out: Out) -> None:
+    """Show what there is and go on, from when it is known how often anything is called."""
     fmt, view = options.format, look.view
     drawn_anew = out.tty and fmt in (Format.TABLE, Format.WIDE)
     # It takes two words of a member to know a rate: until then nothing would look as if it were called.
@@ -187,7 +188,7 @@ async def _watch(look: _Look, options: Options, out: Out) -> None:
 
 
 async def _changes(
-    look: _Look, key: Callable[[Record], tuple[str, str, str]], options: Options, out: Out
+    look: Look, key: Callable[[Record], tuple[str, str, str]], options: Options, out: Out
 ) -> None:
     """What is there, and then each change of it."""
     view = look.view
@@ -205,7 +206,7 @@ async def _changes(
         await anyio.sleep(_EVERY_S)
 
 
-async def _lines(look: _Look, out: Out) -> None:
+async def _lines(look: Look, out: Out) -> None:
     while True:
         snapshot = look.seen.snapshot()
         at = datetime.fromtimestamp(snapshot.wall_s, UTC).isoformat(timespec="milliseconds")
@@ -214,7 +215,7 @@ async def _lines(look: _Look, out: Out) -> None:
         await anyio.sleep(_EVERY_S)
 
 
-async def _screen(look: _Look, out: Out, *, wide: bool) -> None:
+async def _screen(look: Look, out: Out, *, wide: bool) -> None:
     """A table drawn anew in place, once a second."""
     from rich.console import Console
     from rich.live import Live

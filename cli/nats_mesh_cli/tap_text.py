@@ -23,11 +23,11 @@ _WHY_NOT: Final = {
 }
 
 COLUMNS: Final = (
-    Column("TIME", lambda r: shown_time(str(r["at"]))[11:], drop=9),
+    Column("TIME", lambda r: shown_time(str(r["at"]))[11:], drop=5),
     Column("CALLER", lambda r: str(r["caller"]), drop=0),
     Column("TARGET", lambda r: f"{r['service']}.{r['endpoint']}", style=lambda r: "name", drop=0),
     Column("STATUS", lambda r: str(r["status"]), style=lambda r: status_level(r["status"]), drop=2),
-    Column("TOOK", lambda r: millis(r["duration_s"]), right=True, drop=5),
+    Column("TOOK", lambda r: millis(r["duration_s"]), right=True, drop=3),
     Column("ROUTE", lambda r: str(r["route"]), drop=20),
     Column("INSTANCE", lambda r: str(r["instance"])[:_SHORT], drop=15),
     Column("VERSION", lambda r: str(r["version"]), wide=True, drop=30),

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import signal
-import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from nats_mesh import CallError, Mesh
 from nats_mesh.blocking import BlockingMesh
+from nats_mesh.telemetry.snapshots import NOTHING, Snapshot
+from nats_mesh.telemetry.watching import MeshView
 from nats_mesh.testing import NatsServer
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Column, Out
+from nats_mesh_cli.stat import Look, follow
+from nats_mesh_cli.stat_table import Shown
 from tests.cli.conftest import Shop
 from tests.cli.program import Background
 
@@ -140,38 +146,68 @@ def test_edges_tell_who_calls(shop: Shop) -> None:
 
 def test_mistakes_are_said(shop: Shop) -> None:
     """What cannot be shown is an error of usage, with what to do instead."""
-    short, forever, nothing = shop.many(
+    short, bare, waiting, forever, nothing = shop.many(
         ["stat", "--window", "100ms"],
+        ["stat", "--window", "10"],
+        ["stat", "--timeout", "10"],
         ["stat", "--watch", "-o", "json"],
         ["stat", "--window", "2s", "-o", "json", "-n", "nobody-is-here"],
     )
     assert short.code == forever.code == 2
     assert "2s" in short.err
+    for unitless in (bare, waiting):
+        assert (unitless.code, "'10' has no unit" in unitless.err) == (2, True)
     assert "jsonl" in forever.err
     assert (nothing.code, nothing.out) == (0, "[]\n")
 
 
 def test_watching_is_a_line_a_row_a_second(shop: Shop) -> None:
-    """-o jsonl goes on; each line says when it was, and the first one knows the rate of what is called."""
-    over = threading.Event()
-
-    def calls() -> None:
-        while not over.wait(0.02):
-            mesh.call("stock.count", 3)
-
-    with (
-        Mesh("web", servers=shop.url, namespace=shop.namespace).blocking() as mesh,
-        ThreadPoolExecutor(1) as threads,
-    ):
-        loading = threads.submit(calls)
+    """-o jsonl goes on; each line says when it was."""
+    with Mesh("web", servers=shop.url, namespace=shop.namespace).blocking() as mesh:
+        mesh.call("stock.count", 3)
         with shop.background("stat", "stock", "--watch", "-o", "jsonl") as watching:
             watching.wait_for('"service":"stock"', times=2)
             rows = [json.loads(line) for line in watching.out]
             assert watching.interrupt() == 130
-        over.set()
-        loading.result()
-    assert rows[0]["rate_per_s"] > 0.0
     assert all(row["at"].endswith("Z") and row["service"] == "stock" for row in rows)
+
+
+class Seen:
+    """A mesh of which rates are known once everybody has told."""
+
+    told = False
+
+    async def settled(self, timeout_s: float) -> bool:
+        self.told = 0.0 < timeout_s <= 5.0
+        return self.told
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(red=NOTHING, connected=True)
+
+
+class Enough(Exception):
+    """Something was written."""
+
+
+class Once(io.StringIO):
+    """A stream whose reader has seen enough after the first text."""
+
+    def write(self, text: str) -> int:
+        super().write(text)
+        raise Enough
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fmt", [Format.TABLE, Format.JSONL])
+async def test_the_first_table_knows_rates(fmt: Format) -> None:
+    """Nobody is shown as if nothing were called because it was looked at too early."""
+    seen, told = Seen(), Once()
+    view = Shown(
+        lambda *_: [{"rps": 50 if seen.told else 0}], (Column("RPS", lambda r: str(r["rps"])),), str, "nobody"
+    )
+    with pytest.raises(Enough):
+        await follow(Look(cast(MeshView, seen), None, view), Options(format=fmt), Out(told, io.StringIO()))
+    assert "50" in told.getvalue()
 
 
 @pytest.mark.anyio
