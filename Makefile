@@ -44,7 +44,7 @@ $(READY): requirements/dev.lock pyproject.toml hatch_build.py
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(READY) ## the whole mesh on this machine, with Bookinfo and load (DEMO_ARGS="--duration 10s -o json")
+demo: $(READY) ## the whole mesh on this machine, with Bookinfo and load (DEMO_ARGS="--duration 10 -o json")
 	@$(BIN)/nats-mesh demo $(DEMO_ARGS)
 
 test: $(READY) ## every test, with reduced counts (TESTS=tests/unit, PYTEST_ARGS=...)

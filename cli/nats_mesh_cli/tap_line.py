@@ -10,7 +10,7 @@ import msgspec
 from nats_mesh.core.tap_filter import Filter
 from nats_mesh.errors import MeshError
 from nats_mesh_cli.errors import CliError, one_line
-from nats_mesh_cli.options import duration
+from nats_mesh_cli.options import duration_with_unit
 from nats_mesh_cli.tap_given import filter_of, targets_of
 
 __all__ = ["EXAMPLE", "Wanted", "wanted_of"]
@@ -51,7 +51,7 @@ def _read(text: str) -> Wanted:
         if word == _ERRORS:
             errors = True
         elif slow:
-            slow_s = duration(word[len(slow) :])
+            slow_s = duration_with_unit(word[len(slow) :])
         elif word.startswith(_HEADER):
             if not equals:
                 raise CliError(f"{word}: a header is looked for as header:NAME=VALUE")

@@ -136,7 +136,7 @@ def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def test_the_summary_adds_up(family: Family) -> None:
     """Three seconds of load: every page arrived, every sum agrees, all versions of reviews had their part."""
-    family.start("--duration", "3s", "-o", "json")
+    family.start("--duration", "3", "-o", "json")
     code, out = family.finish()
     found = json.loads(out)
     assert (code, found["ok"], found["problems"]) == (0, True, []), family.told
@@ -206,7 +206,7 @@ def test_killed_the_demo_takes_everything_with_it(family: Family) -> None:
 
 def test_a_service_that_dies_by_itself_is_a_problem_with_its_reason(family: Family) -> None:
     """The rest goes on, the summary names who died and how, and the exit code is 1."""
-    family.start("--duration", "4s", "-o", "json")
+    family.start("--duration", "4", "-o", "json")
     family.until("the load begins")
     os.kill(family.pid_of("reviews 2.0.0"), signal.SIGSEGV)
     code, out = family.finish()
@@ -220,7 +220,7 @@ def test_a_service_that_dies_by_itself_is_a_problem_with_its_reason(family: Fami
 def test_what_is_done_to_it_is_no_problem_of_its_own(family: Family) -> None:
     """Who kills an instance and injects a fault reads what he did, and what came of it, and is not blamed: the exit
     code is 0."""
-    family.start("--duration", "16s", "-o", "json")
+    family.start("--duration", "16", "-o", "json")
     family.until("the load begins")
     (url,) = re.findall(r"begins on (nats://\S+)", family.told[-1])
     os.kill(family.pid_of("reviews 2.0.0"), signal.SIGKILL)

