@@ -93,7 +93,7 @@ class _Steps:
             if step == _DEEP:
                 left.append(path)
             elif step == _ANY or (step == name and name is not _OTHER):
-                if len(path) == 1:
+                if all(each == _DEEP for each in path[1:]):  # any number of names is none, too
                     return None
                 left.append(path[1:])
         return _steps(left, self._made)

@@ -32,11 +32,14 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
-    """Those columns that fit side by side into ``width``."""
+    """Those columns that fit side by side into ``width``; where those that never go are too wide, their texts have less
+    room."""
     shown = list(columns)
-    while sum(column.width + GAP for column in shown) - GAP > width:
+    while (over := sum(column.width + GAP for column in shown) - GAP - width) > 0:
         going = max(shown, key=lambda column: column.drop)
         if going.drop == 0:
+            at = max(range(len(shown)), key=lambda at: 0 if shown[at].right else shown[at].width)
+            shown[at] = msgspec.structs.replace(shown[at], width=max(1, shown[at].width - over))
             break
         shown.remove(going)
     return shown

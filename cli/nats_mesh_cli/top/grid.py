@@ -60,6 +60,8 @@ def fitted(
     while len(shown) > 1 and over() > 0:
         shown.pop()
     if over() > 0:
+        if shown[0].right:
+            return []
         least[shown[0].key] = max(0, width)
     left = width - (sum(least[each.key] + 1 for each in shown) - 1)
     sizes = []
@@ -169,7 +171,10 @@ def wrap(text: str, width: int) -> list[str]:
             if line:
                 lines.append(line)
                 line = ""
-            part = clip(word, room + 1).removesuffix(_ELLIPSIS)[:room] or word[:1]
+            part = clip(word, room + 1).removesuffix(_ELLIPSIS)[:room]
+            while cell_len(part) > room:
+                part = part[:-1]
+            part = part or word[:1]
             lines.append(part)
             word = word[len(part) :]
         joined = f"{line}{blanks}{word}" if line else word
