@@ -114,8 +114,7 @@ def check_unserved(calls: Mapping[str, Sequence[str]], means: Mapping[str, Silen
         + (f"; {words[said]})" if (said := means.get(service, Silence.UNKNOWN)) in words else ")")
         for service, callers in sorted(calls.items())
     ]
-    first = min(calls)
-    remedy = f"start it, or restart what hangs: 'nats-mesh events {first}' says when it was heard last"
+    remedy = "start it, or restart what hangs; 'nats-mesh get instances -w' shows when it is back"
     text = f"called, and no instance takes calls: {_some(told)}"
     return Finding("unserved", BAD, text, remedy, {"unserved": sorted(calls)})
 

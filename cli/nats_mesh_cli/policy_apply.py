@@ -203,7 +203,7 @@ async def _make(
     prepared = changing.check(snapshot, wanted)
     for warning in prepared.warnings:
         out.note(f"already wrong in the store: {warning}", "warn")
-    await _tell_findings(options, out, mesh, prepared, wanted)
+    await _tell_findings(options, out, mesh, prepared, wanted, dry_run=change.dry_run)
     changed: Changed | None = None
     try:
         if (prepared.steps or change.wait) and not change.dry_run:
@@ -236,7 +236,13 @@ async def _make(
 
 
 async def _tell_findings(
-    options: Options, out: Out, mesh: Mesh, prepared: Prepared, wanted: Mapping[str, Document | None]
+    options: Options,
+    out: Out,
+    mesh: Mesh,
+    prepared: Prepared,
+    wanted: Mapping[str, Document | None],
+    *,
+    dry_run: bool,
 ) -> None:
     """What is valid and questionable in what is changed, as ``policy analyze`` finds it, held against what runs."""
     # Here, because it takes long and most commands need none of it.
@@ -252,13 +258,19 @@ async def _tell_findings(
     infos = await fetch(mesh, replace(options, timeout_s=None), out)
     world = world_of(visible(infos, mesh.namespace))
     policies = [each.policy for each in after.values()]
-    for found in analyze(policies, world, namespace=mesh.namespace, mode=options.settings().mode):
+    settled = analyze(policies, namespace=mesh.namespace)
+    # Of what runs now, errors alone: a policy may be there before what it is about.
+    now = analyze(policies, world, namespace=mesh.namespace, mode=options.settings().mode)
+    lost = [each for each in now if each.severity == "error" and each not in settled]
+    for found in (*settled, *lost):
         if found.policy in new and found.severity != "info":
             where = place(found.file, found.line)
             out.note(
                 f"{found.severity} {found.code}: {where}: {found.path}: {found.message}; {found.remedy}",
                 "warn",
             )
+    if not dry_run and any(each.policy in new for each in lost):
+        out.note("it is stored all the same: it may be meant for what is yet to start", "warn")
 
 
 def _show(

@@ -14,6 +14,7 @@ from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import namespace_text, no_endpoint, no_service
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
+from nats_mesh_cli.silence import AFTER_SILENCE, silent_note
 
 __all__ = ["absent", "client_ids", "clients_of", "must_be_there", "nobody_answered", "say_absent"]
 
@@ -33,9 +34,12 @@ async def must_be_there(
     ``callers``: a client without endpoints may be meant, too."""
     if not service:
         return
-    error = absent(await fetch(mesh, options, out), mesh.namespace, service, endpoint)
+    everything = await fetch(mesh, options, out)
+    error = absent(everything, mesh.namespace, service, endpoint)
     if error is None or (callers and service in await clients_of(mesh)):
         return
+    if service not in {info.name for info in everything} and (silent := await silent_note(mesh, [service])):
+        error = CliError(silent, hint=AFTER_SILENCE, code=FAILED)
     if not later:
         raise error
     say_absent(out, error)

@@ -76,9 +76,7 @@ def _unserved(
     means = [way.silence for way in explained.ways if way.target.service == service]
     if Silence.SILENT in means:
         text = f"no instance of {service!r} answers, and one is connected: it is silent (hung, or stopped)"
-        hint = (
-            f"'nats-mesh events {service}' says when it was heard last; it has to go on, or to be restarted"
-        )
+        hint = "it has to go on, or to be restarted; 'nats-mesh get instances -w' shows when it is back"
         return _problem("service", text, hint)
     nobody = Silence.NOBODY in means
     text = f"nobody serves {service!r} here" if nobody else f"no instance of {service!r} answers here"

@@ -346,4 +346,5 @@ def test_what_leads_nowhere_now_is_said_when_it_is_applied(desk: Desk) -> None:
     assert (nowhere.code, well.code) == (OK, OK)
     assert "NM0501" in nowhere.err
     assert "v3" in nowhere.err
+    assert "stored all the same" in nowhere.err
     assert "NM0501" not in well.err

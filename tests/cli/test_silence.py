@@ -32,12 +32,12 @@ def frozen(place: Shop) -> Iterator[Shop]:
 def test_a_silent_instance_is_told_from_none(frozen: Shop) -> None:
     """Nobody answers for orders, but the server hands its calls on: a command that never heard of the instance says
     so, and of a service that nobody serves it does not."""
-    instances, services, endpoints, described, nobody = frozen.at_once(
+    instances, services, endpoints, described, events, nobody = frozen.at_once(
         ["get", "instances", "orders"], ["get", "services", "orders"], ["get", "endpoints", "orders.place"],
-        ["describe", "orders.place"],
+        ["describe", "orders.place"], ["events", "orders"],
         ["get", "instances", "ordres"],
     )  # fmt: skip
-    for done in (instances, services, endpoints, described):
+    for done in (instances, services, endpoints, described, events):
         assert done.code == 1
         assert "no instance of orders answers, but one is connected: it is silent" in done.err
     assert nobody.code == 1

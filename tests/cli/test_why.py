@@ -322,7 +322,7 @@ def test_of_so_many_calls() -> None:
             {"infos": [], "silence": Silence.SILENT},
             "service",
             "no instance of 'reviews' answers, and one is connected: it is silent (hung, or stopped)",
-            "'nats-mesh events reviews'",
+            "'nats-mesh get instances -w'",
             False,
         ),
     ],
