@@ -181,8 +181,7 @@ def test_trouble_is_found_in_a_mesh_that_runs(place: Shop) -> None:
     found = {each["check"]: each for each in patient.json}
     assert patient.code == 1
     assert found["faults"]["state"] == "warn"
-    # Which of the two is not trying again at that moment is chance.
-    assert any("front → " in each for each in found["circuits"]["circuits"]), found["circuits"]
+    assert any("front → orders.boom" in each for each in found["circuits"]["circuits"]), found["circuits"]
     assert found["unserved"]["unserved"] == ["stock"]
     assert "one is connected and answers nothing" in found["unserved"]["text"]
     assert found["calls"]["state"] == "fail"
