@@ -140,6 +140,7 @@ class Mesh:
                 transport=transport,
                 started_wall_s=self._clock.time(),
                 standing=lambda: follower.standing,
+                called=self.stats.called,
             )
             try:
                 await transport.fence()

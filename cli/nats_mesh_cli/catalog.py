@@ -140,7 +140,8 @@ def _service(instances: list[Record]) -> Record:
     first = instances[0]
     ready = sum(each["state"] == "ready" for each in instances)
     versions: dict[str, int] = {}
-    for each in sorted(instances, key=lambda record: version_key(record["version"])):
+    telling = [each for each in instances if each["state"] != "silent"] or instances
+    for each in sorted(telling, key=lambda record: version_key(record["version"])):
         versions[each["version"]] = versions.get(each["version"], 0) + 1
     ages = [each["age_s"] for each in instances if each["age_s"] is not None]
     loads = [each["in_flight"] for each in instances if each["in_flight"] is not None]
@@ -156,7 +157,7 @@ def _service(instances: list[Record]) -> Record:
         "state": "ready" if ready == len(instances) else "partial" if ready else "/".join(sorted(states)),
         "in_flight": sum(loads) if loads else None,
         "age_s": max(ages, default=None),
-        "labels": _common([each["labels"] for each in instances]),
+        "labels": _common([each["labels"] for each in telling]),
     }
 
 

@@ -28,7 +28,7 @@ from nats_mesh_cli.output import Out, Record, dump, paint
 from nats_mesh_cli.permissions import check_permissions
 from nats_mesh_cli.policies import live_policies
 from nats_mesh_cli.policy_analyze import world_of
-from nats_mesh_cli.silence import silence_of
+from nats_mesh_cli.silence import called_by_clients, silence_of, silent_among
 
 __all__ = ["check", "render"]
 
@@ -166,7 +166,12 @@ class _Heard:
     async def findings(self, infos: Sequence[InfoReply], heard: Sequence[tuple[str, str]]) -> list[Finding]:
         """What was heard, beside ``infos`` of those who answer and the instances that were ``heard`` just now."""
         absent = self._witness.absent({(info.name, info.id) for info in infos})
-        found = [check_calls.check_silent(absent, heard, self._witness.problem)]
+        silent = await silent_among(self._mesh, infos, await called_by_clients(self._mesh))
+        found = [
+            check_calls.check_silent(
+                absent, silent, heard, self._witness.problem, recalled=self._witness.recalled
+            )
+        ]
         if self._view is None:
             skipped = ("circuits", "unserved", "calls")
             return found + [Finding(each, SKIPPED, self._reason) for each in skipped]

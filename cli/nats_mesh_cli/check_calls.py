@@ -20,6 +20,7 @@ from nats_mesh_cli.catalog import fault_effect, fault_records, instance_record
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN, Finding
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.output import counted
+from nats_mesh_cli.silence import Silent
 from nats_mesh_cli.trouble import gave_up_level, success_level, worst
 
 __all__ = [
@@ -55,19 +56,43 @@ def check_faults(infos: Sequence[InfoReply]) -> Finding:
     return Finding("faults", WARN, text, remedy, {"faults": records})
 
 
-def check_silent(absent: Sequence[Member], heard: Iterable[tuple[str, str]], problem: str) -> Finding:
-    """Who ought to be here and answers nothing. ``heard`` are told of already; ``problem``: not all may be known."""
+def check_silent(
+    absent: Sequence[Member],
+    silent: Sequence[Silent],
+    heard: Iterable[tuple[str, str]],
+    problem: str,
+    *,
+    recalled: bool,
+) -> Finding:
+    """Who ought to be here and answers nothing: those that are ``absent`` though a beat was heard or the audit
+    (``recalled``) tells of them, and the ``silent`` ones, of whom others and the server know. ``heard`` are told of
+    already; ``problem``: not all may be known."""
     known = set(heard)
     missing = [each for each in absent if (each.service, each.instance) not in known]
-    if missing:
+    known |= {(each.service, each.instance) for each in missing}
+    services = {service for service, _ in known}
+    hung = [
+        each
+        for each in silent
+        if ((each.service, each.instance) not in known if each.instance else each.service not in services)
+    ]
+    if missing or hung:
         names = [f"{each.service} ({each.name or each.instance}) {each.why}" for each in missing]
+        names += [each.told for each in hung]
         remedy = "it hangs, was stopped, or has crashed just now: 'nats-mesh events' and its log say which"
-        text = f"{counted(len(missing), 'instance')} ought to be here: {_some(names)}"
-        data = {"silent": [f"{each.service} ({each.name or each.instance})" for each in missing]}
+        text = f"{counted(len(names), 'instance')} ought to be here: {_some(names)}"
+        data = {
+            "silent": [f"{each.service} ({each.name or each.instance})" for each in missing]
+            + [
+                f"{each.service} ({each.name or each.instance})" if each.instance else each.service
+                for each in hung
+            ]
+        }
         return Finding("silent", WARN, text, remedy, data)
     if problem:
         return Finding("silent", SKIPPED, one_line(problem))
-    return Finding("silent", GOOD, "nobody is missing of whom a beat was heard or the audit tells")
+    witnesses = "others or the audit tell" if recalled else "others tell"
+    return Finding("silent", GOOD, f"nobody is missing of whom a beat was heard, or {witnesses}")
 
 
 def check_circuits(snapshot: Snapshot) -> Finding:

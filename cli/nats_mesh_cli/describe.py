@@ -28,7 +28,7 @@ from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policies import about, endpoints_named, live_policies, policies_of, services_named, unheard
-from nats_mesh_cli.silence import AFTER_SILENCE, silent_note
+from nats_mesh_cli.silence import called_by_clients, silent_among, silent_error, silent_text
 from nats_mesh_cli.told import told_of
 
 __all__ = ["Look", "describe", "describe_on", "document_of"]
@@ -59,19 +59,20 @@ async def describe_on(
     """As :func:`describe`, on a connection that is there."""
     # All at once: each of them waits until nobody answers any more.
     service = what.partition(".")[0]
-    (policies, source), everything, statistics = await asyncio.gather(
+    (policies, source), everything, called, statistics = await asyncio.gather(
         live_policies(options, mesh),
         fetch(mesh, options, out),
+        called_by_clients(mesh),
         statistics_of(mesh, service) if is_name(service) else _nothing(),
     )
     look = Look(policies=policies, source=source, caller=caller)
     infos = visible(everything, mesh.namespace)
     document = document_of(what, infos, time.time(), look)
+    silent = await silent_among(mesh, infos, [[service], *called] if is_name(service) else called)
     if document is None:
-        gone = is_name(service) and all(info.name != service for info in infos)
-        if gone and (silent := await silent_note(mesh, [service])):
-            raise CliError(silent, hint=AFTER_SILENCE, code=FAILED)
-        raise _missing(what, infos, everything, mesh.namespace, policies)
+        raise silent_error(silent, what) or _missing(what, infos, everything, mesh.namespace, policies)
+    if named := [each for each in silent if each.service == document["service"]]:
+        out.note(f"note: {silent_text(named)}", "bad")
     if document["running"]:
         if document["service"] != service:  # an instance was named by its id
             statistics = await statistics_of(mesh, document["service"])

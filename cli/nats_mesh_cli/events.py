@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,8 @@ from nats_mesh_cli.output import Column, Out, Record, counted
 from nats_mesh_cli.past_events import merged, past_events
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
+from nats_mesh_cli.silence import silent_text
+from nats_mesh_cli.silent_watch import look_for_silent
 from nats_mesh_cli.together import records_together
 from nats_mesh_cli.trouble import is_bad
 
@@ -251,11 +254,17 @@ async def events(
             await _follow(mesh, feed, options, out, since)
             return
         there = joins(await fetch(mesh, options, out), mesh.namespace)
-        records = await _before(mesh, feed, options, out, since, there)
+        named = [] if service is None else [service]
+        records, silent = await asyncio.gather(
+            _before(mesh, feed, options, out, since, there),
+            look_for_silent(mesh, options, out, services=named),
+        )
         if service is not None and not records:
             await must_be_there(mesh, options, out, service, callers=True)
     nothing = "nothing has happened lately, as far as anybody here remembers"
     out.rows(_shown(records, fmt), _COLUMNS, fmt, name=str, nothing=nothing)
+    if silent:
+        out.note(f"note: {silent_text(silent)}", "bad")
     _complain(feed, out)
 
 

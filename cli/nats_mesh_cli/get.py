@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,14 @@ from nats_mesh_cli.hints import missing_service, namespace_text, nearest
 from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Column, Out, Record, age
-from nats_mesh_cli.silence import AFTER_SILENCE, silent_note
+from nats_mesh_cli.silence import (
+    SILENT,
+    called_by_clients,
+    silent_among,
+    silent_error,
+    silent_info,
+    silent_text,
+)
 
 __all__ = [
     "KINDS",
@@ -50,6 +58,7 @@ _STATES = {
     "draining": "warn",
     "joining": "warn",
     "suspect": "bad",
+    SILENT: "bad",
     "gone": "bad",
 }
 
@@ -268,13 +277,16 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
     kind = kind_of(word)
     async with connected(options) as mesh:
         namespace = None if everywhere else mesh.namespace
-        infos = await fetch(mesh, options, out)
-        records = records_of(kind, visible(infos, namespace))
-        chosen = records if name is None else [record for record in records if kind.matches(record, name)]
+        infos, called = await asyncio.gather(fetch(mesh, options, out), called_by_clients(mesh))
         service = "" if name is None else name.partition(".")[0]
-        lost = not chosen and is_name(service) and all(info.name != service for info in infos)
-        silent = await silent_note(mesh, [service]) if lost else ""
+        silent = await silent_among(mesh, infos, [[service], *called] if is_name(service) else called)
+        hung = [silent_info(each, mesh.namespace) for each in silent if each.instance]
+    records = records_of(kind, [*visible(infos, namespace), *hung])
+    chosen = records if name is None else [record for record in records if kind.matches(record, name)]
     show(kind, chosen, options, out)
+    about = [each for each in silent if name is None or each.service == service or each.called(name)]
+    if about and (chosen or name is None):
+        out.note(f"note: {silent_text(about)}", "bad")
     if chosen:
         return
     where = namespace_text(namespace)
@@ -283,9 +295,7 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
             told = "" if kind.plural == "faults" and infos else f"; {missing_service('', infos, namespace)}"
             out.note(f"no {kind.plural} in {where}{told}", "dim")
         return
-    if silent:
-        raise CliError(silent, hint=AFTER_SILENCE, code=FAILED)
-    raise CliError(
+    raise silent_error(silent, name) or CliError(
         f"no {kind.plural[:-1]} {name!r} in {where}",
         hint=_hint(kind, name, infos, records, namespace),
         code=FAILED,

@@ -31,6 +31,7 @@ from nats_mesh_cli.hints import listed, no_endpoint, no_service
 from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump
+from nats_mesh_cli.silence import silent_or
 
 __all__ = ["drain", "fault", "fault_command", "instance_of", "level_command", "log_level", "percent", "tell"]
 
@@ -113,7 +114,7 @@ async def drain(options: Options, out: Out, prefix: str, *, back: bool, name: st
     """Drain one instance, or take that ``back``; the exit code."""
     async with connected(options, name or CALLER) as mesh:
         infos = visible(await fetch(mesh, options, out), mesh.namespace)
-        chosen = instance_of(prefix, infos, services=True)
+        chosen = await _instance(mesh, prefix, infos, services=True)
         answers = await tell(mesh, options, [chosen], Undrain() if back else Drain())
     return _show(options, out, answers, single=True)
 
@@ -142,7 +143,7 @@ async def log_level(options: Options, out: Out, target: str, command: LogLevel, 
         chosen = [each for each in records if each["service"] == target and each["kind"] == MESH]
         single = not chosen
         if single:
-            chosen = [instance_of(target, infos, services=True)]
+            chosen = [await _instance(mesh, target, infos, services=True)]
         answers = await tell(mesh, options, chosen, command)
     return _show(options, out, answers, single=single)
 
@@ -156,15 +157,24 @@ async def fault(
         everything = await fetch(mesh, options, out)
         infos = [info for info in visible(everything, mesh.namespace) if info.name == service]
         if not infos:
-            raise no_service(service, everything, mesh.namespace)
+            error = no_service(service, everything, mesh.namespace)
+            raise await silent_or(mesh, visible(everything, mesh.namespace), service, error)
         if command.endpoint and (absent := no_endpoint(service, command.endpoint, infos)):
             raise absent
         records = [instance_record(info, 0.0) for info in infos]
-        chosen = records if instance is None else [instance_of(instance, infos)]
+        chosen = records if instance is None else [await _instance(mesh, instance, infos)]
         if any(record["kind"] != MESH for record in chosen):
             raise CliError(f"{service} is outside the mesh: nothing can be injected into it", code=FAILED)
         answers = await tell(mesh, options, chosen, command)
     return _show(options, out, answers)
+
+
+async def _instance(mesh: Mesh, prefix: str, infos: Sequence[InfoReply], *, services: bool = False) -> Record:
+    """As :func:`instance_of`; who is meant and answers nothing is said to be silent."""
+    try:
+        return instance_of(prefix, infos, services=services)
+    except CliError as error:
+        raise await silent_or(mesh, infos, prefix, error) from None
 
 
 def instance_of(prefix: str, infos: Sequence[InfoReply], *, services: bool = False) -> Record:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nats_mesh import Mesh
-from nats_mesh.discovery.services_api import InfoReply, PingReply, Verb, parse_ping, request_subject
-from nats_mesh.errors import CodecError
-from nats_mesh_cli.bus import QUESTION_S, ask
+from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import namespace_text, no_endpoint, no_service
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
-from nats_mesh_cli.silence import AFTER_SILENCE, silent_note
+from nats_mesh_cli.silence import client_pings, silent_or
 
 __all__ = ["absent", "client_ids", "clients_of", "must_be_there", "nobody_answered", "say_absent"]
 
@@ -38,8 +36,9 @@ async def must_be_there(
     error = absent(everything, mesh.namespace, service, endpoint)
     if error is None or (callers and service in await clients_of(mesh)):
         return
-    if service not in {info.name for info in everything} and (silent := await silent_note(mesh, [service])):
-        error = CliError(silent, hint=AFTER_SILENCE, code=FAILED)
+    here = visible(everything, mesh.namespace)
+    if all(info.name != service for info in here):
+        error = await silent_or(mesh, here, service, error)
     if not later:
         raise error
     say_absent(out, error)
@@ -74,16 +73,7 @@ async def clients_of(mesh: Mesh) -> frozenset[str]:
 
 async def client_ids(mesh: Mesh) -> dict[str, set[str]]:
     """The same by their names, with the connections that each has."""
-    replies = await ask(mesh, request_subject(Verb.PING), timeout_s=QUESTION_S)
     found: dict[str, set[str]] = {}
-    for payload in replies.payloads:
-        try:
-            ping: PingReply = parse_ping(payload)
-        except CodecError:
-            continue  # some other program's idea of an answer
-        if (
-            ping.metadata.get("mesh.kind") == "client"
-            and ping.metadata.get("mesh.namespace") == mesh.namespace
-        ):
-            found.setdefault(ping.name, set()).add(ping.id)
+    for ping in await client_pings(mesh):
+        found.setdefault(ping.name, set()).add(ping.id)
     return found

@@ -27,7 +27,8 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, drawn, dump, render_list
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
-from nats_mesh_cli.silence import silent_note
+from nats_mesh_cli.silence import silent_text
+from nats_mesh_cli.silent_watch import SilentWatch, look_for_silent
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
 from nats_mesh_cli.watch import Connection, must_go_on, view_of
@@ -84,11 +85,15 @@ async def _show(
                 told = view.promises and options.format not in (Format.TABLE, Format.NAME)
                 look = Look(seen, PromisedReader(mesh) if told else None, view)
                 if watch:
+                    drawn_anew = out.tty and options.format in (Format.TABLE, Format.WIDE)
+                    look.silence = SilentWatch(mesh, options, out, services, told=not drawn_anew)
                     for service in services:
                         await must_be_there(mesh, options, out, service, later=True)
                     if not out.tty:  # what is drawn anew says it itself
                         mesh.client.transport.add_listener(Connection(out))
-                    await follow(look, options, out)
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(look.silence.follow, lambda: _waited_for(seen.snapshot()))
+                        await follow(look, options, out)
                 else:
                     await _once(mesh, look, options, out, services, window_s)
         except PermissionDeniedError as error:
@@ -100,12 +105,25 @@ async def _show(
 
 
 class Look:
-    """What is seen of the mesh, and how what is promised stands, where that shows (else it is not asked for)."""
+    """What is seen of the mesh, how what is promised stands, where that shows (else it is not asked for), and who is
+    silent, where that is looked for."""
 
-    def __init__(self, seen: MeshView, promised: PromisedReader | None, view: Shown) -> None:
+    def __init__(
+        self,
+        seen: MeshView,
+        promised: PromisedReader | None,
+        view: Shown,
+        silence: SilentWatch | None = None,
+    ) -> None:
         self.seen = seen
         self.view = view
+        self.silence = silence
         self._promised = promised
+
+    @property
+    def head(self) -> str:
+        """What stands above the rows: who is silent; empty where nobody is known to be."""
+        return f"{self.silence.text}\n" if self.silence is not None and self.silence.text else ""
 
     async def records(self, snapshot: Snapshot) -> list[Record]:
         """The rows of a snapshot."""
@@ -115,15 +133,13 @@ class Look:
         return self.view.records(snapshot, self._promised.now())
 
 
-async def _tell_silent(mesh: Mesh, snapshot: Snapshot, out: Out) -> None:
-    """Say of services that are called, and of which nobody answers, where somebody ought to."""
-    waited = [
+def _waited_for(snapshot: Snapshot) -> list[str]:
+    """The services that are called, and of which nobody was heard."""
+    return [
         each.name
         for each in snapshot.services
         if not each.instances and each.name != OTHER and (each.red.in_flight or each.red.recent.requests)
     ]
-    if note := await silent_note(mesh, waited):
-        out.note(f"note: {note}", "bad")
 
 
 async def _once(
@@ -137,7 +153,9 @@ async def _once(
     if not snapshot.connected:
         raise CliError("the bus went away meanwhile", code=BUS)
     _complain(seen, snapshot, out)
-    await _tell_silent(mesh, snapshot, out)
+    silent = await look_for_silent(mesh, options, out, _waited_for(snapshot), services=services)
+    if silent:
+        out.note(f"note: {silent_text(silent)}", "bad")
     known = {each.name for each in snapshot.services} | {each.source for each in snapshot.edges}
     for service in services:
         if service not in known:
@@ -228,7 +246,7 @@ async def _screen(look: Look, out: Out, *, wide: bool) -> None:
             snapshot = look.seen.snapshot()
             records = await look.records(snapshot)
             text = drawn(records, view.shown(records), out, wide=wide) if records else view.nothing
-            text = f"{_away(snapshot)}{text}"
+            text = f"{_away(snapshot)}{look.head}{text}"
             drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
             await anyio.sleep(_EVERY_S)
 

@@ -14,12 +14,14 @@ from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.telemetry.tap_feed import MAX_TARGETS, SeenCall, TapFeed
 from nats_mesh.telemetry.taps import BATCH_S
 from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import DENIED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump, layout
 from nats_mesh_cli.present import absent, nobody_answered, say_absent
 from nats_mesh_cli.printing import Printer
+from nats_mesh_cli.silence import silent_or
 from nats_mesh_cli.tables import Layout
 from nats_mesh_cli.tap_given import Plan, check
 from nats_mesh_cli.tap_order import ORDER_S, InOrder
@@ -39,7 +41,7 @@ async def tap(options: Options, out: Out, plan: Plan, *, name: str | None) -> in
     """Show calls until there were enough, the time is over, or SIGINT or SIGTERM; says what was left out."""
     check(options, plan)
     async with connected(options, name or CALLER) as mesh:
-        nobody = _nobody(plan, await fetch(mesh, options, out), mesh, out)
+        nobody = await _nobody(plan, await fetch(mesh, options, out), mesh, out)
         tapper = _Tapper(mesh, plan, options.format, out)
         heard = await tapper.run()
     if nobody is not None and not heard:
@@ -47,12 +49,13 @@ async def tap(options: Options, out: Out, plan: Plan, *, name: str | None) -> in
     return OK
 
 
-def _nobody(plan: Plan, everything: list[InfoReply], mesh: Mesh, out: Out) -> CliError | None:
+async def _nobody(plan: Plan, everything: list[InfoReply], mesh: Mesh, out: Out) -> CliError | None:
     """Say what is asked for and not there; what ends a tap that hears nobody, where no service that was named is."""
     gone: dict[str, CliError] = {}
     for service, endpoints in plan.targets.items():
         error = absent(everything, mesh.namespace, service)
         if error is not None:  # it may still come
+            error = await silent_or(mesh, visible(everything, mesh.namespace), service, error)
             gone[service] = error
             say_absent(out, error)
             continue

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from nats_mesh.model import is_name
 from nats_mesh_cli.bus import connected
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.get import Kind, fetch, kind_of, records_of, short_ids
@@ -15,6 +16,7 @@ from nats_mesh_cli.hints import namespace_text
 from nats_mesh_cli.live import Live, difference
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, drawn, dump, layout
+from nats_mesh_cli.silent_watch import SilentWatch
 from nats_mesh_cli.tables import Layout
 
 __all__ = ["Connection", "Key", "View", "must_go_on", "view_of", "watch"]
@@ -44,6 +46,9 @@ async def watch(options: Options, out: Out, word: str, name: str | None, *, ever
         await mesh.client.transport.fence()
         await live.refresh()
         view = view_of(options, out, kind, live.reasons)
+        silence = SilentWatch(mesh, options, out)
+        service = "" if name is None else name.partition(".")[0]
+        await silence.look([service] if is_name(service) else [])
         if not _chosen(kind, live, name):
             out.note(f"no {kind.plural} in {namespace_text(namespace)} yet; waiting", "dim")
         async with anyio.create_task_group() as tasks:

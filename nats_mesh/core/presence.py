@@ -28,6 +28,7 @@ __all__ = [
     "Announcement",
     "Count",
     "EndpointInfo",
+    "InstanceName",
     "Instant",
     "Kind",
     "Labels",
@@ -71,6 +72,8 @@ _WEIGHT: Final = "weight"
 _NUMBER: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,63}\Z")]
+#: What people call an instance: ``host-pid``.
+InstanceName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,160}\Z")]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_MAX_INT)]
 Version: TypeAlias = Annotated[str, msgspec.Meta(pattern=rf"\A{SEMVER}\Z", max_length=_MAX_VERSION)]
 Instant: TypeAlias = Annotated[
@@ -173,7 +176,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     type: Kind
     service: Name
     instance: Name
-    name: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,160}\Z")]
+    name: InstanceName
     version: Version
     namespace: Name
     seq: Annotated[int, msgspec.Meta(ge=1, le=_MAX_INT)]

@@ -7,10 +7,11 @@ instances by other programs, and whoever asks for a service that nobody serves w
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from nats_mesh.core.presence import Standing
 from nats_mesh.discovery.messages import rfc3339, standing_metadata
+from nats_mesh.discovery.overdue import called_metadata
 from nats_mesh.discovery.services_api import (
     ServiceDoc,
     Verb,
@@ -31,7 +32,8 @@ CLIENT_VERSION = "0.0.0"
 
 
 class ClientResponder:
-    """Answers for one connection of a pure client. ``unanswered`` counts questions whose answer was not sent."""
+    """Answers for one connection of a pure client, which has ``called`` these services. ``unanswered`` counts questions
+    whose answer was not sent."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class ClientResponder:
         transport: Transport,
         started_wall_s: float,
         standing: Callable[[], Standing],
+        called: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.unanswered = 0
         self._name = name
@@ -50,6 +53,7 @@ class ClientResponder:
         self._started = rfc3339(started_wall_s)
         self._metadata = service_metadata(namespace, labels, kind="client") | {"mesh.started": self._started}
         self._standing = standing
+        self._called = called
         self._transport = transport
         self._subscription = transport.subscribe(request_subject(Verb.PING), self._on_question)
 
@@ -62,7 +66,11 @@ class ClientResponder:
             id=self._id,
             version=CLIENT_VERSION,
             started=self._started,
-            metadata={**self._metadata, **standing_metadata(self._standing())},
+            metadata={
+                **self._metadata,
+                **standing_metadata(self._standing()),
+                **called_metadata(self._called()),
+            },
         )
         try:
             self._transport.publish(reply, ping_response(document))

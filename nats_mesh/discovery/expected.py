@@ -64,6 +64,8 @@ class Expected:
         most: int = MAX_ENTRIES,
     ) -> None:
         self._problem = ""
+        #: Whether the audit has told who was there.
+        self.recalled = False
         self._most = most
         self._subjects = subjects
         self._transport = transport
@@ -139,6 +141,7 @@ class Expected:
             back_s = longest_s
         if roster.more:
             self._problem = self._too_many()
+        self.recalled = True
         for due in roster.due(now, patience):
             self._take(due, intervals[due.key[0]])
 

@@ -8,16 +8,20 @@ their state and load.
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 
 import msgspec
 
 from nats_mesh.clock import Clock
 from nats_mesh.core.lazy import at_first_use
-from nats_mesh.core.presence import MAX_INTERVAL_S, Kind, Load, State
+from nats_mesh.core.presence import MAX_INTERVAL_S, InstanceName, Kind, Load, State
 from nats_mesh.core.registry import BEAT_FACTOR, SUSPECT_AFTER
 from nats_mesh.discovery.messages import BASE_INTERVAL_S, MAX_BYTES, nominal_interval_s
+from nats_mesh.discovery.overdue import MAX_OVERDUE, Overdue
 from nats_mesh.errors import UNREADABLE
 from nats_mesh.wire.subjects import Subjects, reply_allowed
 from nats_mesh.wire.transport import Transport
@@ -32,6 +36,12 @@ _SILENT_INTERVALS = 4.0
 _FRESH_INTERVALS = BEAT_FACTOR
 #: And after so many not on what it said of its state: two beats, as where an observer calls it suspect.
 _STATE_INTERVALS = SUSPECT_AFTER * BEAT_FACTOR
+#: How long one that fell silent without leaving is told of (seconds), and of how many: a server notices a process that
+#: hangs within minutes.
+_LOST_S: Final = 600.0
+_MAX_LOST: Final = 64
+#: Of how many it is known what people call them.
+_MAX_NAMED: Final = 1024
 _LEAVE = re.compile(rb'"type"\s*:\s*"leave"')
 
 
@@ -44,7 +54,14 @@ class _Said(msgspec.Struct, frozen=True):
     interval_s: float = BASE_INTERVAL_S
 
 
+class _Called(msgspec.Struct, frozen=True):
+    """What people call an instance (``host-pid``)."""
+
+    name: InstanceName
+
+
 _decode = at_first_use(lambda: msgspec.json.Decoder(_Said).decode)
+_decode_name = at_first_use(lambda: msgspec.json.Decoder(_Called).decode)
 
 
 class Peers:
@@ -77,6 +94,9 @@ class Peers:
         self._roomy: dict[str, float] = {}
         #: The state that each other instance said it is in, and until when that is believed.
         self._states: dict[str, tuple[State, float]] = {}
+        #: When those were heard last that fell silent and never said that they leave; the latest are at the end.
+        self._lost: dict[str, float] = {}
+        self._names: dict[str, str] = {}
         self._prune_at = 0.0
         self._subscription = transport.subscribe(subjects.presence_of(service), self._on_presence)
 
@@ -85,11 +105,24 @@ class Peers:
             return
         instance = subject[subject.rfind(".") + 1 :]
         if _LEAVE.search(payload) is not None:
-            self._seen.pop(instance, None)
-        elif instance in self._seen or len(self._seen) < _MAX_PEERS:
+            self._forget(instance)
+        elif instance in self._seen:
             self._seen[instance] = self._now()
+        elif len(self._seen) < _MAX_PEERS:
+            self._meet(instance, payload)
         if self.watching and instance != self._instance:
             self._read(instance, payload)
+
+    def _meet(self, instance: str, payload: bytes) -> None:
+        self._seen[instance] = self._now()
+        self._lost.pop(instance, None)
+        if instance not in self._names and len(self._names) < _MAX_NAMED and len(payload) <= MAX_BYTES:
+            with suppress(*UNREADABLE):  # who cannot be read has no name
+                self._names[instance] = _decode_name(payload).name
+
+    def _forget(self, instance: str) -> None:
+        for table in (self._seen, self._lost, self._names):
+            table.pop(instance, None)
 
     @property
     def watching(self) -> bool:
@@ -140,11 +173,34 @@ class Peers:
         now = self._now()
         if now >= self._prune_at:
             patience_s = _SILENT_INTERVALS * nominal_interval_s(len(self._seen))
-            self._seen = {name: at for name, at in self._seen.items() if now - at < patience_s}
+            for name in [name for name, at in self._seen.items() if now - at >= patience_s]:
+                self._lose(name, self._seen.pop(name))
             self._roomy = {name: until for name, until in self._roomy.items() if now < until}
             self._states = {name: said for name, said in self._states.items() if now < said[1]}
             self._prune_at = now + patience_s / 2
         return max(1, len(self._seen))
+
+    def _lose(self, instance: str, heard: float) -> None:
+        self._lost[instance] = heard
+        if len(self._lost) > _MAX_LOST:
+            oldest = next(iter(self._lost))
+            del self._lost[oldest]
+            self._names.pop(oldest, None)
+
+    def overdue(self) -> list[Overdue]:
+        """The other instances that were not heard for the longest and have not left, at most
+        :data:`~nats_mesh.discovery.overdue.MAX_OVERDUE`: whoever asks finds out which of them answer."""
+        self.count()
+        now = self._now()
+        for each in [each for each, at in self._lost.items() if now - at >= _LOST_S]:
+            self._forget(each)
+        known = [
+            (at, each) for each, at in (*self._lost.items(), *self._seen.items()) if each != self._instance
+        ]
+        return [
+            Overdue(instance=each, name=self._names.get(each, ""), heard_s=round(now - at, 1))
+            for at, each in heapq.nsmallest(MAX_OVERDUE, known)
+        ]
 
     def close(self) -> None:
         """Stop listening."""

@@ -42,6 +42,11 @@ class Witness:
         """Why not everybody may be known; empty where all is well."""
         return self._expected.problem
 
+    @property
+    def recalled(self) -> bool:
+        """Whether there is an audit, and it has told who was there."""
+        return self._expected.recalled
+
     async def open(self) -> None:
         """Listen; returns when the server has confirmed it."""
         await self._expected.open()

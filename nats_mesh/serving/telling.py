@@ -15,6 +15,7 @@ from nats_mesh.calling.condition import condition_of
 from nats_mesh.clock import Clock
 from nats_mesh.core.presence import EndpointInfo, Load, Standing, State
 from nats_mesh.discovery.announcer import Announcer
+from nats_mesh.discovery.overdue import called_metadata, overdue_metadata
 from nats_mesh.discovery.peers import Peers
 from nats_mesh.discovery.responder import Responder
 from nats_mesh.discovery.services_api import EndpointCounters, EndpointDoc, mesh_endpoint
@@ -128,6 +129,10 @@ class Telling:
             load=self._load,
             counters=self._counters,
             more=self._metadata,
+            others=lambda: {
+                **overdue_metadata(peers.overdue()),
+                **called_metadata(self._stats.called()),
+            },
         )
         parts.wants = wants = Wants(
             member=service.name,

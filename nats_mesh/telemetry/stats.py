@@ -113,6 +113,12 @@ class Stats:
         mine = [series.by_status for series in self if series.side == side]
         return sum(sum(statuses.values()) for statuses in mine), sum(errors_in(statuses) for statuses in mine)
 
+    def called(self) -> set[str]:
+        """The services that were ever called."""
+        return {
+            series.service for series in self if series.side == "out" and not series.service.startswith("_")
+        }
+
     def by_endpoint(self, side: Side) -> dict[str, EndpointTotals]:
         """The calls of one side by endpoint; those beyond the table stand under :data:`OTHER`."""
         groups: dict[str, list[Series]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from nats_mesh_cli.check_calls import (
     unserved,
 )
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN
+from nats_mesh_cli.silence import Silent
 from tests.cli.conftest import Shop
 from tests.cli.infos import mesh_info
 
@@ -116,10 +118,28 @@ def test_who_fell_silent_is_told_once() -> None:
     gone = Member(
         service="stock", instance="A", name="host-A", revision=(0, 0), answers=False, why="is silent"
     )
-    found = check_silent([gone], [], "")
+    found = check_silent([gone], [], [], "", recalled=True)
     assert (found.state, found.data) == (WARN, {"silent": ["stock (host-A)"]})
-    assert check_silent([gone], [("stock", "A")], "").state == GOOD
-    assert check_silent([], [], "the audit may not be read").state == SKIPPED
+    assert check_silent([gone], [], [("stock", "A")], "", recalled=True).state == GOOD
+    assert check_silent([], [], [], "the audit may not be read", recalled=False).state == SKIPPED
+
+
+def test_who_is_silent_by_the_word_of_others_is_told_once() -> None:
+    """An instance that peers tell of, and a service that callers do; neither where it is told of already. Without an
+    audit none is spoken of."""
+    gone = Member(service="stock", instance="A", answers=False, why="is silent")
+    silent = [
+        Silent("stock", "A", "host-A", 9.0), Silent("stock", "B", "host-B", 9.0), Silent("stock"), Silent("legacy"),
+    ]  # fmt: skip
+    found = check_silent([gone], silent, [], "", recalled=False)
+    assert found.data == {"silent": ["stock (A)", "stock (host-B)", "legacy"]}
+    assert found.text == (
+        "3 instances ought to be here: stock (A) is silent; "
+        "stock (host-B) is connected and does not answer, and its peers heard it 9 s ago; "
+        "legacy: one is connected, and nobody answers"
+    )
+    assert check_silent([], silent[:1], [("stock", "A")], "", recalled=False).state == GOOD
+    assert "audit" not in check_silent([], [], [], "", recalled=False).text
 
 
 def test_policies_are_as_bad_as_their_worst_finding() -> None:
@@ -162,14 +182,13 @@ def test_trouble_is_found_in_a_mesh_that_runs(place: Shop) -> None:
     (place.folder / "empty.yaml").write_text(EMPTY, encoding="utf-8")
     assert place("policy", "apply", "-f", str(place.folder / "empty.yaml")).code == 0
     calls = ["--as", "front", "--rate", "20", "--duration", "120s"]
-    with (
-        place.background("run", "shopapp:orders") as orders,
-        place.background("run", "shopapp:stock") as stock,
-        place.background("bench", "orders.boom", *calls) as booming,
-        place.background("bench", "stock.count", "1", *calls) as counting,
-    ):
+    with ExitStack() as stack:
+        orders = stack.enter_context(place.background("run", "shopapp:orders"))
+        stock = stack.enter_context(place.background("run", "shopapp:stock"))
         orders.wait_for("orders 1.2.0 is ready")
-        stock.wait_for("stock 0.3.0 is ready")
+        stock.wait_for("stock 0.3.0 is ready")  # load is for who is there: else it ends at once
+        booming = stack.enter_context(place.background("bench", "orders.boom", *calls))
+        counting = stack.enter_context(place.background("bench", "stock.count", "1", *calls))
         assert place("fault", "orders.place", "--delay", "50ms").code == 0
         stock.process.send_signal(signal.SIGSTOP)
         try:

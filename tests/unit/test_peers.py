@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
 
-from nats_mesh import Service
+from nats_mesh import CallError, Context, Service
 from nats_mesh.clock import ManualClock
 from nats_mesh.discovery.messages import nominal_interval_s
+from nats_mesh.discovery.overdue import (
+    MAX_CALLED,
+    MAX_OVERDUE,
+    Overdue,
+    called_in,
+    called_metadata,
+    overdue_in,
+    overdue_metadata,
+)
 from nats_mesh.discovery.peers import Peers
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.wire.memory import MemoryBus
@@ -152,3 +162,123 @@ async def test_who_goes_by_credit_knows_who_has_room() -> None:
     await say("a")
     peers.watch(False)
     assert peers.with_room() == 0
+
+
+@pytest.mark.anyio
+async def test_those_not_heard_for_the_longest_are_told_of() -> None:
+    """By id and name, the longest silence first; never the instance itself, nor who has left, nor for ever; of many
+    the first ones."""
+    bus, clock = MemoryBus(), ManualClock()
+    transport = await bus.connect(ConnectOptions(name="many"))
+    peers = Peers(
+        service="many",
+        instance="me",
+        subjects=Subjects("default"),
+        transport=transport,
+        clock=clock,
+        enforced=True,
+    )
+
+    async def say(instance: str, kind: str = "beat", name: object = "host-1") -> None:
+        body = json.dumps({"type": kind, "name": name}).encode()
+        transport.publish(f"mesh.default.presence.many.{instance}", body, "_INBOX.many.c.s.0")
+        await transport.fence()
+
+    assert peers.overdue() == []
+    await say("hung", name="host-7")
+    await say("left")
+    clock.advance(2.0)
+    await say("me")
+    await say("well", name=7)
+    await say("left", "leave")
+    assert peers.overdue() == [
+        Overdue(instance="hung", name="host-7", heard_s=2.0), Overdue(instance="well", heard_s=0.0),
+    ]  # fmt: skip
+    for _ in range(119):
+        clock.advance(5.0)
+        await say("me")
+        await say("well")
+        assert peers.count() in (2, 3)
+    assert [each.instance for each in peers.overdue()] == ["hung", "well"]
+    clock.advance(5.0)
+    assert [each.instance for each in peers.overdue()] == ["well"]
+    for number in range(2 * MAX_OVERDUE):
+        await say(f"i{number:02}")
+    assert [each.instance for each in peers.overdue()] == [
+        "well",
+        *(f"i{n:02}" for n in range(MAX_OVERDUE - 1)),
+    ]
+    clock.advance(1.0)
+    await say("hung")
+    assert "hung" not in [each.instance for each in peers.overdue()]  # it was heard just now
+
+
+@pytest.mark.anyio
+async def test_of_many_that_fell_silent_the_latest_are_remembered() -> None:
+    """Nobody who makes up instances makes a table grow."""
+    bus, clock = MemoryBus(), ManualClock()
+    transport = await bus.connect(ConnectOptions(name="many"))
+    peers = Peers(
+        service="many", subjects=Subjects("default"), transport=transport, clock=clock, enforced=True
+    )
+    for number in range(200):
+        transport.publish(f"mesh.default.presence.many.i{number:03}", b"{}", "_INBOX.many.c.s.0")
+        await transport.fence()
+        clock.advance(0.01)
+    clock.advance(60.0)
+    assert peers.count() == 1
+    assert [each.instance for each in peers.overdue()] == [f"i{136 + n}" for n in range(MAX_OVERDUE)]
+
+
+def test_what_members_say_of_others_is_read_as_far_as_it_can_be() -> None:
+    """What is written is read again; of what anybody makes up nothing is taken that is no name, and not without end."""
+    told = [Overdue(instance="a1", name="host-7", heard_s=1.5), Overdue(instance="b2", heard_s=0.0)]
+    assert overdue_in(overdue_metadata(told)) == told
+    assert overdue_metadata([]) == {}
+    assert called_in(called_metadata(["stock", "orders", "stock"])) == ["orders", "stock"]
+    assert called_metadata([]) == {}
+    assert len(called_in(called_metadata([f"s{n}" for n in range(500)]))) == MAX_CALLED
+    good = {"instance": "a", "name": "", "heard_s": 1}
+    for bad in (
+        "", "x", "{}", "[1]", json.dumps([{**good, "instance": "a.b"}]), json.dumps([{**good, "name": "a b"}]),
+        json.dumps([{**good, "heard_s": -1}]), json.dumps([good] * 2000),
+    ):  # fmt: skip
+        assert overdue_in({"mesh.peers": bad}) == []
+    assert len(overdue_in({"mesh.peers": json.dumps([good] * 100)})) == MAX_OVERDUE
+    assert called_in({"mesh.calls": "a,b.c,,\x1b[0m,d"}) == ["a", "d"]
+    assert called_in({"mesh.calls": "a," * 20_000}) == []
+
+
+def test_a_member_says_whom_it_calls() -> None:
+    """An instance does to who asks about it, a pure client to who asks everybody; plain subjects are no services."""
+
+    async def main() -> None:
+        async with MemoryMesh() as mesh, AsyncExitStack() as stack:
+            await mesh.serve(_service())
+            relay = Service("relay", version="1.0.0")
+
+            @relay.endpoint()
+            async def pass_on(ctx: Context) -> None:
+                await ctx.call("many.ping")
+
+            await mesh.serve(relay)
+            caller = await stack.enter_async_context(mesh.client("front"))
+            await caller.call("relay.pass_on")
+            with pytest.raises(CallError):
+                await caller.call("nats://plain.subject", timeout=0.1)
+            transport = await mesh.bus.connect(ConnectOptions(name="observer"))
+            answers: list[bytes] = []
+            transport.subscribe("_INBOX.observer.c.s.0", lambda *message: answers.append(message[-1]))
+            for subject in ("$SRV.INFO", "$SRV.PING"):
+                transport.publish(subject, b"", "_INBOX.observer.c.s.0")
+            await transport.fence()
+            await anyio.sleep(1.0)  # virtual
+            told = [json.loads(each) for each in answers]
+            calls = {
+                (each["name"], each["type"].split(".")[-1][:4]): called_in(each["metadata"]) for each in told
+            }
+            assert calls[("relay", "info")] == ["many"]
+            assert calls[("many", "info")] == []
+            assert calls[("front", "ping")] == ["relay"]
+
+    run_virtual(main)

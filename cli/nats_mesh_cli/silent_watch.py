@@ -1,0 +1,70 @@
+"""Who is silent, for commands that do not ask everybody by themselves: once, or now and then while they go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import anyio
+
+from nats_mesh import DisconnectedError, Mesh
+from nats_mesh_cli.get import fetch
+from nats_mesh_cli.options import Options
+from nats_mesh_cli.output import Out
+from nats_mesh_cli.silence import Silent, called_by_clients, silent_among, silent_text
+
+__all__ = ["SilentWatch", "look_for_silent"]
+
+#: How often everybody is asked (seconds).
+_EVERY_S: Final = 10.0
+
+
+async def look_for_silent(
+    mesh: Mesh, options: Options, out: Out, called: Sequence[str] = (), *, services: Sequence[str] = ()
+) -> list[Silent]:
+    """Ask everybody, and find out who is silent; of ``services`` alone, where some are named. ``called`` are services
+    that are known to be called."""
+    infos, clients = await asyncio.gather(fetch(mesh, options, out), called_by_clients(mesh))
+    found = await silent_among(mesh, infos, [called, services, *clients])
+    return [each for each in found if not services or each.service in services]
+
+
+class SilentWatch:
+    """Finds out who is silent every :data:`_EVERY_S`; ``text`` says who is now, and is empty where nobody is.
+
+    ``services``: only these count, where there are any. ``told``: whoever is new is said on stderr.
+    """
+
+    def __init__(
+        self, mesh: Mesh, options: Options, out: Out, services: Sequence[str] = (), *, told: bool = True
+    ) -> None:
+        self.text = ""
+        self._mesh = mesh
+        self._options = options
+        self._out = out
+        self._services = services
+        self._told = told
+        self._known: frozenset[tuple[str, str]] = frozenset()
+
+    async def look(self, called: Sequence[str] = ()) -> None:
+        """Find out who is silent now; as it was while the bus is away."""
+        try:
+            found = await look_for_silent(
+                self._mesh, self._options, self._out, called, services=self._services
+            )
+        except DisconnectedError:
+            return
+        self.text = silent_text(found)
+        known = frozenset((each.service, each.instance) for each in found)
+        if self._told and known - self._known:
+            self._out.note(f"note: {self.text}", "bad")
+        if self._told and self._known and not known:
+            self._out.note("note: nobody is silent any more", "ok")
+        self._known = known
+
+    async def follow(self, called: Callable[[], Sequence[str]] = tuple) -> None:
+        """Look again and again, until cancelled; ``called`` says which services are called by then."""
+        while True:
+            await self.look(called())
+            await anyio.sleep(_EVERY_S)
