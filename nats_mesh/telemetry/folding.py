@@ -6,6 +6,7 @@ tested, and a moment of the past looked at, without a bus.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
@@ -20,7 +21,7 @@ from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.group import Group
 from nats_mesh.telemetry.groups import Groups
 from nats_mesh.telemetry.happened import Happened
-from nats_mesh.telemetry.known import LATE_S, Known
+from nats_mesh.telemetry.known import LATE_S, MISSED_S, Known
 from nats_mesh.telemetry.lines import Line
 from nats_mesh.telemetry.pace import Moment
 from nats_mesh.telemetry.placed import Placed
@@ -36,6 +37,8 @@ __all__ = ["SILENT_S", "Bus", "Fold", "Gone", "Word", "replay"]
 SILENT_S: Final = 20.0
 _MAX_EVENTS: Final = 500
 _MAX_LINES: Final = 20_000
+#: Whoever has heard no statistics at all for longer (seconds) was away, or alone.
+_GAP_S: Final = 1.5
 #: Errors of one text and one member that are no further apart by its own clock (seconds) are one.
 _SAME_ERROR_S: Final = 0.01
 
@@ -103,6 +106,9 @@ class Fold:
         self._of_one: Counter[str] = Counter()
         #: How many were made since groups were last forgotten.
         self._made = 0
+        #: When anybody's statistics came last, and since when they have come without a gap: an observer that was away,
+        #: or nobody else who tells, says nothing about who is not heard.
+        self._heard = self._hears_since = -math.inf
         #: When groups were looked at last.
         self._looked = 0.0
         self._dropped: OrderedDict[_Key, Known] = OrderedDict()
@@ -138,7 +144,10 @@ class Fold:
         """As :meth:`snapshot`, with moments in between (:func:`nats_mesh.telemetry.showing.show`)."""
         self._looked = now
         self._sweep(now)
+        hears = self.bus.connected and now - self._heard <= _GAP_S and now - self._hears_since > MISSED_S
         for known in self.members.values():
+            if hears and known.live and now - known.heard > MISSED_S:
+                known.late = True
             if known.live and now - known.told > LATE_S:
                 known.fall_silent()
         return show(self, now, wall_s)
@@ -169,6 +178,9 @@ class Fold:
             # told the high ones.
             self._begin_again(key, known)
         known.heard = known.told = now
+        if now - self._heard > _GAP_S:
+            self._hears_since = now
+        self._heard = now
         if step is not Step.SAME or known.message is None:
             known.message = msgspec.structs.replace(message, series=(), rows=())  # these are in its lines
         if message.condition is not UNSET:
@@ -326,7 +338,8 @@ class Fold:
             return False
         self._place(instance.service, instance.service)
         known.instance = instance
-        known.heard = max(known.heard, instance.seen)
+        if instance.seen > known.heard:
+            known.heard, known.late = instance.seen, False
         return True
 
     def _begin_again(self, key: _Key, known: Known) -> None:

@@ -16,10 +16,12 @@ from nats_mesh.telemetry.pace import Moment, Pace
 from nats_mesh.telemetry.stats_messages import Condition, StatsMessage
 from nats_mesh.telemetry.tallies import Tally
 
-__all__ = ["LATE_S", "Known"]
+__all__ = ["LATE_S", "MISSED_S", "Known"]
 
 #: A member whose statistics are older (seconds) is not counted in rates and in what is in flight.
 LATE_S: Final = 5.0
+#: An instance tells every second: where it has not for so long (seconds) it is suspect, before its beats say so.
+MISSED_S: Final = 3.0
 
 
 class Known:
@@ -36,6 +38,7 @@ class Known:
         "groups",
         "heard",
         "instance",
+        "late",
         "lines",
         "live",
         "message",
@@ -55,8 +58,9 @@ class Known:
         #: Where all its calls of a side count, and every group that any of its calls counts in.
         self.sides: dict[str, Intake] = {}
         self.groups: set[Group] = set()
-        #: Whether it tells of now.
+        #: Whether it tells of now, and whether it is an instance that has missed telling, though others were heard.
         self.live = False
+        self.late = False
         self._order = Succession()
         #: Which part of its latest message was heard last and how many there are, and whether all before were.
         self._parts = (1, 1)
@@ -97,7 +101,8 @@ class Known:
     def state(self) -> str:
         """``joining``, ``ready``, ``draining``, or ``suspect``."""
         if self.instance is not None:
-            return "suspect" if self.instance.health is Health.SUSPECT else str(self.instance.state)
+            overdue = self.late or self.instance.health is Health.SUSPECT
+            return "suspect" if overdue else str(self.instance.state)
         return "ready" if self.message is None else str(self.message.state)
 
     @property
@@ -222,6 +227,7 @@ class Known:
 
     def wake(self) -> None:
         """It tells of now, from now on."""
+        self.late = False
         if not self.live:
             self.live = True
             for group in self.groups:

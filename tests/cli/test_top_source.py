@@ -87,7 +87,7 @@ def test_who_is_back_is_told_after_it_was_gone() -> None:
     comings.take((), AT_S + 20)
     comings.take([member], AT_S + 50)
     suspect, gone, back = comings.events[-3:]
-    assert suspect.detail == "host-4101, version 1.4.0, its beats are missing, last heard at 11:59:59 UTC"
+    assert suspect.detail == "host-4101, version 1.4.0, it has fallen silent, last heard at 11:59:59 UTC"
     assert (gone.kind, gone.detail) == (
         "instance.gone",
         "host-4101, version 1.4.0, last heard at 11:59:59 UTC",

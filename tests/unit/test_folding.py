@@ -16,7 +16,7 @@ from nats_mesh.telemetry import folding
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.folding import SILENT_S, Bus, Fold, Gone, Word, replay
 from nats_mesh.telemetry.series import OTHER
-from nats_mesh.telemetry.snapshots import Member, Service, Snapshot
+from nats_mesh.telemetry.snapshots import NOTHING, Member, Service, Snapshot
 from nats_mesh.telemetry.stats import Stats
 from nats_mesh.telemetry.stats_messages import (
     Condition,
@@ -217,6 +217,43 @@ def test_a_silent_client_is_shown_no_longer() -> None:
     assert len(fold.snapshot(clock.now + SILENT_S).members) == 1
     fold.apply(Bus(True, "nats://a:1", 0.001), clock.now + SILENT_S)
     assert fold.snapshot(clock.now + SILENT_S).members == ()
+
+
+def test_who_misses_telling_is_suspect_while_others_are_heard() -> None:
+    """Three seconds after its last word, long before its beats say so; not where nobody else was heard, nor right after
+    a time in which nobody was: then the observer was away. Its next word, or its next beat, ends it."""
+    clock, fold = Clock(), Fold()
+    tellers = [Teller(clock, "orders", each) for each in ("i1", "i2")]
+
+    def tell(*which: Teller, seconds: int = 1) -> dict[str, str]:
+        shown = Snapshot(red=NOTHING)
+        for _ in range(seconds):
+            clock.now += 1.0
+            for each in which:
+                fold.apply(each.word(), clock.now)
+            shown = fold.snapshot(clock.now)
+        return {each.id: each.state for each in shown.members}
+
+    for each in tellers:
+        fold.apply(instance(id=each.instance, seen=clock.now), clock.now)
+    hung, well = tellers
+    assert tell(hung, well, seconds=5) == {"i1": "ready", "i2": "ready"}
+    assert tell(well, seconds=3) == {"i1": "ready", "i2": "ready"}
+    assert tell(well) == {"i1": "suspect", "i2": "ready"}
+    orders = service_of(fold.snapshot(clock.now))
+    assert (orders.ready, orders.suspect, orders.instances) == (1, 1, 2)
+    assert tell(well, seconds=30)["i1"] == "suspect"
+    assert tell(hung, well)["i1"] == "ready"
+    tell(well, seconds=4)
+    fold.apply(instance(id="i1", seen=clock.now), clock.now)
+    assert tell(well, seconds=20)["i1"] == "ready"  # it beats, and tells nothing: presence decides
+    assert tell(hung, well)["i1"] == "ready"
+    assert tell(seconds=10) == {"i1": "ready", "i2": "ready"}
+    clock.now += 30.0
+    assert tell(well, seconds=1)["i1"] == "ready"  # the first word after a stall of the observer
+    assert tell(hung, well, seconds=2)["i1"] == "ready"
+    fold.apply(Bus(False), clock.now)
+    assert tell(seconds=4) == {"i1": "ready", "i2": "ready"}
 
 
 def test_conditions_become_rows() -> None:

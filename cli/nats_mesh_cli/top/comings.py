@@ -70,7 +70,7 @@ class Comings:
             elif old.state != member.state and "suspect" in (old.state, member.state):
                 if member.state == "suspect":
                     last = _last_heard(wall_s - member.heard_s)
-                    self._tell(EventKind.INSTANCE_SUSPECT, member, at, f", its beats are missing, {last}")
+                    self._tell(EventKind.INSTANCE_SUSPECT, member, at, f", it has fallen silent, {last}")
                 else:
                     self._tell(EventKind.INSTANCE_ALIVE, member, at)
         for key, member in before.items():
