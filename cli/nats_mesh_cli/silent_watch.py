@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
 
-from nats_mesh import DisconnectedError, Mesh
+from nats_mesh import DisconnectedError, Mesh, PermissionDeniedError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
@@ -24,22 +25,26 @@ async def look_for_silent(
     mesh: Mesh, options: Options, out: Out, called: Sequence[str] = (), *, services: Sequence[str] = ()
 ) -> list[Silent]:
     """Ask everybody, and find out who is silent; of ``services`` alone, where some are named. ``called`` are services
-    that are known to be called."""
-    infos, clients = await asyncio.gather(fetch(mesh, options, out), called_by_clients(mesh))
+    that are known to be called. Nobody is found where this credential may not ask."""
+    try:
+        infos, clients = await asyncio.gather(fetch(mesh, options, out), called_by_clients(mesh))
+    except PermissionDeniedError:
+        return []
     found = await silent_among(mesh, infos, [called, services, *clients])
     return [each for each in found if not services or each.service in services]
 
 
 class SilentWatch:
-    """Finds out who is silent every :data:`_EVERY_S`; ``text`` says who is now, and is empty where nobody is.
+    """Finds out who is silent (``found``) every :data:`_EVERY_S`; ``text`` says it, and is empty where nobody is.
 
-    ``services``: only these count, where there are any. ``told``: whoever is new is said on stderr.
+    ``services``: only these count, where there are any. ``told``: whoever is new is said on stderr; else nothing is,
+    for those who draw on the whole terminal.
     """
 
     def __init__(
         self, mesh: Mesh, options: Options, out: Out, services: Sequence[str] = (), *, told: bool = True
     ) -> None:
-        self.text = ""
+        self.found: tuple[Silent, ...] = ()
         self._mesh = mesh
         self._options = options
         self._out = out
@@ -47,15 +52,19 @@ class SilentWatch:
         self._told = told
         self._known: frozenset[tuple[str, str]] = frozenset()
 
+    @property
+    def text(self) -> str:
+        """What is to be said of them."""
+        return silent_text(self.found)
+
     async def look(self, called: Sequence[str] = ()) -> None:
         """Find out who is silent now; as it was while the bus is away."""
+        out = self._out if self._told else Out(io.StringIO(), io.StringIO())
         try:
-            found = await look_for_silent(
-                self._mesh, self._options, self._out, called, services=self._services
-            )
+            found = await look_for_silent(self._mesh, self._options, out, called, services=self._services)
         except DisconnectedError:
             return
-        self.text = silent_text(found)
+        self.found = tuple(found)
         known = frozenset((each.service, each.instance) for each in found)
         if self._told and known - self._known:
             self._out.note(f"note: {self.text}", "bad")

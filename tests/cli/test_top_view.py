@@ -17,6 +17,7 @@ from rich.console import Console
 
 from nats_mesh.telemetry.snapshots import Edge
 from nats_mesh_cli.demo.state import Size
+from nats_mesh_cli.silence import Silent
 from nats_mesh_cli.top.buckets import bounds_for, classes
 from nats_mesh_cli.top.drill import latency_lines
 from nats_mesh_cli.top.frame import Frame
@@ -175,6 +176,18 @@ def test_a_bus_that_is_away_is_a_banner(size: Size) -> None:
     state = fed(state_of(DATA, size), away)
     check("away", size, render(state, size))
     assert "AWAY" not in render(fed(state, DATA), size).plain
+
+
+def test_who_hangs_and_has_no_row_stands_at_the_top() -> None:
+    """By service and ``host-pid``, as far as others know; nothing where nobody does."""
+    size = Size(120, 30)
+    silent = (Silent("stock", "ABCDEFGHIJ", "host-7", 60.0), Silent("legacy"))
+    assert (
+        "✗ SILENT stock (host-7) and 1 more"
+        in drawn(msgspec.structs.replace(DATA, silent=silent), size).plain
+    )
+    assert "✗ SILENT legacy" in drawn(msgspec.structs.replace(DATA, silent=silent[1:]), size).plain
+    assert "SILENT" not in drawn(DATA, size).plain
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.output import age, counted
 from nats_mesh_cli.promised import LEVELS, Promised
+from nats_mesh_cli.silence import Silent
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line, joined, width_of
@@ -87,6 +90,7 @@ def numbers(state: State, width: int) -> Line:
     bad = [each for each in mesh.services if not each.ready]
     cells = [
         *_alerts(state.data.promised),
+        *_silent(state.data.silent),
         Cell(f"RPS {words.rate_text(red.rate_per_s)} {bars}".rstrip(), words.HEAD),
         Cell(f"OK {success.text}", success.style),
         *_gave_up(red.gave_up),
@@ -118,6 +122,16 @@ def _alerts(promised: Promised) -> list[Cell]:
         for level, count in counts
         if count
     ]
+
+
+def _silent(found: Sequence[Silent]) -> list[Cell]:
+    """Who is connected and answers nothing, and has no row."""
+    if not found:
+        return []
+    first = found[0]
+    name = f"{first.service} ({first.name or first.instance[:8]})" if first.instance else first.service
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return [Cell(f"✗ SILENT {words.clean(name)}{more}", words.BAD)]
 
 
 def _kept(promised: Promised) -> bool:

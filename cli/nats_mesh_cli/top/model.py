@@ -7,6 +7,7 @@ import msgspec
 from nats_mesh.core.sync_state import SyncState
 from nats_mesh.telemetry.snapshots import Edge, Snapshot
 from nats_mesh_cli.promised import Promised
+from nats_mesh_cli.silence import Silent
 
 __all__ = ["ARROW", "CallLine", "Data", "Follower", "PolicyLine", "edge_key"]
 
@@ -61,11 +62,13 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     ``away`` says why the bus is away, where it is. ``head`` is the revision of the policies that members ought to
     have; (0, 0) where there are none. ``store`` says what of the store is not known, and why. ``tapped`` tells of the
     tap: what was seen, and what was left out. ``promised``: how objectives stand, where somebody watches them.
+    ``silent``: who is connected and answers nothing, as others know.
     ``settled``: it was listened long enough that whoever was not heard is not there.
     """
 
     mesh: Snapshot
     settled: bool = True
+    silent: tuple[Silent, ...] = ()
     away: str = ""
     head: tuple[int, int] = (0, 0)
     store: str = ""

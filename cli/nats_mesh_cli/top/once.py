@@ -73,6 +73,15 @@ def document(data: Data) -> Record:
             }
             for each in mesh.edges
         ],
+        "silent": [
+            {
+                "service": each.service,
+                "instance": each.instance or None,
+                "host_pid": each.name or None,
+                "heard_s": each.heard_s,
+            }
+            for each in data.silent
+        ],
         "members": [member_record(each, at, data.head) for each in mesh.members],
         "breakers": [msgspec.to_builtins(each) for each in mesh.breakers],
         "ejections": [msgspec.to_builtins(each) for each in mesh.ejections],

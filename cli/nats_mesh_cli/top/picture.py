@@ -64,7 +64,7 @@ async def take(duration_s: float) -> Data:
         await fault(Reached(server=url), told, _BROKEN, broken, instance=None, name=None)
         settings = Settings(servers=(url,))
         async with Mesh(CALLER, settings=settings) as mesh, MeshView(mesh) as view:
-            source = Source(mesh, view)
+            source = Source(mesh, view, Reached(server=url), told)
             await source.ready()
             while session.view().elapsed_s < duration_s - _BEFORE_S:
                 source.data()

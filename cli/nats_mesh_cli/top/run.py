@@ -26,6 +26,7 @@ from nats_mesh_cli.errors import BUS, FAILED, INTERRUPTED, OK, CliError, as_cli_
 from nats_mesh_cli.heard import listened, untold
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, counted
+from nats_mesh_cli.silence import silent_text
 from nats_mesh_cli.top.keys import KeyReader
 from nats_mesh_cli.top.once import report
 from nats_mesh_cli.top.reducing import described, fed, reduce, resized
@@ -51,11 +52,12 @@ _DOUBTING: Final = (signal.SIGCONT, signal.SIGWINCH)
 async def once(options: Options, out: Out, *, name: str | None = None) -> int:
     """Listen for a while and print what the view would show."""
     async with connected(options, name or CALLER) as mesh, MeshView(mesh) as view:
-        source = Source(mesh, view)
+        source = Source(mesh, view, options, out)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(source.ready)
             complete = await listened(view, options.timeout_s or ONCE_S)
             tasks.cancel_scope.cancel()
+        await source.silence.look()
         data = source.data()
     if not data.mesh.connected:
         raise CliError("the bus went away meanwhile", code=BUS)
@@ -64,6 +66,8 @@ async def once(options: Options, out: Out, *, name: str | None = None) -> int:
         out.data(text)
     if not complete:
         out.note(untold(view.late), "warn")
+    if data.silent:
+        out.note(f"note: {silent_text(data.silent)}", "bad")
     if not options.format.structured and options.format is not Format.NAME:
         if not data.mesh.services:
             out.note("no services yet: nobody is there, and nobody is called", "dim")
@@ -78,7 +82,7 @@ async def once(options: Options, out: Out, *, name: str | None = None) -> int:
 async def top(options: Options, out: Out, *, name: str | None = None) -> int:
     """Show the mesh on the terminal until a key or a signal ends it."""
     async with connected(options, name or CALLER) as mesh, MeshView(mesh) as view:
-        source = Source(mesh, view)
+        source = Source(mesh, view, options, out)
         return await look(mesh, source, options, out)
 
 
@@ -95,6 +99,7 @@ async def look(mesh: Mesh, source: Source, options: Options, out: Out) -> int:
                     tasks.start_soon(source.ready)
                     tasks.start_soon(source.follow)
                     tasks.start_soon(source.watch_promises)
+                    tasks.start_soon(source.watch_silence)
                     tasks.start_soon(_feed, show)
                     try:
                         await _draw(show, terminal)

@@ -11,8 +11,12 @@ from nats_mesh.core.presence import incarnation
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.heard import KNOWN_S
+from nats_mesh_cli.options import Options
+from nats_mesh_cli.output import Out
 from nats_mesh_cli.policy_board import Board, Reader
 from nats_mesh_cli.promised import PromisedReader
+from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent_watch import SilentWatch
 from nats_mesh_cli.top.asking import Tap, policy_lines
 from nats_mesh_cli.top.comings import Comings
 from nats_mesh_cli.top.model import Data, PolicyLine
@@ -23,8 +27,9 @@ __all__ = ["Source"]
 class Source:
     """What there is to see of an open ``mesh``, as long as ``view`` is."""
 
-    def __init__(self, mesh: Mesh, view: MeshView) -> None:
+    def __init__(self, mesh: Mesh, view: MeshView, options: Options, out: Out) -> None:
         self.away = ""
+        self.silence = SilentWatch(mesh, options, out, told=False)
         self.tap = Tap(mesh)
         self._mesh = mesh
         self._view = view
@@ -57,6 +62,20 @@ class Source:
             tapped=self.tap.told,
             settled=self._settled(mesh),
             promised=self._promised.now(),
+            silent=self._silent(mesh),
+        )
+
+    def _silent(self, mesh: Snapshot) -> tuple[Silent, ...]:
+        """Who is silent, without those who are shown to be: as long as presence knows of them they have a row."""
+        shown = {(each.service, each.id) for each in mesh.members if each.kind == "instance"}
+        services = {service for service, _ in shown}
+        return tuple(
+            [
+                each
+                for each in self.silence.found
+                if (each.service, each.instance) not in shown
+                and (each.instance or each.service not in services)
+            ]
         )
 
     def _settled(self, mesh: Snapshot) -> bool:
@@ -97,6 +116,10 @@ class Source:
     async def watch_promises(self) -> None:
         """Read how what is promised stands now and then, until cancelled."""
         await self._promised.follow()
+
+    async def watch_silence(self) -> None:
+        """Find out who is silent now and then, until cancelled."""
+        await self.silence.follow()
 
     async def watch_calls(self) -> None:
         """Have instances tell of their calls until cancelled."""
