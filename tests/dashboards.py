@@ -21,6 +21,7 @@ from nats_mesh_cli.dashboard.service_page import service_document
 from nats_mesh_cli.dashboard.serving import listening
 from nats_mesh_cli.demo.locate import DEFAULT
 from nats_mesh_cli.policy_board import Board
+from nats_mesh_cli.silence import Silent
 from tests.cli.program import PATIENCE_S, Background, environment
 from tests.tools import ROOT
 
@@ -34,6 +35,7 @@ class Scripted:
 
     def __init__(self, shown: Snapshot) -> None:
         self.shown = shown
+        self.silent: tuple[Silent, ...] = ()
         self.board = Board()
         self.tls = False
         self.url = ""
@@ -48,7 +50,8 @@ class Scripted:
         serving = asyncio.ensure_future(server.serve(sockets=[bound]))
         started.set()
         while not ended.is_set():
-            hub.put(document(self.shown, picture, self.board, tls=self.tls), trends(self.shown))
+            told = document(self.shown, picture, self.board, tls=self.tls, silent=self.silent)
+            hub.put(told, trends(self.shown))
             await asyncio.sleep(_EVERY_S)
         hub.close()
         server.should_exit = True

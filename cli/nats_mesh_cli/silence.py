@@ -20,6 +20,7 @@ from nats_mesh.discovery.services_api import InfoReply, PingReply, Verb, parse_p
 from nats_mesh.errors import CodecError
 from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh.model import is_name
+from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.bus import QUESTION_S, Replies, ask
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import FAILED, CliError
@@ -32,6 +33,7 @@ __all__ = [
     "Silent",
     "called_by_clients",
     "client_pings",
+    "not_shown",
     "silence_of",
     "silent_among",
     "silent_error",
@@ -140,6 +142,19 @@ def silent_text(found: Sequence[Silent]) -> str:
 def _called(each: Silent) -> str:
     heard = "" if each.heard_s is None else f", heard {each.heard_s:.0f} s ago"
     return f"{each.service} {each.instance[:8]} ({each.name or 'no name'}{heard})"
+
+
+def not_shown(found: Iterable[Silent], members: Iterable[Member]) -> tuple[Silent, ...]:
+    """Those of them who have no row among the ``members`` of a view: it has one as long as presence knows of it."""
+    shown = {(each.service, each.id) for each in members if each.kind == "instance"}
+    services = {service for service, _ in shown}
+    return tuple(
+        [
+            each
+            for each in found
+            if (each.service, each.instance) not in shown and (each.instance or each.service not in services)
+        ]
+    )
 
 
 def silent_info(silent: Silent, namespace: str) -> InfoReply:

@@ -15,10 +15,10 @@ from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
 from nats_mesh_cli.silence import Silent, called_by_clients, silent_among, silent_text
 
-__all__ = ["SilentWatch", "look_for_silent"]
+__all__ = ["EVERY_S", "SilentWatch", "look_for_silent"]
 
 #: How often everybody is asked (seconds).
-_EVERY_S: Final = 10.0
+EVERY_S: Final = 10.0
 
 
 async def look_for_silent(
@@ -35,7 +35,7 @@ async def look_for_silent(
 
 
 class SilentWatch:
-    """Finds out who is silent (``found``) every :data:`_EVERY_S`; ``text`` says it, and is empty where nobody is.
+    """Finds out who is silent (``found``) every :data:`EVERY_S`; ``text`` says it, and is empty where nobody is.
 
     ``services``: only these count, where there are any. ``told``: whoever is new is said on stderr; else nothing is,
     for those who draw on the whole terminal.
@@ -76,4 +76,4 @@ class SilentWatch:
         """Look again and again, until cancelled; ``called`` says which services are called by then."""
         while True:
             await self.look(called())
-            await anyio.sleep(_EVERY_S)
+            await anyio.sleep(EVERY_S)

@@ -34,6 +34,7 @@ from nats_mesh_cli.dashboard.layout import MAX_ROWS, arrange
 from nats_mesh_cli.dashboard.service_page import service_document
 from nats_mesh_cli.policy_board import MAX_POLICIES, Board
 from nats_mesh_cli.policy_history import member_record
+from nats_mesh_cli.silence import Silent, silent_text
 from nats_mesh_cli.top.following import followers
 from nats_mesh_cli.top.model import Data
 from tests.cli.program import Background, run_cli, run_many
@@ -102,6 +103,22 @@ def test_the_document_says_what_the_snapshot_says() -> None:
     assert found["mesh"][""]["breakers_open"] == 1
     assert msgspec.json.decode(msgspec.json.encode(found)) == found
     assert trends(snapshot(1)).keys() == {"", "service-0"}
+
+
+def test_who_hangs_and_has_no_row_is_told_of() -> None:
+    """By what others know of him; who is among the members is shown to be silent there."""
+    shown = snapshot(2)
+    here = next(each for each in shown.members if each.kind == "instance")
+    silent = [
+        Silent("legacy", "ABC", "host-7", 60.0),
+        Silent(here.service, here.id),
+        Silent(here.service),
+        Silent("old"),
+    ]
+    told = document(shown, Picture(), Board(), tls=False, silent=silent)["mesh"][""]["silent"]
+    assert told == silent_text([silent[0], silent[3]])
+    assert "legacy ABC (host-7, heard 60 s ago)" in told
+    assert _document(shown)["mesh"][""]["silent"] == ""
 
 
 def test_an_empty_mesh_is_a_document_too() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from nats_mesh.telemetry.snapshots import Red, Snapshot
 from nats_mesh.testing import NatsServer
+from nats_mesh_cli.silence import Silent
 from tests.browser import Browser, chromium
 from tests.cli.program import Background, run_cli
 from tests.dashboards import Scripted, bookinfo, scripted
@@ -386,3 +387,14 @@ def test_a_lost_bus_is_said(browser: Browser, stage: Scripted) -> None:
     stage.shown = snapshot(2)
     browser.until("document.querySelector('#banner').hidden")
     browser.until_text("#bus", "● connected")
+
+
+def test_who_hangs_and_has_no_row_is_named(browser: Browser, stage: Scripted) -> None:
+    """A banner says who is connected and answers nothing; figures are those of now all the same."""
+    stage.shown = snapshot(2)
+    stage.silent = (Silent("legacy", "ABCDEFGH", "host-7", 60.0),)
+    browser.open(stage.url)
+    browser.until_text("#banner", "legacy ABCDEFGH (host-7, heard 60 s ago)")
+    assert not browser.evaluate("document.body.classList.contains('stale')")
+    stage.silent = ()
+    browser.until("document.querySelector('#banner').hidden")

@@ -22,6 +22,7 @@ from nats_mesh_cli.dashboard.layout import Place, arrange
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policy_board import Board
 from nats_mesh_cli.policy_history import policy_record
+from nats_mesh_cli.silence import Silent, not_shown, silent_text
 from nats_mesh_cli.trouble import Level, breakers_level, edge_level, is_bad, service_level
 
 __all__ = ["MAX_EVENTS", "Picture", "document", "state_of", "trends"]
@@ -60,9 +61,10 @@ class Picture:
 
 
 def document(
-    snapshot: Snapshot, picture: Picture, board: Board, *, tls: bool
+    snapshot: Snapshot, picture: Picture, board: Board, *, tls: bool, silent: Iterable[Silent] = ()
 ) -> dict[str, dict[str, Record]]:
-    """Everything the page shows at once, by section and key; ``tls``: the server takes nothing unencrypted."""
+    """Everything the page shows at once, by section and key; ``tls``: the server takes nothing unencrypted;
+    ``silent`` are connected and answer nothing, as others know."""
     services = {service.name: service for service in snapshot.services}
     links = [(edge.source, edge.service) for edge in snapshot.edges]
     places = picture.places({*services, *(name for link in links for name in link)}, links)
@@ -72,7 +74,7 @@ def document(
     policies = picture.policies(board)
     guarded = _guarded(policies.values())
     return {
-        "mesh": {"": _mesh(snapshot, board, head, verdicts, tls=tls)},
+        "mesh": {"": _mesh(snapshot, board, head, verdicts, silent, tls=tls)},
         "services": {
             **{name: _service(each, places[name], snapshot.at) for name, each in services.items()},
             **{name: _client(name, places[name]) for name in clients},
@@ -104,7 +106,13 @@ def state_of(service: Service) -> str:
 
 
 def _mesh(
-    snapshot: Snapshot, board: Board, head: tuple[int, int], verdicts: Sequence[Verdict], *, tls: bool
+    snapshot: Snapshot,
+    board: Board,
+    head: tuple[int, int],
+    verdicts: Sequence[Verdict],
+    silent: Iterable[Silent],
+    *,
+    tls: bool,
 ) -> Record:
     sync = Counter(each.state for each in verdicts)
     return {
@@ -120,6 +128,7 @@ def _mesh(
         "instances": sum(service.instances for service in snapshot.services),
         "breakers_open": sum(each.state.value == _OPEN for each in snapshot.breakers),
         "ejected": len({(each.service, each.ejected) for each in snapshot.ejections}),
+        "silent": silent_text(not_shown(silent, snapshot.members)),
         "ignored": snapshot.ignored,
         "overflowed": snapshot.overflowed,
         "policies_known": board.known,

@@ -27,6 +27,7 @@ from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policy_board import Board, Reader
+from nats_mesh_cli.silent_watch import EVERY_S, SilentWatch
 
 __all__ = ["dashboard", "listening"]
 
@@ -77,6 +78,7 @@ async def dashboard(options: Options, out: Out, *, host: str, port: int, allowed
             await _serve(
                 mesh,
                 view,
+                SilentWatch(mesh, options, out, told=False),
                 bound,
                 [host, "localhost", *allowed],
                 lambda: _announce(out, fmt, mesh, host, bound),
@@ -102,7 +104,12 @@ def _announce(out: Out, fmt: Format, mesh: Mesh, host: str, bound: socket.socket
 
 
 async def _serve(
-    mesh: Mesh, view: MeshView, bound: socket.socket, names: Sequence[str], announce: Callable[[], None]
+    mesh: Mesh,
+    view: MeshView,
+    silence: SilentWatch,
+    bound: socket.socket,
+    names: Sequence[str],
+    announce: Callable[[], None],
 ) -> None:
     hub, board = Hub(secrets.token_hex(4)), Board()
 
@@ -126,7 +133,8 @@ async def _serve(
     )
     async with anyio.create_task_group() as tasks:
         await tasks.start(_end_on_signal, hub, server)
-        tasks.start_soon(_pump, mesh, view, hub, board)
+        tasks.start_soon(_pump, mesh, view, silence, hub, board)
+        tasks.start_soon(_look_for_silent, silence, hub)
         tasks.start_soon(_read_policies, mesh, hub, board)
         announce()
         await server.serve(sockets=[bound])
@@ -141,7 +149,7 @@ async def _end_on_signal(hub: Hub, server: uvicorn.Server, *, task_status: TaskS
             server.should_exit = True
 
 
-async def _pump(mesh: Mesh, view: MeshView, hub: Hub, board: Board) -> None:
+async def _pump(mesh: Mesh, view: MeshView, silence: SilentWatch, hub: Hub, board: Board) -> None:
     """A document a second, while some browser looks on."""
     picture = Picture()
     while True:
@@ -149,8 +157,16 @@ async def _pump(mesh: Mesh, view: MeshView, hub: Hub, board: Board) -> None:
             hub.rest()
             await hub.wanted()
         snapshot = view.snapshot()
-        hub.put(document(snapshot, picture, board, tls=_encrypted(mesh)), trends(snapshot))
+        told = document(snapshot, picture, board, tls=_encrypted(mesh), silent=silence.found)
+        hub.put(told, trends(snapshot))
         await anyio.sleep(_EVERY_S)
+
+
+async def _look_for_silent(silence: SilentWatch, hub: Hub) -> None:
+    while True:
+        await hub.wanted()
+        await silence.look()
+        await anyio.sleep(EVERY_S)
 
 
 async def _read_policies(mesh: Mesh, hub: Hub, board: Board) -> None:

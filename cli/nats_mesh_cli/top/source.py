@@ -15,7 +15,7 @@ from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
 from nats_mesh_cli.policy_board import Board, Reader
 from nats_mesh_cli.promised import PromisedReader
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silence import not_shown
 from nats_mesh_cli.silent_watch import SilentWatch
 from nats_mesh_cli.top.asking import Tap, policy_lines
 from nats_mesh_cli.top.comings import Comings
@@ -62,20 +62,7 @@ class Source:
             tapped=self.tap.told,
             settled=self._settled(mesh),
             promised=self._promised.now(),
-            silent=self._silent(mesh),
-        )
-
-    def _silent(self, mesh: Snapshot) -> tuple[Silent, ...]:
-        """Who is silent, without those who are shown to be: as long as presence knows of them they have a row."""
-        shown = {(each.service, each.id) for each in mesh.members if each.kind == "instance"}
-        services = {service for service, _ in shown}
-        return tuple(
-            [
-                each
-                for each in self.silence.found
-                if (each.service, each.instance) not in shown
-                and (each.instance or each.service not in services)
-            ]
+            silent=not_shown(self.silence.found, mesh.members),
         )
 
     def _settled(self, mesh: Snapshot) -> bool:

@@ -72,8 +72,9 @@ function head() {
   if (model.lost) trouble = `✕ The dashboard's own server does not answer (for ${since} s). ${model.known ? "What is shown is as it was then. " : ""}It is tried again by itself.`;
   else if (model.known && !all.connected) trouble = `✕ The bus is away (for ${all.away_s} s): ${all.server || "no server"}. What is shown is as it was last; it comes back by itself.`;
   const banner = byId("banner");
-  text(banner, trouble);
-  show(banner, Boolean(trouble));
+  const told = trouble || (all.silent ? `✕ ${all.silent}` : "");
+  text(banner, told);
+  show(banner, Boolean(told));
   document.body.classList.toggle("stale", Boolean(trouble));
   if (!model.known) return;
   text(byId("namespace"), all.namespace);
