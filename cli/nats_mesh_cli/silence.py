@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice, zip_longest
 from typing import Final, NamedTuple, TypeVar
 
@@ -230,10 +231,8 @@ def _in_turn(lists: Iterable[Sequence[_T]]) -> Iterable[_T]:
 
 
 async def _means(mesh: Mesh, service: str) -> Silence:
-    try:
+    with suppress(PermissionDeniedError):  # only operators may: all others ask where anybody may, of all namespaces
         return await _listened(mesh, service)
-    except PermissionDeniedError:
-        pass  # only operators may: all others ask where anybody may, though of all namespaces together
     replies = await _ping(mesh, request_subject(Verb.PING, service))
     # An answer is of another namespace, or late: that tells nothing of those that do not answer.
     if replies is None or replies.payloads:

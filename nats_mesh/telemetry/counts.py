@@ -69,7 +69,7 @@ class Counts:
         self.flags: dict[str, int] = {}
         self.retries: dict[str, int] = {}
 
-    def well(self, new: SeriesSnapshot) -> int:
+    def only_ok(self, new: SeriesSnapshot) -> int:
         """How many calls went well, by a word that says nothing else beside; below 0 where there is more to it."""
         statuses = new.statuses
         if self.unusual or new.attempts is not UNSET or new.flags is not UNSET or new.retries is not UNSET:

@@ -170,7 +170,7 @@ class Fold:
         if known is None:
             return False
         told, last = known.told, known.seq
-        step = known.follows(message, now)
+        step = known.take_number(message, now)
         if step is Step.REFUSED:
             return False
         if step is Step.ANEW:
@@ -236,7 +236,7 @@ class Fold:
                 known.number(line)
                 return
             line.from_s = message.since_s - max(new.age_s, gap_s)
-        ok = line.well(new)
+        ok = line.only_ok(new)
         if ok < 0:
             tally = line.hear(new, message)
             if tally is not None:

@@ -137,7 +137,7 @@ class Known:
         if line.number >= 0:
             self.numbered[line.number] = line
 
-    def follows(self, message: StatsMessage, now: float) -> Step:
+    def take_number(self, message: StatsMessage, now: float) -> Step:
         """Take note of the number of a message, and whether one before it, or a part of it, was lost."""
         last, (part, parts) = self._order.last, self._parts
         step = self._order.take(message.seq, now)
