@@ -231,7 +231,8 @@ def _in_turn(lists: Iterable[Sequence[_T]]) -> Iterable[_T]:
 
 
 async def _means(mesh: Mesh, service: str) -> Silence:
-    with suppress(PermissionDeniedError):  # only operators may: all others ask where anybody may, of all namespaces
+    # Only operators may command: all others ask where anybody may, though of all namespaces together.
+    with suppress(PermissionDeniedError):
         return await _listened(mesh, service)
     replies = await _ping(mesh, request_subject(Verb.PING, service))
     # An answer is of another namespace, or late: that tells nothing of those that do not answer.
