@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 #: Of how many services, and of how many instances, it is asked.
-MAX_ASKED: Final = 32
+MAX_ASKED: Final = 256
 #: What to do about a silent instance.
 AFTER_SILENCE: Final = "'nats-mesh why' says what becomes of a call; it has to go on, or to be restarted"
 #: The state of an instance that is connected and answers nothing.

@@ -25,7 +25,7 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, dump
 from nats_mesh_cli.policies import live_policies, policies_of
 from nats_mesh_cli.present import client_ids
-from nats_mesh_cli.silence import silence_of
+from nats_mesh_cli.silence import Silent, silence_of, silent_among
 from nats_mesh_cli.values import parse_headers, parse_target
 from nats_mesh_cli.why_document import document_of
 from nats_mesh_cli.why_heard import UNASKED, Told, listening
@@ -49,6 +49,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     told: Mapping[str, Told] = {}
     silence: Mapping[str, Silence] = {}
+    #: Instances that are connected and answer nothing, beside others that do.
+    silent: tuple[Silent, ...] = ()
 
     def told_by(self, caller: str) -> Told:
         """What a caller says of its circuits."""
@@ -111,6 +113,7 @@ async def why(
         now_s=time.time(),
         told=seen.told_by(question.caller) if caller is not None else _NOBODY,
         callers=seen.told if caller is None else {},
+        silent=seen.silent,
     )
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
@@ -148,8 +151,8 @@ async def look_around(
             if callers is None:
                 callers = sorted({*(info.name for info in here), *clients})
             members = {each: _serving(each, here) | clients.get(each, set()) for each in callers}
-            told, silence = await asyncio.gather(
-                heard.told(members), _silence(mesh, questions, policies, infos)
+            told, silence, silent = await asyncio.gather(
+                heard.told(members), _silence(mesh, questions, policies, infos), silent_among(mesh, infos)
             )
             return Seen(
                 policies=policies,
@@ -158,6 +161,7 @@ async def look_around(
                 clients=frozenset(clients),
                 told=told,
                 silence=silence,
+                silent=tuple([each for each in silent if each.instance]),
             )
     except CallError as error:
         if source is None:  # there is nothing to answer from

@@ -13,6 +13,7 @@ from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policies import unheard
 from nats_mesh_cli.routes import rule_text
+from nats_mesh_cli.silence import Silent
 from nats_mesh_cli.why_circuits import (
     circuit_problems,
     circuits_of,
@@ -49,11 +50,12 @@ def document_of(
     now_s: float,
     told: Told = UNASKED,
     callers: Mapping[str, Told] = _NOBODY,
+    silent: Sequence[Silent] = (),
 ) -> Record:
     """All of it. ``infos`` are the services of this namespace and those of none (``None``: nobody was asked, for this
     ``reason``), ``everything`` those of any, ``clients`` the names of pure clients, ``source`` where the policies come
     from; ``named``: it was said who calls; ``told`` is what the caller says of now, ``callers``
-    what all callers say where none was named.
+    what all callers say where none was named; ``silent`` instances are connected and answer nothing, beside others.
     """
     question = explained.question
     ways = [_way(explained, way, policies, infos, count, now_s, told) for way in explained.ways]
@@ -62,7 +64,7 @@ def document_of(
         {"source": route.source, "rules": [_rule(rule, policies) for rule in route.rules]}
         for route in explained.routes
     ]
-    problems = problems_of(explained, policies, infos, everything, clients, named, ways)
+    problems = problems_of(explained, policies, infos, everything, clients, named, ways, silent)
     for way, made in zip(explained.ways, ways, strict=True):
         found = fault_problems(way, made)
         found += circuit_problems(question.caller, told, way, made["circuits"])

@@ -12,6 +12,7 @@ from nats_mesh.policy import PolicySet
 from nats_mesh_cli.errors import did_you_mean
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
 from nats_mesh_cli.output import Record, counted
+from nats_mesh_cli.silence import AFTER_SILENCE, Silent, silent_text
 
 __all__ = ["problems_of"]
 
@@ -24,8 +25,10 @@ def problems_of(
     clients: Collection[str],
     named: bool,
     ways: Sequence[Record],
+    silent: Sequence[Silent] = (),
 ) -> list[Record]:
-    """Names that nobody has, subsets that select nobody, a caller that is not seen; nothing where nobody was asked."""
+    """Names that nobody has, subsets that select nobody, ``silent`` instances beside others, a caller that is not seen;
+    nothing where nobody was asked."""
     question = explained.question
     if infos is None:
         return []
@@ -34,6 +37,8 @@ def problems_of(
     for service in dict.fromkeys([question.service, *(way["to"]["service"] for way in ways)]):
         if service not in services:
             found.append(_unserved(service, explained, everything, policies.namespace))
+        elif hung := [each for each in silent if each.service == service]:
+            found.append(_problem("silent", silent_text(hung), AFTER_SILENCE))
     for service, endpoint in dict.fromkeys(
         [
             (question.service, question.endpoint),

@@ -106,10 +106,10 @@ def test_an_instance_that_hangs_beside_others_is_shown_as_silent(place: Shop) ->
         )
         os.kill(int(pids[2]), signal.SIGKILL)
         with stopped(pids[1]):
-            instances, services, table, described, drained, stat, gone = place.at_once(
+            instances, services, table, described, drained, stat, why, gone = place.at_once(
                 ["get", "instances", "-o", "json"], ["get", "services", "-o", "json"], ["get", "instances"],
                 ["describe", hung["instance"][:12]], ["drain", hung["host_pid"]], ["stat", "--window", "2s"],
-                ["describe", killed["instance"]],
+                ["why", "stock.count", "-o", "json"], ["describe", killed["instance"]],
             )  # fmt: skip
     states = {each["instance"]: each["state"] for each in instances.json}
     assert states.pop(hung["instance"]) == "silent"
@@ -123,6 +123,9 @@ def test_an_instance_that_hangs_beside_others_is_shown_as_silent(place: Shop) ->
     for done in (instances, services, table, described, drained, stat):
         assert name in done.err
     assert re.search(rf"^{hung['instance'][:8]} +stock +- +silent ", table.out, re.MULTILINE)
+    (problem,) = [each for each in why.json["problems"] if each["what"] == "silent"]
+    assert name in problem["message"]
+    assert why.code == 0
     assert (described.code, drained.code, stat.code) == (1, 1, 0)
     assert gone.code == 1
     assert "silent" not in gone.err
