@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nats_mesh_cli.output import width
+from nats_mesh_cli.tables import width
 
 __all__ = ["fitted"]
 

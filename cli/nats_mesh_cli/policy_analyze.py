@@ -103,7 +103,7 @@ def _show(options: Options, out: Out, found: Sequence[Finding], policies: Sequen
             out.data(code)
     else:
         for finding in found:
-            out.data(render(finding, color=out.color))
+            out.text(render(finding, color=out.color))
     if not options.format.structured:
         counts = [(severity, sum(each.severity == severity for each in found)) for severity in SEVERITIES]
         said = ", ".join(f"{count} {_plural(word, count)}" for word, count in counts if count)

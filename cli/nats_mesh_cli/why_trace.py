@@ -66,7 +66,7 @@ async def why_trace(
         out.data(dump(document, options.format, pretty=out.tty))
         return OK
     full = target is not None or options.format is Format.WIDE
-    out.data(_text(trace, calls, explained, color=out.color, full=full, wide=options.format is Format.WIDE))
+    out.text(_text(trace, calls, explained, color=out.color, full=full, wide=options.format is Format.WIDE))
     return OK
 
 
