@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 
@@ -32,7 +31,6 @@ _LOOK_S = 0.25
 #: Traces that are watched at a time, and ids of those that were shown; beyond, the oldest go.
 _MAX_OPEN = 5000
 _MAX_SHOWN_IDS = 100_000
-_WIDEST, _USUAL = 200, 100
 
 
 async def trace(options: Options, out: Out, which: str | None, query: Query, *, name: str | None) -> int:
@@ -84,8 +82,7 @@ def _draw(found: Trace, options: Options, out: Out) -> None:
     elif options.format is Format.NAME:
         out.data(found.trace)
     else:
-        width = min(_WIDEST, shutil.get_terminal_size().columns) if out.tty else _USUAL
-        out.data(waterfall(found, width, color=out.color, wide=options.format is Format.WIDE))
+        out.data(waterfall(found, out.columns, color=out.color, wide=options.format is Format.WIDE))
 
 
 def show_list(found: Found, options: Options, out: Out, query: Query) -> int:

@@ -94,9 +94,13 @@ def document_of(trace: Trace) -> Record:
 
 
 def took_text(summary: Summary) -> str:
-    """How long its first call took, and how long something went on after that."""
-    after = f" (+{millis(summary.after_us / 1e6)} after)" if summary.after_us else ""
-    return f"{millis(summary.root_us / 1e6)}{after}"
+    """How long its first call took, and for how long something of it went on after that or stands before it: together
+    as long as the trace."""
+    took = millis(summary.root_us / 1e6)
+    if millis(summary.took_us / 1e6) == took:
+        return took  # what is left over would not be seen in the sum
+    rest = [(summary.before_us, "before its begin"), (summary.rest_us, "after its end")]
+    return " and ".join([f"{took},", *(f"{millis(us / 1e6)} {when}" for us, when in rest if us)])
 
 
 def _clock(skew: Skew) -> Record:

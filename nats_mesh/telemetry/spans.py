@@ -108,7 +108,8 @@ class Refusal(NamedTuple):
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A trace in one line. ``status`` is that of its first call and ``root_us`` how long that took, ``took_us`` until
-    everything of it had ended, ``retries`` how many attempts were made beyond each first. ``flags`` are those of all
+    everything of it had ended, ``before_us`` by how much something stands before its first call (clocks that contradict
+    each other), ``retries`` how many attempts were made beyond each first. ``flags`` are those of all
     its calls, ``refusals`` who did not let some of them through, ``injected`` what was done to some on purpose; each
     once.
     """
@@ -131,12 +132,18 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     injected: tuple[str, ...] = ()
+    before_us: int = 0
+
+    @property
+    def rest_us(self) -> int:
+        """How long something of it went on after its first call had ended: what its caller had given up, or did not
+        wait for."""
+        return max(0, self.took_us - self.before_us - self.root_us)
 
     @property
     def after_us(self) -> int:
-        """How long something of it went on after its first call had ended; 0: nothing did for long enough to say so."""
-        after_us = self.took_us - self.root_us
-        return after_us if after_us >= WORTH_SAYING_US else 0
+        """As :attr:`rest_us`; 0 where that is not long enough to say so in a list."""
+        return self.rest_us if self.rest_us >= WORTH_SAYING_US else 0
 
 
 def traces_of(spans: Iterable[RecordedSpan]) -> dict[str, dict[str, RecordedSpan]]:
@@ -199,7 +206,8 @@ def summary_of(trace: Trace) -> Summary:
         trace=trace.trace,
         start_us=trace.start_us,
         took_us=trace.took_us,
-        root_us=min(trace.took_us, trace.placed[0].offset_us + first.took_us),
+        root_us=first.took_us,
+        before_us=trace.placed[0].offset_us,
         caller=first.caller,
         service=first.service,
         endpoint=first.endpoint,

@@ -103,7 +103,12 @@ def told(columns: int | None, tell: Callable[[Out], None]) -> str:
     with os.fdopen(master, "rb", buffering=0) as reader, os.fdopen(slave, "w") as terminal:
         termios.tcsetwinsize(slave, (24, columns))
         tell(Out(terminal, terminal))
-        return CODE.sub("", reader.read(65536).decode().replace("\r\n", "\n"))
+        terminal.write("\0")  # a terminal has no end
+        terminal.flush()
+        written = b""
+        while not written.endswith(b"\0"):
+            written += reader.read(65536)
+    return CODE.sub("", written[:-1].decode().replace("\r\n", "\n"))
 
 
 NOTE = "note: the stream of spans cannot be read, and some of it is left out"

@@ -10,11 +10,13 @@ import pytest
 
 from nats_mesh.telemetry.span_messages import SpanMessage, let_go
 from nats_mesh.telemetry.span_parts import RecordedSpan
-from nats_mesh.telemetry.spans import assemble, summary_of
+from nats_mesh.telemetry.spans import Trace, assemble, summary_of
 from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.output import millis
+from nats_mesh_cli.tables import plain, width
 from nats_mesh_cli.trace_document import document_of, notes_of, reasons_of, record_of
 from nats_mesh_cli.trace_finding import Found, Query, let_go_notes, one_of
-from nats_mesh_cli.trace_text import waterfall
+from nats_mesh_cli.trace_text import NARROWEST, waterfall
 from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop
 from tests.unit.test_traces import TRACE, changed, span, three_hops
@@ -44,24 +46,90 @@ def test_a_waterfall_shows_who_waited_for_whom() -> None:
     assert waterfall(assemble(three_hops()), 80) == PICTURE
 
 
-@pytest.mark.parametrize("width", [10, 60, 80, 200])
-@pytest.mark.parametrize("wide", [False, True])
-def test_a_waterfall_keeps_to_its_width(width: int, wide: bool) -> None:
-    """Deep traces, long names and long errors, too; only a terminal gets escape codes."""
+def deep(error: str = "it did not go well, ") -> Trace:
+    """Fifteen levels of calls with long names, long errors and much to tell."""
     spans = [
         span(
             f"{n:x}", f"{n - 1:x}" if n > 1 else "", n * 10, 2_000 - n * 10, service="s" * 63, caller="c" * 63
         )
         for n in range(1, 16)
     ]
-    spans = changed(
-        spans, "f", status="INTERNAL", error="it did not go well, " * 9, flags="URX,UT", rules=("r" * 90,)
+    spans = changed(spans, "f", status="INTERNAL", error=error * 9, flags="URX,UT", rules=("r" * 90,))
+    return assemble(
+        changed(spans, "e", took_us=0, queue_us=0, refused="concurrency", route="v2", injected="delay")
     )
-    spans = changed(spans, "e", took_us=0, queue_us=0, refused="concurrency", route="v2", injected="delay")
-    text = waterfall(assemble(spans), width, wide=wide)
-    assert max(map(len, text.splitlines())) <= max(60, width)
+
+
+def body(text: str) -> list[str]:
+    """The lines of a waterfall with its spans."""
+    lines = text.splitlines()
+    begin = next(at for at, line in enumerate(lines) if line.startswith("SPAN"))
+    end = next(at for at, line in enumerate(lines) if line.startswith(("✗ ", "own time")))
+    return lines[begin + 1 : end]
+
+
+@pytest.mark.parametrize("columns", [10, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("error", ["it did not go well, ", "没有成功 ", "没有成功"])
+def test_a_waterfall_keeps_to_its_width(columns: int, wide: bool, error: str) -> None:
+    """Deep traces, long names and long errors, too; only words of its head and foot may be wider, which can be copied
+    so. Only a terminal gets escape codes, and they take no room."""
+    room = max(NARROWEST, columns)
+    text = waterfall(deep(error), columns, wide=wide)
+    assert max(map(width, body(text))) <= room
+    assert all(width(line) <= room or len(line.split()) <= 2 for line in text.splitlines())
     assert "\x1b" not in text
-    assert "\x1b" in waterfall(assemble(spans), width, color=True)
+    colored = waterfall(deep(error), columns, color=True, wide=wide)
+    assert "\x1b" in colored
+    assert plain(colored) == text
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200, None])
+def test_durations_stand_whatever_room_there_is(columns: int | None) -> None:
+    """What a span says is shortened, and says so; bars shrink, and go before that would leave nothing to read."""
+    trace = deep()
+    lines = body(waterfall(trace, columns))
+    assert len(lines) == len(trace.placed)
+    for line, placed in zip(lines, trace.placed, strict=True):
+        assert f" {millis(placed.span.took_us / 1e6)}" in line
+        assert "…" in line or columns not in (40, 60, 80)
+        assert "…" not in line or columns is not None
+        assert ("█" in line or "▏" in line) is (columns is None or columns >= 60)
+    assert "✗ INTERNAL" in lines[-1] or columns == 40
+
+
+def test_bars_shrink_before_words_do() -> None:
+    """A text that has room beside a smaller bar stands whole; a bar is a fifth of the terminal at least."""
+    spans = changed(three_hops(), "3", status="UNAVAILABLE", flags="URX,UT", refused="concurrency")
+    lines = body(waterfall(assemble(spans), 80))
+    assert "    a → b.get ✗ UNAVAILABLE URX,UT, refused: concurrency, 2 attempts" not in lines[2]
+    assert lines[2].startswith("    a → b.get ✗ UNAVAILABLE URX,UT, refused: concurren… 9.00 ms ")
+    assert lines[2].endswith(f" {'▒' * 15}")
+    assert (
+        "    a → b.get ✗ UNAVAILABLE URX,UT, refused: concurrency, 2 attempts"
+        in body(waterfall(assemble(spans), 100))[2]
+    )
+
+
+def test_a_pipe_gets_all_of_it() -> None:
+    """Whole names at their whole indentation, and each line of the foot unbroken."""
+    text = waterfall(deep(), None)
+    lines = body(text)
+    assert lines[-1].startswith(f"{'  ' * 14}{'s' * 63}.get @")
+    assert "✗ INTERNAL URX,UT" in lines[-1]
+    assert f"✗ at {'s' * 63}.get: INTERNAL, {('it did not go well, ' * 9).strip()}" in text.splitlines()
+
+
+def test_what_stands_less_deep_than_it_is_says_by_how_much() -> None:
+    """Half of the room is for words at least."""
+    deepest = [
+        span(f"{n:02x}", f"{n - 1:02x}" if n > 1 else "", n, 2_000 - n, service="s" * 63)
+        for n in range(1, 32)
+    ]
+    _, _, text = waterfall(assemble(deepest), 40).partition(" TIME\n")
+    lines = text.splitlines()
+    assert lines[16].startswith(f"{' ' * 16}s")
+    assert lines[18].startswith(f"{' ' * 16}+2 s")
 
 
 def test_what_must_be_known_to_read_it_is_said() -> None:
@@ -234,7 +302,23 @@ def test_a_list_says_why_a_trace_went_as_it_did() -> None:
     document = document_of(assemble(spans))
     assert (document["duration_ms"], document["total_ms"]) == (10.0, 1203.5)
     assert document["after_ms"] == pytest.approx(1193.5)
-    assert "10.0 ms (+1.19 s after) · 9 spans" in waterfall(assemble(spans), 100)
+    assert "10.0 ms, and 1.19 s after its end · 9 spans" in waterfall(assemble(spans), 100)
+
+
+def test_the_head_says_what_its_axis_has_beside_the_first_call() -> None:
+    """However short that is, where it can be seen; what stands before the first call, too, where clocks contradict."""
+
+    def took(spans: list[RecordedSpan]) -> str:
+        return waterfall(assemble(spans), None).splitlines()[2].partition(" · ")[0]
+
+    assert took(three_hops()) == "10.0 ms"
+    gave_up = changed(three_hops()[:2], "1", status="DEADLINE_EXCEEDED", took_us=520)
+    assert took(changed(gave_up, "2", start_us=gave_up[0].start_us + 100, took_us=950)) == (
+        "520 µs, and 530 µs after its end"
+    )
+    assert took(changed(gave_up, "2", start_us=gave_up[0].start_us + 100, took_us=420)) == "520 µs"
+    outside = changed(three_hops()[:2], "2", took_us=10_400)  # of a call that was answered
+    assert took(outside) == "10.0 ms, and 200 µs before its begin and 200 µs after its end"
 
 
 # -- found ------------------------------------------------------------------------------------------
