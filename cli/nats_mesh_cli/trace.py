@@ -104,7 +104,8 @@ def show_list(found: Found, options: Options, out: Out, query: Query) -> int:
             out.note(f"the latest {shown} of {len(chosen)}; --limit shows more", "dim")
         if shown > len(records):
             out.note(
-                "COUNT: neighbours that say the same, and the latest of them; --each shows every one", "dim"
+                "neighbours that say the same are one row, the latest of them with their COUNT; --each shows every one",
+                "dim",
             )
         if not summaries:
             out.note(

@@ -61,6 +61,7 @@ def record_of(summary: Summary) -> Record:
         "sampled": summary.sampled,
         "lost": summary.lost,
         "flags": list(summary.flags),
+        "flagged": [each._asdict() for each in summary.flagged],
         "refusals": [each._asdict() for each in summary.refusals],
         "injected": list(summary.injected),
     }
@@ -68,18 +69,25 @@ def record_of(summary: Summary) -> Record:
 
 def reasons_of(record: Record) -> list[str]:
     """Why a trace went as it did, in few words each: who refused what, what was done on purpose, why the mesh ended
-    calls, and what went on afterwards."""
-    found, told = [], set()
+    calls, and what went on afterwards. Which call it was stands behind it, where that is not the first one."""
+    found: list[str] = []
+    told: set[tuple[str, str, str]] = set()
     for each in record["refusals"]:
         words = _LAYERS.get(each["layer"], each["layer"]) if each["side"] == "outbound" else each["layer"]
-        told |= _TOLD.get(each["layer"], set())
-        own = (each["service"], each["endpoint"]) == (record["service"], record["endpoint"])
+        target = each["service"], each["endpoint"]
+        told |= {(flag, *target) for flag in _TOLD.get(each["layer"], set())}
+        own = target == (record["service"], record["endpoint"])
         found.append(f"refused: {words}" + ("" if own else f" ({each['service']}.{each['endpoint']})"))
     found += [f"fault: {each}" for each in record["injected"]]
-    found += [_FLAGS[flag] for flag in record["flags"] if flag in _FLAGS and flag not in told]
+    first = record["caller"], record["service"], record["endpoint"]
+    for each in record["flagged"]:
+        if each["flag"] in _FLAGS and (each["flag"], each["service"], each["endpoint"]) not in told:
+            own = (each["caller"], each["service"], each["endpoint"]) == first
+            edge = "" if own else f" ({each['caller']} → {each['service']})"
+            found.append(f"{_FLAGS[each['flag']]}{edge}")
     if record["after_ms"]:
         found.append(f"+{millis(record['after_ms'] / 1e3)} after")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def document_of(trace: Trace) -> Record:

@@ -278,7 +278,8 @@ def test_a_flag_for_two_things_says_which_it_was() -> None:
 
 
 def test_a_list_says_why_a_trace_went_as_it_did() -> None:
-    """A call that its caller's circuit refused is one span; of others, whose call it was; what a flag adds."""
+    """A call that its caller's circuit refused is one span; what a flag adds; of others than the first, whose call it
+    was."""
 
     def reasons(spans: list[RecordedSpan]) -> list[str]:
         return reasons_of(record_of(summary_of(assemble(spans))))
@@ -289,7 +290,8 @@ def test_a_list_says_why_a_trace_went_as_it_did() -> None:
     spans = changed(spans, "9", injected="delay", fault_us=900, flags="UT")
     spans = changed(spans, "8", took_us=1_200_000)  # goes on when its own caller has been answered
     assert reasons(spans) == [
-        "refused: circuit open (b.get)", "fault: delay", "retries exhausted", "out of time", "+1.19 s after",
+        "refused: circuit open (b.get)", "fault: delay", "retries exhausted (a → b)", "out of time (b → c)",
+        "+1.19 s after",
     ]  # fmt: skip
     assert reasons(changed(three_hops(), "2", refused="concurrency", flags="UO")) == ["refused: concurrency"]
     assert reasons(changed(three_hops(), "2", refused="rate", flags="RL")) == ["refused: rate"]
@@ -299,6 +301,14 @@ def test_a_list_says_why_a_trace_went_as_it_did() -> None:
     assert reasons(changed(three_hops(), "1", status="CANCELLED", flags="DC")) == ["given up by its caller"]
     assert reasons(changed(three_hops(), "1", flags="UO,XX")) == ["circuit open, or full"]
     assert reasons(three_hops()) == []
+    left = changed(changed(three_hops(), "8", status="CANCELLED", flags="DC"), "1", flags="UT")
+    assert reasons(changed(left, "2", flags="DC")) == [
+        "out of time", "given up by its caller", "given up by its caller (b → c)",
+    ]  # fmt: skip
+    both = changed(changed(three_hops(), "2", refused="rate", flags="RL"), "9", flags="RL")
+    assert reasons(both) == ["refused: rate", "rate limited (b → c)"], (
+        "a refusal speaks for its own call alone"
+    )
     document = document_of(assemble(spans))
     assert (document["duration_ms"], document["total_ms"]) == (10.0, 1203.5)
     assert document["after_ms"] == pytest.approx(1193.5)
