@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import time
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
+from nats_mesh.policy import PolicySet
 from nats_mesh.telemetry.span_messages import SpanMessage, let_go
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of
+from nats_mesh_cli import why_trace
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.output import millis
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, millis
 from nats_mesh_cli.tables import plain, width
 from nats_mesh_cli.trace_document import document_of, notes_of, reasons_of, record_of
 from nats_mesh_cli.trace_finding import Found, Query, let_go_notes, one_of
 from nats_mesh_cli.trace_text import NARROWEST, waterfall
+from nats_mesh_cli.why import Seen
 from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop
 from tests.unit.test_traces import TRACE, changed, span, three_hops
@@ -256,6 +263,67 @@ def test_a_call_of_which_no_instance_told_was_sent_all_the_same(
         ("attempt", told),
         ("outcome", outcome),
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"instance": "a1b2c3d4e5"},
+            "answered by a a1b2c3d4, which told nothing of it: it hangs, was stopped or has left, or what it told was "
+            "lost",
+        ),
+        (
+            {"instance": "a1b2c3d4e5", "why": "slow"},
+            "answered by a a1b2c3d4, which tells of what is no failure only where its trace is sampled",
+        ),
+        (
+            {"instance": "a1b2c3d4e5", "why": "error", "status": "INTERNAL"},
+            "answered by a a1b2c3d4, which told nothing of it: it hangs, was stopped or has left, or what it told was "
+            "lost",
+        ),
+        (
+            {},
+            "answered, by whom is not known, and nobody told of it: what its instance told was lost, or it is outside "
+            "the mesh",
+        ),
+        ({"route": "plain"}, "answered from outside the mesh, where nobody tells of calls"),
+    ],
+)
+def test_a_call_that_was_answered_and_of_which_nobody_told_says_who_answered(
+    fields: dict[str, str], told: str
+) -> None:
+    """Its instance may hang, have left, or have lost it; one that tells of failures alone has done nothing wrong."""
+    (call,) = calls_of(assemble(changed(three_hops()[:1], "1", **fields)))
+    (step,) = [each for each in call["steps"] if each["layer"] == "answer"]
+    assert (step["happened"], step["ok"]) == (told, True)
+    (call,) = calls_of(assemble(changed(three_hops()[:2], "1", **fields)))
+    assert not [each for each in call["steps"] if each["layer"] == "answer"], "its instance told of it"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fmt", [Format.TABLE, Format.JSON])
+async def test_why_notes_gaps_as_trace_does(monkeypatch: pytest.MonkeyPatch, fmt: Format) -> None:
+    """What members let go may be what is missing here."""
+
+    @contextlib.asynccontextmanager
+    async def connected(*_: object) -> AsyncIterator[None]:
+        yield
+
+    async def look(*_: object, timeout_s: float) -> Found:
+        (note,) = gaps(3, {"rate": 3})
+        spans = {each.id: each for each in three_hops()}
+        return Found(traces={TRACE: spans}, notes=(note,))
+
+    async def look_around(*_: object, name: str | None) -> Seen:
+        return Seen(policies=PolicySet.empty())
+
+    for each in (connected, look, look_around):
+        monkeypatch.setattr(why_trace, each.__name__, each)
+    data, notes = io.StringIO(), io.StringIO()
+    assert await why_trace.why_trace(Options(format=fmt), Out(data, notes), TRACE, None) == 0
+    assert notes.getvalue().startswith("note: traces may have gaps: 3 spans came faster")
+    assert "web" in data.getvalue()
 
 
 def test_an_attempt_that_broke_off_was_sent() -> None:
