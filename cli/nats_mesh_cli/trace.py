@@ -15,7 +15,7 @@ from nats_mesh.telemetry.spans import MAX_TRACE, Trace, assemble, summary_of, tr
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import OK, CliError
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump
+from nats_mesh_cli.output import Out, Record, counted, dump
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trace_document import document_of, record_of
@@ -96,7 +96,7 @@ def show_list(found: Found, options: Options, out: Out, query: Query) -> int:
         shown = len(records)
     nothing = "no traces: nothing was sampled, failed or was slow lately"
     if summaries:
-        nothing = f"none of {len(summaries)} traces is such a one"
+        nothing = f"none of {counted(len(summaries), 'trace')} is such a one"
     columns = columns_for(records, slow=bool(query.slow_s))
     out.rows(records, columns, options.format, name=lambda r: str(r["trace"]), nothing=nothing)
     if not options.format.structured:

@@ -8,7 +8,7 @@ from nats_mesh.clock import rfc3339
 from nats_mesh.core.sampling import failed
 from nats_mesh.core.slowness import uncovered
 from nats_mesh.telemetry.spans import Placed, Skew, Summary, Trace, summary_of
-from nats_mesh_cli.output import Record, millis
+from nats_mesh_cli.output import Record, counted, millis
 
 __all__ = ["document_of", "notes_of", "reasons_of", "record_of", "took_text", "where_of"]
 
@@ -195,12 +195,12 @@ def notes_of(trace: Trace) -> list[str]:
                 "moved by that"
             )
     if trace.lost:
-        spans = "a span (…) was" if trace.lost == 1 else f"{trace.lost} spans (…) were"
+        spans = counted(trace.lost, "span (…) was", "spans (…) were")
         notes.append(
             f"{spans} called from one that is not there: it was not kept, has not come yet, or is not of this mesh"
         )
     if trace.cut:
-        notes.append(f"{trace.cut} more spans are not shown")
+        notes.append(f"{counted(trace.cut, 'more span is', 'more spans are')} not shown")
     return notes
 
 

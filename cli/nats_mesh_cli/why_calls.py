@@ -11,7 +11,7 @@ from nats_mesh.layers.base import PLAIN as PLAIN_ROUTE
 from nats_mesh.telemetry.series import PLAIN
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace, refused_by
-from nats_mesh_cli.output import Record, millis
+from nats_mesh_cli.output import Record, counted, millis
 
 __all__ = ["MAX_CALLS", "calls_of", "steps_of"]
 
@@ -126,7 +126,7 @@ def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
     if call.attempts:
         sent = span.attempt - len(call.attempts)
         hedged = f", and {sent} more beside them" if sent > 0 else ""
-        yield _step("outbound", "retry", f"{len(call.attempts)} attempts{hedged}")
+        yield _step("outbound", "retry", f"{counted(len(call.attempts), 'attempt')}{hedged}")
         for placed in call.attempts:
             each = placed.span
             after = millis((placed.offset_us - call.first.offset_us) / 1e6)

@@ -39,7 +39,7 @@ def render(document: Record, *, color: bool = False, wide: bool = False) -> str:
     for other in others[:_SHOWN]:
         lines += _different(first, other, color, wide)
     if len(others) > _SHOWN:
-        lines += ["", f"and {len(others) - _SHOWN} further ways: -o json shows all of them"]
+        lines += ["", f"and {counted(len(others) - _SHOWN, 'further way')}: -o json shows all of them"]
     style = "bad" if document["fails_wholly"] else "bold"
     return "\n".join([*lines, "", paint(f"in short: {document['summary']}", style, color)])
 

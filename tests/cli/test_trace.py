@@ -148,7 +148,7 @@ def test_what_must_be_known_to_read_it_is_said() -> None:
     (note,) = notes_of(assemble(behind))
     assert note.startswith("the clock of c c is about 2.00 s behind of its caller's")
     (note,) = notes_of(assemble(three_hops()[1:]))
-    assert note.startswith("a span (…) was called from one that is not there")
+    assert note.startswith("1 span (…) was called from one that is not there")
     text = waterfall(assemble(behind[1:]), 100)
     assert "… a.get @a" in text
     assert text.count("note: ") == 2
