@@ -62,7 +62,7 @@ def bench(
         if options.format.structured:
             out.data(dump(document, options.format, pretty=out.tty))
         else:
-            out.data(render(document, color=out.color))
+            out.text(render(document, color=out.color))
     if interrupted:
         return INTERRUPTED
     return _exit_code(tally, work.last_error)
