@@ -149,7 +149,7 @@ async def watch(options: Options, out: Out, *, name: str | None) -> int:
             out.data(dump(_turn_record(turn, at), Format.JSONL))
             return
         level = paint(f"{turn.alert.level.upper():6}", LEVEL_STYLES[turn.alert.level], out.color)
-        out.data(f"{shown_time(at)}  {level}  {turn.detail}")
+        out.text(f"{shown_time(at)}  {level}  {turn.detail}")
 
     async with connected(options, name or CALLER, calls=True) as mesh:
         watcher = Watcher(mesh, show, lambda text: out.note(text, "warn"))

@@ -24,7 +24,7 @@ from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, dump, layout
+from nats_mesh_cli.output import Column, Out, Record, counted, dump, layout
 from nats_mesh_cli.store_errors import store_errors
 from nats_mesh_cli.tables import Layout
 
@@ -53,7 +53,11 @@ _LEAST = (24, 8, 10, 24, 16, 0, 8, 22)
 def _why(record: Record) -> str:
     if not record["believed"]:
         return f"not believed: {record['problem']}"
-    missing = f" ({record['missing']} records before it are missing)" if record["missing"] else ""
+    missing = (
+        f" ({counted(record['missing'], 'record before it is', 'records before it are')} missing)"
+        if record["missing"]
+        else ""
+    )
     return f"{record['why']}{missing}"
 
 
@@ -157,7 +161,10 @@ async def _follow(mesh: Mesh, reader: AuditReader, rows: _Rows, kind: str, signs
 
 def _complain(reader: AuditReader, out: Out) -> None:
     if reader.missing:
-        out.note(f"note: {reader.missing} records are missing, by their writers' numbers", "warn")
+        out.note(
+            f"note: {counted(reader.missing, 'record is', 'records are')} missing, by their writers' numbers",
+            "warn",
+        )
     if reader.untrusted:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(reader.untrusted.items()))
         out.note(f"note: not to be believed: {reasons}", "warn")

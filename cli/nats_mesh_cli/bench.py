@@ -62,7 +62,7 @@ def bench(
         if options.format.structured:
             out.data(dump(document, options.format, pretty=out.tty))
         else:
-            out.data(render(document, color=out.color))
+            out.text(render(document, color=out.color))
     if interrupted:
         return INTERRUPTED
     return _exit_code(tally, work.last_error)
@@ -130,7 +130,8 @@ class _Work:
                 await anyio.sleep(1.0)
                 errors = tally.calls - tally.by_status[str(Status.OK)]
                 line = (
-                    f"{tally.elapsed_s:.0f} s  {tally.calls} calls  {tally.calls - before}/s  {errors} errors"
+                    f"{tally.elapsed_s:.0f} s  {counted(tally.calls, 'call')}  {tally.calls - before}/s  "
+                    f"{counted(errors, 'error')}"
                 )
                 stderr.write(f"\r{line.ljust(size)}")
                 stderr.flush()

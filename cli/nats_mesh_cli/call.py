@@ -15,7 +15,7 @@ from nats_mesh_cli.catalog import read_infos
 from nats_mesh_cli.errors import OK, CliError, as_cli_error, one_line
 from nats_mesh_cli.hints import missing_endpoint, missing_service
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, dump, millis
+from nats_mesh_cli.output import Out, counted, dump, millis
 from nats_mesh_cli.totals import Totals
 from nats_mesh_cli.values import PLAIN, check_codec_name, parse_headers, parse_target, read_value
 
@@ -121,7 +121,8 @@ def _print(options: Options, out: Out, reply: Reply[Any], *, raw: bool) -> None:
             return
         elif legible is None:
             out.note(
-                f"note: {len(value)} bytes that are no text; --raw and a file take them as they are", "warn"
+                f"note: {counted(len(value), 'byte')}, and no text; --raw and a file take that as it is",
+                "warn",
             )
             return
         else:

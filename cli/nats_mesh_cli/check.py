@@ -81,7 +81,7 @@ class _Report:
                 if finding.state in (WARN, BAD):
                     self._out.data(finding.check)
             elif not self._options.format.structured:
-                self._out.data(render(finding.record(), color=self._out.color))
+                self._out.text(render(finding.record(), color=self._out.color))
 
     def end(self) -> None:
         if self._options.format in (Format.JSON, Format.YAML):

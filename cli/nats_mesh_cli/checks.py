@@ -17,6 +17,7 @@ from nats_mesh.runner import loop_factory
 from nats_mesh.wire.nats_client import missing_surface
 from nats_mesh.wire.subjects import WIRE_VERSION
 from nats_mesh_cli.catalog import instance_record
+from nats_mesh_cli.output import counted
 
 __all__ = [
     "BAD",
@@ -144,7 +145,7 @@ async def check_jetstream(mesh: Mesh) -> Finding:
             "enable JetStream for this account",
         )
     streams = answer.get("streams", 0) if isinstance(answer, dict) else 0
-    return Finding("jetstream", GOOD, f"there, {streams} streams", data={"streams": streams})
+    return Finding("jetstream", GOOD, f"there, {counted(streams, 'stream')}", data={"streams": streams})
 
 
 async def check_clock(mesh: Mesh) -> Finding:
@@ -200,11 +201,14 @@ def check_wire(infos: Sequence[InfoReply]) -> Finding:
         return Finding(
             "wire",
             BAD,
-            f"{len(other)} of {len(mesh)} instances speak another version: {names}",
+            f"{len(other)} of {counted(len(mesh), 'instance speaks', 'instances speak')} another version: {names}",
             "run one version of nats-mesh everywhere",
             data,
         )
-    text = f"all {len(mesh)} instances speak version {WIRE_VERSION}" if mesh else "no instance runs here"
+    text = "no instance runs here"
+    if mesh:
+        spoken = counted(len(mesh), "instance speaks", "instances speak")
+        text = f"{'all ' if len(mesh) > 1 else ''}{spoken} version {WIRE_VERSION}"
     return Finding("wire", GOOD if mesh else SKIPPED, text, data=data)
 
 

@@ -28,7 +28,7 @@ from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.naming import revision_called
 from nats_mesh_cli.operate import tell
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, dump
+from nats_mesh_cli.output import Column, Out, Record, counted, dump
 from nats_mesh_cli.policy_past import audited_at
 from nats_mesh_cli.store_errors import store_errors
 from nats_mesh_cli.undoing import last_change, told
@@ -241,7 +241,7 @@ async def _store(
                 break
             await anyio.sleep(_ASK_S)
     bad = [each for each in records if each["state"] in ("STALE", "REJECTED")]
-    out.note(f"in effect at {len(records) - len(bad)} of {len(records)} instances")
+    out.note(f"in effect at {len(records) - len(bad)} of {counted(len(records), 'instance')}")
     for each in bad:
         out.note(
             f"{each['host_pid'] or each['instance']}: {each['state'].lower()} {each['reason']}".rstrip(),
@@ -263,7 +263,7 @@ async def _check(
         reasons = dict.fromkeys(str(each["message"]) for each in refused)
         raise CliError(
             f"{service} does not take it: {'; '.join(reasons)}",
-            hint=f"said by {len(refused)} of {len(answers)} instances; nothing was stored",
+            hint=f"said by {len(refused)} of {counted(len(answers), 'instance')}; nothing was stored",
         )
 
 

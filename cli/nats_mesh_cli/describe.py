@@ -21,7 +21,6 @@ from nats_mesh_cli.counted import add_statistics, statistics_of
 from nats_mesh_cli.describe_text import render
 from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.errors import FAILED, CliError, did_you_mean
-from nats_mesh_cli.fitting import fitted
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
 from nats_mesh_cli.naming import is_instance
@@ -80,8 +79,7 @@ async def describe_on(
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
     else:
-        columns = out.columns
-        out.data(fitted(render(document, color=out.color, columns=columns), columns))
+        out.text(render(document, color=out.color, columns=out.columns))
 
 
 async def _nothing() -> dict[str, StatsReply]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nats_mesh_cli.output import width
+from nats_mesh_cli.tables import plain, width
 
 __all__ = ["fitted"]
 
 _TOKENS: Final = re.compile("(\x1b\\[[0-9]{1,2}m)|( +)|([^ \x1b]+|\x1b)")
-_CODE: Final = re.compile("\x1b\\[[0-9]{1,2}m")
 _RESET: Final = "\x1b[0m"
 #: Two blanks and more part the columns of a line.
 _GAP: Final = re.compile("(?<=[^ ]) {2,}(?=[^ ])")
@@ -29,10 +28,10 @@ def fitted(text: str, columns: int | None) -> str:
 
 
 def _broken(line: str, columns: int) -> list[str]:
-    plain = _CODE.sub("", line)
-    if width(plain) <= columns:
+    bare = plain(line)
+    if width(bare) <= columns:
         return [line]
-    hanging = _hanging(plain, columns)
+    hanging = _hanging(bare, columns)
     lines: list[str] = []
     # What stands on the line that is made, how many cells it takes, the blanks that wait for a word, and the colour
     # that holds: on the line, and from the next word on.
@@ -56,8 +55,8 @@ def _broken(line: str, columns: int) -> list[str]:
     return [*lines, made + (_RESET if held and not color else "")]
 
 
-def _hanging(plain: str, columns: int) -> int:
+def _hanging(bare: str, columns: int) -> int:
     """Where the lines below go on: at the last column that begins in the left half, else a little deeper."""
-    starts = [width(plain[: gap.end()]) for gap in _GAP.finditer(plain)]
+    starts = [width(bare[: gap.end()]) for gap in _GAP.finditer(bare)]
     left = [start for start in starts if start <= columns // 2]
-    return left[-1] if left else len(plain) - len(plain.lstrip(" ")) + _DEEPER
+    return left[-1] if left else len(bare) - len(bare.lstrip(" ")) + _DEEPER

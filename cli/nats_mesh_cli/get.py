@@ -28,7 +28,7 @@ from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.hints import missing_service, namespace_text, nearest
 from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Options
-from nats_mesh_cli.output import Column, Out, Record, age
+from nats_mesh_cli.output import Column, Out, Record, age, counted
 from nats_mesh_cli.silence import (
     SILENT,
     called_by_clients,
@@ -239,10 +239,10 @@ async def fetch(mesh: Mesh, options: Options, out: Out, service: str | None = No
     infos, illegible = read_infos(replies.payloads)
     if illegible:
         out.note(
-            f"note: {illegible} answers on {subject} were not of the Services API and are left out", "warn"
+            f"note: left out {counted(illegible, 'answer')} on {subject}, not of the Services API", "warn"
         )
     if replies.overflow:
-        out.note(f"note: {replies.overflow} more instances answered than can be shown", "warn")
+        out.note(f"note: {counted(replies.overflow, 'more instance')} answered than can be shown", "warn")
     return infos
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TextIO
 
 from nats_mesh_cli.errors import PIPE, CliError, one_line
+from nats_mesh_cli.fitting import fitted
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.tables import Column, Record, layout, paint, table, width
 
@@ -59,14 +60,7 @@ class Out:
     def columns(self) -> int | None:
         """How wide the terminal is in which a person reads the data (cells), or less where ``COLUMNS`` says so;
         ``None`` where nobody does, or neither says it. What is piped looks the same whatever terminal it comes from."""
-        if not self.tty:
-            return None
-        given = os.environ.get("COLUMNS", "")
-        sizes = [int(given)] if given.isdecimal() else []
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sizes.append(os.get_terminal_size(self.stdout.fileno()).columns)
-        # A shell may have exported what its terminal had once: a line that is wider than the terminal would wrap.
-        return min([size for size in sizes if size > 0], default=None)
+        return _columns_of(self.stdout)
 
     @property
     def color(self) -> bool:
@@ -80,6 +74,11 @@ class Out:
             self.stdout.flush()
         except BrokenPipeError:
             raise self._closed() from None
+
+    def text(self, text: str) -> None:
+        """Write data that are words for a person: on a terminal lines are broken between words, a pipe gets them
+        whole."""
+        self.data(fitted(text, self.columns))
 
     def rows(
         self,
@@ -113,11 +112,13 @@ class Out:
         except BrokenPipeError:
             raise self._closed() from None
 
-    def note(self, text: str, style: str = "") -> None:
-        """Write a message for the person at the terminal. What it quotes neither moves the cursor nor turns the
-        direction; its own line ends and colours stay."""
+    def note(self, text: str, style: str = "", *, whole: bool = False) -> None:
+        """Write a message for the person at the terminal, whose lines are broken between words there; ``whole`` keeps
+        lines that a program may read. What it quotes neither moves the cursor nor turns the direction; its own line
+        ends and colours stay."""
         try:
-            shown = paint(harmless(text), style, self.stderr.isatty() and not self.colorless)
+            told = harmless(text) if whole else fitted(harmless(text), _columns_of(self.stderr))
+            shown = paint(told, style, self.stderr.isatty() and not self.colorless)
             self.stderr.write(f"{shown}\n")
             self.stderr.flush()
         except BrokenPipeError:
@@ -132,7 +133,9 @@ class Out:
             return
         if fmt.structured:
             fields = {"message": error.message, "hint": error.hint, "exit_code": error.code, **error.document}
-            self.note(dump({"error": fields}, Format.YAML if fmt is Format.YAML else Format.JSONL))
+            self.note(
+                dump({"error": fields}, Format.YAML if fmt is Format.YAML else Format.JSONL), whole=True
+            )
             return
         color = self.stderr.isatty() and not self.colorless
         self.note(f"{paint('error:', 'bad', color)} {_lines(error.message)}")
@@ -145,6 +148,18 @@ class Out:
         os.dup2(devnull, self.stdout.fileno())
         os.close(devnull)
         return CliError("", code=PIPE)
+
+
+def _columns_of(stream: TextIO) -> int | None:
+    """How wide the terminal of a stream is (cells), or less where ``COLUMNS`` says so; ``None``: no terminal."""
+    if not stream.isatty():
+        return None
+    given = os.environ.get("COLUMNS", "")
+    sizes = [int(given)] if given.isdecimal() else []
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sizes.append(os.get_terminal_size(stream.fileno()).columns)
+    # A shell may have exported what its terminal had once: a line that is wider than the terminal would wrap.
+    return min([size for size in sizes if size > 0], default=None)
 
 
 #: The escape codes that this program itself writes (:func:`paint`).
@@ -233,7 +248,7 @@ def drawn(records: Sequence[Record], columns: Sequence[Column], out: Out, *, wid
     """A table that is drawn anew in place: it fits the terminal as it is now, and its last line says what it hides."""
     found = layout(records, columns, wide=wide, room=out.columns)
     text = found.rows(records, color=out.color)
-    return f"{text}\n{paint(found.note, 'dim', out.color)}" if found.note else text
+    return f"{text}\n{paint(fitted(found.note, out.columns), 'dim', out.color)}" if found.note else text
 
 
 def age(seconds: float | None) -> str:

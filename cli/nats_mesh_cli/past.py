@@ -15,7 +15,7 @@ from nats_mesh_cli.get import kind_of, show
 from nats_mesh_cli.hints import namespace_text
 from nats_mesh_cli.instants import instant
 from nats_mesh_cli.options import Options
-from nats_mesh_cli.output import Out, Record
+from nats_mesh_cli.output import Out, Record, counted
 
 __all__ = ["get_at"]
 
@@ -74,7 +74,10 @@ def _tell(out: Out, then: PresenceThen, moment: str) -> None:
             "warn",
         )
     if then.untrusted:
-        out.note(f"{then.untrusted} records were not believed ('nats-mesh audit' shows them)", "warn")
+        out.note(
+            f"{counted(then.untrusted, 'record was', 'records were')} not believed ('nats-mesh audit' shows them)",
+            "warn",
+        )
 
 
 def _instance(found: Found[PresenceRecord], then: PresenceThen) -> Record:

@@ -103,18 +103,14 @@ def _show(options: Options, out: Out, found: Sequence[Finding], policies: Sequen
             out.data(code)
     else:
         for finding in found:
-            out.data(render(finding, color=out.color))
+            out.text(render(finding, color=out.color))
     if not options.format.structured:
         counts = [(severity, sum(each.severity == severity for each in found)) for severity in SEVERITIES]
-        said = ", ".join(f"{count} {_plural(word, count)}" for word, count in counts if count)
+        said = ", ".join(counted(count, word) for word, count in counts if count)
         number = len(policies)
         where = f"{counted(number, 'policy', 'policies')}"
         worst = next((word for word, count in counts if count), "")
         out.note(f"{said or 'nothing found'} in {where}", _STYLES.get(worst, "ok"))
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else {"info": "infos"}.get(word, f"{word}s")
 
 
 def render(finding: Finding, *, color: bool = False) -> str:

@@ -16,6 +16,7 @@ from nats_mesh.policy.bus.revisions import Revision
 from nats_mesh.policy.bus.store import PolicyStore
 from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.errors import one_line
+from nats_mesh_cli.output import counted
 
 __all__ = ["MAX_POLICIES", "Board", "Reader"]
 
@@ -59,7 +60,7 @@ class Board:
         found = sorted(revisions, key=lambda each: each.key)
         self.revisions = tuple(found[:MAX_POLICIES])
         if more := len(found) - len(self.revisions):
-            self.problem = f"{more} more policies are not listed"
+            self.problem = f"{counted(more, 'more policy is', 'more policies are')} not listed"
 
     def absent(self) -> None:
         """There is no store."""

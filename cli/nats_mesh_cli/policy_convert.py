@@ -130,7 +130,9 @@ def _tell(
     count = len(found.policies)
     said = f"{counted(count, 'policy', 'policies')}; {len(found.untranslated)} without a meaning here"
     if found.serious:
-        said += f", of which {len(found.serious)} change where calls go or who may call"
+        said += (
+            f", of which {counted(len(found.serious), 'changes', 'change')} where calls go or who may call"
+        )
     out.note(said)
 
 

@@ -19,7 +19,7 @@ from nats_mesh.wire.kv import KvError
 from nats_mesh_cli.bus import connected
 from nats_mesh_cli.errors import BUS, FAILED, OK, CliError, as_cli_error, exit_code_of
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump, paint
+from nats_mesh_cli.output import Out, Record, counted, dump, paint
 from nats_mesh_cli.policy_given import live_policies, policies_in
 from nats_mesh_cli.replay_text import replay_lines
 
@@ -51,7 +51,7 @@ async def load_policies(source: str, options: Options, out: Out, *, namespace: s
         raise CliError(f"live: {text}", hint=hint, code=max(BUS, exit_code_of(error))) from None
     if unreadable:
         raise CliError(
-            f"live: {unreadable} documents of the store cannot be read, so nothing can be compared with them"
+            f"live: {counted(unreadable, 'document')} of the store cannot be read, so nothing can be compared with it"
         )
     return policies
 
@@ -150,13 +150,17 @@ def _complain(recording: Recording, out: Out) -> None:
     for each in recording.damaged:
         out.note(f"note: line {each.line} of the recording is damaged and left out: {each.reason}", "warn")
     if recording.damaged_lines > len(recording.damaged):
-        out.note(f"note: {recording.damaged_lines} lines of the recording are damaged in all", "warn")
+        out.note(
+            f"note: {counted(recording.damaged_lines, 'line')} of the recording damaged in all",
+            "warn",
+        )
     end = recording.end
     if end is None:
         out.note("note: the recording has no last line: it was cut off, or goes on", "warn")
     elif end.dropped or end.lost:
         out.note(
-            f"note: {end.dropped} calls of the sample and {end.lost} messages are missing in the recording",
+            f"note: {counted(end.dropped, 'call')} of the sample and {counted(end.lost, 'message')} are missing in the "
+            "recording",
             "warn",
         )
 

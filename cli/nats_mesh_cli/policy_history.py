@@ -21,7 +21,7 @@ from nats_mesh_cli.errors import FAILED, OK, CliError, one_line
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.naming import changes_called, revision_called, selected, without_revision
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, dump, render_list
+from nats_mesh_cli.output import Column, Out, Record, counted, dump, render_list
 from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_members import acks_of
 from nats_mesh_cli.policy_past import stood_at, tell_older
@@ -238,9 +238,8 @@ async def status(options: Options, out: Out) -> int:
     bad = [each for each in records if each["state"] in ("STALE", "REJECTED")]
     if not options.format.structured:
         follows = [each for each in records if each["state"] != "ELSEWHERE"]
-        out.note(
-            f"revision {snapshot.sequence}: {len(follows) - len(bad)} of {len(follows)} members are in sync"
-        )
+        of = counted(len(follows), "member is", "members are")
+        out.note(f"revision {snapshot.sequence}: {len(follows) - len(bad)} of {of} in sync")
     return FAILED if bad else OK
 
 

@@ -43,7 +43,9 @@ def tell_report(out: Out, report: Report, without: Sequence[str] = ()) -> None:
     if not answer + len(report.silent):
         out.note("nobody in this namespace follows the store now (-n names another)", "warn")
     else:
-        out.note(f"acknowledged by {len(report.applied)} of {answer} members that answer")
+        out.note(
+            f"acknowledged by {len(report.applied)} of {counted(answer, 'member that answers', 'members that answer')}"
+        )
     for member, rejection in report.rejected:
         out.note(f"rejected by {member.place}: {rejection.policy}: {rejection.reason}", "bad")
     for member in report.silent:

@@ -19,7 +19,7 @@ from nats_mesh.policy.layerless import layerless
 from nats_mesh.policy.problems import Problems, later_text, place, together
 from nats_mesh.policy.reader import MAX_BYTES
 from nats_mesh_cli.errors import FAILED, CliError, one_line
-from nats_mesh_cli.output import Out
+from nats_mesh_cli.output import Out, counted
 
 __all__ = ["STDIN", "Given", "read_given", "with_others"]
 
@@ -64,7 +64,7 @@ class Given(NamedTuple):
         if not self.untranslated:
             return
         count = len(self.untranslated)
-        lost = "one thing has" if count == 1 else f"{count} things have"
+        lost = counted(count, "thing has", "things have")
         raise CliError(
             f"{lost} no meaning here, and --strict takes no such documents; nothing was stored", code=FAILED
         )

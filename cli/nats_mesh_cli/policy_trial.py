@@ -104,7 +104,7 @@ def _show(options: Options, out: Out, results: Sequence[Result]) -> None:
     else:
         for result in results:
             if not result.good or options.format is Format.WIDE:
-                out.data(render(result, color=out.color))
+                out.text(render(result, color=out.color))
     if not options.format.structured:
         failed = sum(not result.good for result in results)
         passed = len(results) - failed

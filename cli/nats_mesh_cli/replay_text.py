@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nats_mesh.core.shares import share_text
 from nats_mesh.policy.whatif.replay_report import Example, Facet, Group, Replay
-from nats_mesh_cli.output import paint
+from nats_mesh_cli.output import counted, paint
 
 __all__ = ["replay_lines"]
 
@@ -55,10 +55,12 @@ def replay_lines(tried: Replay, *, color: bool = False, wide: bool = False) -> I
 
 def _head(tried: Replay, color: bool) -> Iterator[str]:
     others = [
-        f"{count} {word}" for count, word in ((tried.retries, "retries"), (tried.mirrors, "copies")) if count
+        counted(count, one, several)
+        for count, one, several in ((tried.retries, "retry", "retries"), (tried.mirrors, "copy", "copies"))
+        if count
     ]
     beside = f" ({' and '.join(others)} beside them)" if others else ""
-    yield f"{tried.calls} recorded calls{beside}"
+    yield f"{counted(tried.calls, 'recorded call')}{beside}"
     if tried.same:
         yield paint("all of them would be handled as before", "ok", color)
         return

@@ -148,8 +148,10 @@ async def _follow(options: Options, out: Out, book: Book, service: str) -> int:
             news.append(str(record["reason"]).partition(":")[0])
             if news != shown:
                 shown = news
-                text = dump(record, Format.JSONL) if options.format is Format.JSONL else line_of(record)
-                out.data(text)
+                if options.format is Format.JSONL:
+                    out.data(dump(record, Format.JSONL))
+                else:
+                    out.text(line_of(record))
             if record["ended"]:
                 return OK if record["phase"] == Phase.PROMOTED else FAILED
         await anyio.sleep(_LOOK_S)

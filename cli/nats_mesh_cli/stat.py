@@ -175,7 +175,10 @@ def _complain(seen: MeshView, snapshot: Snapshot, out: Out) -> None:
             "warn",
         )
     if snapshot.overflowed:
-        out.note(f"note: there is more than is kept here: {snapshot.overflowed} words found no room", "warn")
+        out.note(
+            f"note: there is more than is kept here: {counted(snapshot.overflowed, 'word')} found no room",
+            "warn",
+        )
     if silent := seen.silent:
         named = ", ".join(sorted({service for service, _ in silent})[:8])
         out.note(

@@ -21,6 +21,7 @@ import anyio.to_thread
 
 from nats_mesh.serving.instance import DRAIN_S
 from nats_mesh_cli.errors import BUS, DENIED, OK, USAGE
+from nats_mesh_cli.output import counted
 from nats_mesh_cli.reload import MAX_FILES, POLICIES, Snapshot, difference, scan, shown
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ class Supervisor:
                 count += 1
                 if count == 1:
                     self._say(
-                        f"{received.name}: draining {len(self._workers)} workers; once more to stop at once"
+                        f"{received.name}: draining {counted(len(self._workers), 'worker')}; once more to stop at once"
                     )
                     self._stop()
                     continue

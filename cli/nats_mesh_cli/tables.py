@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +10,13 @@ from typing import Any, TypeAlias
 
 from nats_mesh_cli.errors import one_line
 
-__all__ = ["Column", "Layout", "Record", "clip", "layout", "paint", "table", "width"]
+__all__ = ["Column", "Layout", "Record", "clip", "layout", "paint", "plain", "table", "width"]
 
 Record: TypeAlias = dict[str, Any]
 
-_STYLES = {"ok": "32", "warn": "33", "bad": "31", "dim": "2", "bold": "1", "name": "36"}
+_STYLES = {"ok": "32", "warn": "33", "bad": "31", "dim": "2", "bold": "1", "name": "36", "part": "35"}
 _GAP = "  "
+_CODE = re.compile("\x1b\\[[0-9]{1,2}m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +174,14 @@ def _cell(column: Column, record: Record) -> str:
 
 
 def paint(text: str, style: str, color: bool) -> str:
-    """``text`` in a style (``ok``, ``warn``, ``bad``, ``dim``, ``bold``, ``name``), where colour is wanted."""
+    """``text`` in a style (``ok``, ``warn``, ``bad``, ``dim``, ``bold``, ``name``, ``part``), if ``color``."""
     code = _STYLES.get(style)
     return f"\x1b[{code}m{text}\x1b[0m" if color and code and text else text
+
+
+def plain(text: str) -> str:
+    """``text`` without the colours of :func:`paint`."""
+    return _CODE.sub("", text) if "\x1b" in text else text
 
 
 def width(text: str) -> int:

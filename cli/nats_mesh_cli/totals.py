@@ -55,7 +55,7 @@ class Totals:
                 "p99_ms": None if p99 is None else round(p99 * 1e3, 3),
             }
             fmt = Format.YAML if options.format is Format.YAML else Format.JSONL
-            out.note(dump({"totals": document}, fmt))
+            out.note(dump({"totals": document}, fmt), whole=True)
             return
         said = (
             f" ({', '.join(f'{status} {count}' for status, count in failures.items())})" if failures else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 
@@ -16,7 +15,7 @@ from nats_mesh.telemetry.spans import MAX_TRACE, Trace, assemble, summary_of, tr
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import OK, CliError
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump
+from nats_mesh_cli.output import Out, Record, counted, dump
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.trace_document import document_of, record_of
@@ -32,7 +31,6 @@ _LOOK_S = 0.25
 #: Traces that are watched at a time, and ids of those that were shown; beyond, the oldest go.
 _MAX_OPEN = 5000
 _MAX_SHOWN_IDS = 100_000
-_WIDEST, _USUAL = 200, 100
 
 
 async def trace(options: Options, out: Out, which: str | None, query: Query, *, name: str | None) -> int:
@@ -84,8 +82,7 @@ def _draw(found: Trace, options: Options, out: Out) -> None:
     elif options.format is Format.NAME:
         out.data(found.trace)
     else:
-        width = min(_WIDEST, shutil.get_terminal_size().columns) if out.tty else _USUAL
-        out.data(waterfall(found, width, color=out.color, wide=options.format is Format.WIDE))
+        out.data(waterfall(found, out.columns, color=out.color, wide=options.format is Format.WIDE))
 
 
 def show_list(found: Found, options: Options, out: Out, query: Query) -> int:
@@ -99,7 +96,7 @@ def show_list(found: Found, options: Options, out: Out, query: Query) -> int:
         shown = len(records)
     nothing = "no traces: nothing was sampled, failed or was slow lately"
     if summaries:
-        nothing = f"none of {len(summaries)} traces is such a one"
+        nothing = f"none of {counted(len(summaries), 'trace')} is such a one"
     columns = columns_for(records, slow=bool(query.slow_s))
     out.rows(records, columns, options.format, name=lambda r: str(r["trace"]), nothing=nothing)
     if not options.format.structured:
@@ -107,7 +104,8 @@ def show_list(found: Found, options: Options, out: Out, query: Query) -> int:
             out.note(f"the latest {shown} of {len(chosen)}; --limit shows more", "dim")
         if shown > len(records):
             out.note(
-                "COUNT: neighbours that say the same, and the latest of them; --each shows every one", "dim"
+                "neighbours that say the same are one row, the latest of them with their COUNT; --each shows every one",
+                "dim",
             )
         if not summaries:
             out.note(

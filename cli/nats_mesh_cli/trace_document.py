@@ -8,7 +8,7 @@ from nats_mesh.clock import rfc3339
 from nats_mesh.core.sampling import failed
 from nats_mesh.core.slowness import uncovered
 from nats_mesh.telemetry.spans import Placed, Skew, Summary, Trace, summary_of
-from nats_mesh_cli.output import Record, millis
+from nats_mesh_cli.output import Record, counted, millis
 
 __all__ = ["document_of", "notes_of", "reasons_of", "record_of", "took_text", "where_of"]
 
@@ -61,6 +61,7 @@ def record_of(summary: Summary) -> Record:
         "sampled": summary.sampled,
         "lost": summary.lost,
         "flags": list(summary.flags),
+        "flagged": [each._asdict() for each in summary.flagged],
         "refusals": [each._asdict() for each in summary.refusals],
         "injected": list(summary.injected),
     }
@@ -68,18 +69,25 @@ def record_of(summary: Summary) -> Record:
 
 def reasons_of(record: Record) -> list[str]:
     """Why a trace went as it did, in few words each: who refused what, what was done on purpose, why the mesh ended
-    calls, and what went on afterwards."""
-    found, told = [], set()
+    calls, and what went on afterwards. Which call it was stands behind it, where that is not the first one."""
+    found: list[str] = []
+    told: set[tuple[str, str, str]] = set()
     for each in record["refusals"]:
         words = _LAYERS.get(each["layer"], each["layer"]) if each["side"] == "outbound" else each["layer"]
-        told |= _TOLD.get(each["layer"], set())
-        own = (each["service"], each["endpoint"]) == (record["service"], record["endpoint"])
+        target = each["service"], each["endpoint"]
+        told |= {(flag, *target) for flag in _TOLD.get(each["layer"], set())}
+        own = target == (record["service"], record["endpoint"])
         found.append(f"refused: {words}" + ("" if own else f" ({each['service']}.{each['endpoint']})"))
     found += [f"fault: {each}" for each in record["injected"]]
-    found += [_FLAGS[flag] for flag in record["flags"] if flag in _FLAGS and flag not in told]
+    first = record["caller"], record["service"], record["endpoint"]
+    for each in record["flagged"]:
+        if each["flag"] in _FLAGS and (each["flag"], each["service"], each["endpoint"]) not in told:
+            own = (each["caller"], each["service"], each["endpoint"]) == first
+            edge = "" if own else f" ({each['caller']} → {each['service']})"
+            found.append(f"{_FLAGS[each['flag']]}{edge}")
     if record["after_ms"]:
         found.append(f"+{millis(record['after_ms'] / 1e3)} after")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def document_of(trace: Trace) -> Record:
@@ -94,9 +102,13 @@ def document_of(trace: Trace) -> Record:
 
 
 def took_text(summary: Summary) -> str:
-    """How long its first call took, and how long something went on after that."""
-    after = f" (+{millis(summary.after_us / 1e6)} after)" if summary.after_us else ""
-    return f"{millis(summary.root_us / 1e6)}{after}"
+    """How long its first call took, and for how long something of it went on after that or stands before it: together
+    as long as the trace."""
+    took = millis(summary.root_us / 1e6)
+    if millis(summary.took_us / 1e6) == took:
+        return took  # what is left over would not be seen in the sum
+    rest = [(summary.before_us, "before its begin"), (summary.rest_us, "after its end")]
+    return " and ".join([f"{took},", *(f"{millis(us / 1e6)} {when}" for us, when in rest if us)])
 
 
 def _clock(skew: Skew) -> Record:
@@ -183,12 +195,12 @@ def notes_of(trace: Trace) -> list[str]:
                 "moved by that"
             )
     if trace.lost:
-        spans = "a span (…) was" if trace.lost == 1 else f"{trace.lost} spans (…) were"
+        spans = counted(trace.lost, "span (…) was", "spans (…) were")
         notes.append(
             f"{spans} called from one that is not there: it was not kept, has not come yet, or is not of this mesh"
         )
     if trace.cut:
-        notes.append(f"{trace.cut} more spans are not shown")
+        notes.append(f"{counted(trace.cut, 'more span is', 'more spans are')} not shown")
     return notes
 
 

@@ -158,7 +158,7 @@ async def look(mesh: Mesh, query: Query, *, timeout_s: float = 5.0) -> Found:
         spans += await store.read(since=since)
     except KvAbsentError:
         if not notes:
-            notes.append("spans are not kept, here is what members remember; without --no-keep they are")
+            notes.append("spans are not kept, here is what members remember; 'nats-mesh trace' has them kept")
     except KvError as error:
         notes.append(f"the stream of spans cannot be read: {error}")
     notes += _warnings(store, heard)

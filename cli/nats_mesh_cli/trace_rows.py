@@ -23,7 +23,7 @@ _MUCH: Final = 2.0
 _TOTAL: Final = Column("TOTAL", lambda r: millis(r["total_ms"] / 1e3), wide=True, right=True, drop=11)
 #: How many traces a row stands for, the latest of which it shows, and how long before that the first began.
 _COUNT: Final = (
-    Column("COUNT", lambda r: str(r["count"]), right=True, drop=1),
+    Column("COUNT", lambda r: str(r["count"]), right=True, drop=3),
     Column("WITHIN", lambda r: millis(r["within_s"]) if r["count"] > 1 else "", right=True, drop=13),
 )
 COLUMNS: Final = (
@@ -53,10 +53,10 @@ COLUMNS: Final = (
         style=lambda r: "warn" if r["retries"] else "",
         drop=30,
     ),
-    Column("STATUS", lambda r: _status(r), style=lambda r: status_level(r["status"]), drop=2),
+    Column("STATUS", lambda r: _status(r), style=lambda r: status_level(r["status"]), drop=2, short=11),
     Column("SERVICES", lambda r: ",".join(r["services"]), wide=True, drop=50, short=12),
     Column("ID", lambda r: str(r["trace"]), wide=True, drop=60),
-    Column("WHY", lambda r: _why(r), drop=3, short=12),
+    Column("WHY", lambda r: _why(r), drop=1, short=15),
 )
 LEAST: Final = (24, ID, 24, 12, 9, 9, 5, 6, 7, 18, 16, 32, 0)
 

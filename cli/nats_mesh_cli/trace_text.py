@@ -1,58 +1,45 @@
-"""A trace as a waterfall: who called whom, when, and for how long. Pure."""
+"""A trace as a waterfall: who called whom, when, and for how long. Pure.
+
+How its lines share the room of a terminal is in :mod:`nats_mesh_cli.trace_lines`; a pipe gets all of them whole.
+"""
 
 from __future__ import annotations
 
-import io
 from typing import Final
-
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
 
 from nats_mesh.clock import rfc3339
 from nats_mesh.core.sampling import failed
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace, summary_of
-from nats_mesh_cli.output import counted, millis
+from nats_mesh_cli.errors import one_line
+from nats_mesh_cli.fitting import fitted
+from nats_mesh_cli.output import counted, millis, paint
 from nats_mesh_cli.trace_document import notes_of, took_text, where_of
+from nats_mesh_cli.trace_lines import Label, Plan, painted, plan_for
 
 __all__ = ["NARROWEST", "waterfall"]
 
-#: Fewer columns than this are not drawn for.
-NARROWEST: Final = 60
-_SHORT = 8
-_INDENT, _DEEPEST = 2, 12
-_STYLES: Final = {"client": "cyan", "attempt": "magenta", "server": "green"}
+#: Fewer columns than this are not drawn for, and more are not used (cells).
+NARROWEST: Final = 40
+_WIDEST: Final = 200
+_SHORT: Final = 8
+_STYLES: Final = {"client": "name", "attempt": "part", "server": "ok"}
 _BLOCKS: Final = {"client": "▒", "attempt": "░", "server": "█"}
-_SHOWN_WHERE = 5
+_SHOWN_WHERE: Final = 5
 
 
-def waterfall(trace: Trace, width: int, *, color: bool = False, wide: bool = False) -> str:
-    """The whole text, ``width`` columns wide; ``wide`` names instances, routes and rules in full."""
-    width = max(NARROWEST, width)
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=color,
-        no_color=not color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    console.print(Group(_head(trace), _body(trace, width, wide), *_foot(trace)))
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join([line.rstrip() for line in file.getvalue().splitlines()])
+def waterfall(trace: Trace, columns: int | None, *, color: bool = False, wide: bool = False) -> str:
+    """The whole text, at most ``columns`` cells wide (``None``: as wide as it is); ``wide`` names instances, routes and
+    rules in full, on several lines where there is no room for them on one."""
+    room = None if columns is None else min(_WIDEST, max(NARROWEST, columns))
+    head = [fitted(line, room) for line in _head(trace, color)]
+    foot = [fitted(line, room) for line in _foot(trace, color)]
+    lines = [*head, *_body(trace, room, color, wide), *foot]
+    return "\n".join([line.rstrip() for line in lines])
 
 
-def _head(trace: Trace) -> Text:
+def _head(trace: Trace, color: bool) -> list[str]:
     summary = summary_of(trace)
-    text = Text()
-    text.append(f"trace {trace.trace}\n", "bold")
-    text.append(f"{summary.service}.{summary.endpoint}", "cyan")
-    text.append(f" called by {summary.caller} at {rfc3339(trace.start_us / 1e6)}\n")
     facts = [
         took_text(summary),
         counted(summary.spans, "span"),
@@ -64,52 +51,54 @@ def _head(trace: Trace) -> Text:
         facts.append(counted(summary.errors, "failure"))
     if summary.slow:
         facts.append("slow")
-    text.append(" · ".join(facts))
-    text.append(" · ")
-    text.append(_status(summary.status), "bold red" if failed(summary.status) else "bold")
-    return text
+    bad = failed(summary.status)
+    facts.append(paint(f"{'✗ ' if bad else ''}{summary.status}", "bad" if bad else "bold", color))
+    target = paint(f"{summary.service}.{summary.endpoint}", "name", color)
+    return [
+        paint(f"trace {trace.trace}", "bold", color),
+        f"{target} called by {summary.caller} at {rfc3339(trace.start_us / 1e6)}",
+        " · ".join(facts),
+    ]
 
 
-def _status(status: str) -> str:
-    return f"✗ {status}" if failed(status) else status
+def _body(trace: Trace, room: int | None, color: bool, wide: bool) -> list[str]:
+    labels = [_label(placed, wide) for placed in trace.placed]
+    times = [millis(placed.span.took_us / 1e6) for placed in trace.placed]
+    plan = plan_for(labels, times, room, wide=wide)
+    lines = [_line(plan, "SPAN", "TIME", _scale(trace.took_us, plan.bar), "dim", "dim", color)]
+    for placed, label, took in zip(trace.placed, labels, times, strict=True):
+        first, *rest = painted(label, plan, color)
+        style = "bad" if failed(placed.span.status) else _STYLES[placed.span.kind]
+        lines.append(_line(plan, first, took, _bar(placed, trace.took_us, plan.bar), "", style, color))
+        lines += rest
+    return lines
 
 
-def _body(trace: Trace, width: int, wide: bool) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=True, header_style="dim")
-    bar = max(16, width // 3)
-    table.add_column("SPAN", no_wrap=not wide, overflow="ellipsis", ratio=1)
-    table.add_column("TIME", justify="right", no_wrap=True)
-    table.add_column(_scale(trace.took_us, bar), no_wrap=True, width=bar)
-    for placed in trace.placed:
-        span = placed.span
-        style = "red" if failed(span.status) else _STYLES[span.kind]
-        table.add_row(
-            _label(placed, wide),
-            Text(millis(span.took_us / 1e6)),
-            Text(_bar(placed, trace.took_us, bar), style),
-        )
-    return table
+def _line(plan: Plan, label: str, took: str, bar: str, style: str, bar_style: str, color: bool) -> str:
+    """One line; ``label`` may have its colours already."""
+    line = f"{plan.padded(paint(label, style, color))} {paint(took.rjust(plan.time), style, color)}"
+    return f"{line} {paint(bar, bar_style, color)}" if plan.bar else line
 
 
-def _scale(took_us: int, size: int) -> Text:
+def _scale(took_us: int, size: int) -> str:
     end = millis(took_us / 1e6)
-    return Text(f"0{' ' * max(1, size - 1 - len(end))}{end}", "dim")
+    return f"0{' ' * max(1, size - 1 - len(end))}{end}"
 
 
-def _label(placed: Placed, wide: bool) -> Text:
+def _label(placed: Placed, wide: bool) -> Label:
     span = placed.span
-    text = Text(" " * _INDENT * min(placed.depth, _DEEPEST))
-    if placed.lost:
-        text.append("… ", "yellow")
-    text.append(_what(span, wide), _STYLES[span.kind])
-    details = _details(span, wide)
-    if failed(span.status):
-        text.append(f" ✗ {span.status}", "red")
-    elif span.status != "OK":
-        text.append(f" {span.status}", "yellow")
-    if details:
-        text.append(f" {details}", "dim")
-    return text
+    status = ""
+    if span.status != "OK":
+        status = f"✗ {span.status}" if failed(span.status) else span.status
+    return Label(
+        depth=placed.depth,
+        lost=placed.lost,
+        what=one_line(_what(span, wide)),
+        style=_STYLES[span.kind],
+        status=one_line(status),
+        status_style="bad" if failed(span.status) else "warn",
+        details=one_line(_details(span, wide)),
+    )
 
 
 def _what(span: RecordedSpan, wide: bool) -> str:
@@ -161,18 +150,16 @@ def _bar(placed: Placed, took_us: int, size: int) -> str:
     return f"{' ' * first}{_BLOCKS[placed.span.kind] * (last - first)}"
 
 
-def _foot(trace: Trace) -> list[Text]:
-    lines = []
+def _foot(trace: Trace, color: bool) -> list[str]:
     errors: dict[str, None] = {}
     for span in trace.spans:
         if failed(span.status) and span.error:
             who = f"{span.service}.{span.endpoint}"
             told = f"at {who}" if span.kind == "server" else f"{span.caller} calling {who}"
-            errors.setdefault(f"✗ {told}: {span.status}, {span.error}")
-    lines += [Text(line, "red") for line in list(errors)[:_SHOWN_WHERE]]
+            errors.setdefault(one_line(f"✗ {told}: {span.status}, {span.error}"))
+    lines = [paint(line, "bad", color) for line in list(errors)[:_SHOWN_WHERE]]
     where = where_of(trace)
     if len(where) > 1:
         shown = [f"{each['service']} {millis(each['own_ms'] / 1e3)}" for each in where[:_SHOWN_WHERE]]
-        lines.append(Text(f"own time: {', '.join(shown)}"))
-    lines += [Text(f"note: {each}", "yellow") for each in notes_of(trace)]
-    return lines
+        lines.append(f"own time: {', '.join(shown)}")
+    return [*lines, *(paint(f"note: {each}", "warn", color) for each in notes_of(trace))]

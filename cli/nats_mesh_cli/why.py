@@ -118,7 +118,7 @@ async def why(
     if options.format.structured:
         out.data(dump(document, options.format, pretty=out.tty))
     else:
-        out.data(render(document, color=out.color, wide=options.format is Format.WIDE))
+        out.text(render(document, color=out.color, wide=options.format is Format.WIDE))
     return FAILED if document["fails_wholly"] else OK
 
 

@@ -7,9 +7,11 @@ from typing import Final
 
 from nats_mesh.calling.spans import GIVEN_UP, UNSENT
 from nats_mesh.core.sampling import failed
+from nats_mesh.layers.base import PLAIN as PLAIN_ROUTE
+from nats_mesh.telemetry.series import PLAIN
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace, refused_by
-from nats_mesh_cli.output import Record, millis
+from nats_mesh_cli.output import Record, counted, millis
 
 __all__ = ["MAX_CALLS", "calls_of", "steps_of"]
 
@@ -32,20 +34,23 @@ _FLAGS: Final = {
 
 
 class _Call:
-    """One call: the caller's span, those of its attempts, and what instances did."""
+    """One call: the caller's span, those of its attempts, and what instances did. ``sampled``: its trace is, so that
+    instances tell of what went well, too."""
 
-    def __init__(self, placed: Placed) -> None:
+    def __init__(self, placed: Placed, *, sampled: bool) -> None:
         self.first = placed
+        self.sampled = sampled
         self.attempts: list[Placed] = []
         self.answered: list[Placed] = []
 
 
 def _calls(trace: Trace) -> Iterator[_Call]:
     calls: dict[str, _Call] = {}
+    sampled = any(span.why == "sampled" for span in trace.spans)
     for placed in trace.placed:
         span = placed.span
         if span.kind == "client":
-            calls[span.id] = call = _Call(placed)
+            calls[span.id] = call = _Call(placed, sampled=sampled)
         elif span.kind == "attempt":
             above = calls.get(span.parent)
             if above is None:
@@ -58,7 +63,7 @@ def _calls(trace: Trace) -> Iterator[_Call]:
             if above is not None:
                 above.answered.append(placed)
                 continue
-            call = _Call(placed)  # what its caller told of it is not there
+            call = _Call(placed, sampled=sampled)  # what its caller told of it is not there
             call.answered.append(placed)
         yield call
 
@@ -121,7 +126,7 @@ def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
     if call.attempts:
         sent = span.attempt - len(call.attempts)
         hedged = f", and {sent} more beside them" if sent > 0 else ""
-        yield _step("outbound", "retry", f"{len(call.attempts)} attempts{hedged}")
+        yield _step("outbound", "retry", f"{counted(len(call.attempts), 'attempt')}{hedged}")
         for placed in call.attempts:
             each = placed.span
             after = millis((placed.offset_us - call.first.offset_us) / 1e6)
@@ -139,10 +144,12 @@ def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
     elif "FI" in span.flags.split(",") and not call.answered and not span.instance:
         yield _step("outbound", "fault", f"not sent: {span.error}", ok=False)
     elif not call.answered and not span.instance and span.status != "OK":
-        yield _step("outbound", "attempt", _untold(span), ok=False)
+        yield _step("outbound", "attempt", _untold(call, span), ok=False)
+    if not call.answered and (span.instance or span.status == "OK"):
+        yield _step("outbound", "answer", _answered_untold(call, span))
 
 
-def _untold(span: RecordedSpan) -> str:
+def _untold(call: _Call, span: RecordedSpan) -> str:
     """What is known of a call that no layer of its caller kept back, and of which no instance told."""
     if span.error.endswith(UNSENT):
         return "not sent: its caller gave it up before"
@@ -150,7 +157,22 @@ def _untold(span: RecordedSpan) -> str:
         return "sent, and nobody listens there"
     text = "sent; no instance told of it: a silent instance, or it was lost"
     # What goes well is not told of by instances where its trace is not sampled.
-    return text if span.why == "sampled" else f"{text}, or answered too late"
+    return text if call.sampled else f"{text}, or answered too late"
+
+
+def _answered_untold(call: _Call, span: RecordedSpan) -> str:
+    """What is known of a call that was answered, and of which no instance told."""
+    if span.service == PLAIN or span.route == PLAIN_ROUTE:
+        return "answered from outside the mesh, where nobody tells of calls"
+    if not span.instance:
+        return (
+            "answered, by whom is not known, and nobody told of it: what its instance told was lost, or it is "
+            "outside the mesh"
+        )
+    who = f"answered by {span.service} {span.instance[:_SHORT]}"
+    if not call.sampled and not failed(span.status):
+        return f"{who}, which tells of what is no failure only where its trace is sampled"
+    return f"{who}, which told nothing of it: it hangs, was stopped or has left, or what it told was lost"
 
 
 def _by_whom(span: RecordedSpan) -> str:

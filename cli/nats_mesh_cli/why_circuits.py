@@ -150,7 +150,7 @@ def elsewhere_problems(callers: Mapping[str, Told], way: Way) -> list[Record]:
     if not found:
         return []
     places = "; ".join([place for _, place in found[:_NAMED]])
-    more = f"; and of {len(found) - _NAMED} other callers" if len(found) > _NAMED else ""
+    more = f"; and of {counted(len(found) - _NAMED, 'other caller')}" if len(found) > _NAMED else ""
     message = (
         f"the circuit for {aim_text(way.target)} is open at {places}{more}: their calls are refused, unsent"
     )

@@ -9,7 +9,7 @@ from nats_mesh.core.shares import share_text
 from nats_mesh.explaining.calls import Way
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.chain_text import duration_text
-from nats_mesh_cli.output import Record
+from nats_mesh_cli.output import Record, counted
 from nats_mesh_cli.why_words import faults_at
 
 __all__ = ["delay_texts", "delays_of"]
@@ -34,7 +34,7 @@ def delay_texts(ways: Sequence[Record]) -> list[str]:
             count, at = len(each["instances"]), ""
             if count:
                 of = len(way["instances"])
-                at = " at every instance" if count == of else f" at {count} of {of} instances"
+                at = " at every instance" if count == of else f" at {count} of {counted(of, 'instance')}"
             found.append(f"{who}{whole} delayed by {duration_text(each['delay_s'])}, by {each['source']}{at}")
     return list(dict.fromkeys(found))
 

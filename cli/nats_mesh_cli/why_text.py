@@ -1,9 +1,9 @@
-"""The document of ``why`` as text for people, within 80 columns where its words allow that. Pure."""
+"""The document of ``why`` as text for people, in lines that are as long as their words: who writes them to a terminal
+breaks them (:meth:`~nats_mesh_cli.output.Out.text`). Pure."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from nats_mesh.core.shares import share_text
 from nats_mesh.policy.rules import DEFAULT
@@ -12,7 +12,6 @@ from nats_mesh_cli.output import Record, counted, paint
 
 __all__ = ["render"]
 
-_WIDTH = 80
 _NAME = 17
 _SHOWN = 12
 _MARKS = {"met": "✓", "by chance": "~", "not met": "✗", "out of reach": "-"}
@@ -28,9 +27,9 @@ def render(document: Record, *, color: bool = False, wide: bool = False) -> str:
     lines = [f"call {paint(document['target'], 'name', color)} as {paint(document['caller'], 'name', color)}"]
     lines += _facts(document)
     for problem in document["problems"]:
-        lines += ["", *_wrapped(f"{paint('note:', 'warn', color)} {problem['message']}", "")]
+        lines += ["", f"{paint('note:', 'warn', color)} {problem['message']}"]
         if problem["hint"]:
-            lines += _wrapped(problem["hint"], "      ")
+            lines.append(f"      {problem['hint']}")
     lines += _routes(document, color)
     lines += _ways(document, color)
     first, *others = document["ways"]
@@ -40,10 +39,9 @@ def render(document: Record, *, color: bool = False, wide: bool = False) -> str:
     for other in others[:_SHOWN]:
         lines += _different(first, other, color, wide)
     if len(others) > _SHOWN:
-        lines += ["", f"and {len(others) - _SHOWN} further ways: -o json shows all of them"]
+        lines += ["", f"and {counted(len(others) - _SHOWN, 'further way')}: -o json shows all of them"]
     style = "bad" if document["fails_wholly"] else "bold"
-    head, *rest = _wrapped(f"in short: {document['summary']}", "", hanging="  ")
-    return "\n".join([*lines, "", *(paint(line, style, color) for line in (head, *rest))])
+    return "\n".join([*lines, "", paint(f"in short: {document['summary']}", style, color)])
 
 
 def _facts(document: Record) -> list[str]:
@@ -67,11 +65,7 @@ def _facts(document: Record) -> list[str]:
             f"not asked: {document['bus']['reason']}; so who serves what, what endpoints declare and who is there are "
             "not known, and this is what policies and defaults say"
         )
-    lines: list[str] = []
-    for key, value in facts.items():
-        if value:
-            lines += _row(key, value, 11)
-    return lines
+    return [f"  {key.ljust(11)}{value}" for key, value in facts.items() if value]
 
 
 def _policies(document: Record) -> str:
@@ -94,12 +88,11 @@ def _routes(document: Record, color: bool) -> Iterator[str]:
     yield ""
     yield paint("Routes that are about it, the least specific first", "bold", color)
     for route in document["routes"]:
-        yield from _wrapped(route["source"], "  ")
+        yield f"  {route['source']}"
         for rule in route["rules"]:
             mark = paint(_MARKS[rule["state"]], _STYLES[rule["state"]], color)
-            text = f"{mark} {rule['rule']}: {rule['says']}"
-            yield from _wrapped(text, "    ", hanging="      ")
-            yield from _wrapped(_verdict(rule), "      ")
+            yield f"    {mark} {rule['rule']}: {rule['says']}"
+            yield f"      {_verdict(rule)}"
 
 
 def _verdict(rule: Record) -> str:
@@ -143,8 +136,7 @@ def _ways(document: Record, color: bool) -> Iterator[str]:
             how = "surely" if all(each["sure"] for each in way["endings"]) else "most likely"
             who_fails = "they" if way["fails"] >= 1.0 else f"{share_text(way['fails'])} of them"
             fails = f"; {who_fails} {how} fail"
-        text = f"{share_text(way['share'])}{number} → {way['text']}{who}: {way['why']}{fails}"
-        yield from _wrapped(text, "  ", hanging="    ")
+        yield f"  {share_text(way['share'])}{number} → {way['text']}{who}: {way['why']}{fails}"
 
 
 # -- layers -------------------------------------------------------------------------------------------
@@ -165,16 +157,13 @@ def _sides(document: Record, way: Record, color: bool, wide: bool) -> Iterator[s
 def _layer(layer: Record, color: bool, wide: bool) -> Iterator[str]:
     name = layer["layer"].ljust(_NAME)
     style = "name" if layer["present"] else "dim"
-    first, *rest = _wrapped(layer["happens"], " " * (_NAME + 2))
-    yield f"  {paint(name, style, color)}{first.lstrip()}"
-    yield from rest
+    yield f"  {paint(name, style, color)}{layer['happens']}"
     if layer["note"] and layer["note"] not in layer["happens"]:
-        yield from _wrapped(layer["note"], " " * (_NAME + 2))
+        yield f"{' ' * (_NAME + 2)}{layer['note']}"
     for key, each in layer["parameters"].items():
         if wide or each["source"] != DEFAULT:
             label = each["field"] or key.removesuffix("_s").replace("_", " ")
-            text = f"{label} {value_text(key, each)}: {each['source']}"
-            yield from _wrapped(text, " " * (_NAME + 4), hanging=" " * (_NAME + 6))
+            yield f"{' ' * (_NAME + 4)}{label} {value_text(key, each)}: {each['source']}"
 
 
 def _retries(way: Record) -> Iterator[str]:
@@ -187,7 +176,7 @@ def _retries(way: Record) -> Iterator[str]:
         after = f"again, after about {duration_text(round(each['delay_s'], 3))}"
         groups.setdefault(after if each["again"] else f"not ({each['reason']})", []).append(each["failure"])
     for what, failures in groups.items():
-        yield from _wrapped(f"{what}: {'; '.join(failures)}", " " * (_NAME + 4), hanging=" " * (_NAME + 6))
+        yield f"{' ' * (_NAME + 4)}{what}: {'; '.join(failures)}"
 
 
 def _different(first: Record, other: Record, color: bool, wide: bool) -> Iterator[str]:
@@ -208,22 +197,3 @@ def _different(first: Record, other: Record, color: bool, wide: bool) -> Iterato
 
 def _said(layer: Record) -> tuple[object, ...]:
     return layer["happens"], layer["note"], layer["parameters"]
-
-
-# -- lines --------------------------------------------------------------------------------------------
-
-
-def _row(key: str, value: str, size: int) -> list[str]:
-    first, *rest = _wrapped(value, " " * (size + 2))
-    return [f"  {key.ljust(size)}{first.lstrip()}", *rest]
-
-
-def _wrapped(text: str, indent: str, hanging: str | None = None) -> Sequence[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent if hanging is None else hanging,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [indent]

@@ -35,11 +35,14 @@ _LAYER = 12
 async def why_trace(
     options: Options, out: Out, which: str, target: str | None, *, name: str | None = None
 ) -> int:
-    """Explain the calls of a trace, or those to ``target`` alone; 1 where there are none."""
+    """Explain the calls of a trace, or those to ``target`` alone, with what `trace` notes of gaps; 1 where there are
+    none."""
     if options.format is Format.NAME:
         raise CliError("why: -o name has nothing to show", hint="use -o json, yaml, or leave -o out")
     async with connected(options, name or CALLER) as mesh:
         found = await look(mesh, Query(keep=False), timeout_s=options.timeout_s or 5.0)
+    for note in found.notes:
+        out.note(note, "dim")
     trace = assemble(one_of(found, which).values())
     calls = calls_of(trace)
     if target is not None:
@@ -66,7 +69,7 @@ async def why_trace(
         out.data(dump(document, options.format, pretty=out.tty))
         return OK
     full = target is not None or options.format is Format.WIDE
-    out.data(_text(trace, calls, explained, color=out.color, full=full, wide=options.format is Format.WIDE))
+    out.text(_text(trace, calls, explained, color=out.color, full=full, wide=options.format is Format.WIDE))
     return OK
 
 

@@ -10,7 +10,7 @@ tools do; one clock has one error, and moved spans of one instance would contrad
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_MOVE_US",
     "MAX_TOLD",
     "MAX_TRACE",
+    "Flagged",
     "Placed",
     "Refusal",
     "Skew",
@@ -37,7 +38,7 @@ __all__ = [
 #: How many spans of one trace are looked at, and how deep they are drawn into each other.
 MAX_TRACE: Final = 5000
 MAX_DEPTH: Final = 64
-#: How many refusals of one trace are told.
+#: How many refusals of one trace are told, and how many flags of its calls.
 MAX_TOLD: Final = 16
 #: Clocks that are off by less are not worth a word, nor is what went on for less (microseconds).
 WORTH_SAYING_US: Final = 1000
@@ -106,11 +107,21 @@ class Refusal(NamedTuple):
     endpoint: str
 
 
+class Flagged(NamedTuple):
+    """Why the mesh ended a call of ``caller`` to ``service.endpoint``: one of its flags, whichever side told it."""
+
+    flag: str
+    caller: str
+    service: str
+    endpoint: str
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A trace in one line. ``status`` is that of its first call and ``root_us`` how long that took, ``took_us`` until
-    everything of it had ended, ``retries`` how many attempts were made beyond each first. ``flags`` are those of all
-    its calls, ``refusals`` who did not let some of them through, ``injected`` what was done to some on purpose; each
-    once.
+    everything of it had ended, ``before_us`` by how much something stands before its first call (clocks that contradict
+    each other), ``retries`` how many attempts were made beyond each first. ``flags`` are those of all its calls,
+    ``flagged`` which call had which, those of the first call first, ``refusals`` who did not let some of them through,
+    ``injected`` what was done to some on purpose; each once.
     """
 
     trace: str
@@ -129,14 +140,21 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     sampled: bool
     lost: int
     flags: tuple[str, ...] = ()
+    flagged: tuple[Flagged, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     injected: tuple[str, ...] = ()
+    before_us: int = 0
+
+    @property
+    def rest_us(self) -> int:
+        """How long something of it went on after its first call had ended: what its caller had given up, or did not
+        wait for."""
+        return max(0, self.took_us - self.before_us - self.root_us)
 
     @property
     def after_us(self) -> int:
-        """How long something of it went on after its first call had ended; 0: nothing did for long enough to say so."""
-        after_us = self.took_us - self.root_us
-        return after_us if after_us >= WORTH_SAYING_US else 0
+        """As :attr:`rest_us`; 0 where that is not long enough to say so in a list."""
+        return self.rest_us if self.rest_us >= WORTH_SAYING_US else 0
 
 
 def traces_of(spans: Iterable[RecordedSpan]) -> dict[str, dict[str, RecordedSpan]]:
@@ -199,7 +217,8 @@ def summary_of(trace: Trace) -> Summary:
         trace=trace.trace,
         start_us=trace.start_us,
         took_us=trace.took_us,
-        root_us=min(trace.took_us, trace.placed[0].offset_us + first.took_us),
+        root_us=first.took_us,
+        before_us=trace.placed[0].offset_us,
         caller=first.caller,
         service=first.service,
         endpoint=first.endpoint,
@@ -212,6 +231,7 @@ def summary_of(trace: Trace) -> Summary:
         sampled=any(span.why == "sampled" for span in spans),
         lost=trace.lost,
         flags=tuple(sorted({flag for span in spans for flag in span.flags.split(",") if flag})),
+        flagged=_flagged(spans),
         refusals=tuple(dict.fromkeys(_refusals(spans)))[:MAX_TOLD],
         injected=tuple(sorted({what for span in spans for what in _injected(span)})),
     )
@@ -228,6 +248,17 @@ def _refusals(spans: Iterable[RecordedSpan]) -> Iterator[Refusal]:
         if layer := refused_by(span):
             side = "inbound" if span.kind == "server" else "outbound"
             yield Refusal(side, layer, span.service, span.endpoint)
+
+
+def _flagged(spans: Sequence[RecordedSpan]) -> tuple[Flagged, ...]:
+    found = dict.fromkeys(
+        Flagged(flag, span.caller, span.service, span.endpoint)
+        for span in spans
+        for flag in sorted(span.flags.split(","))
+        if flag
+    )
+    first = (spans[0].caller, spans[0].service, spans[0].endpoint)
+    return tuple(sorted(found, key=lambda each: each[1:] != first))[:MAX_TOLD]
 
 
 def _injected(span: RecordedSpan) -> Iterator[str]:

@@ -78,7 +78,7 @@ def test_a_configuration_from_first_to_last(
         done = dict(zip(lines, run_many(list(lines.values()), env), strict=True))
     assert (done["absent"].code, done["absent"].out) == (FAILED, "")
     assert (done["whole"].code, done["whole"].out.strip()) == (OK, "shop created")
-    assert "in effect at 1 of 1 instances" in done["whole"].err
+    assert "in effect at 1 of 1 instance\n" in done["whole"].err
     assert done["part"].code == OK
     assert done["called"].json == {"rows": 50, "mode": "fancy", "pool": {"size": 3}}
     assert (done["unknown"].code, "row: is no field here; did you mean rows?" in done["unknown"].err) == (

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import msgspec
 import pytest
 
+from nats_mesh import Mesh
 from nats_mesh.core.members import Instance
 from nats_mesh.core.registry import Registry
 from nats_mesh_cli.catalog import announcement_of
 from nats_mesh_cli.check import render
-from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN, check_answers, check_wire, version_of
+from nats_mesh_cli.checks import (
+    BAD,
+    GOOD,
+    SKIPPED,
+    WARN,
+    check_answers,
+    check_jetstream,
+    check_wire,
+    version_of,
+)
 from nats_mesh_cli.describe import document_of
 from nats_mesh_cli.describe_text import render as render_document
 from nats_mesh_cli.errors import CliError
@@ -55,7 +68,36 @@ def test_another_version_of_the_wire_is_wrong() -> None:
     assert check_wire([mesh_info(), foreign_info()]).state == GOOD
     finding = check_wire([mesh_info(), mesh_info(identifier="B", mesh_wire="2")])
     assert (finding.state, "orders (host-B)" in finding.text) == (BAD, True)
+    assert finding.text.startswith("1 of 2 instances speak another version")
     assert check_wire([]).state == SKIPPED
+
+
+def test_one_is_said_in_the_singular() -> None:
+    """Also where its verb goes with it."""
+    assert check_wire([mesh_info()]).text == "1 instance speaks version 1"
+    assert check_wire([mesh_info(), mesh_info(identifier="B")]).text == "all 2 instances speak version 1"
+    assert check_wire([mesh_info(mesh_wire="2")]).text.startswith("1 of 1 instance speaks another version")
+
+
+class Bus:
+    """A mesh on a bus whose JetStream has so many streams."""
+
+    def __init__(self, streams: int) -> None:
+        self.client = SimpleNamespace(transport=SimpleNamespace(jetstream="$JS.API"))
+        self._streams = streams
+
+    async def call(self, target: str, *, timeout: float) -> dict[str, int]:
+        assert target == "nats://$JS.API.INFO"
+        return {"streams": self._streams}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("streams", "text"), [(0, "there, 0 streams"), (1, "there, 1 stream"), (2, "there, 2 streams")]
+)
+async def test_streams_are_counted(streams: int, text: str) -> None:
+    """As JetStream says how many there are."""
+    assert (await check_jetstream(cast(Mesh, Bus(streams)))).text == text
 
 
 @pytest.mark.parametrize(

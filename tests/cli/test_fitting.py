@@ -6,13 +6,16 @@ import io
 import os
 import re
 import termios
+from collections.abc import Callable
 
 import pytest
 
 from nats_mesh_cli.describe import document_of
 from nats_mesh_cli.describe_text import render
+from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.fitting import fitted
-from nats_mesh_cli.output import Out, paint, width
+from nats_mesh_cli.options import Format
+from nats_mesh_cli.output import Column, Out, drawn, paint, width
 from tests.cli.infos import mesh_info
 
 CODE = re.compile("\x1b\\[[0-9]+m")
@@ -88,3 +91,66 @@ def test_a_pipe_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
         for nothing in ("", "0", "wide", "200"):
             monkeypatch.setenv("COLUMNS", nothing)
             assert Out(terminal).columns == 72
+
+
+def told(columns: int | None, tell: Callable[[Out], None]) -> str:
+    """What ``tell`` writes to both streams: of a terminal so wide, or of a pipe."""
+    if columns is None:
+        data, notes = io.StringIO(), io.StringIO()
+        tell(Out(data, notes))
+        return data.getvalue() + notes.getvalue()
+    master, slave = os.openpty()
+    with os.fdopen(master, "rb", buffering=0) as reader, os.fdopen(slave, "w") as terminal:
+        termios.tcsetwinsize(slave, (24, columns))
+        tell(Out(terminal, terminal))
+        terminal.write("\0")  # a terminal has no end
+        terminal.flush()
+        written = b""
+        while not written.endswith(b"\0"):
+            written += reader.read(65536)
+    return CODE.sub("", written[:-1].decode().replace("\r\n", "\n"))
+
+
+NOTE = "note: the stream of spans cannot be read, and some of it is left out"
+
+
+def test_notes_and_errors_break_between_words_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In colours, too; a pipe has one line for each, whatever COLUMNS says."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "30")
+    error = CliError("the bus at nats://127.0.0.1:4222 cannot be reached", hint="is a server there?")
+    assert told(None, lambda out: out.note(NOTE, "dim")) == f"{NOTE}\n"
+    assert told(30, lambda out: out.note(NOTE, "dim")).split("\n") == [
+        "note: the stream of spans",
+        "  cannot be read, and some of",
+        "  it is left out",
+        "",
+    ]
+    assert told(30, lambda out: out.error(error)).split("\n") == [
+        "error: the bus at",
+        "  nats://127.0.0.1:4222 cannot",
+        "  be reached",
+        "hint: is a server there?",
+        "",
+    ]
+    assert told(30, lambda out: out.text("  key  one two three four five six")).split("\n") == [
+        "  key  one two three four five",
+        "       six",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("fmt", [Format.JSON, Format.YAML])
+def test_what_a_program_reads_is_not_broken(fmt: Format) -> None:
+    """An error in JSON or YAML stays what it is on a terminal."""
+    error = CliError("it did not go well, for a reason that has many words", hint="do something else")
+    assert told(30, lambda out: out.error(error, fmt)) == told(None, lambda out: out.error(error, fmt))
+
+
+def test_the_line_about_hidden_columns_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also below a table that is drawn anew in place."""
+    columns = [Column(name, lambda r: "x" * 15) for name in ("ONE", "TWO", "THREE")]
+    text = told(30, lambda out: out.data(drawn([{}], columns, out, wide=False)))
+    assert "columns are hidden" in text
+    assert max(map(width, text.split("\n"))) <= 30

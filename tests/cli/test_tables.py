@@ -132,11 +132,14 @@ def test_a_terminal_gets_a_table_that_fits_and_a_pipe_all_of_it(monkeypatch: pyt
 
 
 def test_a_table_that_is_drawn_or_grows_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--watch has what it hides in its last line; a table that grows says it once, under its head."""
+    """--watch says at its end what it hides; a table that grows says it once, under its head."""
     monkeypatch.setenv("COLUMNS", "40")
     text = CODES.sub("", drawn(RECORDS, COLUMNS, Out(Terminal(), io.StringIO()), wide=False))
-    assert max(width(line) for line in text.split("\n")[:-1]) <= 40
-    assert text.split("\n")[-1].startswith("2 columns are hidden")
+    assert max(width(line) for line in text.split("\n")) <= 40
+    assert text.split("\n")[-2:] == [
+        "2 columns are hidden: -o json, a wider",
+        "  terminal or a pipe shows all",
+    ]
     screen, notes = Terminal(), io.StringIO()
     rows = Rows(Out(screen, notes), Format.TABLE, COLUMNS, (0, 12, 0, 0, 0, 0))
     rows.show(RECORDS)

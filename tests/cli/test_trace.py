@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import time
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
+from nats_mesh.policy import PolicySet
 from nats_mesh.telemetry.span_messages import SpanMessage, let_go
 from nats_mesh.telemetry.span_parts import RecordedSpan
-from nats_mesh.telemetry.spans import assemble, summary_of
+from nats_mesh.telemetry.spans import Trace, assemble, summary_of
+from nats_mesh_cli import why_trace
 from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.options import Format, Options
+from nats_mesh_cli.output import Out, millis
+from nats_mesh_cli.tables import plain, width
 from nats_mesh_cli.trace_document import document_of, notes_of, reasons_of, record_of
 from nats_mesh_cli.trace_finding import Found, Query, let_go_notes, one_of
-from nats_mesh_cli.trace_text import waterfall
+from nats_mesh_cli.trace_text import NARROWEST, waterfall
+from nats_mesh_cli.why import Seen
 from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop
 from tests.unit.test_traces import TRACE, changed, span, three_hops
@@ -44,24 +53,90 @@ def test_a_waterfall_shows_who_waited_for_whom() -> None:
     assert waterfall(assemble(three_hops()), 80) == PICTURE
 
 
-@pytest.mark.parametrize("width", [10, 60, 80, 200])
-@pytest.mark.parametrize("wide", [False, True])
-def test_a_waterfall_keeps_to_its_width(width: int, wide: bool) -> None:
-    """Deep traces, long names and long errors, too; only a terminal gets escape codes."""
+def deep(error: str = "it did not go well, ") -> Trace:
+    """Fifteen levels of calls with long names, long errors and much to tell."""
     spans = [
         span(
             f"{n:x}", f"{n - 1:x}" if n > 1 else "", n * 10, 2_000 - n * 10, service="s" * 63, caller="c" * 63
         )
         for n in range(1, 16)
     ]
-    spans = changed(
-        spans, "f", status="INTERNAL", error="it did not go well, " * 9, flags="URX,UT", rules=("r" * 90,)
+    spans = changed(spans, "f", status="INTERNAL", error=error * 9, flags="URX,UT", rules=("r" * 90,))
+    return assemble(
+        changed(spans, "e", took_us=0, queue_us=0, refused="concurrency", route="v2", injected="delay")
     )
-    spans = changed(spans, "e", took_us=0, queue_us=0, refused="concurrency", route="v2", injected="delay")
-    text = waterfall(assemble(spans), width, wide=wide)
-    assert max(map(len, text.splitlines())) <= max(60, width)
+
+
+def body(text: str) -> list[str]:
+    """The lines of a waterfall with its spans."""
+    lines = text.splitlines()
+    begin = next(at for at, line in enumerate(lines) if line.startswith("SPAN"))
+    end = next(at for at, line in enumerate(lines) if line.startswith(("✗ ", "own time")))
+    return lines[begin + 1 : end]
+
+
+@pytest.mark.parametrize("columns", [10, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("error", ["it did not go well, ", "没有成功 ", "没有成功"])
+def test_a_waterfall_keeps_to_its_width(columns: int, wide: bool, error: str) -> None:
+    """Deep traces, long names and long errors, too; only words of its head and foot may be wider, which can be copied
+    so. Only a terminal gets escape codes, and they take no room."""
+    room = max(NARROWEST, columns)
+    text = waterfall(deep(error), columns, wide=wide)
+    assert max(map(width, body(text))) <= room
+    assert all(width(line) <= room or len(line.split()) <= 2 for line in text.splitlines())
     assert "\x1b" not in text
-    assert "\x1b" in waterfall(assemble(spans), width, color=True)
+    colored = waterfall(deep(error), columns, color=True, wide=wide)
+    assert "\x1b" in colored
+    assert plain(colored) == text
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200, None])
+def test_durations_stand_whatever_room_there_is(columns: int | None) -> None:
+    """What a span says is shortened, and says so; bars shrink, and go before that would leave nothing to read."""
+    trace = deep()
+    lines = body(waterfall(trace, columns))
+    assert len(lines) == len(trace.placed)
+    for line, placed in zip(lines, trace.placed, strict=True):
+        assert f" {millis(placed.span.took_us / 1e6)}" in line
+        assert "…" in line or columns not in (40, 60, 80)
+        assert "…" not in line or columns is not None
+        assert ("█" in line or "▏" in line) is (columns is None or columns >= 60)
+    assert "✗ INTERNAL" in lines[-1] or columns == 40
+
+
+def test_bars_shrink_before_words_do() -> None:
+    """A text that has room beside a smaller bar stands whole; a bar is a fifth of the terminal at least."""
+    spans = changed(three_hops(), "3", status="UNAVAILABLE", flags="URX,UT", refused="concurrency")
+    lines = body(waterfall(assemble(spans), 80))
+    assert "    a → b.get ✗ UNAVAILABLE URX,UT, refused: concurrency, 2 attempts" not in lines[2]
+    assert lines[2].startswith("    a → b.get ✗ UNAVAILABLE URX,UT, refused: concurren… 9.00 ms ")
+    assert lines[2].endswith(f" {'▒' * 15}")
+    assert (
+        "    a → b.get ✗ UNAVAILABLE URX,UT, refused: concurrency, 2 attempts"
+        in body(waterfall(assemble(spans), 100))[2]
+    )
+
+
+def test_a_pipe_gets_all_of_it() -> None:
+    """Whole names at their whole indentation, and each line of the foot unbroken."""
+    text = waterfall(deep(), None)
+    lines = body(text)
+    assert lines[-1].startswith(f"{'  ' * 14}{'s' * 63}.get @")
+    assert "✗ INTERNAL URX,UT" in lines[-1]
+    assert f"✗ at {'s' * 63}.get: INTERNAL, {('it did not go well, ' * 9).strip()}" in text.splitlines()
+
+
+def test_what_stands_less_deep_than_it_is_says_by_how_much() -> None:
+    """Half of the room is for words at least."""
+    deepest = [
+        span(f"{n:02x}", f"{n - 1:02x}" if n > 1 else "", n, 2_000 - n, service="s" * 63)
+        for n in range(1, 32)
+    ]
+    _, _, text = waterfall(assemble(deepest), 40).partition(" TIME\n")
+    lines = text.splitlines()
+    assert lines[16].startswith(f"{' ' * 16}s")
+    assert lines[18].startswith(f"{' ' * 16}+2 s")
 
 
 def test_what_must_be_known_to_read_it_is_said() -> None:
@@ -73,7 +148,7 @@ def test_what_must_be_known_to_read_it_is_said() -> None:
     (note,) = notes_of(assemble(behind))
     assert note.startswith("the clock of c c is about 2.00 s behind of its caller's")
     (note,) = notes_of(assemble(three_hops()[1:]))
-    assert note.startswith("a span (…) was called from one that is not there")
+    assert note.startswith("1 span (…) was called from one that is not there")
     text = waterfall(assemble(behind[1:]), 100)
     assert "… a.get @a" in text
     assert text.count("note: ") == 2
@@ -190,6 +265,67 @@ def test_a_call_of_which_no_instance_told_was_sent_all_the_same(
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"instance": "a1b2c3d4e5"},
+            "answered by a a1b2c3d4, which told nothing of it: it hangs, was stopped or has left, or what it told was "
+            "lost",
+        ),
+        (
+            {"instance": "a1b2c3d4e5", "why": "slow"},
+            "answered by a a1b2c3d4, which tells of what is no failure only where its trace is sampled",
+        ),
+        (
+            {"instance": "a1b2c3d4e5", "why": "error", "status": "INTERNAL"},
+            "answered by a a1b2c3d4, which told nothing of it: it hangs, was stopped or has left, or what it told was "
+            "lost",
+        ),
+        (
+            {},
+            "answered, by whom is not known, and nobody told of it: what its instance told was lost, or it is outside "
+            "the mesh",
+        ),
+        ({"route": "plain"}, "answered from outside the mesh, where nobody tells of calls"),
+    ],
+)
+def test_a_call_that_was_answered_and_of_which_nobody_told_says_who_answered(
+    fields: dict[str, str], told: str
+) -> None:
+    """Its instance may hang, have left, or have lost it; one that tells of failures alone has done nothing wrong."""
+    (call,) = calls_of(assemble(changed(three_hops()[:1], "1", **fields)))
+    (step,) = [each for each in call["steps"] if each["layer"] == "answer"]
+    assert (step["happened"], step["ok"]) == (told, True)
+    (call,) = calls_of(assemble(changed(three_hops()[:2], "1", **fields)))
+    assert not [each for each in call["steps"] if each["layer"] == "answer"], "its instance told of it"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fmt", [Format.TABLE, Format.JSON])
+async def test_why_notes_gaps_as_trace_does(monkeypatch: pytest.MonkeyPatch, fmt: Format) -> None:
+    """What members let go may be what is missing here."""
+
+    @contextlib.asynccontextmanager
+    async def connected(*_: object) -> AsyncIterator[None]:
+        yield
+
+    async def look(*_: object, timeout_s: float) -> Found:
+        (note,) = gaps(3, {"rate": 3})
+        spans = {each.id: each for each in three_hops()}
+        return Found(traces={TRACE: spans}, notes=(note,))
+
+    async def look_around(*_: object, name: str | None) -> Seen:
+        return Seen(policies=PolicySet.empty())
+
+    for each in (connected, look, look_around):
+        monkeypatch.setattr(why_trace, each.__name__, each)
+    data, notes = io.StringIO(), io.StringIO()
+    assert await why_trace.why_trace(Options(format=fmt), Out(data, notes), TRACE, None) == 0
+    assert notes.getvalue().startswith("note: traces may have gaps: 3 spans came faster")
+    assert "web" in data.getvalue()
+
+
 def test_an_attempt_that_broke_off_was_sent() -> None:
     """Only what its caller kept back was not; of what was on its way it is told how it ended."""
     spans = changed(three_hops()[:6], "5", status="UNAVAILABLE", error="the connection was lost")
@@ -210,7 +346,8 @@ def test_a_flag_for_two_things_says_which_it_was() -> None:
 
 
 def test_a_list_says_why_a_trace_went_as_it_did() -> None:
-    """A call that its caller's circuit refused is one span; of others, whose call it was; what a flag adds."""
+    """A call that its caller's circuit refused is one span; what a flag adds; of others than the first, whose call it
+    was."""
 
     def reasons(spans: list[RecordedSpan]) -> list[str]:
         return reasons_of(record_of(summary_of(assemble(spans))))
@@ -221,7 +358,8 @@ def test_a_list_says_why_a_trace_went_as_it_did() -> None:
     spans = changed(spans, "9", injected="delay", fault_us=900, flags="UT")
     spans = changed(spans, "8", took_us=1_200_000)  # goes on when its own caller has been answered
     assert reasons(spans) == [
-        "refused: circuit open (b.get)", "fault: delay", "retries exhausted", "out of time", "+1.19 s after",
+        "refused: circuit open (b.get)", "fault: delay", "retries exhausted (a → b)", "out of time (b → c)",
+        "+1.19 s after",
     ]  # fmt: skip
     assert reasons(changed(three_hops(), "2", refused="concurrency", flags="UO")) == ["refused: concurrency"]
     assert reasons(changed(three_hops(), "2", refused="rate", flags="RL")) == ["refused: rate"]
@@ -231,10 +369,34 @@ def test_a_list_says_why_a_trace_went_as_it_did() -> None:
     assert reasons(changed(three_hops(), "1", status="CANCELLED", flags="DC")) == ["given up by its caller"]
     assert reasons(changed(three_hops(), "1", flags="UO,XX")) == ["circuit open, or full"]
     assert reasons(three_hops()) == []
+    left = changed(changed(three_hops(), "8", status="CANCELLED", flags="DC"), "1", flags="UT")
+    assert reasons(changed(left, "2", flags="DC")) == [
+        "out of time", "given up by its caller", "given up by its caller (b → c)",
+    ]  # fmt: skip
+    both = changed(changed(three_hops(), "2", refused="rate", flags="RL"), "9", flags="RL")
+    assert reasons(both) == ["refused: rate", "rate limited (b → c)"], (
+        "a refusal speaks for its own call alone"
+    )
     document = document_of(assemble(spans))
     assert (document["duration_ms"], document["total_ms"]) == (10.0, 1203.5)
     assert document["after_ms"] == pytest.approx(1193.5)
-    assert "10.0 ms (+1.19 s after) · 9 spans" in waterfall(assemble(spans), 100)
+    assert "10.0 ms, and 1.19 s after its end · 9 spans" in waterfall(assemble(spans), 100)
+
+
+def test_the_head_says_what_its_axis_has_beside_the_first_call() -> None:
+    """However short that is, where it can be seen; what stands before the first call, too, where clocks contradict."""
+
+    def took(spans: list[RecordedSpan]) -> str:
+        return waterfall(assemble(spans), None).splitlines()[2].partition(" · ")[0]
+
+    assert took(three_hops()) == "10.0 ms"
+    gave_up = changed(three_hops()[:2], "1", status="DEADLINE_EXCEEDED", took_us=520)
+    assert took(changed(gave_up, "2", start_us=gave_up[0].start_us + 100, took_us=950)) == (
+        "520 µs, and 530 µs after its end"
+    )
+    assert took(changed(gave_up, "2", start_us=gave_up[0].start_us + 100, took_us=420)) == "520 µs"
+    outside = changed(three_hops()[:2], "2", took_us=10_400)  # of a call that was answered
+    assert took(outside) == "10.0 ms, and 200 µs before its begin and 200 µs after its end"
 
 
 # -- found ------------------------------------------------------------------------------------------

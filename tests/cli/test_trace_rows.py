@@ -133,6 +133,23 @@ def test_statuses_are_read_as_people_write_them() -> None:
     assert "UNAVAILABLE" in caught.value.hint
 
 
+def test_why_stands_before_counts_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happened is worth more than how often; of status and reason the beginning says enough."""
+    call = {"service": "productpage", "endpoint": "page"}
+    late = [trace(number, number, status="DEADLINE_EXCEEDED", flags="UT", **call) for number in range(1, 3)]
+    monkeypatch.setenv("COLUMNS", "60")
+    lines, notes = shown(Format.TABLE, Query(error=True), [*late, refused(3, 3, **call)], Terminal())
+    assert lines == [
+        "TRACE         CALL              STATUS       WHY",
+        f"{'0' * 12}  productpage.page  DEADLINE_E…  out of time",
+        f"{'0' * 12}  productpage.page  UNAVAILABLE  refused: circu…",
+    ]
+    assert "--each" in notes
+    monkeypatch.setenv("COLUMNS", "67")
+    lines, _ = shown(Format.TABLE, Query(error=True), [*late, refused(3, 3, **call)], Terminal())
+    assert lines[0].split() == ["TRACE", "COUNT", "CALL", "STATUS", "WHY"]
+
+
 def heads(*found: Summary, slow: bool = False) -> list[str]:
     """The columns of the usual table."""
     return [

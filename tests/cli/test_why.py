@@ -17,6 +17,7 @@ from nats_mesh.layers.stack import INBOUND, OUTBOUND
 from nats_mesh.model import OwnHeaders
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh_cli.catalog import visible
+from nats_mesh_cli.fitting import fitted
 from nats_mesh_cli.values import parse_headers
 from nats_mesh_cli.why_document import document_of
 from nats_mesh_cli.why_heard import UNASKED, Told
@@ -103,7 +104,7 @@ def document(
         callers=callers or {},
     )
     for wide in (False, True):
-        shown = render(made, wide=wide)
+        shown = fitted(render(made, wide=wide), 80)
         assert "None" not in shown
         assert max(map(len, shown.split("\n"))) <= 80, shown
         assert all(line == line.rstrip() for line in shown.split("\n"))
@@ -204,7 +205,8 @@ At the instance, in the order in which the request meets it
 def test_a_call_in_words() -> None:
     """Every decision with the rule or policy behind it, the likeliest way in full, and one line that sums it up."""
     found = document()
-    text = render(found)
+    assert render(found).endswith(f"\n\nin short: {found['summary']}"), "as it is piped: no line is broken"
+    text = fitted(render(found), 80)
     assert text.startswith(WORDS.format(revision=found["policies"]["revision"]))
     assert text.endswith(
         "in short: would reach reviews.get/v1 with 72%, reviews.get with 20%,\n"

@@ -74,7 +74,7 @@ async def test_a_frozen_instance_is_named_and_no_success_is_said(
     code, said = await operator.apply(POLICY.format(timeout="7s"), "--timeout", "2s")
     assert code == 1, said
     assert f"(service {frozen.id}): does not answer, and gave its last sign of life" in said
-    assert "acknowledged by 1 of 1 members that answer" in said
+    assert "acknowledged by 1 of 1 member that answers" in said
     assert well.id not in said
     code, said = await operator.run("status", "-o", "wide")
     assert code == 1, said
@@ -111,5 +111,5 @@ async def test_an_instance_that_was_killed_is_not_waited_for(
     killed = worker_factory(nats_server.url, mesh_namespace)
     killed.kill()
     code, said = await operator.apply(POLICY.format(timeout="8s"))
-    assert (code, "acknowledged by 1 of 1 members" in said) == (0, True), said
+    assert (code, "acknowledged by 1 of 1 member " in said) == (0, True), said
     assert killed.id not in said

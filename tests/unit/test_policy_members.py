@@ -26,4 +26,4 @@ def test_views_that_look_on_are_not_called_unreached() -> None:
     batch = Member(service="batch", instance="b1", kind="client", source="files")
     assert "not reached" not in told(view, view)
     assert "1 member follows files, code or nothing: not reached" in told(view, batch)
-    assert "acknowledged by 1 of 1 members" in told(view)
+    assert "acknowledged by 1 of 1 member that answers" in told(view)

@@ -31,6 +31,7 @@ from nats_mesh.telemetry.spans import (
     MAX_MOVE_US,
     MAX_TOLD,
     MAX_TRACE,
+    Flagged,
     Refusal,
     assemble,
     summary_of,
@@ -134,6 +135,12 @@ def test_a_trace_says_who_refused_what_and_what_was_done_on_purpose() -> None:
     summary = summary_of(assemble(spans))
     assert summary.flags == ("DI", "UO", "URX")
     assert summary.injected == ("abort", "delay")
+    assert summary.flagged == (
+        Flagged("UO", "a", "b", "get"), Flagged("URX", "a", "b", "get"),
+        Flagged("DI", "a", "b", "get"), Flagged("UO", "b", "c", "get"),
+    )  # fmt: skip
+    first = summary_of(assemble(changed(changed(spans, "1", flags="UT"), "2", flags="DC")))
+    assert first.flagged[:2] == (Flagged("UT", "web", "a", "get"), Flagged("DC", "web", "a", "get"))
     assert summary.refusals == (
         Refusal("outbound", "breaker", "b", "get"),
         Refusal("inbound", "concurrency", "b", "get"),
@@ -142,8 +149,9 @@ def test_a_trace_says_who_refused_what_and_what_was_done_on_purpose() -> None:
     plain = summary_of(assemble(three_hops()))
     assert (plain.flags, plain.refusals, plain.injected) == ((), (), ())
     many = [span(f"{n:x}", "", n, 5, kind="client", caller=f"c{n}", service=f"s{n}") for n in range(1, 40)]
-    many = [msgspec.structs.replace(each, refused="breaker") for each in many]
-    assert len(summary_of(assemble(many)).refusals) == MAX_TOLD
+    many = [msgspec.structs.replace(each, refused="breaker", flags="UO") for each in many]
+    summary = summary_of(assemble(many))
+    assert len(summary.refusals) == len(summary.flagged) == MAX_TOLD
 
 
 @given(st.randoms(use_true_random=False))

@@ -145,7 +145,8 @@ def _why(
     """Explain a call that nobody makes, or with --trace one that was made, layer by layer on both sides: what happens,
     by which policy, and where it goes.
 
-    --timeout is what the call itself says. Exit code 1 where the call would surely fail.
+    --timeout is what the call itself says. Exit code 1 where every such call would fail, surely or most likely, as its
+    last line says; with --trace where no such trace or call is known.
     """
     from nats_mesh_cli.bus import run_async
 

@@ -11,6 +11,7 @@ import anyio
 from nats_mesh.telemetry.events import Event
 from nats_mesh_cli.demo.events import Events
 from nats_mesh_cli.demo.state import Mark
+from nats_mesh_cli.output import counted
 
 __all__ = ["GATHER_S", "MAX_REVISIONS", "AppliedNews", "Gathering"]
 
@@ -66,7 +67,7 @@ class Gathering:
             every = told.members.union(members)
             what = f": {told.what}" if told.what else ""
             found.append(
-                f"policies of {revision} are in effect at {len(told.members)} of {len(every)} members{what}"
+                f"policies of {revision} are in effect at {len(told.members)} of {counted(len(every), 'member')}{what}"
             )
         return found
 

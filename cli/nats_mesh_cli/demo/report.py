@@ -9,7 +9,7 @@ import msgspec
 
 from nats_mesh_cli.demo.summary import Summary
 from nats_mesh_cli.options import Format
-from nats_mesh_cli.output import Column, Record, dump, millis, success_text, table
+from nats_mesh_cli.output import Column, Record, counted, dump, millis, success_text, table
 
 __all__ = ["report"]
 
@@ -73,7 +73,7 @@ def _edge(record: Record) -> str:
 
 def _pages(summary: Summary) -> str:
     pages = summary.pages
-    facts = [f"{pages.calls} pages in {summary.duration_s:.1f} s at {pages.rate_per_s:g}/s"]
+    facts = [f"{counted(pages.calls, 'page')} in {summary.duration_s:.1f} s at {pages.rate_per_s:g}/s"]
     facts.append(f"{pages.errors} failed")
     facts.append(f"{pages.degraded} incomplete")
     if pages.skipped:
@@ -84,21 +84,23 @@ def _pages(summary: Summary) -> str:
 def _verdict_text(summary: Summary) -> str:
     """All is well only as far as it is: what came of somebody's deeds stands in the same sentence."""
     if not summary.ok:
-        count = len(summary.problems)
-        return f"{count} problem{'s' if count > 1 else ''}"
+        return counted(len(summary.problems), "problem")
     if not summary.done:
         return "all is well"
     pages = summary.pages
     lost = [
         f"{count} {what}"
-        for count, what in ((pages.errors, "failed"), (pages.degraded, "were incomplete"))
+        for count, what in (
+            (pages.errors, "failed"),
+            (pages.degraded, "was incomplete" if pages.degraded == 1 else "were incomplete"),
+        )
         if count
     ]
     if not lost:
         return "all is well, beside what was done to it"
     first, *more = lost
     number, _, word = first.partition(" ")
-    came = " and ".join([f"{number} of {pages.calls} pages {word}", *more])
+    came = " and ".join([f"{number} of {counted(pages.calls, 'page')} {word}", *more])
     return f"all is well, beside what was done to it, but {came} because of it"
 
 

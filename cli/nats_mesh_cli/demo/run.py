@@ -59,7 +59,11 @@ async def demo(options: Options, out: Out, fmt: Format, *, live: bool) -> int:
     if summary is None:
         out.note("stopped before there was anything to report")
         return INTERRUPTED
-    out.data(report(summary, fmt, pretty=out.tty, color=out.color))
+    text = report(summary, fmt, pretty=out.tty, color=out.color)
+    if fmt.structured:
+        out.data(text)
+    else:
+        out.text(text)
     for text in summary.done:
         out.note(f"done to it: {text}")
     for text in summary.caused:

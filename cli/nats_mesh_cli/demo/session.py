@@ -36,6 +36,7 @@ from nats_mesh_cli.demo.summary import Summary
 from nats_mesh_cli.demo.unless import unless
 from nats_mesh_cli.demo.verdict import OWN, verdict
 from nats_mesh_cli.demo.watch import BusWatch
+from nats_mesh_cli.output import counted
 from nats_mesh_cli.trouble import tells_of_trouble
 
 __all__ = ["Options", "Session", "StartError"]
@@ -186,8 +187,8 @@ class Session:
             self._check_alive(fleet)
             if not await load.page() or load.calls >= _MAX_FIRST_PAGES:
                 raise StartError(
-                    f"{load.calls} pages were asked for, and {len(wanted - load.reviewers)} of {len(wanted)} "
-                    "instances of reviews had no part in any"
+                    f"{counted(load.calls, 'page was', 'pages were')} asked for, and {len(wanted - load.reviewers)} "
+                    f"of {counted(len(wanted), 'instance')} of reviews had no part in any"
                 )
         self._phase = "running"
         self._events.add(

@@ -10,6 +10,7 @@ import msgspec
 from nats_mesh.telemetry.snapshots import Figures
 from nats_mesh_cli.demo.rows import Row
 from nats_mesh_cli.demo.silences import Silence
+from nats_mesh_cli.output import counted
 
 __all__ = [
     "EdgeSummary",
@@ -169,7 +170,7 @@ def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> l
         own = row.own
         if own.errors:
             cause = f"; the last: {own.last_error}" if own.last_error else ""
-            text = f"{row.service} failed {own.errors} of {own.calls} calls{cause}"
+            text = f"{row.service} failed {own.errors} of {counted(own.calls, 'call')}{cause}"
             problems.append((row.service, text))
     return problems
 
@@ -198,7 +199,7 @@ def differences(
         if not least <= row.served.requests <= most:
             perhaps = f" (and perhaps {unknown} more)" if most > least else ""
             problems.append(
-                f"{row.service} counted {row.served.requests} calls, its callers made {least}{perhaps}"
+                f"{row.service} counted {counted(row.served.requests, 'call')}, its callers made {least}{perhaps}"
             )
     return problems
 

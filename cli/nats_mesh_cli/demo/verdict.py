@@ -10,6 +10,7 @@ from nats_mesh_cli.demo.locate import EXPECTED
 from nats_mesh_cli.demo.rows import edge_rows, service_rows
 from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, milliseconds, missing, summarise
 from nats_mesh_cli.demo.watch import BusWatch
+from nats_mesh_cli.output import counted
 
 __all__ = ["OWN", "verdict"]
 
@@ -30,10 +31,10 @@ def verdict(
     if load.failed:
         statuses = ", ".join(f"{status} {count}" for status, count in load.statuses.most_common())
         blamed = caused if before is not None and not before.failed else problems
-        blamed.append(f"{load.failed} of {load.calls} pages failed: {statuses}")
+        blamed.append(f"{load.failed} of {counted(load.calls, 'page')} failed: {statuses}")
     if load.degraded:
         blamed = caused if before is not None and not before.degraded else problems
-        blamed.append(f"{load.degraded} of {load.calls} pages came without one of their parts")
+        blamed.append(f"{load.degraded} of {counted(load.calls, 'page')} came without one of their parts")
     for service, text in missing(services, EXPECTED):
         own = before is None or service in before.services
         (problems if own else caused).append(text)

@@ -19,7 +19,7 @@ from nats_mesh_cli.demo.layout import (
     two_sided,
 )
 from nats_mesh_cli.demo.state import Event, InstanceLine, Mark, Phase, Recent, ServiceLine, Size, ViewState
-from nats_mesh_cli.output import millis
+from nats_mesh_cli.output import counted, millis
 from nats_mesh_cli.top.words import success_cell
 
 __all__ = ["MIN_SIZE", "render"]
@@ -151,7 +151,7 @@ def _pages(state: ViewState, width: int) -> Text:
         *troubles,
         Cell(f"p99 {millis(edge.p99_s)}"),
         Cell(f"{pages.in_flight} in flight"),
-        Cell(f"{pages.calls} pages"),
+        Cell(counted(pages.calls, "page")),
     ]
     return join_fitting(segments, width)
 

@@ -19,7 +19,7 @@ from nats_mesh_cli.gen import files
 from nats_mesh_cli.gen.dashboards import DASHBOARDS
 from nats_mesh_cli.gen.rules import loosened
 from nats_mesh_cli.options import Options
-from nats_mesh_cli.output import Column, Out
+from nats_mesh_cli.output import Column, Out, counted
 from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_sources import read_given
 
@@ -86,7 +86,10 @@ def _promised(options: Options, out: Out, paths: Sequence[str]) -> tuple[Promise
     else:
         found, unread = run_async(_stored(options))
         if unread:
-            out.note(f"note: {unread} policies on the bus cannot be read here, and are left out", "warn")
+            out.note(
+                f"note: {counted(unread, 'policy', 'policies')} on the bus cannot be read here: left out",
+                "warn",
+            )
     return promises(PolicySet.of(found, namespace=namespace))
 
 
