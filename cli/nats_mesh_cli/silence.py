@@ -39,7 +39,6 @@ __all__ = [
     "silent_among",
     "silent_error",
     "silent_info",
-    "silent_note",
     "silent_or",
     "silent_text",
 ]
@@ -210,13 +209,6 @@ async def silence_of(mesh: Mesh, services: Collection[str]) -> dict[str, Silence
     """Of each service of which nobody has answered, what that means; raises :class:`~nats_mesh.DisconnectedError`."""
     found = await asyncio.gather(*(_means(mesh, each) for each in services))
     return dict(zip(services, found, strict=True))
-
-
-async def silent_note(mesh: Mesh, services: Collection[str]) -> str:
-    """A note of those of some services, of which nobody has answered, that have a silent instance all the same; empty
-    where there are none. Of more than :data:`MAX_ASKED` the first ones are asked about."""
-    means = await silence_of(mesh, sorted(services)[:MAX_ASKED])
-    return silent_text([Silent(service) for service, what in means.items() if what is Silence.SILENT])
 
 
 def _in_turn(lists: Iterable[Sequence[_T]]) -> Iterable[_T]:

@@ -13,10 +13,8 @@ from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Placed, Trace, refused_by
 from nats_mesh_cli.output import Record, counted, millis
 
-__all__ = ["MAX_CALLS", "calls_of", "steps_of"]
+__all__ = ["calls_of", "steps_of"]
 
-#: Calls of one trace that are told of.
-MAX_CALLS: Final = 100
 _SHORT = 8
 _BREAKER: Final = "breaker"
 _OVERLOAD: Final = "UO"
@@ -71,7 +69,7 @@ def _calls(trace: Trace) -> Iterator[_Call]:
 def calls_of(trace: Trace) -> list[Record]:
     """The calls in the order in which they were made, each with its steps on both sides."""
     found = []
-    for call in list(_calls(trace))[:MAX_CALLS]:
+    for call in list(_calls(trace)):  # what comes later belongs to those before
         span = call.first.span
         found.append(
             {

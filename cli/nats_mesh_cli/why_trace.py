@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from nats_mesh import ConfigError
 from nats_mesh.explaining.calls import Question, explain_call
-from nats_mesh.telemetry.series import OTHER
+from nats_mesh.telemetry.series import OTHER, PLAIN
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import visible
@@ -29,6 +29,8 @@ __all__ = ["why_trace"]
 
 #: Of how many kinds of calls it is said what policies say.
 _MAX_EXPLAINED = 20
+#: How many calls are told of.
+_MAX_CALLS = 100
 _LAYER = 12
 
 
@@ -54,10 +56,18 @@ async def why_trace(
                 f"no call to {target} in trace {trace.trace}", hint=nearest(target, names), code=FAILED
             )
         calls = chosen
+    if len(calls) > _MAX_CALLS:
+        out.note(
+            f"note: of {len(calls)} calls the first {_MAX_CALLS} are told: with SERVICE.ENDPOINT, those to it",
+            "warn",
+        )
+        calls = calls[:_MAX_CALLS]
     callers = list(dict.fromkeys(each["caller"] for each in calls if each["caller"] != OTHER))[
         :_MAX_EXPLAINED
     ]
     questions = _questions(calls)
+    if (kinds := len(_kinds(calls))) > len(questions):
+        out.note(f"note: what policies say now is told of {len(questions)} of {kinds} kinds of calls", "warn")
     seen = await look_around(
         replace(options, timeout_s=None), out, callers, list(questions.values()), name=name
     )
@@ -74,14 +84,17 @@ async def why_trace(
 
 
 def _questions(calls: Sequence[Record]) -> dict[tuple[str, str, str], Question]:
-    """Such calls, each kind once; nothing of those that policies cannot be about."""
-    found: dict[tuple[str, str, str], Question] = {}
-    for call in calls:
-        key = (call["caller"], call["service"], call["endpoint"])
-        if key in found or len(found) >= _MAX_EXPLAINED or OTHER in key or call["service"] == "_PLAIN":
-            continue
-        found[key] = Question(service=key[1], endpoint=key[2], caller=key[0])
-    return found
+    """Such calls, each kind once; of many kinds the first ones."""
+    return {
+        (caller, service, endpoint): Question(service=service, endpoint=endpoint, caller=caller)
+        for caller, service, endpoint in list(_kinds(calls))[:_MAX_EXPLAINED]
+    }
+
+
+def _kinds(calls: Sequence[Record]) -> dict[tuple[str, str, str], None]:
+    """Who called what; nothing of those that policies cannot be about."""
+    keys = [(call["caller"], call["service"], call["endpoint"]) for call in calls]
+    return dict.fromkeys([key for key in keys if OTHER not in key and key[1] != PLAIN])
 
 
 def _explained(
@@ -106,6 +119,7 @@ def _explained(
             named=True,
             now_s=time.time(),
             told=seen.told_by(key[0]),
+            silent=seen.silent,
         )
     return found
 
