@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import anyio
 
 from nats_mesh.telemetry.snapshots import Snapshot
+from nats_mesh_cli.output import counted
 
 __all__ = ["KNOWN_S", "SETTLE_S", "listened", "untold"]
 
@@ -46,7 +47,7 @@ async def listened(seen: Seen, listen_s: float, *, settle_s: float = SETTLE_S) -
 def untold(late: Sequence[tuple[str, str]]) -> str:
     """A note of the members that did not tell in time."""
     named = ", ".join(f"{service} {instance}" for service, instance in sorted(late)[:_NAMED])
-    more = f" and {len(late) - _NAMED} others" if len(late) > _NAMED else ""
+    more = f" and {counted(len(late) - _NAMED, 'other')}" if len(late) > _NAMED else ""
     return f"note: {named or 'somebody'}{more} had not told the latest figures in time"
 
 

@@ -36,6 +36,7 @@ class Known:
         "groups",
         "heard",
         "instance",
+        "left",
         "lines",
         "live",
         "message",
@@ -57,6 +58,8 @@ class Known:
         self.groups: set[Group] = set()
         #: Whether it tells of now.
         self.live = False
+        #: Whether it has said that it leaves, or presence has: no more figures of it are to be waited for.
+        self.left = False
         self._order = Succession()
         #: Which part of its latest message was heard last and how many there are, and whether all before were.
         self._parts = (1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nats_mesh import CallError, Service
+from nats_mesh import CallError, Mesh, Service
 from nats_mesh.errors import ConfigError
 from nats_mesh.serving.instance import Instance
 from nats_mesh.telemetry import watching
@@ -133,3 +133,16 @@ async def test_a_large_mesh_is_put_together_bit_by_bit(bus: Bus, monkeypatch: py
         view._made = msgspec.structs.replace(view.snapshot(), at=-1e9)
         assert view.snapshot().at == -1e9, "it is not there yet"
     assert view._making is None
+
+
+async def test_a_caller_that_has_left_is_not_waited_for(bus: Bus) -> None:
+    """It tells its last figures as it leaves, so that the calls of a short command count, and none are missing."""
+    await bus.serve(orders())
+    watcher = await bus.caller("viewer")
+    async with MeshView(watcher) as view:
+        async with Mesh("short", settings=watcher.settings, connector=bus.connector) as short:
+            await eventually(lambda: any(each.service == "short" for each in view.snapshot().members))
+            assert await short.call("orders.place", 3, returns=int) == 3
+        assert await view.settled(10.0), view.late
+        (edge,) = [each for each in view.snapshot().edges if each.source == "short"]
+        assert (edge.reporter, edge.red.total.requests) == ("out", 1)
