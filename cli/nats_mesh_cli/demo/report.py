@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from nats_mesh_cli.demo.summary import Summary
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Column, Record, dump, millis, success_text, table
 
@@ -68,7 +69,7 @@ def report(summary: Summary, fmt: Format, *, pretty: bool = False, color: bool =
 
 def _edge(record: Record) -> str:
     told = "" if record["reporter"] == "out" else " *"
-    return f"{record['source']} → {record['service']}{told}"
+    return f"{record['source']} → {called_text(record['service'])}{told}"
 
 
 def _pages(summary: Summary) -> str:
