@@ -214,12 +214,12 @@ class Mesh:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._publisher is not None:  # while all that it tells of is still there
+            self._state = State.DRAINING
+            self._publisher.leave()
         client, transport = self._client, self._transport
         self._client = self._transport = None
         follower, self._follower = self._follower, None
-        if self._publisher is not None:
-            self._state = State.DRAINING
-            self._publisher.leave()
         self._fall_silent()
         try:
             with anyio.move_on_after(_CLOSE_S, shield=True):
