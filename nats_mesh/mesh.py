@@ -20,7 +20,7 @@ from nats_mesh.calling.condition import condition_of, display_name
 from nats_mesh.calling.gathering import Gathered, Want
 from nats_mesh.calling.tracing import MemberTracing
 from nats_mesh.clock import SYSTEM_CLOCK, Clock
-from nats_mesh.core.presence import Standing, check_labels
+from nats_mesh.core.presence import Standing, State, check_labels
 from nats_mesh.discovery.client_responder import ClientResponder
 from nats_mesh.errors import ConfigError, PermissionDeniedError
 from nats_mesh.following import Follower, Policies, check_policies
@@ -97,10 +97,13 @@ class Mesh:
         self._responder: ClientResponder | None = None
         self._tracing: MemberTracing | None = None
         self._log: ClientLog | None = None
+        #: What its statistics say of it: the last ones say that it leaves.
+        self._state = State.READY
 
     async def __aenter__(self) -> Self:
         if self._client is not None:
             raise ConfigError(f"mesh {self.name!r} is open already; make another Mesh for another connection")
+        self._state = State.READY
         options = self.settings.options(self.name, connect_timeout_s=self._connect_timeout_s)
         interceptors = plugins.interceptors(plugins.OUTBOUND, self._interceptors, on=self.settings.plugins)
         follower = Follower(self._policies, self.settings, self.events.emit)
@@ -212,6 +215,9 @@ class Mesh:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._publisher is not None:  # while all that it tells of is still there
+            self._state = State.DRAINING
+            self._publisher.leave()
         client, transport = self._client, self._transport
         self._client = self._transport = None
         follower, self._follower = self._follower, None
@@ -251,6 +257,7 @@ class Mesh:
                 service=self.name,
                 version=_NO_VERSION,
                 namespace=self.settings.namespace,
+                state=self._state,
                 condition=condition,
                 whole=whole,
             ),

@@ -13,6 +13,7 @@ from nats_mesh.discovery.observer import Observer
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.discovery.witness import Witness
 from nats_mesh.errors import CallError
+from nats_mesh.policy.analysis import Finding as Analysed
 from nats_mesh.policy.analysis import analyze
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh.wire.subjects import Subjects
@@ -24,13 +25,13 @@ from nats_mesh_cli.errors import BUS, DENIED, FAILED, OK, exit_code_of, one_line
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.heard import KNOWN_S
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, dump, paint
+from nats_mesh_cli.output import Out, Record, counted, dump, paint
 from nats_mesh_cli.permissions import check_permissions
 from nats_mesh_cli.policies import live_policies
 from nats_mesh_cli.policy_analyze import world_of
 from nats_mesh_cli.silence import called_by_clients, silence_of, silent_among
 
-__all__ = ["check", "render"]
+__all__ = ["check", "render", "verdict"]
 
 _MARKS = {GOOD: ("✓", "ok"), WARN: ("!", "warn"), BAD: ("✗", "bad"), SKIPPED: ("-", "dim")}
 _NAME_WIDTH = 12
@@ -88,12 +89,20 @@ class _Report:
             records = [finding.record() for finding in self._findings]
             self._out.data(dump(records, self._options.format, pretty=self._out.tty))
             return
-        wrong = sum(finding.state == BAD for finding in self._findings)
-        warned = sum(finding.state == WARN for finding in self._findings)
-        if wrong or warned:
-            self._out.note(f"{wrong} wrong, {warned} to look at", "bad" if wrong else "warn")
-        else:
-            self._out.note("nothing wrong", "ok")
+        self._out.note(*verdict(self._findings))
+
+
+def verdict(findings: Sequence[Finding]) -> tuple[str, str]:
+    """What it comes to, and how that looks. What was not looked at may be wrong."""
+    wrong = sum(finding.state == BAD for finding in findings)
+    warned = sum(finding.state == WARN for finding in findings)
+    skipped = [finding.check for finding in findings if finding.state == SKIPPED]
+    left_out = ""
+    if skipped:
+        left_out = f"; {counted(len(skipped), 'check was', 'checks were')} skipped: {', '.join(skipped)}"
+    if wrong or warned:
+        return f"{wrong} wrong, {warned} to look at{left_out}", "bad" if wrong else "warn"
+    return f"nothing wrong in what was looked at{left_out}" if left_out else "nothing wrong", "ok"
 
 
 def render(record: Record, *, color: bool = False) -> str:
@@ -141,9 +150,9 @@ async def _look(mesh: Mesh, options: Options, out: Out, report: _Report, *, quic
             if again is not None:
                 known = observer.registry.instances()
                 report.add(*checks.check_answers(known, again, observer.ignored))
-                report.add(*await heard.findings(again, [(each.service, each.id) for each in known]))
-        if again is not None:
-            report.add(await _policies(mesh, options, again))
+                policies, analysed = await _policies(mesh, options, again)
+                instances = [(each.service, each.id) for each in known]
+                report.add(*await heard.findings(again, instances, analysed), policies)
     finally:
         observer.close()
 
@@ -163,8 +172,11 @@ class _Heard:
             tasks.start_soon(self._witness.recall)
             await anyio.sleep(wait_s)
 
-    async def findings(self, infos: Sequence[InfoReply], heard: Sequence[tuple[str, str]]) -> list[Finding]:
-        """What was heard, beside ``infos`` of those who answer and the instances that were ``heard`` just now."""
+    async def findings(
+        self, infos: Sequence[InfoReply], heard: Sequence[tuple[str, str]], analysed: Sequence[Analysed]
+    ) -> list[Finding]:
+        """What was heard, beside ``infos`` of those who answer, the instances that were ``heard`` just now, and what
+        was ``analysed`` of the policies."""
         absent = self._witness.absent({(info.name, info.id) for info in infos})
         silent = await silent_among(self._mesh, infos, await called_by_clients(self._mesh))
         found = [
@@ -183,7 +195,7 @@ class _Heard:
         return [
             *found,
             check_calls.check_circuits(snapshot),
-            check_calls.check_unserved(calls, means),
+            check_calls.check_unserved(calls, means, analysed),
             check_calls.check_edges(snapshot),
         ]
 
@@ -206,14 +218,16 @@ async def _listening(mesh: Mesh, options: Options) -> AsyncIterator[_Heard]:
         witness.close()
 
 
-async def _policies(mesh: Mesh, options: Options, infos: Sequence[InfoReply]) -> Finding:
+async def _policies(
+    mesh: Mesh, options: Options, infos: Sequence[InfoReply]
+) -> tuple[Finding, Sequence[Analysed]]:
     settings = options.settings()
     try:
         policies, source = await live_policies(options, mesh)
     except (CallError, PolicyError) as error:
-        return Finding("policies", SKIPPED, f"cannot be read: {one_line(str(error))}")
+        return Finding("policies", SKIPPED, f"cannot be read: {one_line(str(error))}"), ()
     found = analyze(policies.policies, world_of(infos), namespace=settings.namespace, mode=settings.mode)
-    return check_calls.check_policies(found, source)
+    return check_calls.check_policies(found, source), found
 
 
 async def _ask(mesh: Mesh, options: Options, out: Out, report: _Report) -> list[InfoReply] | None:

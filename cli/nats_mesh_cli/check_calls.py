@@ -36,6 +36,8 @@ __all__ = [
 
 #: What only those find who listen for a while.
 LISTENED: Final = ("silent", "circuits", "unserved", "calls", "policies")
+#: What the analysis of policies calls a route into a subset that selects no instance.
+_EMPTY_SUBSET: Final = "NM0501"
 #: So many of a kind are named in a line; ``data`` has all of them.
 _NAMED: Final = 5
 
@@ -129,9 +131,13 @@ def unserved(snapshot: Snapshot, infos: Sequence[InfoReply]) -> dict[str, list[s
     return found
 
 
-def check_unserved(calls: Mapping[str, Sequence[str]], means: Mapping[str, Silence]) -> Finding:
-    """Services that are called, and of which no instance takes calls; ``means`` says what their silence is."""
-    if not calls:
+def check_unserved(
+    calls: Mapping[str, Sequence[str]], means: Mapping[str, Silence], analysed: Sequence[Analysed] = ()
+) -> Finding:
+    """Services that are called, and of which no instance takes calls; ``means`` says what their silence is. And routes
+    into a subset that no instance is in, by what was ``analysed`` of the policies: to these the others are no help."""
+    nowhere = [each for each in analysed if each.code == _EMPTY_SUBSET]
+    if not calls and not nowhere:
         return Finding("unserved", GOOD, "whatever is called has an instance that takes calls")
     words = {Silence.NOBODY: "nobody is there", Silence.SILENT: "one is connected and answers nothing"}
     told = [
@@ -139,9 +145,16 @@ def check_unserved(calls: Mapping[str, Sequence[str]], means: Mapping[str, Silen
         + (f"; {words[said]})" if (said := means.get(service, Silence.UNKNOWN)) in words else ")")
         for service, callers in sorted(calls.items())
     ]
-    remedy = "start it, or restart what hangs; 'nats-mesh get instances -w' shows when it is back"
-    text = f"called, and no instance takes calls: {_some(told)}"
-    return Finding("unserved", BAD, text, remedy, {"unserved": sorted(calls)})
+    texts, remedies = [], []
+    if told:
+        texts.append(f"called, and no instance takes calls: {_some(told)}")
+        remedies.append("start it, or restart what hangs; 'nats-mesh get instances -w' shows when it is back")
+    if nowhere:
+        routes = [f"{each.policy} ({one_line(each.message)})" for each in nowhere]
+        texts.append(f"routes lead to a subset that nobody is in: {_some(routes)}")
+        remedies.append("start such instances, mend the subset, or take the weight from it")
+    data = {"unserved": sorted(calls), "routes": list(dict.fromkeys(each.policy for each in nowhere))}
+    return Finding("unserved", BAD, "; ".join(texts), "; ".join(remedies), data)
 
 
 def check_edges(snapshot: Snapshot) -> Finding:
@@ -165,12 +178,15 @@ def check_edges(snapshot: Snapshot) -> Finding:
 
 
 def _went(edge: Edge) -> str:
-    parts = []
-    if success_level(edge.red.success) in ("warn", "bad"):
-        parts.append(f"{share_text(1.0 - (edge.red.success or 0.0))} fail")
-    if gave_up_level(edge.red.gave_up):
-        parts.append(f"{share_text(edge.red.gave_up)} given up by the caller")
-    return ", ".join(parts)
+    """How many of all calls failed and were given up: shares of different things would not add up."""
+    recent = edge.red.recent
+    given_up = recent.statuses.get("CANCELLED", 0)
+    parts = [
+        f"{count} {what}"
+        for count, what in ((recent.errors, "failed"), (given_up, "given up by the caller"))
+        if count
+    ]
+    return f"of {counted(recent.requests, 'call')} {', '.join(parts)}"
 
 
 def check_policies(found: Sequence[Analysed], source: str | None) -> Finding:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from nats_mesh.telemetry.series import PLAIN
 from nats_mesh.telemetry.snapshots import (
     Capacity,
     Edge,
@@ -24,6 +25,7 @@ from nats_mesh_cli.last_errors import LastError, last_error_of
 from nats_mesh_cli.output import Record
 
 __all__ = [
+    "called_text",
     "capacity_record",
     "edge_record",
     "endpoint_record",
@@ -37,6 +39,14 @@ __all__ = [
 ]
 
 _REPORTERS: Final = {"out": "source", "in": "destination"}
+#: For people; no name of a service has a blank in it.
+_PLAIN_TEXT: Final = "plain NATS"
+
+
+def called_text(service: str) -> str:
+    """Whom an edge leads to, for people: a service, or subjects that are no service's. Records have ``_PLAIN``, as the
+    metrics do; which subjects nobody counts, as there may be any number of them."""
+    return _PLAIN_TEXT if service == PLAIN else service
 
 
 def numbers(red: Red, at: float, last_error: LastError | None = None) -> Record:

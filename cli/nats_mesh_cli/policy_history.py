@@ -85,7 +85,10 @@ async def get(
     asked = [without_revision(name) for name in names]
     if (revision is not None or at is not None) and any(number is not None for _, number in asked):
         raise CliError("KIND/NAME@N says the revision already: leave out --revision and --at")
-    async with opened(options) as (mesh, store):
+    whatever = not names and revision is None and at is None
+    async with opened(options, absent_ok=whatever) as (mesh, store):
+        if store.bucket is None:
+            return _nothing(options, out, mesh, POLICIES, "there are no policies")
         number = await _numbered(store, revision, [each for _, each in asked if each is not None])
         snapshots = {
             each: await _snapshot(options, out, mesh, store, each if each is not None else number, at)
@@ -120,6 +123,13 @@ async def get(
     out.rows(records, POLICIES, options.format, name=lambda r: str(r["policy"]))
     if not records:
         out.note("there are no policies in the store")
+    return OK
+
+
+def _nothing(options: Options, out: Out, mesh: Mesh, columns: Sequence[Column], text: str) -> int:
+    """Without a store there are no policies: an empty list, as of a store that is empty."""
+    nothing = f"{text} in namespace {mesh.namespace!r}: it has no policy store yet ('policy apply' makes one)"
+    out.rows([], columns, options.format, name=str, nothing=nothing)
     return OK
 
 
@@ -186,7 +196,9 @@ async def _from_audit(options: Options, mesh: Mesh, store: PolicyStore, moment: 
 
 async def history(options: Options, out: Out, names: Sequence[str], *, limit: int) -> int:
     """Show who changed what, the newest first; the exit code."""
-    async with opened(options) as (mesh, store):
+    async with opened(options, absent_ok=not names) as (mesh, store):
+        if store.bucket is None:
+            return _nothing(options, out, mesh, _REVISIONS, "no policy was ever changed")
         log = await store.log()
         return await _history(options, out, mesh, log, names, limit)
 

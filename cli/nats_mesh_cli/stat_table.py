@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from nats_mesh.telemetry.series import PLAIN
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh_cli.last_errors import aged_text
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.output import (
     Column,
     Record,
@@ -199,14 +201,19 @@ def stat_table(by: By, services: Sequence[str]) -> Shown:
     )
 
 
+def _endpoint(record: Record) -> str:
+    """Plain subjects have none."""
+    return "-" if record["service"] == PLAIN else str(record["endpoint"])
+
+
 def edges_table(by: By, services: Sequence[str]) -> Shown:
     """What ``edges`` shows."""
     own = [
         Column("FROM", _key("source"), style=lambda _: "name", drop=0),
-        Column("TO", _key("service"), style=lambda _: "name", drop=0),
+        Column("TO", lambda r: called_text(r["service"]), style=lambda _: "name", drop=0),
     ]
     if by == "endpoint":
-        own.append(Column("ENDPOINT", _key("endpoint"), style=lambda _: "name", drop=0))
+        own.append(Column("ENDPOINT", _endpoint, style=lambda _: "name", drop=0))
     retries = Column("RETRY%", lambda r: percent_text(r["retry_share"]), right=True, drop=25)
     more = [
         Column("TOLD BY", _key("reporter"), wide=True, drop=45),

@@ -64,6 +64,11 @@ class Layout:
         """The head and a line for each record."""
         return "\n".join([self.head(color=color), *(self.row(record, color=color) for record in records)])
 
+    def fits(self, record: Record) -> bool:
+        """Whether a row of it keeps to the columns; what the last one has may be longer."""
+        sized = zip(self.columns[:-1], self.sizes, strict=False)
+        return all(width(_cell(column, record)) <= size for column, size in sized)
+
     @property
     def note(self) -> str:
         """What to say of the columns that are hidden; empty where none is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,9 +15,10 @@ from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.telemetry.tap_feed import MAX_TARGETS, SeenCall, TapFeed
 from nats_mesh.telemetry.taps import BATCH_S
 from nats_mesh_cli.bus import CALLER, connected
-from nats_mesh_cli.catalog import visible
+from nats_mesh_cli.catalog import announcement_of, visible
 from nats_mesh_cli.errors import DENIED, OK, CliError
 from nats_mesh_cli.get import fetch
+from nats_mesh_cli.hints import missing_service
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump, layout
 from nats_mesh_cli.present import absent, nobody_answered, say_absent
@@ -25,7 +27,15 @@ from nats_mesh_cli.silence import silent_or
 from nats_mesh_cli.tables import Layout
 from nats_mesh_cli.tap_given import Plan, check
 from nats_mesh_cli.tap_order import ORDER_S, InOrder
-from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, crowded_text, left_out_text, record_of
+from nats_mesh_cli.tap_text import (
+    COLUMNS,
+    WIDTHS,
+    body_lines,
+    crowded_text,
+    left_out_text,
+    record_of,
+    unheard_text,
+)
 
 __all__ = ["BODY", "tap"]
 
@@ -41,8 +51,11 @@ async def tap(options: Options, out: Out, plan: Plan, *, name: str | None) -> in
     """Show calls until there were enough, the time is over, or SIGINT or SIGTERM; says what was left out."""
     check(options, plan)
     async with connected(options, name or CALLER) as mesh:
-        nobody = await _nobody(plan, await fetch(mesh, options, out), mesh, out)
-        tapper = _Tapper(mesh, plan, options.format, out)
+        everything = await fetch(mesh, options, out)
+        nobody = await _nobody(plan, everything, mesh, out)
+        # Where nobody is there who was named, the error at the end says it.
+        unheard = _unheard(plan, everything, mesh.namespace) if nobody is None else ""
+        tapper = _Tapper(mesh, plan, options.format, out, unheard)
         heard = await tapper.run()
     if nobody is not None and not heard:
         raise nobody
@@ -69,8 +82,21 @@ async def _nobody(plan: Plan, everything: list[InfoReply], mesh: Mesh, out: Out)
     return nobody_answered(first, mesh.namespace, error)
 
 
+def _unheard(plan: Plan, everything: Sequence[InfoReply], namespace: str) -> str:
+    """What to say where no instance tells of a call: who could be asked, foreign services not among them."""
+    asked = Counter(
+        info.name
+        for info in visible(everything, namespace)
+        if announcement_of(info) is not None and (not plan.targets or info.name in plan.targets)
+    )
+    return unheard_text(
+        asked, namespace, missing_service(next(iter(plan.targets), ""), everything, namespace)
+    )
+
+
 class _Tapper:
-    def __init__(self, mesh: Mesh, plan: Plan, fmt: Format, out: Out) -> None:
+    def __init__(self, mesh: Mesh, plan: Plan, fmt: Format, out: Out, unheard: str) -> None:
+        self._unheard = unheard
         self._mesh = mesh
         self._plan = plan
         self._out = out
@@ -197,11 +223,14 @@ class _Tapper:
 
     def _say_end(self) -> None:
         feed, counts, out = self._feed, self._feed.counts, self._out
-        out.note(
-            f"{counted(self._told, 'call')} shown of {counts.ended} that ended, "
-            f"at {counted(feed.instances, 'instance')}",
-            "ok",
-        )
+        if feed.instances:
+            told = (
+                f"{counted(self._told, 'call')} shown of {counts.ended} that ended, "
+                f"at {counted(feed.instances, 'instance')}"
+            )
+            out.note(told, "ok")
+        elif self._unheard:
+            out.note(self._unheard, "warn")
         self._say_crowd()
         left = left_out_text(counts, self._printer.dropped)
         if left:

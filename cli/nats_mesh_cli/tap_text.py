@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from nats_mesh.telemetry.tap_feed import SeenCall
 from nats_mesh.telemetry.tap_messages import Body
 from nats_mesh.telemetry.tap_sink import Crowd, TapCounts
 from nats_mesh_cli.errors import one_line
+from nats_mesh_cli.hints import listed
 from nats_mesh_cli.instants import shown_time
-from nats_mesh_cli.output import Column, Record, millis, paint
+from nats_mesh_cli.output import Column, Record, counted, millis, paint
 from nats_mesh_cli.trouble import status_level
 
-__all__ = ["COLUMNS", "WIDTHS", "body_lines", "crowded_text", "left_out_text", "record_of"]
+__all__ = ["COLUMNS", "WIDTHS", "body_lines", "crowded_text", "left_out_text", "record_of", "unheard_text"]
 
 _SHORT: Final = 8
 #: How many of those who hold the places of an instance are named.
@@ -126,6 +128,17 @@ def crowded_text(crowded: Crowd) -> str:
     return (
         f"{instance} is asked by more observers than it tells apart: those beyond are told one rate together, which "
         f"may be too little for this one; who has how many places: {named}{more}"
+    )
+
+
+def unheard_text(asked: Mapping[str, int], namespace: str, elsewhere: str) -> str:
+    """Why nobody told of a call: none of the instances had one that could be ``asked`` (how many of each service), or
+    there were none. ``elsewhere`` says where to look."""
+    if not asked:
+        return f"no call was seen: no instance of the mesh answered in namespace {namespace!r}; {elsewhere}"
+    return (
+        f"no call was seen: {counted(sum(asked.values()), 'instance')} of {listed(asked)} could be asked, and no call "
+        "ended there meanwhile; 'nats-mesh edges' shows who calls whom"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from nats_mesh.core.members import Reason
 from nats_mesh.model import is_name
 from nats_mesh_cli.bus import connected
 from nats_mesh_cli.errors import CliError
@@ -150,17 +151,24 @@ class _Rows(_Changes):
         self._out, self._wide = out, wide
         self._columns = [Column("EVENT", _event_text), *kind.columns]
         self._layout: Layout | None = None
+        #: The longest event that there may be: of an instance that goes it is said why.
+        self._longest: Record = {"event": "changed"}
+        if kind.plural == "instances":
+            self._longest = {"event": "removed", "reason": max(map(str, Reason), key=len)}
+        #: Rows that the columns have room for.
+        self._room: list[Record] = []
 
     def update(self, records: dict[Key, Record]) -> None:
-        if self._layout is None and records:
-            rows = [{**record, "event": "changed"} for record in records.values()]
-            self._layout = layout(rows, self._columns, wide=self._wide)
-            self._out.data(self._layout.head())
+        self._room = [{**record, **self._longest} for record in records.values()] or self._room
         super().update(records)
 
     def _tell(self, event: str, record: Record) -> None:
-        assert self._layout is not None  # it was laid out by the first records that there were
-        self._out.data(self._layout.row({**record, "event": event}))
+        row = {**record, "event": event}
+        if self._layout is None or not self._layout.fits(row):
+            # What comes later may be wider than all before it: under a head of its own the columns are straight again.
+            self._layout = layout([*self._room, row], self._columns, wide=self._wide)
+            self._out.data(self._layout.head())
+        self._out.data(self._layout.row(row))
 
 
 def _event_text(record: Record) -> str:

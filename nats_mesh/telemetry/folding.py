@@ -16,6 +16,7 @@ from msgspec import UNSET
 
 from nats_mesh.core.members import Instance
 from nats_mesh.core.numbering import Step
+from nats_mesh.core.presence import State
 from nats_mesh.errors import ConfigError
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.group import Group
@@ -131,6 +132,7 @@ class Fold:
         known = self.members.get((word.service, word.instance))
         if known is None:
             return False
+        known.left = True
         self._drop((word.service, word.instance))
         return True
 
@@ -185,6 +187,8 @@ class Fold:
             known.message = msgspec.structs.replace(message, series=(), rows=())  # these are in its lines
         if message.condition is not UNSET:
             known.condition = message.condition
+        if not known.serves:  # a client has no presence: its last statistics say that it leaves
+            known.left = message.state is State.DRAINING
         known.wake()
         second, moment = int(now), known.moment(message)
         if message.series:
@@ -338,6 +342,7 @@ class Fold:
             return False
         self._place(instance.service, instance.service)
         known.instance = instance
+        known.left = False
         if instance.seen > known.heard:
             known.heard, known.late = instance.seen, False
         return True

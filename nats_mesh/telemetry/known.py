@@ -39,6 +39,7 @@ class Known:
         "heard",
         "instance",
         "late",
+        "left",
         "lines",
         "live",
         "message",
@@ -61,6 +62,8 @@ class Known:
         #: Whether it tells of now, and whether it is an instance that has missed telling, though others were heard.
         self.live = False
         self.late = False
+        #: Whether it has said that it leaves, or presence has: no more figures of it are to be waited for.
+        self.left = False
         self._order = Succession()
         #: Which part of its latest message was heard last and how many there are, and whether all before were.
         self._parts = (1, 1)

@@ -93,6 +93,12 @@ class StatsPublisher:
             # from: the next message tells everything.
             self._whole_in = 0
 
+    def leave(self) -> None:
+        """Tell the last figures, if anybody has been told some and listens still, and stop publishing."""
+        if self._timer is not None and self.wanted:
+            self.publish_once(whole=self._whole_in <= 0)
+        self.close()
+
     def close(self) -> None:
         """Stop publishing."""
         if self._timer is not None:

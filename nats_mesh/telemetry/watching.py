@@ -265,7 +265,7 @@ class MeshView:
 
     async def settled(self, timeout_s: float) -> bool:
         """Return once every member that is there has told what it had counted at this moment; false after the time
-        (:attr:`late` has those that had not)."""
+        (:attr:`late` has those that had not). Who leaves meanwhile is not waited for."""
         end = self._now() + timeout_s
         first_word = self._now() + _FIRST_WORD_S
         wanted: dict[tuple[str, str], int] = {}
@@ -275,7 +275,11 @@ class MeshView:
                 if key not in wanted and (known.seq or now < first_word):
                     wanted[key] = known.seq + _SETTLED_AFTER
             members = self._fold.members
-            waits = [key for key, seq in wanted.items() if key in members and not members[key].has_told(seq)]
+            waits = [
+                key
+                for key, seq in wanted.items()
+                if key in members and not members[key].left and not members[key].has_told(seq)
+            ]
             self._late = waits
             if not waits and now >= first_word:
                 self._made = None  # the next one shows it all

@@ -86,7 +86,7 @@ def test_what_is_called_and_has_no_instance_is_wrong() -> None:
     calls = unserved(told, [mesh_info("stock", state="draining"), mesh_info("orders")])
     assert calls == {"stock": ["orders"], "legacy": ["orders"]}
     found = check_unserved(calls, {"legacy": Silence.SILENT})
-    assert (found.state, found.data) == (BAD, {"unserved": ["legacy", "stock"]})
+    assert (found.state, found.data) == (BAD, {"unserved": ["legacy", "stock"], "routes": []})
     assert (
         "legacy (called by orders; one is connected and answers nothing); stock (called by orders)"
         in found.text
@@ -99,14 +99,16 @@ def test_what_is_called_and_has_no_instance_is_wrong() -> None:
     [
         (edge(), GOOD, "100 calls on 1 edge went well"),
         (edge(ok=0), SKIPPED, "nobody has told of calls"),
-        (edge(failed=50), BAD, "orders → stock (33.33% fail)"),
-        (edge(ok=995, failed=5), WARN, "orders → stock (0.5% fail)"),
-        (edge(gave_up=100), BAD, "orders → stock (50% given up by the caller)"),
-        (edge(gave_up=5), WARN, "orders → stock (4.762% given up by the caller)"),
+        (edge(failed=50), BAD, "orders → stock (of 150 calls 50 failed)"),
+        (edge(ok=995, failed=5), WARN, "orders → stock (of 1000 calls 5 failed)"),
+        (edge(gave_up=100), BAD, "orders → stock (of 200 calls 100 given up by the caller)"),
+        (edge(gave_up=5), WARN, "orders → stock (of 105 calls 5 given up by the caller)"),
+        (edge(ok=0, failed=2, gave_up=98), BAD, "(of 100 calls 2 failed, 98 given up by the caller)"),
     ],
 )
 def test_calls_that_go_wrong_are_told_by_edge(found: Edge, state: str, words: str) -> None:
-    """By the scale of everything that shows a mesh; what callers gave up is no failure, and no answer either."""
+    """By the scale of everything that shows a mesh; what callers gave up is no failure, and no answer either, and both
+    are counted of the same calls."""
     finding = check_edges(seen(found))
     assert finding.state == state
     assert words in finding.text
@@ -142,18 +144,33 @@ def test_who_is_silent_by_the_word_of_others_is_told_once() -> None:
     assert "audit" not in check_silent([], [], [], "", recalled=False).text
 
 
+def analysed(severity: str = "error", code: str = "NM0501") -> Analysed:
+    """What is found of a route."""
+    return msgspec.convert(
+        {
+            "code": code, "severity": severity, "policy": "Route/a", "file": "f", "line": 1, "path": "p",
+            "message": "no instance of orders has version 9", "remedy": "r",
+        },
+        Analysed,
+    )  # fmt: skip
+
+
+def test_a_route_to_nobody_is_unserved_whoever_else_answers() -> None:
+    """A service has instances, and none in the subset that its calls are sent to: these calls fail like others that
+    nobody takes. Other findings about policies say nothing of that."""
+    found = check_unserved({}, {}, [analysed(), analysed(code="NM0103")])
+    assert (found.state, found.data) == (BAD, {"unserved": [], "routes": ["Route/a"]})
+    assert "Route/a (no instance of orders has version 9)" in found.text
+    assert "mend the subset" in found.remedy
+    assert "restart" not in found.remedy
+    both = check_unserved({"stock": ["web"]}, {}, [analysed()])
+    assert both.data == {"unserved": ["stock"], "routes": ["Route/a"]}
+    assert "stock (called by web); routes lead" in both.text
+    assert check_unserved({}, {}, [analysed(code="NM0103")]).state == GOOD
+
+
 def test_policies_are_as_bad_as_their_worst_finding() -> None:
     """An error is wrong, a warning worth a look, a remark nothing; without policies there is nothing to say."""
-
-    def analysed(severity: str) -> Analysed:
-        return msgspec.convert(
-            {
-                "code": "NM0501", "severity": severity, "policy": "Route/a", "file": "f", "line": 1, "path": "p",
-                "message": "m", "remedy": "r",
-            },
-            Analysed,
-        )  # fmt: skip
-
     states = [check_policies([analysed(each)], "bus").state for each in ("error", "warning", "info")]
     assert states == [BAD, WARN, GOOD]
     assert check_policies([analysed("error")], "bus").data == {"codes": ["NM0501"]}
@@ -201,7 +218,7 @@ def test_trouble_is_found_in_a_mesh_that_runs(place: Shop) -> None:
     assert patient.code == 1
     assert found["faults"]["state"] == "warn"
     assert any("front → orders.boom" in each for each in found["circuits"]["circuits"]), found["circuits"]
-    assert found["unserved"]["unserved"] == ["stock"]
+    assert (found["unserved"]["unserved"], found["unserved"]["routes"]) == (["stock"], ["Route/orders"])
     assert "one is connected and answers nothing" in found["unserved"]["text"]
     assert found["calls"]["state"] == "fail"
     assert (found["policies"]["state"], found["policies"]["codes"]) == ("fail", ["NM0501"])

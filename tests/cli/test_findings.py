@@ -12,12 +12,13 @@ from nats_mesh import Mesh
 from nats_mesh.core.members import Instance
 from nats_mesh.core.registry import Registry
 from nats_mesh_cli.catalog import announcement_of
-from nats_mesh_cli.check import render
+from nats_mesh_cli.check import render, verdict
 from nats_mesh_cli.checks import (
     BAD,
     GOOD,
     SKIPPED,
     WARN,
+    Finding,
     check_answers,
     check_jetstream,
     check_wire,
@@ -180,3 +181,18 @@ def test_every_document_can_be_shown() -> None:
         assert what in text
         assert "None" not in text
         assert msgspec.json.decode(msgspec.json.encode(document)) == document
+
+
+def test_what_was_skipped_is_not_called_well() -> None:
+    """The last line says of how much it holds, and names what it holds not of."""
+    good, bad, odd = (Finding(each, each, "") for each in (GOOD, BAD, WARN))
+    skipped = [Finding(each, SKIPPED, "") for each in ("calls", "silent")]
+    assert verdict([good]) == ("nothing wrong", "ok")
+    assert verdict([good, skipped[0]]) == (
+        "nothing wrong in what was looked at; 1 check was skipped: calls",
+        "ok",
+    )
+    assert verdict([good, bad, odd, *skipped]) == (
+        "1 wrong, 1 to look at; 2 checks were skipped: calls, silent",
+        "bad",
+    )

@@ -15,7 +15,7 @@ from nats_mesh_cli.breakers import breaker_records, breakers_table
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.get import KINDS, OTHERS, Kind, kind_of, plural_of
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, table
+from nats_mesh_cli.output import Column, Out, Record, table
 from nats_mesh_cli.watch import view_of
 from tests.cli.conftest import Shop
 
@@ -107,8 +107,12 @@ def test_policies_are_listed_by_service_kind_and_name(place: Shop) -> None:
     """As the store has them: those about a service, of a kind, or one; what there is not is said, also before there is
     a store."""
     before, watched = place.many(["get", "policies"], ["get", "policies", "-w", "-o", "json"])
-    assert (before.code, watched.code) == (1, 2)
+    assert (before.code, before.out, watched.code) == (0, "", 2)
     assert "policy apply" in before.err
+    named, empty, changes = place.many(
+        ["get", "policies", "orders"], ["policy", "get", "-o", "json"], ["policy", "history", "-o", "json"]
+    )
+    assert (named.code, empty.code, empty.json, changes.code, changes.json) == (1, 0, [], 0, [])
     for name, target in (("orders", ", endpoints: [place]"), ("stock", "")):
         (place.folder / f"{name}.yaml").write_text(DESTINATION % (name, name, target), encoding="utf-8")
     assert place("policy", "apply", str(place.folder), "-m", "first").code == 0
@@ -179,3 +183,36 @@ def test_edges_breakers_and_faults(shop: Shop) -> None:
     gone = shop("get", "faults")
     assert (gone.code, gone.out) == (0, "")
     assert "no faults" in gone.err
+
+
+def test_rows_of_what_has_gone_keep_to_the_columns() -> None:
+    """There is room for why an instance is gone; where a later row is wider than all before, it has a head of its
+    own."""
+
+    def record(identifier: str, service: str) -> Record:
+        return {"instance": identifier, "service": service, "state": "ready"}
+
+    columns = (
+        Column("SERVICE", lambda r: str(r["service"])),
+        Column("INSTANCE", lambda r: str(r["instance"])),
+        Column("STATE", lambda r: str(r["state"])),
+    )
+    told, reasons = io.StringIO(), dict[str, str]()
+    kind = Kind("instances", columns, lambda r: str(r["instance"]), lambda *_: True)
+    shown = view_of(Options(), Out(told, io.StringIO()), kind, reasons)
+    both = {("", "", each): record(each, "orders") for each in ("A", "B")}
+    for now, why in ((both, ""), ({("", "", "A"): record("A", "orders")}, "replaced"), ({}, "missed")):
+        reasons.update(dict.fromkeys("AB", why))
+        shown.update(now)
+    head, *rows = told.getvalue().splitlines()
+    assert [each.split("  ")[0] for each in rows] == ["present"] * 2 + [
+        "removed (replaced)",
+        "removed (missed)",
+    ]
+    assert {each.index("orders") for each in rows} == {head.index("SERVICE")}
+    assert {each.index("ready") for each in rows} == {head.index("STATE")}
+    told.truncate(0)
+    told.seek(0)
+    shown.update({("", "", "C"): record("C", "a-service-with-a-long-name")})
+    head, row = told.getvalue().splitlines()
+    assert row.index("ready") == head.index("STATE")

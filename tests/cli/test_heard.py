@@ -60,6 +60,7 @@ def test_it_listens_on_while_nobody_is_heard(heard_s: float, listen_s: float, ov
     [
         ([("orders", "i1")], "note: orders i1 had not told"),
         ([("orders", "i2"), ("cart", "i1")], "note: cart i1, orders i2 had not told"),
+        ([("orders", f"i{n}") for n in range(4)], "note: orders i0, orders i1, orders i2 and 1 other had not told"),
         ([("orders", f"i{n}") for n in range(9)], "note: orders i0, orders i1, orders i2 and 6 others had not told"),
     ],
 )  # fmt: skip

@@ -23,7 +23,7 @@ from nats_mesh_cli.printing import Printer
 from nats_mesh_cli.tap_given import filter_of
 from nats_mesh_cli.tap_line import EXAMPLE, Wanted, wanted_of
 from nats_mesh_cli.tap_order import InOrder
-from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, left_out_text, record_of
+from nats_mesh_cli.tap_text import COLUMNS, WIDTHS, body_lines, left_out_text, record_of, unheard_text
 from tests.cli.conftest import Shop
 from tests.cli.program import PROGRAM, environment, run_many
 
@@ -91,7 +91,8 @@ def test_nothing_is_an_empty_list(shop: Shop) -> None:
     """Valid for a program, and said to a person."""
     done = shop("tap", "orders", "--duration", "200ms", "--status", "aborted", "-o", "json")
     assert (done.code, done.json) == (0, [])
-    assert "0 calls shown of" in done.err
+    assert "no call was seen: " in done.err
+    assert "of orders could be asked, and no call ended there meanwhile" in done.err
     assert "what callers met" not in done.err
     failed = shop("tap", "orders", "--duration", "200ms", "--errors", "-o", "json")
     assert (failed.code, failed.json) == (0, [])
@@ -395,3 +396,11 @@ def test_a_line_that_cannot_be_is_refused(line: str, said: str) -> None:
         wanted_of(line)
     assert said in caught.value.message
     assert "--" not in caught.value.message
+
+
+def test_who_saw_no_call_learns_who_could_be_asked() -> None:
+    """Instances without a call are another thing than nobody to ask; of the latter it is said where to look."""
+    found = unheard_text({"orders": 2, "stock": 1}, "shop", "nothing runs here")
+    assert "3 instances of orders, stock could be asked" in found
+    assert "nothing runs" not in found
+    assert unheard_text({}, "shop", "nothing runs here").endswith("in namespace 'shop'; nothing runs here")

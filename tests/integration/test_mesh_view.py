@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from nats_mesh import CallError, Service
+from nats_mesh import CallError, Mesh, Service
+from nats_mesh.core.presence import Standing
 from nats_mesh.errors import ConfigError
 from nats_mesh.serving.instance import Instance
 from nats_mesh.telemetry import watching
@@ -133,3 +136,32 @@ async def test_a_large_mesh_is_put_together_bit_by_bit(bus: Bus, monkeypatch: py
         view._made = msgspec.structs.replace(view.snapshot(), at=-1e9)
         assert view.snapshot().at == -1e9, "it is not there yet"
     assert view._making is None
+
+
+POLICY = """apiVersion: mesh/v1
+kind: Destination
+metadata: {name: a}
+spec: {target: {service: orders}, timeout: 9s}
+"""
+
+
+async def test_a_caller_that_has_left_is_not_waited_for(bus: Bus, tmp_path: Path) -> None:
+    """It tells its last figures as it leaves, so that the calls of a short command count, and none are missing; where
+    it stands with policies is what it was."""
+    await bus.serve(orders())
+    watcher = await bus.caller("viewer")
+    (tmp_path / "a.yaml").write_text(POLICY, encoding="utf-8")
+
+    def source(view: MeshView) -> list[str]:
+        return [each.policy_source for each in view.snapshot().members if each.service == "short"]
+
+    async with MeshView(watcher) as view:
+        made = Mesh("short", settings=watcher.settings, connector=bus.connector, policies=str(tmp_path))
+        async with made as short:
+            await eventually(lambda: source(view))
+            before = source(view)
+            assert await short.call("orders.place", 3, returns=int) == 3
+        assert await view.settled(10.0), view.late
+        (edge,) = [each for each in view.snapshot().edges if each.source == "short"]
+        assert (edge.reporter, edge.red.total.requests) == ("out", 1)
+        assert source(view) == before != [Standing().source]

@@ -25,7 +25,7 @@ from nats_mesh_cli.demo.deeds import Before, Deeds, ended_from_outside, how_it_e
 from nats_mesh_cli.demo.events import Events, LogEvents, describe
 from nats_mesh_cli.demo.fleet import child_environment, metrics_environment
 from nats_mesh_cli.demo.locate import DEFAULT, EXPECTED, Bookinfo, locate
-from nats_mesh_cli.demo.report import report
+from nats_mesh_cli.demo.report import report, said_besides
 from nats_mesh_cli.demo.rows import Own, Row, own_calls, service_rows
 from nats_mesh_cli.demo.silences import MAX_SILENCES
 from nats_mesh_cli.demo.state import Event, Mark
@@ -46,6 +46,7 @@ def figures(requests: int, errors: int = 0) -> Figures:
         success=1.0 - errors / requests if requests else None,
         p50_s=seen,
         p90_s=seen,
+        p95_s=seen,
         p99_s=seen,
     )
 
@@ -342,6 +343,46 @@ def test_errors_of_a_service_are_a_problem_with_their_cause() -> None:
     ]
 
 
+def given_up(edge: Row, count: int, **changes: Any) -> Row:
+    """An edge of which so many calls were given up by their caller."""
+    total = msgspec.structs.replace(edge.total, statuses={"CANCELLED": count})
+    return msgspec.structs.replace(edge, total=total, **changes)
+
+
+def test_what_callers_met_is_told_with_what_instances_failed() -> None:
+    """In one line of each service: instances know nothing of calls that never came to them, and callers nothing of what
+    another attempt made good. Calls of strangers, and a few that were stopped, are nothing of the demo's."""
+    ill = row("productpage", "reviews", 101, errors=40)
+    edges = (EDGES[0], EDGES[1], msgspec.structs.replace(ill, last_error="nobody is there"), EDGES[3])
+    own = ("web", "productpage", "reviews")
+    (found,) = missing(SERVICES, EXPECTED, edges, own)
+    assert found == ("reviews", "reviews: of 101 calls its callers met 40 failed; the last: nobody is there")
+    services = (*SERVICES[:2], msgspec.structs.replace(SERVICES[2], own=Own(calls=60, errors=3)), SERVICES[3])
+    (found,) = missing(services, EXPECTED, (given_up(ill, 20),), own)
+    assert found == (
+        "reviews",
+        "reviews failed 3 of 60 calls; of 101 calls its callers met 40 failed and 20 given up",
+    )
+    same = msgspec.structs.replace(SERVICES[2], own=Own(calls=101, errors=40))
+    (found,) = missing((*SERVICES[:2], same, SERVICES[3]), EXPECTED, (ill,), own)
+    assert found == ("reviews", "reviews failed 40 of 101 calls"), (
+        "where both ends say the same it is said once"
+    )
+    assert missing(SERVICES, EXPECTED, (msgspec.structs.replace(ill, source="somebody"),), own) == []
+    assert missing(SERVICES, EXPECTED, (given_up(EDGES[2], 1),), own) == []
+
+
+def test_what_was_given_up_has_a_column_in_all_tables_from_when_it_is_some() -> None:
+    """As in `stat`: from one call in a hundred on."""
+
+    def heads(*edges: Row) -> list[str]:
+        found = summarise(duration_s=2.0, pages=PAGES, services=SERVICES, edges=edges, problems=())
+        return [line for line in report(found, Format.TABLE).splitlines() if "CALLS" in line]
+
+    assert all(head.endswith("GAVE UP") for head in heads(given_up(EDGES[0], 1)))
+    assert not any("GAVE UP" in head for head in heads(EDGES[0]))
+
+
 def test_a_summary_is_well_only_without_problems() -> None:
     """One problem is enough."""
     assert (summary().ok, summary("x").ok) == (True, False)
@@ -359,17 +400,37 @@ def test_what_was_done_is_told_apart() -> None:
 @pytest.mark.parametrize(
     ("failed", "degraded", "came"),
     [
-        (0, 85, "85 of 100 pages were incomplete"),
-        (7, 0, "7 of 100 pages failed"),
-        (7, 85, "7 of 100 pages failed and 85 were incomplete"),
+        (0, 85, "85 of 100 pages were incomplete (without reviews 80, details 5)"),
+        (7, 0, "7 of 100 pages failed (UNAVAILABLE 7)"),
+        (
+            7,
+            85,
+            "7 of 100 pages failed (UNAVAILABLE 7) and 85 were incomplete (without reviews 80, details 5)",
+        ),
     ],
 )
 def test_what_came_of_a_deed_stands_in_the_verdict(failed: int, degraded: int, came: str) -> None:
-    """That all is well is not said without it."""
-    pages = msgspec.structs.replace(PAGES, errors=failed, degraded=degraded)
-    done = summarise(
-        duration_s=2.0, pages=pages, services=SERVICES, edges=EDGES, problems=(), done=("x",), caused=("y",)
+    """That all is well is not said without it. What stands there is not told again beneath; programs get all of it."""
+    pages = msgspec.structs.replace(
+        PAGES,
+        errors=failed,
+        degraded=degraded,
+        statuses={"UNAVAILABLE": failed},
+        parts={"details": 5, "reviews": 80},
     )
+    caused = [each for each in (pages.failures, pages.losses) if each]
+    done = summarise(
+        duration_s=2.0,
+        pages=pages,
+        services=SERVICES,
+        edges=EDGES,
+        problems=(),
+        done=("x",),
+        caused=(*caused, "y"),
+    )
+    assert said_besides(done, Format.TABLE) == ["y"]
+    assert said_besides(done, Format.JSON) == [*caused, "y"]
+    assert said_besides(msgspec.structs.replace(done, ok=False), Format.TABLE) == [*caused, "y"]
     assert report(done, Format.TABLE).endswith(
         f": all is well, beside what was done to it, but {came} because of it"
     )
@@ -405,6 +466,21 @@ def test_deeds_are_noted_once_and_what_was_wrong_before_stays_wrong() -> None:
     )  # fmt: skip
     assert deeds.before == Before(failed=2)
     assert not deeds.comparable
+
+
+def test_a_revision_is_one_deed_whoever_tells_of_it() -> None:
+    """A member that comes later tells of all that a revision has for it."""
+    deeds = Deeds(Before)
+    for instance_id, target, detail in (
+        ("A1", "revision 6", "deleted Route/a"),
+        ("A2", "revision 6", "new Destination/a"),
+        ("A1", "revision 66", ""),
+    ):
+        deeds.heard(event("policy.applied", target=target, detail=detail, instance=instance_id))
+    assert deeds.all == (
+        "policies were applied: revision 6, deleted Route/a (at 2 members)",
+        "policies were applied: revision 66",
+    )
 
 
 def test_the_view_says_why() -> None:
@@ -548,15 +624,23 @@ def test_the_summary_as_json() -> None:
     """One object with raw numbers, units in their names."""
     found = json.loads(report(summary("one"), Format.JSON))
     assert found["problems"] == ["one"]
-    seen = {"errors": 0, "success": 1.0, "p50_ms": 2.0, "p90_ms": 2.0, "p99_ms": 2.0}
+    called = {
+        "gave_up_share": 0.0,
+        "errors": 0,
+        "success": 1.0,
+        "p50_ms": 2.0,
+        "p90_ms": 2.0,
+        "p95_ms": 2.0,
+        "p99_ms": 2.0,
+    }
     counts = {"1.0.0": 30, "2.0.0": 36, "3.0.0": 35}
     assert found["services"][2] == {
         "service": "reviews",
         "calls": 101,
-        **seen,
-        "served": {"calls": 101, **seen},
+        **called,
+        "served": {"calls": 101, **called},
         "versions": counts,
-        "by_version": {version: {"calls": count, **seen} for version, count in counts.items()},
+        "by_version": {version: {"calls": count, **called} for version, count in counts.items()},
     }
     assert (found["edges"][0]["source"], found["edges"][0]["service"]) == ("web", "productpage")
     assert report(summary(), Format.JSONL).count("\n") == 0
@@ -564,8 +648,8 @@ def test_the_summary_as_json() -> None:
 
 
 def test_the_summary_as_text() -> None:
-    """Tables that fit 80 columns, and the verdict in the last line."""
-    text = report(summary(), Format.TABLE)
+    """Tables that fit a terminal, and the verdict in the last line."""
+    text = report(summary(), Format.TABLE, room=80)
     assert max(map(len, text.splitlines())) <= 80
     assert "reviews 2.0.0" in text
     heads = [line for line in text.splitlines() if "CALLS" in line]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -760,3 +760,24 @@ def test_who_called_is_told_of_whoever_answered_also_when_he_is_gone() -> None:
     fold.apply(Gone("orders", "i1"), clock.now)
     found = {(service, peer): (line.ok, line.others) for service, peer, line in fold.answered()}
     assert found == {("orders", "web"): (3, {}), ("orders", "shop"): (0, {"UNAVAILABLE": 2})}
+
+
+def test_no_more_figures_are_due_of_who_has_left() -> None:
+    """A client says so with its last statistics, of an instance presence does; one that drains may still count on, and
+    who comes back has not left."""
+    clock, fold = Clock(), Fold()
+    client, orders = Teller(clock, "web", "w1"), Teller(clock, "orders", "i1")
+
+    def left(teller: Teller, state: State, kind: Literal["client", "instance"]) -> bool:
+        word = msgspec.structs.replace(teller.word(Condition(kind=kind)), state=state)
+        fold.apply(word, clock.now)
+        return fold.members[teller.service, teller.instance].left
+
+    assert not left(client, State.READY, "client")
+    assert left(client, State.DRAINING, "client")
+    fold.apply(instance(), clock.now)
+    assert not left(orders, State.DRAINING, "instance")
+    fold.apply(Gone("orders", "i1"), clock.now)
+    assert left(orders, State.DRAINING, "instance"), "what it still tells is of its last calls"
+    fold.apply(instance(), clock.now)
+    assert not left(orders, State.READY, "instance")

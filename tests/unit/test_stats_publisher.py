@@ -96,3 +96,23 @@ def test_no_body_is_larger_than_the_server_takes(bus: Bus) -> None:
     bus.max_payload = 2 * MAX_BYTES
     bus.next()
     assert bus.limits == [MAX_BYTES, 100_000, MAX_BYTES]
+
+
+def test_who_leaves_tells_the_last_figures_to_whoever_has_been_told_some(bus: Bus) -> None:
+    """Once, and all of it where the word before was lost; nobody is told who does not listen, or was told nothing."""
+    bus.publisher.leave()
+    assert bus.told == []
+    bus.lease("top.c1.s", "_INBOX.top.c1.s.0")
+    bus.told = []
+    bus.publisher.leave()
+    bus.publisher.leave()
+    assert bus.told == [False]
+    bus.next()
+    bus.publisher._whole_in = 0
+    bus.told = []
+    bus.publisher.leave()
+    assert bus.told == [True]
+    bus.next()
+    bus.told, bus.wanted_now = [], False
+    bus.publisher.leave()
+    assert bus.told == []

@@ -1,12 +1,14 @@
-"""What several members tell alike is one row for people."""
+"""What several members tell alike, or one again and again, is one row for people."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from nats_mesh.telemetry.events import Event
 from nats_mesh_cli.events import record_of
-from nats_mesh_cli.together import Alike, events_together, records_together
+from nats_mesh_cli.together import STORM_S, Alike, Repeated, events_together, records_together
 from nats_mesh_cli.top.pages import event_page
 from nats_mesh_cli.top.present import EVENTS
 
@@ -69,3 +71,56 @@ def test_the_row_of_several_is_found_by_each_of_them() -> None:
     page = event_page(event)
     assert page.about == ("shop", "")
     assert any("3 members, this one first" in line for line in page.lines)
+
+
+def denied(count: int, second: int, **changes: Any) -> Event:
+    """A caller's budget for retries is empty, the ``count``-th time."""
+    said = {
+        "kind": "retry.denied",
+        "target": "reviews.get",
+        "detail": f"the retry budget is empty ({count} so far)",
+        "seq": count,
+    }
+    return msgspec.structs.replace(applied("a", second, **said), **changes)
+
+
+STORM = (
+    denied(1, 1),
+    applied("x", 1, **OPENED),
+    denied(1, 2, instance="b"),
+    denied(2, 2, missed=3),
+    denied(4, 5),
+    denied(1, 5, target="ratings.get"),
+    denied(8, 9),
+    applied("a", 10, kind="log.level", detail="debug"),
+)
+
+
+def test_what_one_member_tells_again_and_again_is_one_event() -> None:
+    """In the place of the last, with how often and since when: what stands between, another member and another target
+    have rows of their own, and nothing that was left out is forgotten."""
+    found = events_together(STORM)
+    assert [each.seq for each in found] == [1, 1, 1, 1, 1]
+    assert [(each.kind, each.instance, each.target) for each in found] == [
+        ("breaker.open", "x", "ratings.get"),
+        ("retry.denied", "b", "reviews.get"),
+        ("retry.denied", "a", "ratings.get"),
+        ("retry.denied", "a", "reviews.get"),
+        ("log.level", "a", "revision 4"),
+    ]
+    storm = found[3]
+    assert isinstance(storm, Repeated)
+    assert (storm.times, storm.since, storm.at, storm.missed) == (4, STORM[0].at, STORM[6].at, 3)
+    assert storm.detail == "the retry budget is empty (8 so far); told 4 times since 00:00:01"
+    assert EVENTS.key(storm) == EVENTS.key(events_together(STORM[:6])[-2]), "it is the same row as it grows"
+    rows = records_together([record_of(each) for each in STORM])
+    assert (rows[3]["at"], rows[3]["detail"], rows[3]["missed"]) == (STORM[6].at, storm.detail, 3)
+
+
+def test_a_later_storm_is_another_one() -> None:
+    """What is told after a long pause does not belong to what was before."""
+    assert STORM_S == 60.0
+    later = denied(2, 1, at="2026-01-01T00:01:02.000000Z")
+    found = events_together([denied(1, 1), later])
+    assert [type(each) for each in found] == [Event, Event]
+    assert len(events_together([denied(1, 2), later])) == 1

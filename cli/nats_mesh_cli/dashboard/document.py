@@ -16,9 +16,11 @@ from nats_mesh.clock import rfc3339
 from nats_mesh.core.sync_state import Verdict
 from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.happened import lately
+from nats_mesh.telemetry.series import PLAIN
 from nats_mesh.telemetry.snapshots import Edge, Member, Service, Snapshot
 from nats_mesh_cli.dashboard.figures import capacity_of, millis, red_of
 from nats_mesh_cli.dashboard.layout import Place, arrange
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policy_board import Board
 from nats_mesh_cli.policy_history import policy_record
@@ -66,9 +68,9 @@ def document(
     """Everything the page shows at once, by section and key; ``tls``: the server takes nothing unencrypted;
     ``silent`` are connected and answer nothing, as others know."""
     services = {service.name: service for service in snapshot.services}
-    links = [(edge.source, edge.service) for edge in snapshot.edges]
+    links = [(edge.source, called_text(edge.service)) for edge in snapshot.edges]
     places = picture.places({*services, *(name for link in links for name in link)}, links)
-    clients = sorted(places.keys() - services.keys())
+    others = sorted(places.keys() - services.keys())
     head = board.head_with(snapshot.policies.head)
     verdicts = [each.verdict(head) for each in snapshot.members]
     policies = picture.policies(board)
@@ -77,10 +79,10 @@ def document(
         "mesh": {"": _mesh(snapshot, board, head, verdicts, silent, tls=tls)},
         "services": {
             **{name: _service(each, places[name], snapshot.at) for name, each in services.items()},
-            **{name: _client(name, places[name]) for name in clients},
+            **{name: _other(name, places[name]) for name in others},
         },
         "edges": {
-            f"{edge.source}>{edge.service}": _edge(edge, snapshot.at, guarded, tls=tls)
+            f"{edge.source}>{called_text(edge.service)}": _edge(edge, snapshot.at, guarded, tls=tls)
             for edge in snapshot.edges
         },
         "policies": policies,
@@ -163,9 +165,10 @@ def _service(service: Service, place: Place, at: float) -> Record:
     }
 
 
-def _client(name: str, place: Place) -> Record:
-    """Somebody who calls and is no service."""
-    return {"name": name, "kind": "client", "state": "client", "x": place.column, "y": place.row}
+def _other(name: str, place: Place) -> Record:
+    """Somebody who calls and is no service, or what is called and is none."""
+    kind = "plain" if name == called_text(PLAIN) else "client"
+    return {"name": name, "kind": kind, "state": kind, "x": place.column, "y": place.row}
 
 
 def _guarded(policies: Iterable[Record]) -> frozenset[str]:
@@ -181,7 +184,7 @@ def _edge(edge: Edge, at: float, guarded: frozenset[str], *, tls: bool) -> Recor
     breakers = edge.breakers
     return {
         "source": edge.source,
-        "service": edge.service,
+        "service": called_text(edge.service),
         "reporter": edge.reporter,
         "breaker": _OPEN if breakers.get(_OPEN) else _HALF if breakers.get(_HALF) else "",
         "breakers_level": breakers_level(breakers),

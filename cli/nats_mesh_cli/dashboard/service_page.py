@@ -8,6 +8,7 @@ from typing import Final
 from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.telemetry.snapshots import Endpoint, Member, Red, Snapshot
 from nats_mesh_cli.dashboard.figures import capacity_of, millis, red_of
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.trouble import breakers_level, member_level
 
@@ -20,7 +21,7 @@ _BARS: Final = 16
 def service_document(snapshot: Snapshot, name: str) -> Record | None:
     """Everything known of one service; ``None`` where nothing is: no service, and nobody who calls."""
     service = next((each for each in snapshot.services if each.name == name), None)
-    edges = [edge for edge in snapshot.edges if name in (edge.source, edge.service)]
+    edges = [edge for edge in snapshot.edges if name in (edge.source, called_text(edge.service))]
     if service is None and not edges:
         return None
     return {
@@ -37,7 +38,12 @@ def service_document(snapshot: Snapshot, name: str) -> Record | None:
         ],
         "instances": [_instance(each, snapshot.at) for each in snapshot.members if each.service == name],
         "calls": [
-            {"source": edge.source, "service": edge.service, "endpoint": endpoint, **red_of(red, snapshot.at)}
+            {
+                "source": edge.source,
+                "service": called_text(edge.service),
+                "endpoint": endpoint,
+                **red_of(red, snapshot.at),
+            }
             for edge in edges
             for endpoint, red in sorted(edge.endpoints.items())
         ],

@@ -69,7 +69,11 @@ class Deeds:
             return False
         kind = EventKind(event.kind)
         if kind is EventKind.POLICY_APPLIED:
-            text = f"policies were applied: {event.target}{f', {event.detail}' if event.detail else ''}"
+            # Who comes later applies all of a revision at once, and tells that: it is the same one.
+            what = f"policies were applied: {event.target}"
+            text = next((each for each in self._told if isinstance(each, str) and _is_of(each, what)), what)
+            if text == what and event.detail:
+                text = f"{what}, {event.detail}"
         elif kind is EventKind.CONFIG_APPLIED:
             text = f"{event.service} was configured: {event.detail}"
         elif kind is EventKind.FAULT_SET:
@@ -135,6 +139,11 @@ class Deeds:
     def hangs(self) -> tuple[str, ...]:
         """Silences that were nobody's deed, in words."""
         return tuple(silence_text(each) for each in self.silences.all if each.stopped is False)
+
+
+def _is_of(told: str, what: str) -> bool:
+    """Whether this was told of the same, with whatever words behind it."""
+    return told == what or told.startswith(f"{what}, ")
 
 
 def _members_text(count: int) -> str:

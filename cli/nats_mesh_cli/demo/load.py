@@ -63,6 +63,8 @@ class Load:
         self.in_flight = 0
         self.asked_s = 0.0
         self.statuses: Counter[str] = Counter()
+        #: Of which part how many pages came without it.
+        self.parts: Counter[str] = Counter()
         #: Which instances of ``reviews`` answered, by id.
         self.reviewers: set[str] = set()
         self._mesh = mesh
@@ -108,6 +110,7 @@ class Load:
             self.reviewers.add(page.reviews.podname)
         if page.errors:
             self.degraded += 1
+            self.parts.update(page.errors.keys())
             self._on_trouble(f"a page came without its {' and '.join(sorted(page.errors))}")
         return not page.errors
 

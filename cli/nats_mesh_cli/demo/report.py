@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from nats_mesh_cli.demo.summary import Summary
+from nats_mesh_cli.demo.summary import Summary, counts_text
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.options import Format
-from nats_mesh_cli.output import Column, Record, counted, dump, millis, success_text, table
+from nats_mesh_cli.output import Column, Record, counted, dump, layout, millis, success_text
+from nats_mesh_cli.stat_table import GAVE_UP
+from nats_mesh_cli.trouble import SOME_GAVE_UP, met_level
 
-__all__ = ["report"]
+__all__ = ["report", "said_besides"]
 
 
 def _ms(key: str) -> Any:
@@ -31,36 +35,57 @@ def _verdict(record: Record) -> str:
     return "bad" if record["errors"] else "ok"
 
 
+def _met(record: Record) -> str:
+    """Where many calls were given up, answers that are well are no sign that all is."""
+    return _verdict(record) if record["errors"] else met_level(record["success"], record["gave_up_share"])
+
+
+#: As `stat` has them, and in its order of what goes first where there is no room.
 _NUMBERS = (
-    Column("CALLS", lambda record: str(record["calls"]), right=True),
-    Column("ERRORS", lambda record: str(record["errors"]), right=True, style=_verdict),
-    Column("SUCCESS", _success, right=True, style=_verdict),
-    Column("P50", _ms("p50_ms"), right=True),
-    Column("P90", _ms("p90_ms"), right=True),
-    Column("P99", _ms("p99_ms"), right=True),
+    Column("CALLS", lambda record: str(record["calls"]), right=True, drop=3),
+    Column("ERRORS", lambda record: str(record["errors"]), right=True, style=_verdict, drop=2),
+    Column("SUCCESS", _success, right=True, style=_met, drop=4),
+    Column("P50", _ms("p50_ms"), right=True, drop=80),
+    Column("P90", _ms("p90_ms"), right=True, drop=95),
+    Column("P95", _ms("p95_ms"), right=True, drop=90),
+    Column("P99", _ms("p99_ms"), right=True, drop=40),
+    GAVE_UP,
 )
 _FOOTNOTE = "* this caller tells nothing: what the instances counted of its calls"
 #: The same calls are counted at both ends, and differ by what never arrived, and by what was tried again.
-_SERVICES = (Column("SERVICE (callers' count)", lambda record: record["service"]), *_NUMBERS)
-_EDGES = (Column("EDGE (callers' count)", lambda record: _edge(record)), *_NUMBERS)
+_SERVICES = (Column("SERVICE (callers' count)", lambda record: record["service"], drop=0), *_NUMBERS)
+_EDGES = (Column("EDGE (callers' count)", lambda record: _edge(record), drop=0), *_NUMBERS)
 _VERSIONS = (
-    Column("INSTANCES (own count)", lambda record: f"{record['service']} {record['version']}"),
+    Column("INSTANCES (own count)", lambda record: f"{record['service']} {record['version']}", drop=0),
     *_NUMBERS,
 )
 
 
-def report(summary: Summary, fmt: Format, *, pretty: bool = False, color: bool = False) -> str:
-    """``summary`` in the form asked for."""
+def report(
+    summary: Summary, fmt: Format, *, pretty: bool = False, color: bool = False, room: int | None = None
+) -> str:
+    """``summary`` in the form asked for; tables in ``room`` cells, where that is a terminal's."""
     document = msgspec.to_builtins(summary)
     if fmt is Format.NAME:
         return "\n".join(service["service"] for service in document["services"])
     if fmt.structured:
         return dump(document, fmt, pretty=pretty)
+    versions = _versions(document["services"])
+    some_gave_up = any(
+        each["gave_up_share"] >= SOME_GAVE_UP
+        for each in (*document["services"], *document["edges"], *versions)
+    )
+
+    def drawn(records: Sequence[Record], columns: Sequence[Column]) -> str:
+        shown = [replace(each, wide=False) if some_gave_up and each is GAVE_UP else each for each in columns]
+        found = layout(records, shown, room=room)
+        return "\n".join(filter(None, (found.rows(records, color=color), found.note)))
+
     parts = [
-        table(document["services"], _SERVICES, color=color),
-        table(document["edges"], _EDGES, color=color),
+        drawn(document["services"], _SERVICES),
+        drawn(document["edges"], _EDGES),
         _FOOTNOTE if any(edge["reporter"] != "out" for edge in document["edges"]) else "",
-        table(_versions(document["services"]), _VERSIONS, color=color),
+        drawn(versions, _VERSIONS),
         _pages(summary),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -68,7 +93,7 @@ def report(summary: Summary, fmt: Format, *, pretty: bool = False, color: bool =
 
 def _edge(record: Record) -> str:
     told = "" if record["reporter"] == "out" else " *"
-    return f"{record['source']} → {record['service']}{told}"
+    return f"{record['source']} → {called_text(record['service'])}{told}"
 
 
 def _pages(summary: Summary) -> str:
@@ -87,21 +112,27 @@ def _verdict_text(summary: Summary) -> str:
         return counted(len(summary.problems), "problem")
     if not summary.done:
         return "all is well"
-    pages = summary.pages
-    lost = [
-        f"{count} {what}"
-        for count, what in (
-            (pages.errors, "failed"),
-            (pages.degraded, "was incomplete" if pages.degraded == 1 else "were incomplete"),
+    pages, lost = summary.pages, []
+    if pages.errors:
+        lost.append(
+            f"{pages.errors} of {counted(pages.calls, 'page')} failed ({counts_text(pages.statuses)})"
         )
-        if count
-    ]
+    if pages.degraded:
+        of = "" if lost else f" of {counted(pages.calls, 'page')}"
+        lost.append(f"{pages.degraded}{of} were incomplete (without {counts_text(pages.parts)})")
     if not lost:
         return "all is well, beside what was done to it"
-    first, *more = lost
-    number, _, word = first.partition(" ")
-    came = " and ".join([f"{number} of {counted(pages.calls, 'page')} {word}", *more])
-    return f"all is well, beside what was done to it, but {came} because of it"
+    return f"all is well, beside what was done to it, but {' and '.join(lost)} because of it"
+
+
+def said_besides(summary: Summary, fmt: Format) -> list[str]:
+    """What came of deeds and is still to be told: of pages the verdict's own sentence tells, where there is one."""
+    told = (
+        ()
+        if fmt.structured or fmt is Format.NAME or not summary.ok
+        else (summary.pages.failures, summary.pages.losses)
+    )
+    return [text for text in summary.caused if text not in told]
 
 
 def _versions(services: Sequence[Record]) -> list[Record]:

@@ -40,6 +40,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     served: Figures = NOTHING.total
     versions: dict[str, Figures] = {}
     own: Own = Own()
+    #: What its callers met last.
+    last_error: str = ""
     #: How many attempts its calls took: what a circuit refused came nowhere. ``None``: as many as there were calls.
     attempts: int | None = None
 
@@ -98,5 +100,6 @@ def _row(red: Red, *, service: str, source: str = "", reporter: str = "in") -> R
         rate_per_s=red.rate_per_s,
         total=red.total,
         recent=red.recent,
+        last_error=red.last_error,
         attempts=red.attempts if reporter == "out" else None,
     )

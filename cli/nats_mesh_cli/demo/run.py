@@ -14,7 +14,7 @@ import anyio
 from nats_mesh import MeshError
 from nats_mesh_cli.demo.events import Events, LogEvents
 from nats_mesh_cli.demo.looking import look_closer
-from nats_mesh_cli.demo.report import report
+from nats_mesh_cli.demo.report import report, said_besides
 from nats_mesh_cli.demo.screen import Screen, screen
 from nats_mesh_cli.demo.session import Options, Session
 from nats_mesh_cli.demo.state import Event, Mark
@@ -59,14 +59,14 @@ async def demo(options: Options, out: Out, fmt: Format, *, live: bool) -> int:
     if summary is None:
         out.note("stopped before there was anything to report")
         return INTERRUPTED
-    text = report(summary, fmt, pretty=out.tty, color=out.color)
+    text = report(summary, fmt, pretty=out.tty, color=out.color, room=out.columns)
     if fmt.structured:
         out.data(text)
     else:
         out.text(text)
     for text in summary.done:
         out.note(f"done to it: {text}")
-    for text in summary.caused:
+    for text in said_besides(summary, fmt):
         out.note(f"came of that: {text}", "warn")
     for problem in summary.problems:
         out.note(f"error: {problem}", "bad")

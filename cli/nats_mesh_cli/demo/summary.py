@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from nats_mesh.telemetry.snapshots import Figures
 from nats_mesh_cli.demo.rows import Row
 from nats_mesh_cli.demo.silences import Silence
 from nats_mesh_cli.output import counted
+from nats_mesh_cli.trouble import gave_up_level
 
 __all__ = [
     "EdgeSummary",
@@ -18,6 +19,7 @@ __all__ = [
     "ServedSummary",
     "ServiceSummary",
     "Summary",
+    "counts_text",
     "differences",
     "milliseconds",
     "missing",
@@ -33,7 +35,9 @@ class ServedSummary(msgspec.Struct, frozen=True, kw_only=True):
     success: float | None
     p50_ms: float | None
     p90_ms: float | None
+    p95_ms: float | None
     p99_ms: float | None
+    gave_up_share: float
 
 
 class ServiceSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +54,9 @@ class ServiceSummary(msgspec.Struct, frozen=True, kw_only=True):
     success: float | None
     p50_ms: float | None
     p90_ms: float | None
+    p95_ms: float | None
     p99_ms: float | None
+    gave_up_share: float
     served: ServedSummary
     versions: dict[str, int]
     by_version: dict[str, ServedSummary]
@@ -68,13 +74,16 @@ class EdgeSummary(msgspec.Struct, frozen=True, kw_only=True):
     success: float | None
     p50_ms: float | None
     p90_ms: float | None
+    p95_ms: float | None
     p99_ms: float | None
+    gave_up_share: float
 
 
 class PagesSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The load as the generator saw it; here every page that failed is an error.
 
     ``degraded`` pages came without a part, ``skipped`` were never asked for because too many were in flight.
+    ``statuses`` says how those ended that failed, ``parts`` what was missing how often.
     """
 
     rate_per_s: float
@@ -86,6 +95,24 @@ class PagesSummary(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None
     p90_ms: float | None
     p99_ms: float | None
+    statuses: dict[str, int] = {}
+    parts: dict[str, int] = {}
+
+    @property
+    def failures(self) -> str:
+        """How many pages failed, and how; empty where none did."""
+        return (
+            f"{self.errors} of {counted(self.calls, 'page')} failed: {counts_text(self.statuses)}"
+            if self.errors
+            else ""
+        )
+
+    @property
+    def losses(self) -> str:
+        """How many pages came without a part, and which; empty where none did."""
+        if not self.degraded:
+            return ""
+        return f"{self.degraded} of {counted(self.calls, 'page')} came without one of their parts: {counts_text(self.parts)}"
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,13 +177,29 @@ def _numbers(figures: Figures) -> dict[str, Any]:
         "success": figures.success,
         "p50_ms": milliseconds(figures.p50_s),
         "p90_ms": milliseconds(figures.p90_s),
+        "p95_ms": milliseconds(figures.p95_s),
         "p99_ms": milliseconds(figures.p99_s),
+        "gave_up_share": _gave_up(figures) / figures.requests if figures.requests else 0.0,
     }
 
 
-def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """What should have answered and did not, and what services failed of the demo's own calls: each service, and what
-    is wrong."""
+def _gave_up(figures: Figures) -> int:
+    return figures.statuses.get("CANCELLED", 0)
+
+
+def counts_text(found: Mapping[str, int]) -> str:
+    """Each with its number, the most first."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(found.items(), key=lambda each: -each[1]))
+
+
+def missing(
+    services: Sequence[Row],
+    expected: Mapping[str, Sequence[str]],
+    edges: Sequence[Row] = (),
+    own: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """What should have answered and did not, and how the demo's ``own`` calls failed of each service: the service, and
+    what is wrong, in one line of each."""
     problems: list[tuple[str, str]] = []
     rows = {row.service: row for row in services}
     for service, versions in expected.items():
@@ -167,12 +210,33 @@ def missing(services: Sequence[Row], expected: Mapping[str, Sequence[str]]) -> l
             if version not in answered or not answered[version].requests
         ]
     for row in services:
-        own = row.own
-        if own.errors:
-            cause = f"; the last: {own.last_error}" if own.last_error else ""
-            text = f"{row.service} failed {own.errors} of {counted(own.calls, 'call')}{cause}"
+        callers = [edge for edge in edges if edge.service == row.service and edge.source in own]
+        if text := _failed(row, [edge for edge in callers if edge.reporter == "out"]):
             problems.append((row.service, text))
     return problems
+
+
+def _failed(row: Row, callers: Sequence[Row]) -> str:
+    """What a service failed of the demo's own calls, by the count of its instances, and what its callers met: these
+    know of what never came to an instance, and not of what another attempt made good. Empty where nothing was."""
+    own, parts = row.own, list[str]()
+    if own.errors:
+        parts.append(f"failed {own.errors} of {counted(own.calls, 'call')}")
+    calls = sum(edge.total.requests for edge in callers)
+    failed = sum(edge.total.errors for edge in callers)
+    given_up = sum(_gave_up(edge.total) for edge in callers)
+    if not gave_up_level(given_up / calls if calls else 0.0):
+        given_up = 0  # some are always stopped
+    if failed == own.errors:
+        failed = 0  # both ends say the same
+    met = [f"{count} {what}" for count, what in ((failed, "failed"), (given_up, "given up")) if count]
+    if met:
+        parts.append(f"of {counted(calls, 'call')} its callers met {' and '.join(met)}")
+    if not parts:
+        return ""
+    last = own.last_error or next((edge.last_error for edge in callers if edge.last_error), "")
+    cause = f"; the last: {last}" if last else ""
+    return f"{row.service}{' ' if own.errors else ': '}{'; '.join(parts)}{cause}"
 
 
 def differences(

@@ -10,7 +10,6 @@ from nats_mesh_cli.demo.locate import EXPECTED
 from nats_mesh_cli.demo.rows import edge_rows, service_rows
 from nats_mesh_cli.demo.summary import PagesSummary, Summary, differences, milliseconds, missing, summarise
 from nats_mesh_cli.demo.watch import BusWatch
-from nats_mesh_cli.output import counted
 
 __all__ = ["OWN", "verdict"]
 
@@ -28,14 +27,24 @@ def verdict(
     edges = in_order(edge_rows(snapshot), EXPECTED)
     seen = mesh.stats.series("out", SERVICE, ENDPOINT, CALLER).histogram
     before, caused, problems = deeds.before, list[str](), [*problems]
-    if load.failed:
-        statuses = ", ".join(f"{status} {count}" for status, count in load.statuses.most_common())
-        blamed = caused if before is not None and not before.failed else problems
-        blamed.append(f"{load.failed} of {counted(load.calls, 'page')} failed: {statuses}")
-    if load.degraded:
-        blamed = caused if before is not None and not before.degraded else problems
-        blamed.append(f"{load.degraded} of {counted(load.calls, 'page')} came without one of their parts")
-    for service, text in missing(services, EXPECTED):
+    pages = PagesSummary(
+        calls=load.calls,
+        errors=load.failed,
+        success=1.0 - load.failed / load.calls if load.calls else None,
+        p50_ms=milliseconds(seen.quantile(0.5)),
+        p90_ms=milliseconds(seen.quantile(0.9)),
+        p99_ms=milliseconds(seen.quantile(0.99)),
+        rate_per_s=load.rate_per_s,
+        degraded=load.degraded,
+        skipped=load.skipped,
+        statuses=dict(load.statuses),
+        parts=dict(load.parts),
+    )
+    if pages.failures:
+        (caused if before is not None and not before.failed else problems).append(pages.failures)
+    if pages.losses:
+        (caused if before is not None and not before.degraded else problems).append(pages.losses)
+    for service, text in missing(services, EXPECTED, edges, OWN):
         own = before is None or service in before.services
         (problems if own else caused).append(text)
     if complete and deeds.comparable:
@@ -47,17 +56,6 @@ def verdict(
             sent=load.calls - load.unsent - load.unknown,
             unknown=load.unknown,
         )
-    pages = PagesSummary(
-        calls=load.calls,
-        errors=load.failed,
-        success=1.0 - load.failed / load.calls if load.calls else None,
-        p50_ms=milliseconds(seen.quantile(0.5)),
-        p90_ms=milliseconds(seen.quantile(0.9)),
-        p99_ms=milliseconds(seen.quantile(0.99)),
-        rate_per_s=load.rate_per_s,
-        degraded=load.degraded,
-        skipped=load.skipped,
-    )
     return summarise(
         duration_s=load.asked_s,
         pages=pages,

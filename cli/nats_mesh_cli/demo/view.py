@@ -19,6 +19,7 @@ from nats_mesh_cli.demo.layout import (
     two_sided,
 )
 from nats_mesh_cli.demo.state import Event, InstanceLine, Mark, Phase, Recent, ServiceLine, Size, ViewState
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.output import counted, millis
 from nats_mesh_cli.top.words import success_cell
 
@@ -91,7 +92,10 @@ def render(state: ViewState, size: Size) -> Text:
         _table(_SERVICES, [_service(each) for each in state.services], size.width),
         _table(
             _EDGES,
-            [{"name": Cell(f"{e.source} → {e.service}"), **_recent(e.recent)} for e in state.edges],
+            [
+                {"name": Cell(f"{e.source} → {called_text(e.service)}"), **_recent(e.recent)}
+                for e in state.edges
+            ],
             size.width,
         ),
         _table(_INSTANCES, [_instance(each) for each in state.instances], size.width),

@@ -9,6 +9,7 @@ import msgspec
 from nats_mesh.telemetry.snapshots import Edge, Service
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.last_errors import last_error_of
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.columns import ERROR, GAVE_UP, RED, Order, Sheet, high, red_cells, share, trouble
 from nats_mesh_cli.top.following import Facts
@@ -95,7 +96,7 @@ def _worst_edge(edge: Edge) -> tuple[Any, ...]:
 def _edge_cells(edge: Edge, facts: Facts) -> dict[str, Cell]:
     return {
         "source": Cell(words.clean(edge.source)),
-        "name": Cell(f"→ {words.clean(edge.service)}", words.NAME),
+        "name": Cell(f"→ {words.clean(called_text(edge.service))}", words.NAME),
         **red_cells(edge.red),
         "trend": Cell(words.trend_text(edge.trend.rates, 30), "cyan"),
         "breaker": words.breaker_cell(edge.breakers),
@@ -122,7 +123,7 @@ EDGES: Final = Sheet(
     ),
     items=lambda data: data.mesh.edges,
     key=edge_key,
-    text=lambda e: f"{e.source} {e.service} {' '.join(e.breakers)}",
+    text=lambda e: f"{e.source} {called_text(e.service)} {' '.join(e.breakers)}",
     cells=_edge_cells,
     nothing="no calls yet: an edge appears with the first call",
     unheard="nobody has told of calls so far",

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from nats_mesh.telemetry.snapshots import Edge, Endpoint, Red, Service
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.last_errors import error_text, last_error_of
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.output import counted
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
@@ -64,6 +65,12 @@ def name_of(drill: str) -> tuple[str, str]:
     """The caller (empty: all) and the service that are looked into."""
     caller, arrow, service = drill.partition(ARROW)
     return (caller, service) if arrow else ("", drill)
+
+
+def title_of(drill: str) -> str:
+    """What is looked into, for people."""
+    caller, service = name_of(drill)
+    return words.clean(f"{caller} → {called_text(service)}" if caller else service)
 
 
 def red_of(drill: str, data: Data) -> tuple[Red | None, Service | None, Edge | None]:

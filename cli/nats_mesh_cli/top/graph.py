@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from nats_mesh.telemetry.snapshots import Edge
+from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.top.model import edge_key
 
 __all__ = ["Branch", "branches"]
@@ -72,7 +73,7 @@ def _below(root: str, calls: dict[str, list[Edge]], drawn: set[str]) -> Iterator
             note = "(see above)"
         yield Branch(
             key=edge_key(edge),
-            name=target,
+            name=called_text(target),
             rails=f"{rails}{'├' if rest else '└'}─▶ ",
             edge=edge,
             note=note,

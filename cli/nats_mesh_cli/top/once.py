@@ -9,6 +9,7 @@ from nats_mesh.telemetry.snapshots import Red, Trend
 from nats_mesh_cli.events import record_of
 from nats_mesh_cli.last_errors import aged_text, last_errors
 from nats_mesh_cli.measured import (
+    called_text,
     edge_record,
     endpoint_record,
     member_record,
@@ -188,4 +189,7 @@ _SERVICES = (
         style=lambda r: LEVEL_STYLES.get(r["objectives"], ""),
     ),
 )
-_EDGES = (Column("EDGE", lambda r: f"{r['source']} → {r['service']}", style=lambda r: "name"), *_NUMBERS)
+_EDGES = (
+    Column("EDGE", lambda r: f"{r['source']} → {called_text(r['service'])}", style=lambda r: "name"),
+    *_NUMBERS,
+)

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from nats_mesh.core.sync_state import ORDER
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.top import words
-from nats_mesh_cli.top.drill import errors_of, latency_lines, name_of, red_of
+from nats_mesh_cli.top.drill import errors_of, latency_lines, red_of, title_of
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line, boxed, filled, ruled, width_of
 from nats_mesh_cli.top.grid import Field, clip, fitted, pieces, wishes
@@ -36,9 +36,7 @@ def pane_of(state: State, facts: Facts, item: Any, width: int, height: int) -> l
     inner = width - 2
     left = (inner - 1) // 2
     right = inner - 1 - left
-    caller, service = name_of(drill)
-    name = words.clean(f"{caller} → {service}" if caller else service)
-    head = clip(f" {name} ▸ latency ", left)
+    head = clip(f" {title_of(drill)} ▸ latency ", left)
     lines: list[Line] = [
         [
             Cell("├", words.DIM),

@@ -9,7 +9,7 @@ from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.last_errors import last_error_of
-from nats_mesh_cli.together import Alike, events_together
+from nats_mesh_cli.together import Alike, Repeated, events_together
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.columns import ERROR, SHORT, Order, Sheet, high, red_cells, share, trouble
 from nats_mesh_cli.top.following import Facts
@@ -162,7 +162,8 @@ TAP: Final = Sheet(
 
 
 def _event_key(event: Event) -> str:
-    return f"{event.service} {event.instance} {event.seq} {event.at}"
+    begun = event.since if isinstance(event, Repeated) else event.at  # a row that grows stays the same
+    return f"{event.service} {event.instance} {event.seq} {begun}"
 
 
 def _event_text(event: Event) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from nats_mesh.telemetry.events import Event
+from nats_mesh.telemetry.series import PLAIN
 from nats_mesh.telemetry.snapshots import Edge, Member, Service
 from nats_mesh_cli.demo.state import Size
 from nats_mesh_cli.errors import CliError
@@ -247,6 +248,9 @@ def _enter(state: State) -> State:
 def _describe(state: State) -> State:
     """Ask for all that is known of what is selected."""
     item = selected(state)
+    edge = item.edge if isinstance(item, Branch) else item
+    if isinstance(edge, Edge) and edge.service == PLAIN:
+        return _enter(state)  # no policy is about it: all that is known is on its page
     if isinstance(item, Service):
         return _want(state, item.name, "")
     if isinstance(item, Branch):

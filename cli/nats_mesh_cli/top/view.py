@@ -12,7 +12,7 @@ from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.demo.state import Size
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.asked import asked_lines
-from nats_mesh_cli.top.drill import lines_of, name_of
+from nats_mesh_cli.top.drill import lines_of, title_of
 from nats_mesh_cli.top.following import facts_of
 from nats_mesh_cli.top.frame import Frame, Line, boxed, filled, joined, ruled, width_of
 from nats_mesh_cli.top.grid import clip
@@ -122,10 +122,10 @@ def _page(page: Page, width: int, height: int) -> list[Line]:
 
 
 def _drill(state: State, width: int, height: int) -> list[Line]:
-    caller, service = name_of(state.drill)
     lines = lines_of(state.drill, state.data, width - 4)
-    name = words.clean(f"{caller} → {service}" if caller else service)
-    return _scrolled(Cell(name, words.NAME), lines.__getitem__, len(lines), state.drill_top, width, height)
+    return _scrolled(
+        Cell(title_of(state.drill), words.NAME), lines.__getitem__, len(lines), state.drill_top, width, height
+    )
 
 
 def _scrolled(

@@ -43,6 +43,7 @@ const STATES = {
   ok: ["●", "ok", "ok", 3],
   idle: ["○", "idle", "idle", 4],
   client: ["◇", "client", "idle", 5],
+  plain: ["◌", "subjects", "idle", 5],
 };
 const stateOf = (word) => STATES[word] || ["?", String(word), "idle", 6];
 

@@ -159,10 +159,10 @@ function drawNode(node, each, on) {
   text(name, each.name.length > 22 ? `${each.name.slice(0, 21)}…` : each.name);
   text(mark, `${sign} ${word}${many}`);
   text(badge, open ? `⊘ ${open}` : "");
-  text(sub, service ? calls : "calls, and is no service");
+  text(sub, service ? calls : each.kind === "plain" ? "of no service" : "calls, and is no service");
   const said = service
     ? `${each.name}: ${word}, ${each.ready} of ${each.instances} instances ready, ${rate(each.rate_per_s)} calls a second, success ${percent(each.success)}, 99th percentile ${time(each.p99_ms)}${open ? `, breakers ${open}` : ""}`
-    : `${each.name}: a client`;
+    : each.kind === "plain" ? `${each.name}: subjects of no service` : `${each.name}: a client`;
   text(title, said);
   set(node, "aria-label", said);
 }

@@ -104,9 +104,9 @@ views.service = {
     const capacity = service.capacity || {};
     const facts = {
       "versions": versions(service.versions) || NOTHING,
-      "ready": service.kind === "client" ? NOTHING : `${service.ready}/${service.instances}`,
+      "ready": service.kind !== "service" ? NOTHING : `${service.ready}/${service.instances}`,
       "calls/s": rate(service.rate_per_s), "success": percent(service.success),
-      "gave up": gaveUp(service) || (service.kind === "client" ? NOTHING : "0 %"),
+      "gave up": gaveUp(service) || (service.kind !== "service" ? NOTHING : "0 %"),
       "p50": time(service.p50_ms), "p90": time(service.p90_ms), "p99": time(service.p99_ms),
       "capacity used": capacity.utilisation === null || capacity.utilisation === undefined ? NOTHING : part(capacity.utilisation),
       "calls in all": detail.total.requests, "of them failed": detail.total.errors,
