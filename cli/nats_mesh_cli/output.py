@@ -186,7 +186,10 @@ def _lines(text: str) -> str:
 
 
 def dump(value: Any, fmt: Format, *, pretty: bool = False) -> str:
-    """A value as JSON (indented where ``pretty``), as one line of JSON, or as YAML; without a line end."""
+    """A value as JSON (indented where ``pretty``), as one line of JSON, or as YAML; without a line end.
+
+    Numbers that JSON has no word for, infinite ones and NaN, are null in all of them.
+    """
     import msgspec
 
     if fmt is Format.YAML:

@@ -67,7 +67,7 @@ class Credit:
             if is_full(loads):
                 self.seat, self._spent_at = Seat.SPENT, now
         elif self.seat is Seat.SPENT:
-            if now >= self._spent_at + self._hold_s and is_roomy(loads):
+            if now - self._spent_at >= self._hold_s and is_roomy(loads):
                 self.seat = Seat.OPEN
             elif others and self._may_leave(now) and is_full(loads):
                 self.seat, self._left_at = Seat.LEFT, now
@@ -75,10 +75,11 @@ class Credit:
             # Back at once, also before its time: somebody must sit there.
             self.seat = Seat.OPEN if is_roomy(loads) else Seat.SPENT
             self._spent_at = now
-        elif self._left_at is not None and now >= self._left_at + self._hold_s and is_roomy(loads):
+        elif self._left_at is not None and now - self._left_at >= self._hold_s and is_roomy(loads):
             self.seat = Seat.OPEN
         return self.seat
 
     def _may_leave(self, now: float) -> bool:
-        settled = now >= self._spent_at + self._settle_s
-        return settled and (self._left_at is None or now >= self._left_at + self._hold_s)
+        # Differences, because they are exact where sums are rounded: `hold_s` is never cut short.
+        settled = now - self._spent_at >= self._settle_s
+        return settled and (self._left_at is None or now - self._left_at >= self._hold_s)

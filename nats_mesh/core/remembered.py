@@ -80,7 +80,10 @@ class Memory(Generic[E]):
         if len(self._entries) >= self._limit:
             if not self._spare:
                 first = next(iter(self._over.values()), None)
-                return 1.0 if first is None else max(0.0, first.until - now)
+                if first is None:
+                    return 1.0
+                # The difference is rounded, and nothing is remembered for longer than was promised.
+                return min(self._ttl_s, max(0.0, first.until - now))
             self.drop(next(iter(self._spare.values())))
             self.forgotten += 1
         self._entries[entry.name] = entry

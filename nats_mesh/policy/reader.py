@@ -1,21 +1,23 @@
 """Reading YAML and JSON into plain values that know their line.
 
-The events of PyYAML's parser are put together here, and not by its composer and constructors, for four reasons: a line
-for every key and value; nothing but text, numbers, true, false and null can ever be made, whatever tag
-stands in a file; no recursion, so that nesting has a limit instead of a crash; an alias costs what it stands for,
-so that ten lines cannot become a billion values. Plain words mean what YAML 1.2 says: `off`, `yes` and
-`12:30` are text.
+The events of PyYAML's parser (of JSON: those of :mod:`~nats_mesh.policy.json_events`) are put together here, and not
+by its composer and constructors, for four reasons: a line for every key and value; nothing but text, numbers, true,
+false and null can ever be made, whatever tag stands in a file; no recursion, so that nesting has a limit instead of a
+crash; an alias costs what it stands for, so that ten lines cannot become a billion values. Plain words mean what YAML
+1.2 says: `off`, `yes` and `12:30` are text.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias, cast
 
 import yaml
 
+from nats_mesh.policy.json_events import JsonError, events_of_json, is_torn
 from nats_mesh.policy.kinds import Scalar, shown
 from nats_mesh.policy.problems import Problems
 
@@ -38,7 +40,6 @@ _WORDS: dict[str, Scalar] = {
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
 _STANDARD_TAGS = {"!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-_ESCAPE = re.compile(r"\\(u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|.)")
 
 Value: TypeAlias = "Scalar | list[Node] | dict[str, Node]"
 
@@ -83,21 +84,9 @@ def read(content: bytes, file: str, problems: Problems) -> Iterator[Node]:
     if text[:1] == "{" and "\n" not in text and (short := _short(text)) is not None:
         yield short
         return
-    if file.endswith(".json"):
-        try:
-            json.loads(text)
-        except json.JSONDecodeError as error:
-            problems.add(f"is no valid JSON: {error.msg}", file=file, line=error.lineno)
-            return
-        except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
-            problems.add(
-                "is no JSON that can be read: it is nested too deep or a number is too long", file=file
-            )
-            return
-        text = _json_as_yaml(text)
     builder = _Builder(file, problems)
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
+        for event in events_of_json(text) if file.endswith(".json") else yaml.parse(text, Loader=_LOADER):
             builder.take(event)
             if builder.document is not None:
                 yield builder.document
@@ -112,7 +101,7 @@ def read(content: bytes, file: str, problems: Problems) -> Iterator[Node]:
     except yaml.YAMLError as error:  # a character that cannot stand in a text
         said = " ".join(str(error).split("\n")[0].split())
         problems.add(f"is no valid YAML: {said}", file=file, line=_line_of_reader(error, text))
-    except _UnreadableError as error:
+    except (JsonError, _UnreadableError) as error:
         problems.add(str(error), file=file, line=error.line)
 
 
@@ -146,7 +135,7 @@ def _node(value: Any, depth: int) -> Node:
         members: dict[str, Node] = {}
         node = Node(members, 1)
         for key, child in value:
-            if key in members or key == "<<":
+            if key in members or key == "<<" or is_torn(key):
                 raise _CarefulError
             members[key] = found = _node(child, depth + 1)
             node.key_lines[key] = 1
@@ -154,7 +143,11 @@ def _node(value: Any, depth: int) -> Node:
     elif type(value) is list:
         node = Node([_node(child, depth + 1) for child in value], 1)
         node.weight += sum(child.weight for child in cast("list[Node]", node.value))
-    elif type(value) is int and not -_MAX_INTEGER < value < _MAX_INTEGER:
+    elif (
+        (type(value) is int and not -_MAX_INTEGER < value < _MAX_INTEGER)
+        or (type(value) is float and math.isinf(value))
+        or (type(value) is str and is_torn(value))
+    ):
         raise _CarefulError
     else:
         node = Node(value, 1)
@@ -166,18 +159,6 @@ def _node(value: Any, depth: int) -> Node:
 def _line_of_reader(error: yaml.YAMLError, text: str) -> int | None:
     position = getattr(error, "position", None)
     return text.count("\n", 0, position) + 1 if isinstance(position, int) else None
-
-
-def _json_as_yaml(text: str) -> str:
-    """Valid JSON with what YAML has otherwise replaced: tabs between values, `\\\\/`, surrogate pairs."""
-
-    def one(match: re.Match[str]) -> str:
-        escape = match[0]
-        if escape == "\\/":
-            return "/"
-        return escape if len(escape) == 2 else str(json.loads(f'"{escape}"'))
-
-    return _ESCAPE.sub(one, text.replace("\t", " "))
 
 
 class _UnreadableError(Exception):

@@ -158,12 +158,41 @@ class Counts:
 class Track(Counts):
     """One series: as last heard, and what has come since it was looked at last."""
 
-    __slots__ = ("heard", "news")
+    __slots__ = ("further", "heard", "news")
 
     def __init__(self, heard: float) -> None:
         super().__init__()
         self.heard = heard
         self.news: Tally | None = None
+        #: The same series as it was told before it was begun anew, where it had come further there.
+        self.further: Track | None = None
+
+    @property
+    def requests(self) -> int:
+        """How many calls it has counted."""
+        return self.ok + sum(self.others.values())
+
+    def begin_anew(self, before: Track) -> None:
+        """It stands in the place of ``before`` from its first word on: what has come there stays, and so does how far
+        it was told."""
+        self.news, before.news = before.news, None
+        furthest = before
+        if before.further is not None and before.further.requests > before.requests:
+            furthest = before.further
+        before.further = None
+        self.further = furthest if furthest.requests > self.requests else None
+
+    def gone_on_from(self, requests: int) -> Track:
+        """What a word of so many calls goes on from: the one before where it comes that far, or this. Nobody knows
+        which of the two was made up; this way no call counts twice, and one word at most counts in part."""
+        further = self.further
+        if further is None or requests < further.requests:
+            return self
+        further.news, further.heard = self.news, self.heard
+        # Ages and numbers are those of who tells now.
+        further.age_s, further.told_s = min(further.age_s, self.age_s), min(further.told_s, self.told_s)
+        further.number = -1
+        return further
 
     def put(self, tally: Tally, now: float) -> None:
         """Something was heard of it."""
@@ -175,8 +204,10 @@ class Track(Counts):
 
     def go_on(self, row: SeriesRow, message: StatsMessage, now: float) -> None:
         """Put what a row of ``message`` adds; nothing where this is no later one, or goes on from what was not
-        heard."""
+        heard, or where the next word that tells all has to say from what it does (:meth:`gone_on_from`)."""
         if self.base != message.base or row.ok < self.ok or message.since_s < self.told_s:
+            return
+        if self.further is not None and row.ok >= self.further.requests:
             return
         self.told_s = message.since_s
         self.in_flight = row.in_flight

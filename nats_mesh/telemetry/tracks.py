@@ -50,8 +50,10 @@ class _Member:
 class Tracks:
     """The series of all members, of those kinds that ``concerns`` says, as far as there is ``room``.
 
-    Messages of one member count in their order (:class:`~nats_mesh.core.numbering.Succession`). ``overflowed`` counts
-    series that found no room, ``stale`` words that came late or again, or a number that nobody can have come to.
+    Messages of one member count in their order (:class:`~nats_mesh.core.numbering.Succession`), and no call of it
+    counts twice, whatever others say in its name (:meth:`~nats_mesh.telemetry.counts.Track.gone_on_from`).
+    ``overflowed`` counts series that found no room, ``stale`` words that came late or again, or a number that nobody
+    can have come to.
     """
 
     def __init__(
@@ -101,11 +103,17 @@ class Tracks:
             if track is None or key in known.anew:
                 self._first(known, key, series, message, now)
                 continue
+            if track.further is not None:
+                if known.numbered.get(track.number) is track:
+                    del known.numbered[track.number]
+                track = self._tracks[key] = track.gone_on_from(sum(series.statuses.values()))
             tally = track.hear(series, message)
             if tally is None:
                 self.stale += 1
             else:
                 track.put(tally, now)
+                if track.number >= 0:
+                    known.numbered[track.number] = track
         for row in message.rows:
             track = known.numbered.get(row.number)
             if track is not None:
@@ -127,7 +135,7 @@ class Tracks:
         if before is not None:
             # What ended before counts; of what is told now nobody knows how much of it that is.
             known.anew.discard(key)
-            track.news = before.news
+            track.begin_anew(before)
         # What began since somebody looks counts from its first call; of all else, what comes from now on.
         elif tally is not None and now - series.age_s >= self._heard_by(key):
             track.put(tally, now)

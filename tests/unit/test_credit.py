@@ -24,9 +24,9 @@ def test_who_asks_for_no_credit_keeps_the_seat() -> None:
 
 def test_who_is_full_says_so_first_and_leaves_a_moment_later() -> None:
     """Two that fill up together hear of each other before either leaves."""
-    credit = spent(Credit())
-    assert credit.look(100.04, FULL, True) is Seat.SPENT
-    assert credit.look(100.05, FULL, True) is Seat.LEFT
+    credit = spent(Credit(), 0.0)  # as 100.05 - 100.0 is a little less than 0.05
+    assert credit.look(0.04, FULL, True) is Seat.SPENT
+    assert credit.look(0.05, FULL, True) is Seat.LEFT
 
 
 def test_nobody_leaves_while_no_other_has_room() -> None:
@@ -68,6 +68,22 @@ def test_it_leaves_at_most_once_a_second() -> None:
     credit.look(101.1, FULL, False)
     assert credit.look(101.9, FULL, True) is Seat.SPENT
     assert credit.look(102.0, FULL, True) is Seat.LEFT
+
+
+@pytest.mark.parametrize("loads", [FULL, ROOMY])
+def test_rounding_does_not_shorten_the_second(loads: list[tuple[int, int]]) -> None:
+    """An instant a little less than a second later is not a second later, though its sum would be rounded to it."""
+    left_at, now = 127.00000000000001, 128.0
+    assert (now - left_at < 1.0, left_at + 1.0 <= now) == (True, True)
+    credit = spent(Credit())
+    assert credit.look(left_at, FULL, True) is Seat.LEFT
+    if loads is FULL:
+        assert credit.look(left_at, FULL, False) is Seat.SPENT
+        assert credit.look(now, FULL, True) is Seat.SPENT
+        assert credit.look(128.1, FULL, True) is Seat.LEFT
+    else:
+        assert credit.look(now, ROOMY, True) is Seat.LEFT
+        assert credit.look(128.1, ROOMY, True) is Seat.OPEN
 
 
 def test_when_the_rules_end_the_seat_is_open() -> None:

@@ -251,6 +251,16 @@ def test_too_many_bytes_cost_the_oldest_replies() -> None:
     assert (memory.bytes, memory.stripped, memory.forgotten) == (60, 1, 1)
 
 
+def test_who_finds_no_room_never_waits_for_longer_than_is_remembered() -> None:
+    """Though 6.1 + 10 - 6.1 is rounded to a little more than 10."""
+    memory: Memory[Entry] = Memory(limit=1, ttl_s=10.0)
+    entry = Entry("a", "r", spare=False)
+    memory.add(entry, 6.1)
+    memory.settle(entry, State.DONE, _kept(1), 6.1)
+    assert 6.1 + 10.0 - 6.1 > 10.0
+    assert memory.add(Entry("b", "r", spare=False), 6.1) == 10.0
+
+
 def test_the_first_end_counts() -> None:
     """What is over is not over again, and what was dropped comes back for nobody."""
     memory = _memory()

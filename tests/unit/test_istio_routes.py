@@ -243,6 +243,12 @@ RULES: list[tuple[str, str, list[dict[str, Any]], list[str]]] = [
         [{**_TO_V1, "mirror": [{"service": "a"}, {"service": "b", "share": "1%"}]}],
         [],
     ),
+    (
+        "the part of a mirror that is not there",
+        "{mirrorPercentage: {value: 0}, mirrorPercent: 5, mirror_percent: 0, " + _V1 + "}",
+        [_TO_V1],
+        [],
+    ),
     ("a mirror outside", "{mirror: {host: log.example.com}, " + _V1 + "}", [_TO_V1], ["mirror.host"]),
     (
         "a redirect to a service",
@@ -299,6 +305,24 @@ def test_rules(http: str, rules: list[dict[str, Any]], gone: list[str]) -> None:
     paths = [path.removeprefix("spec.http[0]").removeprefix(".") for path in lost(found)]
     assert sorted(path.removeprefix("spec.http") for path in paths) == sorted(gone)
     round_trip(found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "noted"),
+    [
+        ("mirrorPercentage: {value: 0}", ["mirrorPercentage"]),
+        ("mirrorPercentage: {}, mirror_percent: 0", ["mirrorPercentage", "mirror_percent"]),
+        ("mirrors: [{destination: {host: a}}], mirrorPercent: 5", ["mirrorPercent"]),
+        ("mirror: {host: a}, mirrorPercent: 5", []),
+        ("mirror: {host: a}, mirrorPercentage: {value: 1}, mirrorPercent: 5", ["mirrorPercent"]),
+    ],
+)
+def test_a_part_of_no_mirror_is_named(fields: str, noted: list[str]) -> None:
+    """How much is mirrored means nothing where nothing is, and counts once where it is said twice: no field is
+    dropped in silence, and each has a reason of its own."""
+    found = of("VirtualService", f"hosts: [reviews]\nhttp: [{{{fields}, {_V1}}}]")
+    assert sorted(path.removeprefix("spec.http[0].") for path in notes(found)) == noted
+    assert not lost(found)
 
 
 def test_what_no_rule_is_about_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nats_mesh.policy import reader
@@ -138,7 +138,7 @@ def test_documents_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert complaint("a: 1\n---\nb: 1\n---\nc: 1\n") == "x.yaml:5: has more than 2 documents; split it"
 
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Co", "Cn")), max_size=20)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 KEY = TEXT.filter(lambda key: key != "<<")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(-1e15, 1e15) | TEXT,
@@ -151,11 +151,40 @@ JSON = st.recursive(
     value=st.dictionaries(KEY, JSON, min_size=1, max_size=4),
     ascii_=st.booleans(),
 )
+@example({"\u2028": None}, False)
+@example({"\x85\ufeff": ["a \u2029 b", "\x7f\x80\ufffe\U0010ffff"]}, False)
+@example({"k" * 1025: {"\x00\t": "\U0001f600"}}, True)
 def test_json_reads_as_json(value: dict[str, Any], ascii_: bool) -> None:
     """Any valid JSON means what JSON says, escapes and surrogate pairs included, and however it is indented."""
     for indent in (None, 2, "\t"):
         text = json.dumps(value, ensure_ascii=ascii_, indent=indent)
         assert documents(text, "x.json")[0].plain() == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a"\n:\r\n 1}', {"a": 1}),
+        ('{\n"a":1,"b":-0.5E+1,"c":1e-999}', {"a": 1, "b": -5.0, "c": 0.0}),
+        ('{"a":\n 123456789012345678901}', {"a": 123456789012345678901.0}),
+        ('[true,\n"true", null, "1", {}, []]', [True, "true", None, "1", {}, []]),
+        ('\n"a: {b"', "a: {b"),
+    ],
+)
+def test_json_may_be_written_in_any_way(text: str, value: object) -> None:
+    """Blanks and line ends stand wherever JSON allows them, and quoted words are text."""
+    assert documents(text, "x.json")[0].plain() == value
+
+
+def test_values_of_json_know_their_line() -> None:
+    """As those of YAML do; what YAML takes for a line end is a character of JSON's texts."""
+    (node,) = documents('{\n"a\u2028": [1,\n2], "b":\n{\n"c": 3}\n}', "x.json")
+    assert isinstance(node.value, dict)
+    assert node.key_lines == {"a\u2028": 2, "b": 3}
+    items = node.value["a\u2028"].value
+    assert isinstance(items, list)
+    assert [item.line for item in items] == [2, 3]
+    assert (node.value["b"].line, node.value["b"].key_lines) == (4, {"c": 5})
 
 
 def test_escapes_of_json() -> None:
@@ -171,6 +200,13 @@ def test_escapes_of_json() -> None:
         ('{\n"a": 1\n', "x.json:3: is no valid JSON"),
         ("a: 1", "x.json:1: is no valid JSON: Expecting value"),
         ('{"a": 1,\n"a": 2}', "x.json:2: the key 'a' stands here twice"),
+        ('{"a":\n NaN}', "x.json:2: is no valid JSON: NaN is no number there"),
+        ('{"a": -Infinity}', "x.json:1: is no valid JSON: -Infinity is no number there"),
+        ('{"a":\n 1e999}', "x.json:2: has a number that is too large: 1e999"),
+        ('{"a": 1e999}', "x.json:1: has a number that is too large: 1e999"),
+        ('{"a":\n "\\ud800x"}', "x.json:2: has half of a surrogate pair in a text"),
+        ('{"a": "\\ud800x"}', "x.json:1: has half of a surrogate pair in a text"),
+        ('{"\\udc00": 1}', "x.json:1: has half of a surrogate pair in a text"),
         ("[" * 200_000, "nested too deep"),
         ("[" * 500 + "]" * 500, f"nested more than {MAX_DEPTH} deep"),
     ],
@@ -183,10 +219,11 @@ def test_json_mistakes(text: str, message: str) -> None:
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_reader(text: str) -> None:
     """Whatever stands in a file, it is read or it is a problem with a line; nothing is raised."""
-    problems = Problems()
-    list(read(text.encode("utf-8", "surrogatepass"), "x.yaml", problems))
-    error = problems.error()
-    assert error is None or "x.yaml" in str(error)
+    for file in ("x.yaml", "x.json"):
+        problems = Problems()
+        list(read(text.encode("utf-8", "surrogatepass"), file, problems))
+        error = problems.error()
+        assert error is None or file in str(error)
 
 
 PIECES = [

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from nats_mesh.core.buckets import HistogramSnapshot
 from nats_mesh.core.histogram import Histogram
 from nats_mesh.core.numbering import AHEAD, ANEW_S
 from nats_mesh.telemetry.ended import EndedCalls
-from nats_mesh.telemetry.stats_messages import SeriesSnapshot, StatsMessage
+from nats_mesh.telemetry.stats_messages import SeriesRow, SeriesSnapshot, StatsMessage
 from nats_mesh.telemetry.tracks import MAX_SILENT, Kind, Tracks
 
 KIND = Kind("shop", "i1", "in", "shop", "buy", "web", "")
@@ -134,6 +136,98 @@ def test_an_alert_does_not_hear_of_callers_from_what_is_refused() -> None:
     assert {key: each.calls for key, each in calls.take(START + 2.0).items()} == {("shop", "buy"): 1}
 
 
+@pytest.mark.parametrize("age_s", [0.0, 10.0, 1e9])
+def test_who_says_less_in_an_instance_s_name_makes_no_call_count_twice(tracks: Tracks, age_s: float) -> None:
+    """A lower number after a silence is believed, with however few calls and of whatever age; what the instance says
+    then goes on from what it had said before."""
+    added = []
+    for told, at in (
+        (word(2, 7, 1.0), 1.0),
+        (word(1, 0, age_s), 10.0),
+        (word(3, 7, 10.5), 10.5),
+        (word(4, 9, 12.0), 12.0),
+    ):
+        assert tracks.hear(told, START + at)
+        added.append(ended(tracks))
+    assert added == [7, 0, 0, 2]
+
+
+def test_who_said_more_than_an_instance_had_hides_one_word_of_it_in_part(tracks: Tracks) -> None:
+    """Which of two was made up nobody can know: where the instance comes as far as was made up, the word counts from
+    there; all others count wholly."""
+    tracks.hear(word(50, 7, 1.0), START + 1.0)
+    assert ended(tracks) == 7
+    added = []
+    for seq, calls in ((1, 1), (2, 4), (3, 6), (4, 9), (5, 12)):
+        tracks.hear(word(seq, calls, 9.0 + seq), START + 10.0 + seq)
+        added.append(ended(tracks))
+    assert added == [0, 3, 2, 2, 3]
+
+
+def test_who_made_an_instance_old_mutes_it_no_longer_than_until_it_is_begun_anew(tracks: Tracks) -> None:
+    """An age that was made up goes with who made it up."""
+    added = []
+    for told, at in (
+        (word(2, 7, 1.0), 1.0), (word(3, 7, 1e9), 1.5),
+        (word(1, 0, 7.0), 7.0), (word(4, 9, 8.0), 8.0), (word(5, 10, 9.0), 9.0),
+    ):  # fmt: skip
+        assert tracks.hear(told, START + at)
+        added.append(ended(tracks))
+    assert added == [7, 0, 0, 2, 1]
+
+
+def test_what_nobody_has_looked_at_yet_stays_where_it_goes_on_from_before(tracks: Tracks) -> None:
+    """What came before, between, and after."""
+    for told, at in (
+        (word(9, 7, 1.0), 1.0),
+        (word(1, 2, 7.0), 7.0),
+        (word(2, 4, 8.0), 8.0),
+        (word(10, 10, 9.0), 9.0),
+    ):
+        assert tracks.hear(told, START + at)
+    assert ended(tracks) == 7 + 2 + 3
+
+
+def _whole(seq: int, calls: int, age_s: float, number: int = 0) -> StatsMessage:
+    told = word(seq, calls, age_s)
+    return msgspec.structs.replace(told, series=(msgspec.structs.replace(told.series[0], number=number),))
+
+
+def _row(seq: int, calls: int, age_s: float, base: int) -> StatsMessage:
+    more = SeriesRow(0, calls, 0, HistogramSnapshot(((9, calls),), calls))
+    return msgspec.structs.replace(word(seq, 0, age_s), series=(), rows=(more,), base=base)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        # Less was said in its name, under the number of its own latest word that told all.
+        (
+            [_whole(2, 7, 1.0), _row(3, 8, 2.0, 2), _whole(2, 0, 8.0), _row(4, 9, 8.5, 2), _row(5, 9, 9.0, 2),
+             _whole(6, 11, 10.0), _row(7, 12, 11.0, 6)],
+            [7, 1, 0, 0, 0, 3, 1],
+        ),
+        # More was said, and rows called it otherwise.
+        (
+            [_whole(9, 7, 1.0, number=5), _whole(1, 2, 8.0), _row(2, 4, 9.0, 1), _row(3, 8, 10.0, 1),
+             _whole(4, 9, 11.0), _row(5, 10, 12.0, 4)],
+            [7, 0, 2, 0, 2, 1],
+        ),
+    ],
+    ids=["less", "more"],
+)  # fmt: skip
+def test_rows_make_no_call_count_twice(
+    tracks: Tracks, words: list[StatsMessage], expected: list[int]
+) -> None:
+    """A row that comes as far as what was told before waits for a word that tells all; below that it counts."""
+    added = []
+    for told in words:
+        assert tracks.hear(told, START + told.since_s)
+        added.append(ended(tracks))
+    assert added == expected
+
+
+@example([(True, 1, 1, 0.0)] * 2 + [(False, 1, 1, gap) for gap in (1.0, 1.0, 3.0)] + [(True, 1, 1, 0.0)])
 @given(
     st.lists(
         st.tuples(st.booleans(), st.integers(1, AHEAD), st.integers(1, 50), st.floats(0.0, 6.0)),

@@ -20,6 +20,8 @@ _LEFT_OUT: Final = "the rule is left out, and its calls meet those below it"
 
 
 _MAX_RULES: Final = 20_000
+#: How much `mirror` gets: the first of them that is there counts.
+_PARTS_OF_MIRROR: Final = ("mirrorPercentage", "mirrorPercent", "mirror_percent")
 
 
 class _Rule(NamedTuple):
@@ -282,15 +284,14 @@ class _Rules:
     def _mirrors(self, http: Item) -> Node | None:
         found: list[Node] = []
         said = http.one("mirror")
-        percentage = http.one("mirrorPercentage")
-        old = [http.whole(name) for name in ("mirrorPercent", "mirror_percent")]
-        if said is not None:
-            percent = next((float(each) for each in old if each is not None), None)
-            if percentage is not None:
-                part = share(percentage, "value", percentage.number("value") or 0.0)
-            else:
-                part = share(http, "mirrorPercent", percent)
-            self._mirror(said, part, found)
+        parts = [name for name in _PARTS_OF_MIRROR if http.has(name)]
+        if said is None:
+            for name in parts:
+                http.note(name, "is the part of a mirror, and there is no `mirror` beside it")
+        else:
+            self._mirror(said, _part(http, parts[0]) if parts else None, found)
+            for name in parts[1:]:
+                http.note(name, f"does not count beside {parts[0]}")
         for each in http.many("mirrors"):
             destination, percentage = each.one("destination"), each.one("percentage")
             assert destination is not None
@@ -305,6 +306,15 @@ class _Rules:
         if part is not None and part.value != "100%":
             where["share"] = part
         found.append(made(where, destination.line()))
+
+
+def _part(http: Item, name: str) -> Node | None:
+    """How much `mirror` gets, by the field that says so; ``None`` where that is a mistake."""
+    if name == "mirrorPercentage":
+        percentage = http.one(name)
+        assert percentage is not None
+        return share(percentage, "value", percentage.number("value") or 0.0)
+    return share(http, name, float(http.whole(name) or 0))
 
 
 def _direct(http: Item) -> dict[str, Any] | None:
