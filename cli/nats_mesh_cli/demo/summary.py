@@ -112,7 +112,8 @@ class PagesSummary(msgspec.Struct, frozen=True, kw_only=True):
         """How many pages came without a part, and which; empty where none did."""
         if not self.degraded:
             return ""
-        return f"{self.degraded} of {counted(self.calls, 'page')} came without one of their parts: {counts_text(self.parts)}"
+        pages = f"{self.degraded} of {counted(self.calls, 'page')}"
+        return f"{pages} came without one of their parts: {counts_text(self.parts)}"
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
