@@ -24,6 +24,7 @@ from nats_mesh.core.histogram import BOUNDS
 from nats_mesh.core.presence import Rejection
 from nats_mesh.discovery.reports import Member as Acked
 from nats_mesh.policy.bus.revisions import Revision
+from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.snapshots import Edge, Member, PolicySync, Snapshot
 from nats_mesh.testing import NatsServer
 from nats_mesh_cli.dashboard.app import Stream, application, page
@@ -266,6 +267,21 @@ def test_events_of_days_to_come_hide_none_of_others() -> None:
     found = _document(msgspec.structs.replace(mesh, events=(*mesh.events, *made_up)), Board())
     assert len(found["events"]) == MAX_EVENTS
     assert len([each for each in found["events"].values() if each["service"] != "made-up"]) == 10
+
+
+def test_what_several_members_tell_alike_is_one_row() -> None:
+    """As in `events` and in `top`; each of their services' pages has it, too."""
+    told = [
+        Event(
+            kind="policy.applied", at=f"2026-01-31T12:00:0{n}.000Z", service=service, instance=str(n), seq=n,
+            namespace="default", target="7", detail="revision 7",
+        )
+        for n, service in enumerate(("orders", "orders", "stock"), 1)
+    ]  # fmt: skip
+    (row,) = _document(msgspec.structs.replace(snapshot(1), events=tuple(told)))["events"].values()
+    assert (row["service"], row["services"], row["instance"]) == ("3 members", ["orders", "stock"], "")
+    (row,) = _document(msgspec.structs.replace(snapshot(1), events=tuple(told[:1])))["events"].values()
+    assert (row["service"], row["services"], row["instance"]) == ("orders", ["orders"], "1")
 
 
 def test_one_service_in_full() -> None:

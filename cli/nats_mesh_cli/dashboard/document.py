@@ -25,6 +25,7 @@ from nats_mesh_cli.output import Record
 from nats_mesh_cli.policy_board import Board
 from nats_mesh_cli.policy_history import policy_record
 from nats_mesh_cli.silence import Silent, not_shown, silent_text
+from nats_mesh_cli.together import Alike, events_together
 from nats_mesh_cli.trouble import Level, breakers_level, edge_level, is_bad, service_level
 
 __all__ = ["MAX_EVENTS", "Picture", "document", "state_of", "trends"]
@@ -90,7 +91,9 @@ def document(
             f"{each.service}/{each.id}": _sync(each, said)
             for each, said in zip(snapshot.members, verdicts, strict=True)
         },
-        "events": {_event_key(each): _event(each) for each in lately(snapshot.events, MAX_EVENTS)},
+        "events": {
+            _event_key(each): _event(each) for each in events_together(lately(snapshot.events, MAX_EVENTS))
+        },
     }
 
 
@@ -216,12 +219,15 @@ def _event_key(event: Event) -> str:
 
 
 def _event(event: Event) -> Record:
+    """One row; ``services`` are those of all who told it."""
+    members = event.members if isinstance(event, Alike) else ((event.service, event.instance),)
     return {
         "at": event.at,
         "kind": event.kind,
         "bad": is_bad(event.kind),
-        "service": event.service,
-        "instance": event.instance,
+        "service": event.service if len(members) == 1 else f"{len(members)} members",
+        "instance": event.instance if len(members) == 1 else "",
+        "services": sorted({service for service, _ in members}),
         "target": event.target,
         "detail": event.detail,
         "missed": event.missed,

@@ -132,7 +132,7 @@ views.service = {
     this.instances.update(detail.instances);
     this.callers.update(detail.calls.filter((each) => each.service === name));
     this.callees.update(detail.calls.filter((each) => each.source === name));
-    this.events.update(eventRows().filter((row) => row.service === name || row.target === name || row.target.startsWith(`${name}.`)));
+    this.events.update(eventRows().filter((row) => row.services.includes(name) || row.target === name || row.target.startsWith(`${name}.`)));
   },
   histogram(buckets) {
     const most = Math.max(...buckets.map((each) => each.count), 1);

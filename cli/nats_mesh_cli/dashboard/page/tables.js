@@ -94,7 +94,7 @@ views.events = {
     this.element = this.table.element;
   },
   draw(matches) {
-    this.table.update(eventRows().filter((row) => matches(row.service) || matches(row.target) || matches(row.kind)));
+    this.table.update(eventRows().filter((row) => row.services.some(matches) || matches(row.target) || matches(row.kind)));
   },
 };
 
