@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from nats.aio.client import Client
 
 from nats_mesh import Mesh, Service
 from nats_mesh.serving.instance import Instance
@@ -122,6 +123,13 @@ def policies(folder: Path, *documents: str) -> Path:
     new.write_text("\n---\n".join(documents), encoding="utf-8")
     new.replace(found / "policies.yaml")
     return found
+
+
+async def flushed(client: Client) -> None:
+    """Return when the server has all that nats-py's client was given: its PING overtakes what waits to be written, so
+    that only the second one comes behind it."""
+    await client.flush()
+    await client.flush()
 
 
 async def eventually(condition: Callable[[], object], explain: Callable[[], object] = lambda: "") -> None:

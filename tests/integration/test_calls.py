@@ -22,7 +22,7 @@ from nats_mesh import (
     Service,
     Status,
 )
-from tests.harness import PATIENCE_S, Bus, eventually
+from tests.harness import PATIENCE_S, Bus, eventually, flushed
 from tests.integration.victim import POLICIES
 from tests.rawnats import RawMessage, RawNats, header_pairs, raw_nats
 
@@ -245,7 +245,7 @@ async def test_a_plain_subject_can_be_called(bus: Bus) -> None:
             await message.respond(message.data)
 
         await client.subscribe(f"{bus.namespace}.plain.echo", cb=answer)
-        await client.flush()
+        await flushed(client)
         target = f"nats://{bus.namespace}.plain.echo"
         assert await bus.mesh.call(target, {"a": 1}) == {"a": 1}
         assert await bus.mesh.call(target, {"sku": "x"}, returns=Order) == Order("x")
@@ -362,7 +362,7 @@ async def test_jetstream_may_push_to_a_plain_subject(bus: Bus) -> None:
         with anyio.fail_after(PATIENCE_S):
             await done.wait()
         await bus.at_rest()
-        await client.flush()
+        await flushed(client)
         state = await js.consumer_info(stream, "push")
         assert (state.num_ack_pending, state.num_redelivered) == (1, 0), (
             "nothing was acknowledged in its name"

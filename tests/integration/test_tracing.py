@@ -205,7 +205,9 @@ async def test_who_tells_of_anothers_calls_is_not_believed(bus: Bus, observer: M
     subject = observer.client.subjects.telemetry("span", "eve", "i")
     observer.client.transport.publish(subject, JSON.encode(forged), observer.client.mux.one_way("telemetry"))
     observer.client.transport.publish(subject, b"\xff", observer.client.mux.one_way("telemetry"))
-    while (await store.info())["messages"] < 2:  # the server answers a fence before its stream has stored them
+    while (await store.info())[
+        "messages"
+    ] < 2:  # the server answers a fence before its stream has stored them
         await anyio.sleep(0.01)
     assert await store.read(since=LONG_AGO) == []
     assert store.untrusted["malformed"] == 2

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.micro.request import Request, ServiceError
 
 from nats_mesh import CallError, RemoteError, Status
-from tests.harness import PATIENCE_S, Bus
+from tests.harness import PATIENCE_S, Bus, flushed
 from tests.interop.services import Order, Receipt, shop
 from tests.unit import services_api_schemas as schemas
 
@@ -50,7 +50,7 @@ async def _micro(client: Client, bus: Bus) -> Any:
 
     for handler in (echo, fail, broken):
         await group.add_endpoint(name=handler.__name__, handler=handler)
-    await client.flush()
+    await flushed(client)
     return service
 
 
