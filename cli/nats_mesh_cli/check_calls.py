@@ -180,10 +180,9 @@ def check_edges(snapshot: Snapshot) -> Finding:
 def _went(edge: Edge) -> str:
     """How many of all calls failed and were given up: shares of different things would not add up."""
     recent = edge.red.recent
-    given_up = recent.statuses.get("CANCELLED", 0)
     parts = [
         f"{count} {what}"
-        for count, what in ((recent.errors, "failed"), (given_up, "given up by the caller"))
+        for count, what in ((recent.errors, "failed"), (recent.given_up, "given up by the caller"))
         if count
     ]
     return f"of {counted(recent.requests, 'call')} {', '.join(parts)}"
