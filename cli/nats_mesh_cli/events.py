@@ -34,7 +34,7 @@ from nats_mesh_cli.output import Column, Out, Record, counted
 from nats_mesh_cli.past_events import merged, past_events
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
-from nats_mesh_cli.silence import silent_text
+from nats_mesh_cli.silent import silent_text
 from nats_mesh_cli.silent_watch import look_for_silent
 from nats_mesh_cli.together import records_together
 from nats_mesh_cli.trouble import is_bad

@@ -13,7 +13,8 @@ from nats_mesh import DisconnectedError, Mesh, PermissionDeniedError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
-from nats_mesh_cli.silence import Silent, called_by_clients, silent_among, silent_text
+from nats_mesh_cli.silence import called_by_clients, silent_among
+from nats_mesh_cli.silent import Silent, silent_text
 
 __all__ = ["EVERY_S", "SilentWatch", "look_for_silent"]
 
@@ -65,7 +66,7 @@ class SilentWatch:
         except DisconnectedError:
             return
         self.found = tuple(found)
-        known = frozenset((each.service, each.instance) for each in found)
+        known = frozenset(each.key for each in found)
         if self._told and known - self._known:
             self._out.note(f"note: {self.text}", "bad")
         if self._told and self._known and not known:

@@ -27,7 +27,7 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, drawn, dump, render_list
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
-from nats_mesh_cli.silence import silent_text
+from nats_mesh_cli.silent import silent_text
 from nats_mesh_cli.silent_watch import SilentWatch, look_for_silent
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table

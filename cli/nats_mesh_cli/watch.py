@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import anyio
 
 from nats_mesh.core.members import Reason
-from nats_mesh.model import is_name
 from nats_mesh_cli.bus import connected
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.get import Kind, fetch, kind_of, records_of, short_ids
@@ -17,6 +16,7 @@ from nats_mesh_cli.hints import namespace_text
 from nats_mesh_cli.live import Live, difference
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, drawn, dump, layout
+from nats_mesh_cli.silent import services_meant
 from nats_mesh_cli.silent_watch import SilentWatch
 from nats_mesh_cli.tables import Layout
 
@@ -48,8 +48,7 @@ async def watch(options: Options, out: Out, word: str, name: str | None, *, ever
         await live.refresh()
         view = view_of(options, out, kind, live.reasons)
         silence = SilentWatch(mesh, options, out)
-        service = "" if name is None else name.partition(".")[0]
-        await silence.look([service] if is_name(service) else [])
+        await silence.look(services_meant(name))
         if not _chosen(kind, live, name):
             out.note(f"no {kind.plural} in {namespace_text(namespace)} yet; waiting", "dim")
         async with anyio.create_task_group() as tasks:
