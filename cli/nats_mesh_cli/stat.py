@@ -19,6 +19,7 @@ from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.breakers import breakers_table
 from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.connection import Connection
 from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
 from nats_mesh_cli.get import Kind
 from nats_mesh_cli.heard import SETTLE_S, listened, untold
@@ -31,7 +32,7 @@ from nats_mesh_cli.silent import silent_text
 from nats_mesh_cli.silent_watch import SilentWatch, look_for_silent
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
-from nats_mesh_cli.watch import Connection, must_go_on, view_of
+from nats_mesh_cli.watch import must_go_on, view_of
 
 __all__ = ["Look", "breakers", "edges", "follow", "stat"]
 
