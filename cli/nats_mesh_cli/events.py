@@ -176,8 +176,13 @@ async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str
     client.transport.add_listener(connection)
     rows = Rows(out, options.format, _COLUMNS, _LEAST)
     try:
-        before = await _before(mesh, feed, options, out, since, joins(infos, mesh.namespace))
+        before, silent = await asyncio.gather(
+            _before(mesh, feed, options, out, since, joins(infos, mesh.namespace)),
+            _silent(mesh, infos, feed.service),
+        )
         rows.show(_shown(before, options.format))
+        if silent:
+            out.note(f"note: {silent_text(silent)}", "bad")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_lease, mesh, feed, connection)
             while True:
