@@ -51,7 +51,6 @@ class SilentWatch:
         self._out = out
         self._services = services
         self._told = told
-        self._known: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def text(self) -> str:
@@ -65,13 +64,13 @@ class SilentWatch:
             found = await look_for_silent(self._mesh, self._options, out, called, services=self._services)
         except DisconnectedError:
             return
-        self.found = tuple(found)
-        known = frozenset(each.key for each in found)
-        if self._told and known - self._known:
+        before, self.found = self.found, tuple(found)
+        if not self._told:
+            return
+        if {each.key for each in found} - {each.key for each in before}:
             self._out.note(f"note: {self.text}", "bad")
-        if self._told and self._known and not known:
+        if before and not found:
             self._out.note("note: nobody is silent any more", "ok")
-        self._known = known
 
     async def follow(self, called: Callable[[], Sequence[str]] = tuple) -> None:
         """Look again and again, until cancelled; ``called`` says which services are called by then."""
