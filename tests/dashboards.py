@@ -21,7 +21,7 @@ from nats_mesh_cli.dashboard.service_page import service_document
 from nats_mesh_cli.dashboard.serving import listening
 from nats_mesh_cli.demo.locate import DEFAULT
 from nats_mesh_cli.policy_board import Board
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent import Silent
 from tests.cli.program import PATIENCE_S, Background, environment
 from tests.tools import ROOT
 

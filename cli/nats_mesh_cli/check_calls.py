@@ -20,7 +20,7 @@ from nats_mesh_cli.catalog import fault_effect, fault_records, instance_record
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN, Finding
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.output import counted
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent import Silent, not_among
 from nats_mesh_cli.trouble import gave_up_level, success_level, worst
 
 __all__ = [
@@ -70,14 +70,8 @@ def check_silent(
     (``recalled``) tells of them, and the ``silent`` ones, of whom others and the server know. ``heard`` are told of
     already; ``problem``: not all may be known."""
     known = set(heard)
-    missing = [each for each in absent if (each.service, each.instance) not in known]
-    known |= {(each.service, each.instance) for each in missing}
-    services = {service for service, _ in known}
-    hung = [
-        each
-        for each in silent
-        if ((each.service, each.instance) not in known if each.instance else each.service not in services)
-    ]
+    missing = [each for each in absent if each.key not in known]
+    hung = not_among(silent, known.union(each.key for each in missing))
     if missing or hung:
         names = [f"{each.service} ({each.name or each.instance}) {each.why}" for each in missing]
         names += [each.told for each in hung]
@@ -85,10 +79,7 @@ def check_silent(
         text = f"{counted(len(names), 'instance')} ought to be here: {_some(names)}"
         data = {
             "silent": [f"{each.service} ({each.name or each.instance})" for each in missing]
-            + [
-                f"{each.service} ({each.name or each.instance})" if each.instance else each.service
-                for each in hung
-            ]
+            + [each.place for each in hung]
         }
         return Finding("silent", WARN, text, remedy, data)
     if problem:
@@ -180,10 +171,9 @@ def check_edges(snapshot: Snapshot) -> Finding:
 def _went(edge: Edge) -> str:
     """How many of all calls failed and were given up: shares of different things would not add up."""
     recent = edge.red.recent
-    given_up = recent.statuses.get("CANCELLED", 0)
     parts = [
         f"{count} {what}"
-        for count, what in ((recent.errors, "failed"), (given_up, "given up by the caller"))
+        for count, what in ((recent.errors, "failed"), (recent.given_up, "given up by the caller"))
         if count
     ]
     return f"of {counted(recent.requests, 'call')} {', '.join(parts)}"

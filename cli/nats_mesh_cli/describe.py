@@ -27,7 +27,8 @@ from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policies import about, endpoints_named, live_policies, policies_of, services_named, unheard
-from nats_mesh_cli.silence import called_by_clients, silent_among, silent_error, silent_text
+from nats_mesh_cli.silence import called_by_clients, silent_among
+from nats_mesh_cli.silent import services_meant, silent_error, silent_text
 from nats_mesh_cli.told import told_of
 
 __all__ = ["Look", "describe", "describe_on", "document_of"]
@@ -67,7 +68,7 @@ async def describe_on(
     look = Look(policies=policies, source=source, caller=caller)
     infos = visible(everything, mesh.namespace)
     document = document_of(what, infos, time.time(), look)
-    silent = await silent_among(mesh, infos, [[service], *called] if is_name(service) else called)
+    silent = await silent_among(mesh, infos, [services_meant(what), *called])
     if document is None:
         raise silent_error(silent, what) or _missing(what, infos, everything, mesh.namespace, policies)
     if named := [each for each in silent if each.service == document["service"]]:

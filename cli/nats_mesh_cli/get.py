@@ -11,7 +11,7 @@ from typing import Final
 from nats_mesh import Mesh
 from nats_mesh.core.shares import share_text
 from nats_mesh.discovery.services_api import InfoReply, Verb, request_subject
-from nats_mesh.model import check_name, is_name
+from nats_mesh.model import check_name
 from nats_mesh_cli.bus import QUESTION_S, ask, connected
 from nats_mesh_cli.catalog import (
     FOREIGN,
@@ -29,14 +29,8 @@ from nats_mesh_cli.hints import missing_service, namespace_text, nearest
 from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Column, Out, Record, age, counted
-from nats_mesh_cli.silence import (
-    SILENT,
-    called_by_clients,
-    silent_among,
-    silent_error,
-    silent_info,
-    silent_text,
-)
+from nats_mesh_cli.silence import called_by_clients, silent_among
+from nats_mesh_cli.silent import SILENT, services_meant, silent_error, silent_info, silent_text
 
 __all__ = [
     "KINDS",
@@ -278,13 +272,13 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
     async with connected(options) as mesh:
         namespace = None if everywhere else mesh.namespace
         infos, called = await asyncio.gather(fetch(mesh, options, out), called_by_clients(mesh))
-        service = "" if name is None else name.partition(".")[0]
-        silent = await silent_among(mesh, infos, [[service], *called] if is_name(service) else called)
+        meant = services_meant(name)
+        silent = await silent_among(mesh, infos, [meant, *called])
         hung = [silent_info(each, mesh.namespace) for each in silent if each.instance]
     records = records_of(kind, [*visible(infos, namespace), *hung])
     chosen = records if name is None else [record for record in records if kind.matches(record, name)]
     show(kind, chosen, options, out)
-    about = [each for each in silent if name is None or each.service == service or each.called(name)]
+    about = [each for each in silent if name is None or each.service in meant or each.called(name)]
     if about and (chosen or name is None):
         out.note(f"note: {silent_text(about)}", "bad")
     if chosen:

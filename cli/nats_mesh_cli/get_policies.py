@@ -8,6 +8,7 @@ import anyio
 
 from nats_mesh.core.sync_state import policy_label
 from nats_mesh.policy.bus.revisions import Revision
+from nats_mesh_cli.connection import Connection
 from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.get import Kind
 from nats_mesh_cli.hints import nearest
@@ -18,7 +19,7 @@ from nats_mesh_cli.policy_board import Board, Reader
 from nats_mesh_cli.policy_bus import opened
 from nats_mesh_cli.policy_history import POLICIES, about, policy_record
 from nats_mesh_cli.policy_history import get as get_documents
-from nats_mesh_cli.watch import Connection, must_go_on, view_of
+from nats_mesh_cli.watch import must_go_on, view_of
 
 __all__ = ["get_policies", "watch_policies"]
 

@@ -14,6 +14,7 @@ from nats_mesh.audit.records import ChangeRecord, PresenceRecord, RolloutRecord
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.wire.kv import KvAbsentError, KvError
 from nats_mesh_cli.audit_records import records_of
+from nats_mesh_cli.event_records import record_made
 from nats_mesh_cli.output import Record
 
 __all__ = ["KINDS", "event_of", "merged", "past_events"]
@@ -58,18 +59,15 @@ def event_of(entry: Entry) -> list[Record]:
 
 
 def _event(entry: Entry, kind: str, service: str, target: str, detail: str) -> Record:
-    return {
-        "at": entry.time,
-        "kind": str(kind),
-        "service": service,
-        "instance": entry.instance,
-        "namespace": "" if entry.record is None else entry.record.namespace,
-        "target": target,
-        "detail": detail,
-        "numbers": {},
-        "seq": None,
-        "missed": 0,
-    }
+    return record_made(
+        kind,
+        entry.time,
+        service=service,
+        instance=entry.instance,
+        namespace="" if entry.record is None else entry.record.namespace,
+        target=target,
+        detail=detail,
+    )
 
 
 async def past_events(mesh: Mesh, since: str, *, timeout_s: float) -> tuple[list[Record], str]:

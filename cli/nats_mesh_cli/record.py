@@ -33,6 +33,7 @@ from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.subjects import ALL
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import visible
+from nats_mesh_cli.connection import Connection
 from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Format, Options
@@ -209,7 +210,8 @@ class _Recorder:
         self._file.write(encode_line(header))
         subject = client.subjects.telemetry_of("tap", plan.service or "*")
         subscription = client.transport.subscribe(subject, taken.on_message)
-        client.transport.add_listener(self)
+        connection = Connection(self._out, "calls will be missing")
+        client.transport.add_listener(connection)
         await client.transport.fence()
         self._say_start()
         try:
@@ -222,7 +224,7 @@ class _Recorder:
             await anyio.sleep(_LAST_S)
             self._flush()
         finally:
-            client.transport.remove_listener(self)
+            client.transport.remove_listener(connection)
             client.transport.unsubscribe(subscription)
             end = _end(taken.counts)
             self._file.write(encode_line(end))
@@ -326,18 +328,6 @@ class _Recorder:
         ):
             if count:
                 self._out.note(f"note: {count} {text}", "warn")
-
-    def on_disconnect(self, reason: str) -> None:
-        """Calls go on without the recorder."""
-        self._out.note(f"the connection is lost ({reason}); calls will be missing", "warn")
-
-    def on_reconnect(self) -> None:
-        """The next lease asks again."""
-        self._out.note("connected again", "ok")
-
-    def on_denied(self, operation: str, subject: str) -> None:
-        """Nothing will come."""
-        self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
 
 
 def _end(counts: TapCounts) -> End:

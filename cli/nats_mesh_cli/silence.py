@@ -13,76 +13,35 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, zip_longest
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from nats_mesh import CallError, DisconnectedError, Mesh, PermissionDeniedError
 from nats_mesh.discovery.overdue import called_in, overdue_in
 from nats_mesh.discovery.services_api import InfoReply, PingReply, Verb, parse_ping, request_subject
 from nats_mesh.errors import CodecError
 from nats_mesh.explaining.foreseeing import Silence
-from nats_mesh.model import is_name
-from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.bus import QUESTION_S, Replies, ask
 from nats_mesh_cli.catalog import visible
-from nats_mesh_cli.errors import FAILED, CliError
-from nats_mesh_cli.output import counted
+from nats_mesh_cli.errors import CliError
+from nats_mesh_cli.silent import Silent, services_meant, silent_error
 
 __all__ = [
-    "AFTER_SILENCE",
     "MAX_ASKED",
-    "SILENT",
-    "Silent",
     "called_by_clients",
     "client_pings",
-    "not_shown",
     "silence_of",
     "silent_among",
-    "silent_error",
-    "silent_info",
     "silent_or",
-    "silent_text",
 ]
 
 #: Of how many services, and of how many instances, it is asked.
 MAX_ASKED: Final = 256
-#: What to do about a silent instance.
-AFTER_SILENCE: Final = "'nats-mesh why' says what becomes of a call; it has to go on, or to be restarted"
-#: The state of an instance that is connected and answers nothing.
-SILENT: Final = "silent"
 #: No instance has this id: theirs are made by chance, and longer.
 _NO_ID: Final = "none"
 #: How long an answer is waited for where it may still come (seconds): everybody was asked just before.
 _ASK_S: Final = 1.0
-#: How many are named in a sentence.
-_NAMED: Final = 5
 
 _T = TypeVar("_T")
-
-
-class Silent(NamedTuple):
-    """Who is connected and answers nothing: an instance, or (``instance`` is empty) some instance of a service of which
-    none answers. ``name`` is its ``host-pid``, ``heard_s`` how long ago its peers heard it, where that is known."""
-
-    service: str
-    instance: str = ""
-    name: str = ""
-    heard_s: float | None = None
-
-    @property
-    def told(self) -> str:
-        """What is said of it in a list of those who ought to be there."""
-        if not self.instance:
-            return f"{self.service}: one is connected, and nobody answers"
-        heard = "" if self.heard_s is None else f", and its peers heard it {self.heard_s:.0f} s ago"
-        return f"{self.service} ({self.name or self.instance}) is connected and does not answer{heard}"
-
-    def called(self, word: str) -> bool:
-        """Whether somebody means it by ``word``: the begin of its id or of its ``host-pid``, alone or behind its
-        service."""
-        service, slash, name = word.rpartition("/")
-        if not name or not self.instance or (slash and self.service != service):
-            return False
-        return self.instance.startswith(name) or self.name.startswith(name)
 
 
 async def silent_among(
@@ -104,12 +63,10 @@ async def silent_among(
     ]
     freshest: dict[tuple[str, str], Silent] = {}
     for each in (each for told in peers for each in told):
-        key = each.service, each.instance
-        if key not in answered and (
-            key not in freshest or (freshest[key].heard_s or 0) > (each.heard_s or 0)
-        ):
-            freshest[key] = each
-    order = _in_turn([(each.service, each.instance) for each in told] for told in peers)
+        known = freshest.get(each.key)
+        if each.key not in answered and (known is None or (known.heard_s or 0) > (each.heard_s or 0)):
+            freshest[each.key] = each
+    order = _in_turn([each.key for each in told] for told in peers)
     asked = list(islice((freshest[key] for key in order if key in freshest), MAX_ASKED))
     means, hung = await asyncio.gather(
         silence_of(mesh, services), asyncio.gather(*(_hangs(mesh, each) for each in asked))
@@ -118,67 +75,9 @@ async def silent_among(
     return sorted(found) + [Silent(each) for each in sorted(means) if means[each] is Silence.SILENT]
 
 
-def silent_text(found: Sequence[Silent]) -> str:
-    """What is to be said of them; empty where there are none."""
-    instances = [each for each in found if each.instance]
-    services = [each.service for each in found if not each.instance]
-    parts = []
-    if instances:
-        told = [_called(each) for each in instances[:_NAMED]]
-        told += [f"{len(instances) - _NAMED} more"] if len(instances) > _NAMED else []
-        parts.append(
-            f"{counted(len(instances), 'instance is', 'instances are')} connected and silent (hung, or stopped): "
-            f"{', '.join(told)}; calls that reach {'it' if len(instances) == 1 else 'them'} wait until their time "
-            "is over"
-        )
-    if services:
-        parts.append(
-            f"no instance of {', '.join(services)} answers, but one is connected: it is silent (hung, or stopped), and "
-            "calls to it wait until their time is over"
-        )
-    return "; ".join(parts)
-
-
-def _called(each: Silent) -> str:
-    heard = "" if each.heard_s is None else f", heard {each.heard_s:.0f} s ago"
-    return f"{each.service} {each.instance[:8]} ({each.name or 'no name'}{heard})"
-
-
-def not_shown(found: Iterable[Silent], members: Iterable[Member]) -> tuple[Silent, ...]:
-    """Those of them who have no row among the ``members`` of a view: it has one as long as presence knows of it."""
-    shown = {(each.service, each.id) for each in members if each.kind == "instance"}
-    services = {service for service, _ in shown}
-    return tuple(
-        [
-            each
-            for each in found
-            if (each.service, each.instance) not in shown and (each.instance or each.service not in services)
-        ]
-    )
-
-
-def silent_info(silent: Silent, namespace: str) -> InfoReply:
-    """A silent instance as if it had answered: what it would say of itself is not known."""
-    metadata = {"mesh.namespace": namespace, "mesh.instance": silent.name, "mesh.state": SILENT}
-    return InfoReply(
-        name=silent.service, id=silent.instance, version="", description="", metadata=metadata,
-        endpoints=(), omitted=0,
-    )  # fmt: skip
-
-
-def silent_error(found: Iterable[Silent], word: str) -> CliError | None:
-    """What ends a command that needs an answer of what is called ``word`` (a service, an endpoint, an instance), which
-    is silent; ``None`` where it is none of those who were ``found`` so."""
-    silent = list(found)
-    service = word.partition(".")[0]
-    meant = [each for each in silent if each.called(word)] or [s for s in silent if s.service == service]
-    return CliError(silent_text(meant), hint=AFTER_SILENCE, code=FAILED) if meant else None
-
-
 async def silent_or(mesh: Mesh, infos: Iterable[InfoReply], word: str, error: CliError) -> CliError:
     """What to say where nobody who answers is called ``word``: that it is silent, else ``error``."""
-    service = word.partition(".")[0]
-    found = await silent_among(mesh, infos, [[service]] if is_name(service) else [])
+    found = await silent_among(mesh, infos, [services_meant(word)])
     return silent_error(found, word) or error
 
 

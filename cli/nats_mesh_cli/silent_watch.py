@@ -13,7 +13,8 @@ from nats_mesh import DisconnectedError, Mesh, PermissionDeniedError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
-from nats_mesh_cli.silence import Silent, called_by_clients, silent_among, silent_text
+from nats_mesh_cli.silence import called_by_clients, silent_among
+from nats_mesh_cli.silent import Silent, silent_text
 
 __all__ = ["EVERY_S", "SilentWatch", "look_for_silent"]
 
@@ -50,7 +51,6 @@ class SilentWatch:
         self._out = out
         self._services = services
         self._told = told
-        self._known: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def text(self) -> str:
@@ -64,13 +64,13 @@ class SilentWatch:
             found = await look_for_silent(self._mesh, self._options, out, called, services=self._services)
         except DisconnectedError:
             return
-        self.found = tuple(found)
-        known = frozenset((each.service, each.instance) for each in found)
-        if self._told and known - self._known:
+        before, self.found = self.found, tuple(found)
+        if not self._told:
+            return
+        if {each.key for each in found} - {each.key for each in before}:
             self._out.note(f"note: {self.text}", "bad")
-        if self._told and self._known and not known:
+        if before and not found:
             self._out.note("note: nobody is silent any more", "ok")
-        self._known = known
 
     async def follow(self, called: Callable[[], Sequence[str]] = tuple) -> None:
         """Look again and again, until cancelled; ``called`` says which services are called by then."""

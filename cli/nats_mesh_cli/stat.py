@@ -19,6 +19,7 @@ from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.breakers import breakers_table
 from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.connection import Connection
 from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
 from nats_mesh_cli.get import Kind
 from nats_mesh_cli.heard import SETTLE_S, listened, untold
@@ -27,11 +28,11 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, drawn, dump, render_list
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
-from nats_mesh_cli.silence import silent_text
+from nats_mesh_cli.silent import silent_text
 from nats_mesh_cli.silent_watch import SilentWatch, look_for_silent
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
-from nats_mesh_cli.watch import Connection, must_go_on, view_of
+from nats_mesh_cli.watch import must_go_on, view_of
 
 __all__ = ["Look", "breakers", "edges", "follow", "stat"]
 
@@ -83,19 +84,19 @@ async def _show(
         try:
             async with MeshView(mesh, window_s=window_s) as seen:
                 told = view.promises and options.format not in (Format.TABLE, Format.NAME)
-                look = Look(seen, PromisedReader(mesh) if told else None, view)
+                promised = PromisedReader(mesh) if told else None
                 if watch:
-                    drawn_anew = out.tty and options.format in (Format.TABLE, Format.WIDE)
-                    look.silence = SilentWatch(mesh, options, out, services, told=not drawn_anew)
+                    in_place = _in_place(options, out)
+                    silence = SilentWatch(mesh, options, out, services, told=not in_place)
                     for service in services:
                         await must_be_there(mesh, options, out, service, later=True)
-                    if not out.tty:  # what is drawn anew says it itself
+                    if not in_place:  # what is drawn anew says it itself
                         mesh.client.transport.add_listener(Connection(out))
                     async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(look.silence.follow, lambda: _waited_for(seen.snapshot()))
-                        await follow(look, options, out)
+                        tasks.start_soon(silence.follow, lambda: _waited_for(seen.snapshot()))
+                        await follow(Look(seen, promised, view, silence), options, out)
                 else:
-                    await _once(mesh, look, options, out, services, window_s)
+                    await _once(mesh, Look(seen, promised, view), options, out, services, window_s)
         except PermissionDeniedError as error:
             raise CliError(
                 f"this credential may not listen to statistics: {error.message}",
@@ -117,13 +118,13 @@ class Look:
     ) -> None:
         self.seen = seen
         self.view = view
-        self.silence = silence
+        self._silence = silence
         self._promised = promised
 
     @property
     def head(self) -> str:
         """What stands above the rows: who is silent; empty where nobody is known to be."""
-        return f"{self.silence.text}\n" if self.silence is not None and self.silence.text else ""
+        return f"{self._silence.text}\n" if self._silence is not None and self._silence.text else ""
 
     async def records(self, snapshot: Snapshot) -> list[Record]:
         """The rows of a snapshot."""
@@ -190,10 +191,9 @@ def _complain(seen: MeshView, snapshot: Snapshot, out: Out) -> None:
 async def follow(look: Look, options: Options, out: Out) -> None:
     """Show what there is and go on, from when it is known how often anything is called."""
     fmt, view = options.format, look.view
-    drawn_anew = out.tty and fmt in (Format.TABLE, Format.WIDE)
     # It takes two words of a member to know a rate: until then nothing would look as if it were called.
     await look.seen.settled(options.timeout_s or SETTLE_S)
-    if drawn_anew:
+    if _in_place(options, out):
         await _screen(look, out, wide=fmt is Format.WIDE)
     elif view.key is not None:
         await _changes(look, view.key, options, out)
@@ -206,6 +206,11 @@ async def follow(look: Look, options: Options, out: Out) -> None:
             text = render_list(records, view.shown(records), fmt, name=view.name)
             out.data(f"{_away(snapshot)}{text or view.nothing}\n")
             await anyio.sleep(_EVERY_S)
+
+
+def _in_place(options: Options, out: Out) -> bool:
+    """Whether what goes on is one table that is drawn anew, and not line below line."""
+    return out.tty and options.format in (Format.TABLE, Format.WIDE)
 
 
 async def _changes(

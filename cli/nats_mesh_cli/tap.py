@@ -16,6 +16,7 @@ from nats_mesh.telemetry.tap_feed import MAX_TARGETS, SeenCall, TapFeed
 from nats_mesh.telemetry.taps import BATCH_S
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import announcement_of, visible
+from nats_mesh_cli.connection import Connection
 from nats_mesh_cli.errors import DENIED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import missing_service
@@ -94,12 +95,12 @@ def _unheard(plan: Plan, everything: Sequence[InfoReply], namespace: str) -> str
     )
 
 
-class _Tapper:
+class _Tapper(Connection):
     def __init__(self, mesh: Mesh, plan: Plan, fmt: Format, out: Out, unheard: str) -> None:
+        super().__init__(out, "calls will be missing")
         self._unheard = unheard
         self._mesh = mesh
         self._plan = plan
-        self._out = out
         self._printer = Printer(out)
         self._rows = _Rows(self._printer, fmt, out)
         self._told = 0
@@ -254,21 +255,13 @@ class _Tapper:
                 "warn",
             )
 
-    def on_disconnect(self, reason: str) -> None:
-        """Calls go on without the observer."""
-        self._out.note(f"the connection is lost ({reason}); calls will be missing", "warn")
-
-    def on_reconnect(self) -> None:
-        """The next lease asks again."""
-        self._out.note("connected again", "ok")
-
     def on_denied(self, operation: str, subject: str) -> None:
         """Where it is the lease, nothing will come."""
         if operation == "publish" and _LEASE in subject.lower():
             self._denied, self._over = subject, True
             self._feed.rouse()
         else:
-            self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
+            super().on_denied(operation, subject)
 
 
 class _Rows:

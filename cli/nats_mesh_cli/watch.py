@@ -9,18 +9,19 @@ from typing import Any, Protocol
 import anyio
 
 from nats_mesh.core.members import Reason
-from nats_mesh.model import is_name
 from nats_mesh_cli.bus import connected
+from nats_mesh_cli.connection import Connection
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.get import Kind, fetch, kind_of, records_of, short_ids
 from nats_mesh_cli.hints import namespace_text
 from nats_mesh_cli.live import Live, difference
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, drawn, dump, layout
+from nats_mesh_cli.silent import services_meant
 from nats_mesh_cli.silent_watch import SilentWatch
 from nats_mesh_cli.tables import Layout
 
-__all__ = ["Connection", "Key", "View", "must_go_on", "view_of", "watch"]
+__all__ = ["Key", "View", "must_go_on", "view_of", "watch"]
 
 _FRAME_S = 0.5
 Key = tuple[str, str, str]
@@ -48,8 +49,7 @@ async def watch(options: Options, out: Out, word: str, name: str | None, *, ever
         await live.refresh()
         view = view_of(options, out, kind, live.reasons)
         silence = SilentWatch(mesh, options, out)
-        service = "" if name is None else name.partition(".")[0]
-        await silence.look([service] if is_name(service) else [])
+        await silence.look(services_meant(name))
         if not _chosen(kind, live, name):
             out.note(f"no {kind.plural} in {namespace_text(namespace)} yet; waiting", "dim")
         async with anyio.create_task_group() as tasks:
@@ -85,22 +85,6 @@ def must_go_on(options: Options) -> None:
         raise CliError(
             f"-w goes on for ever, which -o {options.format} cannot", hint="use -o jsonl: one change a line"
         )
-
-
-class Connection:
-    """Says when the bus goes away and comes back, so that silence is not taken for peace."""
-
-    def __init__(self, out: Out) -> None:
-        self._out = out
-
-    def on_disconnect(self, reason: str) -> None:
-        self._out.note(f"the connection is lost ({reason}); what is shown may be old", "warn")
-
-    def on_reconnect(self) -> None:
-        self._out.note("connected again", "ok")
-
-    def on_denied(self, operation: str, subject: str) -> None:
-        self._out.note(f"the server's permissions refuse {operation} on {subject}", "bad")
 
 
 class _Changes(ABC):

@@ -25,7 +25,8 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, dump
 from nats_mesh_cli.policies import live_policies, policies_of
 from nats_mesh_cli.present import client_ids
-from nats_mesh_cli.silence import Silent, silence_of, silent_among
+from nats_mesh_cli.silence import silence_of, silent_among
+from nats_mesh_cli.silent import Silent
 from nats_mesh_cli.values import parse_headers, parse_target
 from nats_mesh_cli.why_document import document_of
 from nats_mesh_cli.why_heard import UNASKED, Told, listening

@@ -97,7 +97,7 @@ def steps_of(call: _Call) -> Iterator[Record]:
     if span.kind == "client" and span.error.startswith(GIVEN_UP):
         yield _step("outbound", "outcome", span.error, ok=False)
     elif span.kind == "client" and (span.flags or span.error):
-        reasons = [_flag_text(flag, call) for flag in span.flags.split(",") if flag in _FLAGS]
+        reasons = [_flag_text(flag, call) for flag in span.each_flag if flag in _FLAGS]
         text = f"its caller was told: {span.status}" + (f", {span.error}" if span.error else "")
         yield _step("outbound", "outcome", "; ".join([text, *reasons]), ok=False)
 
@@ -139,7 +139,7 @@ def _at_caller(call: _Call, span: RecordedSpan) -> Iterator[Record]:
             yield _step("outbound", layer, text, ok=not failed(each.status))
     elif refused := refused_by(span):
         yield _step("outbound", refused, f"not sent: {span.error or span.status}", ok=False)
-    elif "FI" in span.flags.split(",") and not call.answered and not span.instance:
+    elif "FI" in span.each_flag and not call.answered and not span.instance:
         yield _step("outbound", "fault", f"not sent: {span.error}", ok=False)
     elif not call.answered and not span.instance and span.status != "OK":
         yield _step("outbound", "attempt", _untold(call, span), ok=False)
@@ -151,7 +151,7 @@ def _untold(call: _Call, span: RecordedSpan) -> str:
     """What is known of a call that no layer of its caller kept back, and of which no instance told."""
     if span.error.endswith(UNSENT):
         return "not sent: its caller gave it up before"
-    if "UH" in span.flags.split(","):
+    if "UH" in span.each_flag:
         return "sent, and nobody listens there"
     text = "sent; no instance told of it: a silent instance, or it was lost"
     # What goes well is not told of by instances where its trace is not sampled.

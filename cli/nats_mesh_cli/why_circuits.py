@@ -13,7 +13,7 @@ from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.output import Record, counted
 from nats_mesh_cli.why_heard import Told
-from nats_mesh_cli.why_words import aim_text, name_of
+from nats_mesh_cli.why_words import ROUNDING, aim_text, name_of
 
 __all__ = [
     "circuit_problems",
@@ -29,8 +29,6 @@ __all__ = [
 _OPEN: Final = str(BreakerState.OPEN)
 _HALF_OPEN: Final = str(BreakerState.HALF_OPEN)
 _CLOSED: Final = str(BreakerState.CLOSED)
-#: What adding shares up may lose.
-_ROUNDING: Final = 1e-9
 #: So many callers are named.
 _NAMED: Final = 5
 _RULE: Final = "refused at once while this caller's circuit for the endpoint is open"
@@ -164,7 +162,7 @@ def open_texts(document: Record, ways: Sequence[Record]) -> list[str]:
         refuse = len([each for each in way["circuits"] or () if each["state"] == _OPEN])
         if refuse:
             total = counted(len(document["caller_instances"]), "instance")
-            whole = "" if way["share"] >= 1.0 - _ROUNDING else f" to {way['text']}"
+            whole = "" if way["share"] >= 1.0 - ROUNDING else f" to {way['text']}"
             found.append(
                 f"refused{whole} at {refuse} of {total} of {document['caller']}, whose circuit is open"
             )

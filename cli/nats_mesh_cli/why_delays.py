@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from nats_mesh.core.shares import share_text
 from nats_mesh.explaining.calls import Way
 from nats_mesh.policy import PolicySet
 from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.output import Record, counted
-from nats_mesh_cli.why_words import faults_at
+from nats_mesh_cli.why_words import ROUNDING, faults_at
 
 __all__ = ["delay_texts", "delays_of"]
-
-#: What adding shares up may lose.
-_ROUNDING: Final = 1e-9
 
 
 def delays_of(way: Way, policies: PolicySet, record: Record, here: Sequence[Record]) -> list[Record]:
@@ -28,9 +24,9 @@ def delay_texts(ways: Sequence[Record]) -> list[str]:
     """What is injected into calls that do not fail of it: who looks for the reason of a slow call wants it named."""
     found = []
     for way in ways:
-        whole = "" if way["share"] >= 1.0 - _ROUNDING else f" of those to {way['text']}"
+        whole = "" if way["share"] >= 1.0 - ROUNDING else f" of those to {way['text']}"
         for each in way["delays"]:
-            who = "all" if each["share"] >= 1.0 - _ROUNDING else share_text(each["share"])
+            who = "all" if each["share"] >= 1.0 - ROUNDING else share_text(each["share"])
             count, at = len(each["instances"]), ""
             if count:
                 of = len(way["instances"])

@@ -13,7 +13,7 @@ from nats_mesh_cli.effective import PRECEDENCE, Known
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policies import unheard
 from nats_mesh_cli.routes import rule_text
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent import Silent
 from nats_mesh_cli.why_circuits import (
     circuit_problems,
     circuits_of,

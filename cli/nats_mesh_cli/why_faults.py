@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from nats_mesh.core.shares import share_text
 from nats_mesh.errors import Status
@@ -12,19 +11,16 @@ from nats_mesh.explaining.foreseeing import Ending
 from nats_mesh_cli.catalog import fault_effect
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.output import Record, counted
-from nats_mesh_cli.why_words import faults_at, short
+from nats_mesh_cli.why_words import ROUNDING, faults_at, short
 
 __all__ = ["aborted_by_operators", "fault_problems"]
-
-#: What adding shares up may lose.
-_ROUNDING: Final = 1e-9
 
 
 def aborted_by_operators(way: Way, record: Record, here: Sequence[Record]) -> list[Ending]:
     """Where operators have every instance fail every call that comes there."""
     left = 1.0 - way.fails
     faults = [[f for f in faults_at(record, each) if f["share"] >= 1.0] for each in here]
-    if left <= _ROUNDING or not faults or not all(faults):
+    if left <= ROUNDING or not faults or not all(faults):
         return []
     if all(fault[0]["delay_ms"] / 1000.0 >= way.timeout_s for fault in faults):
         reason = "operators delay every call at every instance by more than it has"

@@ -12,7 +12,7 @@ from nats_mesh.policy import PolicySet
 from nats_mesh_cli.errors import did_you_mean
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
 from nats_mesh_cli.output import Record, counted
-from nats_mesh_cli.silence import AFTER_SILENCE, Silent, silent_text
+from nats_mesh_cli.silent import AFTER_SILENCE, Silent, silent_text
 
 __all__ = ["problems_of"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from nats_mesh.core.shares import share_text
 from nats_mesh.errors import Status
@@ -11,11 +10,9 @@ from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.why_circuits import open_texts
 from nats_mesh_cli.why_delays import delay_texts
+from nats_mesh_cli.why_words import ROUNDING
 
 __all__ = ["summary_of", "surely"]
-
-#: Shares are sums of products: nearer to all of them than this is all of them.
-_ROUNDING: Final = 1e-9
 
 
 def summary_of(document: Record) -> str:
@@ -31,7 +28,7 @@ def summary_of(document: Record) -> str:
             aims[way["text"]] = aims.get(way["text"], 0.0) + reached
     ordered = sorted(aims.items(), key=lambda aim: -aim[1])
     where = ", ".join(
-        name if share >= 1.0 - _ROUNDING else f"{name} with {share_text(share)}" for name, share in ordered
+        name if share >= 1.0 - ROUNDING else f"{name} with {share_text(share)}" for name, share in ordered
     )
     text = f"would reach {where}"
     if failures := _failures(document["ways"]):

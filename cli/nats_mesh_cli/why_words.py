@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from nats_mesh.calling.exchange import Target
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.output import Record
 
 __all__ = [
-    "aim_text", "faults_at", "name_of", "named", "short", "unknown",
+    "ROUNDING", "aim_text", "faults_at", "name_of", "named", "short", "unknown",
 ]  # fmt: skip
+
+#: What adding shares up may lose, which are sums of products: nearer to all of them than this is all of them.
+ROUNDING: Final = 1e-9
 
 
 def aim_text(target: Target) -> str:

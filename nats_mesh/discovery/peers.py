@@ -54,14 +54,14 @@ class _Said(msgspec.Struct, frozen=True):
     interval_s: float = BASE_INTERVAL_S
 
 
-class _Called(msgspec.Struct, frozen=True):
+class _Named(msgspec.Struct, frozen=True):
     """What people call an instance (``host-pid``)."""
 
     name: InstanceName
 
 
 _decode = at_first_use(lambda: msgspec.json.Decoder(_Said).decode)
-_decode_name = at_first_use(lambda: msgspec.json.Decoder(_Called).decode)
+_decode_name = at_first_use(lambda: msgspec.json.Decoder(_Named).decode)
 
 
 class Peers:

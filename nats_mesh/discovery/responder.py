@@ -35,7 +35,7 @@ _SCHEMAS = ("mesh.schema.request", "mesh.schema.response")
 class Responder:
     """The Services API of one instance; three wildcard subscriptions serve every verb.
 
-    ``counters`` gives each endpoint's numbers by name, ``more`` what else stands in the metadata now, and ``others``
+    ``counters`` gives each endpoint's numbers by name, ``more`` what else stands in the metadata now, and ``in_info``
     what INFO alone says beside it.
     ``unanswered`` counts questions whose answer was not sent, because no inbox was given or the connection was away.
     """
@@ -55,7 +55,7 @@ class Responder:
         load: Callable[[], Load],
         counters: Callable[[], Mapping[str, EndpointCounters]],
         more: Callable[[], Mapping[str, str]] = dict,
-        others: Callable[[], Mapping[str, str]] = dict,
+        in_info: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.unanswered = 0
         self._name = service
@@ -65,7 +65,7 @@ class Responder:
         self._load = load
         self._counters = counters
         self._more = more
-        self._others = others
+        self._in_info = in_info
         self._metadata = service_metadata(namespace, labels)
         self._doc = ServiceDoc(
             name=service,
@@ -117,7 +117,7 @@ class Responder:
             return ping_response(document)
         if verb is Verb.STATS:
             return stats_response(document, self._counters())
-        document = msgspec.structs.replace(document, metadata={**document.metadata, **self._others()})
+        document = msgspec.structs.replace(document, metadata={**document.metadata, **self._in_info()})
         answer = info_response(document)
         if len(answer) > self._transport.max_payload:
             answer = info_response(_without_schemas(document))

@@ -129,7 +129,7 @@ class Telling:
             load=self._load,
             counters=self._counters,
             more=self._metadata,
-            others=lambda: {
+            in_info=lambda: {
                 **overdue_metadata(peers.overdue()),
                 **called_metadata(self._stats.called()),
             },

@@ -41,7 +41,6 @@ __all__ = [
     "SlowStep",
     "decode_slow",
     "decode_slow_answer",
-    "decode_slow_recent",
 ]
 
 log = logging.getLogger("nats_mesh.slow")
@@ -309,10 +308,3 @@ def decode_slow_answer(
         raise CodecError(f"slow calls: an answer of service {said!r}, which nobody asked")
     check_own("slow calls", recent.calls, service=service or said, namespace=namespace)
     return recent
-
-
-def decode_slow_recent(
-    data: bytes, *, service: str | None = None, namespace: str | None = None
-) -> tuple[SlowCall, ...]:
-    """The slow calls alone of what :func:`decode_slow_answer` reads."""
-    return decode_slow_answer(data, service=service, namespace=namespace).calls

@@ -13,6 +13,7 @@ import msgspec
 from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.presence import Rejection
 from nats_mesh.core.sync_state import Verdict, verdict_of
+from nats_mesh.errors import Status
 from nats_mesh.telemetry.events import Event
 
 __all__ = [
@@ -50,6 +51,17 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     buckets: tuple[tuple[float, int], ...] = ()
     sum_s: float = 0.0
 
+    @property
+    def given_up(self) -> int:
+        """How many their callers gave up (CANCELLED): no failures of whoever is called, but nobody has got an
+        answer."""
+        return self.statuses.get(Status.CANCELLED, 0)
+
+    @property
+    def given_up_share(self) -> float:
+        """The share of those; 0 where there were no calls."""
+        return self.given_up / self.requests if self.requests else 0.0
+
 
 class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Rate, errors and duration of some calls over the last window, and all of them ever counted.
@@ -85,10 +97,8 @@ class Red(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def gave_up(self) -> float:
-        """Of the window's calls, the share that their callers gave up (CANCELLED): no failures of whoever is called,
-        but nobody has got an answer."""
-        recent = self.recent
-        return recent.statuses.get("CANCELLED", 0) / recent.requests if recent.requests else 0.0
+        """Of the window's calls, the share that their callers gave up (:attr:`Figures.given_up`)."""
+        return self.recent.given_up_share
 
 
 _NO_CALLS: Final = Figures(

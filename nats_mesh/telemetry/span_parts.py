@@ -87,6 +87,11 @@ class RecordedSpan(Span, frozen=True, kw_only=True, omit_defaults=True):
     version: Version = "0.0.0"
 
     @property
+    def each_flag(self) -> tuple[str, ...]:
+        """Its flags, one by one."""
+        return tuple([flag for flag in self.flags.split(",") if flag])
+
+    @property
     def clock(self) -> tuple[str, str]:
         """Whose clock its instants are of."""
         return self.member, self.member_instance

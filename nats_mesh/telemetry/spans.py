@@ -230,7 +230,7 @@ def summary_of(trace: Trace) -> Summary:
         slow=any(span.why == "slow" for span in spans),
         sampled=any(span.why == "sampled" for span in spans),
         lost=trace.lost,
-        flags=tuple(sorted({flag for span in spans for flag in span.flags.split(",") if flag})),
+        flags=tuple(sorted({flag for span in spans for flag in span.each_flag})),
         flagged=_flagged(spans),
         refusals=tuple(dict.fromkeys(_refusals(spans)))[:MAX_TOLD],
         injected=tuple(sorted({what for span in spans for what in _injected(span)})),
@@ -254,15 +254,14 @@ def _flagged(spans: Sequence[RecordedSpan]) -> tuple[Flagged, ...]:
     found = dict.fromkeys(
         Flagged(flag, span.caller, span.service, span.endpoint)
         for span in spans
-        for flag in sorted(span.flags.split(","))
-        if flag
+        for flag in sorted(span.each_flag)
     )
     first = (spans[0].caller, spans[0].service, spans[0].endpoint)
     return tuple(sorted(found, key=lambda each: each[1:] != first))[:MAX_TOLD]
 
 
 def _injected(span: RecordedSpan) -> Iterator[str]:
-    flags = span.flags.split(",")
+    flags = span.each_flag
     if span.injected == "abort" or "FI" in flags:
         yield "abort"
     if span.injected == "delay" or span.fault_us or "DI" in flags:

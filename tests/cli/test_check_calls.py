@@ -25,7 +25,7 @@ from nats_mesh_cli.check_calls import (
     unserved,
 )
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent import Silent
 from tests.cli.conftest import Shop
 from tests.cli.infos import mesh_info
 

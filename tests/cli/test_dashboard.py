@@ -35,7 +35,7 @@ from nats_mesh_cli.dashboard.layout import MAX_ROWS, arrange
 from nats_mesh_cli.dashboard.service_page import service_document
 from nats_mesh_cli.policy_board import MAX_POLICIES, Board
 from nats_mesh_cli.policy_history import member_record
-from nats_mesh_cli.silence import Silent, silent_text
+from nats_mesh_cli.silent import Silent, silent_text
 from nats_mesh_cli.top.following import followers
 from nats_mesh_cli.top.model import Data
 from tests.cli.program import Background, run_cli, run_many

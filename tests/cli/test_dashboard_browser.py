@@ -14,7 +14,7 @@ import pytest
 
 from nats_mesh.telemetry.snapshots import Red, Snapshot
 from nats_mesh.testing import NatsServer
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent import Silent
 from tests.browser import Browser, chromium
 from tests.cli.program import Background, run_cli
 from tests.dashboards import Scripted, bookinfo, scripted

@@ -13,7 +13,7 @@ from nats_mesh.core.registry import Registry
 from nats_mesh.discovery.commands import FaultCommand
 from nats_mesh_cli.catalog import announcement_of, fault_text, instance_record
 from nats_mesh_cli.errors import FAILED, USAGE, CliError
-from nats_mesh_cli.events import membership
+from nats_mesh_cli.event_records import membership
 from nats_mesh_cli.operate import fault_command, instance_of, percent
 from tests.cli.conftest import Shop
 from tests.cli.infos import foreign_info, mesh_info

@@ -111,6 +111,9 @@ def test_an_instance_that_hangs_beside_others_is_shown_as_silent(place: Shop) ->
                 ["describe", hung["instance"][:12]], ["drain", hung["host_pid"]], ["stat", "--window", "2s"],
                 ["why", "stock.count", "-o", "json"], ["describe", killed["instance"]],
             )  # fmt: skip
+            with place.background("events", "-f") as listening:
+                listening.wait_for(f"silent (hung, or stopped): stock {hung['instance'][:8]}")
+                listening.end(signal.SIGINT)
     states = {each["instance"]: each["state"] for each in instances.json}
     assert states.pop(hung["instance"]) == "silent"
     assert killed["instance"] not in states

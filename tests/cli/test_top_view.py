@@ -17,7 +17,7 @@ from rich.console import Console
 
 from nats_mesh.telemetry.snapshots import Edge
 from nats_mesh_cli.demo.state import Size
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent import Silent
 from nats_mesh_cli.top.buckets import bounds_for, classes
 from nats_mesh_cli.top.drill import latency_lines
 from nats_mesh_cli.top.frame import Frame

@@ -16,7 +16,7 @@ from nats_mesh import Context, RemoteError, Service
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry import access_log
 from nats_mesh.telemetry.access_log import AccessLine, AccessLog, Writer
-from nats_mesh.telemetry.slow import SlowCall, decode_slow, decode_slow_recent
+from nats_mesh.telemetry.slow import SlowCall, decode_slow, decode_slow_answer
 from nats_mesh_cli.bus import ask
 from tests.harness import Bus, eventually, policies
 from tests.stored import document, operator
@@ -230,7 +230,7 @@ async def test_slow_calls_are_answered_and_told(bus: Bus) -> None:
     await bus.mesh.call("shop.buy", "late")
     want = client.subjects.want("slow", "all", bus.mesh.name)
     (answer,) = (await ask(bus.mesh, want, destination="telemetry")).payloads
-    kept = decode_slow_recent(answer)
+    kept = decode_slow_answer(answer).calls
     assert [call.endpoint for call in kept] == ["take", "buy"]
     assert [step.target for step in kept[1].steps] == ["shop.take"]
     assert told == []

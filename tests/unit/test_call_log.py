@@ -22,7 +22,6 @@ from nats_mesh.telemetry.slow import (
     SlowCall,
     decode_slow,
     decode_slow_answer,
-    decode_slow_recent,
     said,
 )
 from nats_mesh.testing import MemoryMesh, run_virtual
@@ -396,7 +395,7 @@ def test_slow_calls_are_told_to_who_listens_and_to_who_asks() -> None:
             client.transport.publish(client.subjects.want("slow", "shop", "looker"), b"", inbox)
             await anyio.sleep(0.01)
             (kept,) = answers.heard
-            assert [call.endpoint for call in decode_slow_recent(kept)] == ["buy"]
+            assert [call.endpoint for call in decode_slow_answer(kept).calls] == ["buy"]
             await mesh.call("shop.buy", "two")
             assert [call.seq for call in told] == [2]
             client.mux.close(inbox)
@@ -458,11 +457,11 @@ def test_nobody_keeps_slow_calls_of_another(change: dict[str, Any], said: dict[s
         "namespace": "default", "seq": 1, "endpoint": "buy", "caller": "web", "status": "OK", "duration_s": 1.0,
     }  # fmt: skip
     own = JSON.encode({"calls": [good, good]})
-    assert len(decode_slow_recent(own, service="shop", namespace="default")) == 2
-    assert decode_slow_recent(JSON.encode({"calls": []}), service="shop", namespace="default") == ()
+    assert len(decode_slow_answer(own, service="shop", namespace="default").calls) == 2
+    assert decode_slow_answer(JSON.encode({"calls": []}), service="shop", namespace="default").calls == ()
     with pytest.raises(CodecError, match="nobody asked"):
-        decode_slow_recent(JSON.encode({"calls": [], "service": "stock"}), service="shop")
+        decode_slow_answer(JSON.encode({"calls": [], "service": "stock"}), service="shop")
     with pytest.raises(CodecError, match="in an answer of"):
-        decode_slow_recent(JSON.encode({"calls": [good], "service": "stock"}))
+        decode_slow_answer(JSON.encode({"calls": [good], "service": "stock"}))
     with pytest.raises(CodecError, match="in an answer of"):
-        decode_slow_recent(JSON.encode({"calls": [good, {**good, **change}]}), **said)
+        decode_slow_answer(JSON.encode({"calls": [good, {**good, **change}]}), **said)

@@ -26,8 +26,7 @@ from nats_mesh.wire.memory import MemoryBus, MemoryTransport
 from nats_mesh.wire.mux import ReplyMux
 from nats_mesh.wire.subjects import Subjects
 from nats_mesh.wire.transport import ConnectOptions
-from nats_mesh_cli import events as cli_events
-from nats_mesh_cli import past_events, trouble
+from nats_mesh_cli import event_records, past_events, trouble
 from tests.tools import ROOT
 
 pytestmark = pytest.mark.anyio
@@ -315,7 +314,7 @@ def test_who_tells_and_who_listens_mean_the_same_kinds() -> None:
                 if node.func.attr.strip("_") in ("emit", "tell") and "." in str(kind or ""):
                     written.append(f"{path.name}:{node.lineno}: {kind!r}")
     assert written == []
-    seen = {*cli_events._KINDS.values(), *past_events.KINDS}
+    seen = {*event_records.KINDS.values(), *past_events.KINDS}
     assert {EventKind[name] for name in told_of} | seen == set(EventKind)
     assert EventKind.EJECTION_BEGAN in trouble._BAD <= set(EventKind)
 

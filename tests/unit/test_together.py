@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from nats_mesh.telemetry.events import Event
-from nats_mesh_cli.events import record_of
+from nats_mesh_cli.event_records import record_of
 from nats_mesh_cli.together import STORM_S, Alike, Repeated, events_together, records_together
 from nats_mesh_cli.top.pages import event_page
 from nats_mesh_cli.top.present import EVENTS

@@ -21,6 +21,7 @@ from nats_mesh.core.presence import weight_of
 from nats_mesh.core.trace import parse_baggage, parse_traceparent
 from nats_mesh.discovery import messages
 from nats_mesh.discovery.commands import decode_command
+from nats_mesh.discovery.overdue import called_in, overdue_in
 from nats_mesh.discovery.services_api import mesh_endpoint, parse_verb
 from nats_mesh.errors import ApplicationError, CodecError, ConfigError, PolicyError, Refused, Status
 from nats_mesh.layers.base import Arrival
@@ -477,6 +478,16 @@ def services_api_endpoints(vector: Vector) -> None:
     assert msgspec.to_builtins(document) == vector["document"]
 
 
+def services_api_peers(vector: Vector) -> None:
+    """Of which peers a member says that it has not heard them for long."""
+    assert msgspec.to_builtins(overdue_in(vector["metadata"])) == vector["peers"]
+
+
+def services_api_calls(vector: Vector) -> None:
+    """Which services a member says it calls."""
+    assert called_in(vector["metadata"]) == vector["services"]
+
+
 #: How each section is checked. A section without an entry here, or an entry without a section, fails.
 CHECKS: dict[str, Callable[[Vector], None]] = {
     check.__name__: check
@@ -488,6 +499,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
         presence, acks, audit, policy_values, stats, events, slow_calls, slow_answers,
         spans, tap_wishes, tap_samples, taps, commands,
         weights, verdicts, services_api_verbs, services_api_endpoints,
+        services_api_peers, services_api_calls,
     )
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policy_board import Board
 from nats_mesh_cli.policy_history import policy_record
-from nats_mesh_cli.silence import Silent, not_shown, silent_text
+from nats_mesh_cli.silent import Silent, not_shown, silent_text
 from nats_mesh_cli.together import Alike, events_together
 from nats_mesh_cli.trouble import Level, breakers_level, edge_level, is_bad, service_level
 

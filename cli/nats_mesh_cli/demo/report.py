@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,8 +11,8 @@ from nats_mesh_cli.demo.summary import Summary, counts_text
 from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Column, Record, counted, dump, layout, millis, success_text
-from nats_mesh_cli.stat_table import GAVE_UP
-from nats_mesh_cli.trouble import SOME_GAVE_UP, met_level
+from nats_mesh_cli.stat_table import GAVE_UP, with_seldom
+from nats_mesh_cli.trouble import met_level
 
 __all__ = ["report", "said_besides"]
 
@@ -71,14 +70,10 @@ def report(
     if fmt.structured:
         return dump(document, fmt, pretty=pretty)
     versions = _versions(document["services"])
-    some_gave_up = any(
-        each["gave_up_share"] >= SOME_GAVE_UP
-        for each in (*document["services"], *document["edges"], *versions)
-    )
+    every = [*document["services"], *document["edges"], *versions]
 
     def drawn(records: Sequence[Record], columns: Sequence[Column]) -> str:
-        shown = [replace(each, wide=False) if some_gave_up and each is GAVE_UP else each for each in columns]
-        found = layout(records, shown, room=room)
+        found = layout(records, with_seldom(columns, every), room=room)
         return "\n".join(filter(None, (found.rows(records, color=color), found.note)))
 
     parts = [

@@ -180,12 +180,8 @@ def _numbers(figures: Figures) -> dict[str, Any]:
         "p90_ms": milliseconds(figures.p90_s),
         "p95_ms": milliseconds(figures.p95_s),
         "p99_ms": milliseconds(figures.p99_s),
-        "gave_up_share": _gave_up(figures) / figures.requests if figures.requests else 0.0,
+        "gave_up_share": figures.given_up_share,
     }
-
-
-def _gave_up(figures: Figures) -> int:
-    return figures.statuses.get("CANCELLED", 0)
 
 
 def counts_text(found: Mapping[str, int]) -> str:
@@ -225,7 +221,7 @@ def _failed(row: Row, callers: Sequence[Row]) -> str:
         parts.append(f"failed {own.errors} of {counted(own.calls, 'call')}")
     calls = sum(edge.total.requests for edge in callers)
     failed = sum(edge.total.errors for edge in callers)
-    given_up = sum(_gave_up(edge.total) for edge in callers)
+    given_up = sum(edge.total.given_up for edge in callers)
     if not gave_up_level(given_up / calls if calls else 0.0):
         given_up = 0  # some are always stopped
     if failed == own.errors:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.output import age, counted
 from nats_mesh_cli.promised import LEVELS, Promised
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent import Silent
 from nats_mesh_cli.top import words
 from nats_mesh_cli.top.following import Facts
 from nats_mesh_cli.top.frame import Line, joined, width_of

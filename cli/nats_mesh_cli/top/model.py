@@ -7,7 +7,7 @@ import msgspec
 from nats_mesh.core.sync_state import SyncState
 from nats_mesh.telemetry.snapshots import Edge, Snapshot
 from nats_mesh_cli.promised import Promised
-from nats_mesh_cli.silence import Silent
+from nats_mesh_cli.silent import Silent
 
 __all__ = ["ARROW", "CallLine", "Data", "Follower", "PolicyLine", "edge_key"]
 

@@ -6,7 +6,7 @@ import msgspec
 
 from nats_mesh.clock import rfc3339
 from nats_mesh.telemetry.snapshots import Red, Trend
-from nats_mesh_cli.events import record_of
+from nats_mesh_cli.event_records import record_of
 from nats_mesh_cli.last_errors import aged_text, last_errors
 from nats_mesh_cli.measured import (
     called_text,

@@ -26,7 +26,7 @@ from nats_mesh_cli.errors import BUS, FAILED, INTERRUPTED, OK, CliError, as_cli_
 from nats_mesh_cli.heard import listened, untold
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, counted
-from nats_mesh_cli.silence import silent_text
+from nats_mesh_cli.silent import silent_text
 from nats_mesh_cli.top.keys import KeyReader
 from nats_mesh_cli.top.once import report
 from nats_mesh_cli.top.reducing import described, fed, reduce, resized

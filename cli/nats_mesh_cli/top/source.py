@@ -15,7 +15,7 @@ from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
 from nats_mesh_cli.policy_board import Board, Reader
 from nats_mesh_cli.promised import PromisedReader
-from nats_mesh_cli.silence import not_shown
+from nats_mesh_cli.silent import not_shown
 from nats_mesh_cli.silent_watch import SilentWatch
 from nats_mesh_cli.top.asking import Tap, policy_lines
 from nats_mesh_cli.top.comings import Comings
