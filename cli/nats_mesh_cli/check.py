@@ -29,7 +29,7 @@ from nats_mesh_cli.output import Out, Record, counted, dump, paint
 from nats_mesh_cli.permissions import check_permissions
 from nats_mesh_cli.policies import live_policies
 from nats_mesh_cli.policy_analyze import world_of
-from nats_mesh_cli.silence import called_by_clients, silence_of, silent_among
+from nats_mesh_cli.silence import called_by_clients, silence_of, unheard
 
 __all__ = ["check", "render", "verdict"]
 
@@ -178,10 +178,10 @@ class _Heard:
         """What was heard, beside ``infos`` of those who answer, the instances that were ``heard`` just now, and what
         was ``analysed`` of the policies."""
         absent = self._witness.absent({(info.name, info.id) for info in infos})
-        silent = await silent_among(self._mesh, infos, await called_by_clients(self._mesh))
+        known = await unheard(self._mesh, infos, await called_by_clients(self._mesh))
         found = [
             check_calls.check_silent(
-                absent, silent, heard, self._witness.problem, recalled=self._witness.recalled
+                absent, known, heard, self._witness.problem, recalled=self._witness.recalled
             )
         ]
         if self._view is None:
@@ -190,8 +190,8 @@ class _Heard:
         snapshot = self._view.snapshot()
         calls = check_calls.unserved(snapshot, infos)
         # Where some answer that they take no calls, the server's word tells nothing of others.
-        unheard = [each for each in calls if each not in {info.name for info in infos}]
-        means = await silence_of(self._mesh, unheard[:_MAX_ASKED])
+        unserved = [each for each in calls if each not in {info.name for info in infos}]
+        means = await silence_of(self._mesh, unserved[:_MAX_ASKED])
         return [
             *found,
             check_calls.check_circuits(snapshot),

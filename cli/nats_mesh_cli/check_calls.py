@@ -20,7 +20,7 @@ from nats_mesh_cli.catalog import fault_effect, fault_records, instance_record
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN, Finding
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.output import counted
-from nats_mesh_cli.silent import Silent, not_among
+from nats_mesh_cli.silent import Unheard, heard_text, not_among
 from nats_mesh_cli.trouble import gave_up_level, success_level, worst
 
 __all__ = [
@@ -60,28 +60,35 @@ def check_faults(infos: Sequence[InfoReply]) -> Finding:
 
 def check_silent(
     absent: Sequence[Member],
-    silent: Sequence[Silent],
+    unheard: Unheard,
     heard: Iterable[tuple[str, str]],
     problem: str,
     *,
     recalled: bool,
 ) -> Finding:
-    """Who ought to be here and answers nothing: those that are ``absent`` though a beat was heard or the audit
-    (``recalled``) tells of them, and the ``silent`` ones, of whom others and the server know. ``heard`` are told of
-    already; ``problem``: not all may be known."""
+    """Who ought to be here and answers nothing: those ``unheard`` of whom others and the server know, and what becomes
+    of calls to them, and those that are ``absent`` though a beat was heard or the audit (``recalled``) tells of them.
+    ``heard`` are told of already; ``problem``: not all may be known."""
     known = set(heard)
+    hung = not_among(unheard.silent, known)
+    ended = not_among(unheard.ended, known)
+    known.update(each.key for each in (*hung, *ended))
     missing = [each for each in absent if each.key not in known]
-    hung = not_among(silent, known.union(each.key for each in missing))
-    if missing or hung:
-        names = [f"{each.service} ({each.name or each.instance}) {each.why}" for each in missing]
-        names += [each.told for each in hung]
-        remedy = "it hangs, was stopped, or has crashed just now: 'nats-mesh events' and its log say which"
+    # Of a service of which some instance is told of by its name nothing more is to be said.
+    hung = [each for each in hung if each.instance or each.service not in {one.service for one in missing}]
+    if missing or hung or ended:
+        names = [each.told for each in hung]
+        names += [f"{each.place} has ended without leaving{heard_text(each)}" for each in ended]
+        names += [f"{each.service} ({each.name or each.instance}) {each.why}" for each in missing]
+        remedy = (
+            "let it go on, or restart it: calls that reach it wait until their time is over"
+            if hung
+            else "it was killed, has crashed or hangs: 'nats-mesh events' says when it was heard last, its log why"
+        )
         text = f"{counted(len(names), 'instance')} ought to be here: {_some(names)}"
-        data = {
-            "silent": [f"{each.service} ({each.name or each.instance})" for each in missing]
-            + [each.place for each in hung]
-        }
-        return Finding("silent", WARN, text, remedy, data)
+        places = [each.place for each in (*hung, *ended)]
+        data = {"silent": places + [f"{each.service} ({each.name or each.instance})" for each in missing]}
+        return Finding("silent", BAD if hung else WARN, text, remedy, data)
     if problem:
         return Finding("silent", SKIPPED, one_line(problem))
     witnesses = "others or the audit tell" if recalled else "others tell"

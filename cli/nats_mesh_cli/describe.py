@@ -28,7 +28,7 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policies import about, endpoints_named, live_policies, policies_of, services_named, unheard
 from nats_mesh_cli.silence import called_by_clients, silent_among
-from nats_mesh_cli.silent import services_meant, silent_error, silent_text
+from nats_mesh_cli.silent import SILENT, services_meant, silent_error, silent_info, silent_text
 from nats_mesh_cli.told import told_of
 
 __all__ = ["Look", "describe", "describe_on", "document_of"]
@@ -67,8 +67,9 @@ async def describe_on(
     )
     look = Look(policies=policies, source=source, caller=caller)
     infos = visible(everything, mesh.namespace)
-    document = document_of(what, infos, time.time(), look)
     silent = await silent_among(mesh, infos, [services_meant(what), *called])
+    hung = [silent_info(each, mesh.namespace) for each in silent]
+    document = document_of(what, infos, time.time(), look, hung)
     if document is None:
         raise silent_error(silent, what) or _missing(what, infos, everything, mesh.namespace, policies)
     if named := [each for each in silent if each.service == document["service"]]:
@@ -88,16 +89,21 @@ async def _nothing() -> dict[str, StatsReply]:
 
 
 def document_of(
-    what: str, infos: Sequence[InfoReply], now_s: float, look: Look | None = None
+    what: str,
+    infos: Sequence[InfoReply],
+    now_s: float,
+    look: Look | None = None,
+    hung: Sequence[InfoReply] = (),
 ) -> Record | None:
-    """The document of a service, a ``service.endpoint`` or an instance; ``None`` for what is not there.
+    """The document of a service, a ``service.endpoint`` or an instance; ``None`` for what is not there. ``hung`` are
+    connected and answer nothing (:func:`~nats_mesh_cli.silent.silent_info`): their service counts them.
 
     What does not run is described as far as policies name its service. :class:`nats_mesh.ConfigError` where the
     beginning of an id fits several instances.
     """
     if look is None:
         look = Look(policies=PolicySet.empty())
-    document = _running(what, infos, now_s, look) or _not_running(what, infos, look)
+    document = _running(what, infos, now_s, look, hung) or _not_running(what, infos, look, hung)
     if document is None:
         return None
     return {
@@ -112,10 +118,12 @@ def document_of(
     }
 
 
-def _running(what: str, infos: Sequence[InfoReply], now_s: float, look: Look) -> Record | None:
+def _running(
+    what: str, infos: Sequence[InfoReply], now_s: float, look: Look, hung: Sequence[InfoReply]
+) -> Record | None:
     own = [info for info in infos if info.name == what]
     if own:
-        return _service(own, now_s, look)
+        return _service([*own, *(info for info in hung if info.name == what)], now_s, look)
     for record in endpoint_records(infos):
         if record["endpoint"] == what:
             instances = [instance_record(info, now_s) for info in infos if info.name == record["service"]]
@@ -140,7 +148,9 @@ def _running(what: str, infos: Sequence[InfoReply], now_s: float, look: Look) ->
     return _instance(what, infos, now_s, look)
 
 
-def _not_running(what: str, infos: Sequence[InfoReply], look: Look) -> Record | None:
+def _not_running(
+    what: str, infos: Sequence[InfoReply], look: Look, hung: Sequence[InfoReply]
+) -> Record | None:
     """What policies alone say of a service that nobody serves, or of an endpoint of it."""
     service, dot, name = what.partition(".")
     if not is_name(service) or (dot and not is_name(name)):
@@ -149,12 +159,14 @@ def _not_running(what: str, infos: Sequence[InfoReply], look: Look) -> Record | 
         return None
     namespace = look.policies.namespace
     nothing = _operated([])
+    state = SILENT if any(info.name == service for info in hung) else "not running"
     if dot:
         record = unheard(service, name, namespace)
         known = Known(policies=look.policies, caller=look.caller)
         return {
             "kind": "endpoint",
             "running": False,
+            "state": state,
             **_endpoint(record, look),
             "layers": chain_of(record, known),
             **nothing,
@@ -168,7 +180,7 @@ def _not_running(what: str, infos: Sequence[InfoReply], look: Look) -> Record | 
         "namespace": namespace,
         "description": "",
         "versions": {},
-        "state": "not running",
+        "state": state,
         "ready": 0,
         "labels": {},
         "instances": [],

@@ -10,6 +10,7 @@ from nats_mesh_cli.chain_text import options_table, side
 from nats_mesh_cli.get import short_ids
 from nats_mesh_cli.output import Column, age, counted, millis, paint, table, width
 from nats_mesh_cli.schemas import definitions, type_name
+from nats_mesh_cli.silent import SILENT
 from nats_mesh_cli.told import is_said, told_table
 
 __all__ = ["render"]
@@ -76,7 +77,12 @@ def _facts(document: dict[str, Any], color: bool) -> list[str]:
         facts["namespace"] = str(document["namespace"])
     facts["policies"] = _policies(document)
     if not document["running"]:
-        facts["state"] = f"not running: nobody serves {document['service']!r} here, {_UNHEARD}"
+        what = (
+            f"silent: an instance of {document['service']!r} is connected and answers nothing"
+            if document["state"] == SILENT
+            else f"not running: nobody serves {document['service']!r} here"
+        )
+        facts["state"] = f"{what}, {_UNHEARD}"
     elif kind == "service":
         facts["description"] = document["description"]
         facts["versions"] = ", ".join(f"{v} ({count})" for v, count in document["versions"].items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nats_mesh.clock import rfc3339
 from nats_mesh.core.members import Change, ChangeKind, Instance
 from nats_mesh.core.presence import Announcement
 from nats_mesh.discovery.services_api import InfoReply
@@ -11,8 +12,9 @@ from nats_mesh.telemetry.events import Event
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh_cli.catalog import announcement_of, visible
 from nats_mesh_cli.output import Record
+from nats_mesh_cli.silent import Unheard
 
-__all__ = ["KINDS", "joins", "membership", "record_made", "record_of"]
+__all__ = ["KINDS", "joins", "membership", "not_heard", "record_made", "record_of"]
 
 #: What a change of membership is told as.
 KINDS = {
@@ -59,6 +61,27 @@ def joins(infos: Iterable[InfoReply], namespace: str) -> list[Record]:
             detail = f"{told.name}, version {told.version}"
             found.append(_membership(EventKind.INSTANCE_JOINED, told.started, told, told.instance, detail))
     return found
+
+
+def not_heard(found: Unheard, now_s: float, namespace: str) -> list[Record]:
+    """When those were heard last who do not answer, as their peers say; ``now_s`` is the wall time."""
+    kinds = (
+        (
+            EventKind.INSTANCE_SUSPECT,
+            found.silent,
+            "connected, and not heard since: it hangs, or was stopped",
+        ),
+        (EventKind.INSTANCE_GONE, found.ended, "ended without leaving after this (killed, or crashed)"),
+    )
+    return [
+        record_made(
+            kind, rfc3339(now_s - each.heard_s), service=each.service, instance=each.instance,
+            namespace=namespace, target=each.instance, detail=f"{each.name or each.instance}: {text}",
+        )
+        for kind, told, text in kinds
+        for each in told
+        if each.instance and each.heard_s is not None
+    ]  # fmt: skip
 
 
 def _membership(kind: EventKind, at: str, of: Announcement | Instance, instance: str, detail: str) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import anyio
@@ -22,7 +21,7 @@ from nats_mesh_cli.catalog import announcement_of, visible
 from nats_mesh_cli.connection import Connection
 from nats_mesh_cli.errors import CliError, did_you_mean
 from nats_mesh_cli.event_feed import Feed
-from nats_mesh_cli.event_records import joins
+from nats_mesh_cli.event_records import joins, not_heard
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.instants import instant, shown_time
@@ -31,8 +30,8 @@ from nats_mesh_cli.output import Column, Out, Record, counted
 from nats_mesh_cli.past_events import merged, past_events
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.rows import Rows
-from nats_mesh_cli.silence import called_by_clients, silent_among
-from nats_mesh_cli.silent import Silent, silent_text
+from nats_mesh_cli.silence import called_by_clients, unheard
+from nats_mesh_cli.silent import Unheard, silent_text
 from nats_mesh_cli.together import records_together
 from nats_mesh_cli.trouble import is_bad
 
@@ -92,25 +91,23 @@ async def events(
             await _follow(mesh, feed, options, out, since)
             return
         infos = await fetch(mesh, options, out)
-        records, silent = await asyncio.gather(
-            _before(mesh, feed, options, out, since, joins(infos, mesh.namespace)),
-            _silent(mesh, infos, service),
-        )
+        found = await _unheard(mesh, infos, service)
+        records = await _before(mesh, feed, options, out, since, infos, found)
         if service is not None and not records:
             await must_be_there(mesh, options, out, service, callers=True)
     nothing = "nothing has happened lately, as far as anybody here remembers"
     out.rows(_shown(records, fmt), _COLUMNS, fmt, name=str, nothing=nothing)
-    if silent:
-        out.note(f"note: {silent_text(silent)}", "bad")
+    if found.silent:
+        out.note(f"note: {silent_text(found.silent)}", "bad")
     _complain(feed, out)
 
 
-async def _silent(mesh: Mesh, infos: Sequence[InfoReply], service: str | None) -> list[Silent]:
-    """Who is silent, as those know who answered (``infos``) and those who call; of ``service`` alone, where one is
-    named."""
+async def _unheard(mesh: Mesh, infos: Sequence[InfoReply], service: str | None) -> Unheard:
+    """Who does not answer, as those know who answered (``infos``) and those who call; of ``service`` alone, where one
+    is named."""
     named = [] if service is None else [service]
-    found = await silent_among(mesh, infos, [named, *await called_by_clients(mesh)])
-    return [each for each in found if service in (None, each.service)]
+    found = await unheard(mesh, infos, [named, *await called_by_clients(mesh)])
+    return Unheard(*([each for each in told if service in (None, each.service)] for told in found))
 
 
 def _shown(records: Sequence[Record], fmt: Format) -> Sequence[Record]:
@@ -119,9 +116,16 @@ def _shown(records: Sequence[Record], fmt: Format) -> Sequence[Record]:
 
 
 async def _before(
-    mesh: Mesh, feed: Feed, options: Options, out: Out, since: str | None, there: Sequence[Record]
+    mesh: Mesh,
+    feed: Feed,
+    options: Options,
+    out: Out,
+    since: str | None,
+    infos: Sequence[InfoReply],
+    found: Unheard,
 ) -> list[Record]:
-    """What members remember, and what the audit knows that they do not, or those ``there`` say of themselves."""
+    """What members remember, and what the audit knows that they do not, those who answer (``infos``) say of themselves,
+    or peers of those who do not."""
     timeout_s = options.timeout_s or QUESTION_S
     await feed.ask(timeout_s)
     remembered = feed.taken()
@@ -129,6 +133,7 @@ async def _before(
     past, problem = await past_events(mesh, begin, timeout_s=timeout_s)
     if problem and since is not None:
         out.note(f"note: who went before, and what was changed, is not known: {problem}", "warn")
+    there = joins(infos, mesh.namespace) + not_heard(found, SYSTEM_CLOCK.time(), mesh.namespace)
     past = merged(past, [each for each in there if incarnation(each["at"]) >= incarnation(begin)])
     return merged(remembered, [record for record in past if feed.wanted(record)])
 
@@ -176,13 +181,11 @@ async def _follow(mesh: Mesh, feed: Feed, options: Options, out: Out, since: str
     client.transport.add_listener(connection)
     rows = Rows(out, options.format, _COLUMNS, _LEAST)
     try:
-        before, silent = await asyncio.gather(
-            _before(mesh, feed, options, out, since, joins(infos, mesh.namespace)),
-            _silent(mesh, infos, feed.service),
-        )
+        found = await _unheard(mesh, infos, feed.service)
+        before = await _before(mesh, feed, options, out, since, infos, found)
         rows.show(_shown(before, options.format))
-        if silent:
-            out.note(f"note: {silent_text(silent)}", "bad")
+        if found.silent:
+            out.note(f"note: {silent_text(found.silent)}", "bad")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_lease, mesh, feed, connection)
             while True:

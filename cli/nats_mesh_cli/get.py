@@ -274,7 +274,9 @@ async def get(options: Options, out: Out, word: str, name: str | None, *, everyw
         infos, called = await asyncio.gather(fetch(mesh, options, out), called_by_clients(mesh))
         meant = services_meant(name)
         silent = await silent_among(mesh, infos, [meant, *called])
-        hung = [silent_info(each, mesh.namespace) for each in silent if each.instance]
+        # Of a service of which none answers no instance is known by its id: it is one at least.
+        named = kind.plural == "services"
+        hung = [silent_info(each, mesh.namespace) for each in silent if each.instance or named]
     records = records_of(kind, [*visible(infos, namespace), *hung])
     chosen = records if name is None else [record for record in records if kind.matches(record, name)]
     show(kind, chosen, options, out)

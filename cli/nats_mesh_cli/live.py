@@ -105,6 +105,8 @@ class Live:
         self, mesh: Mesh, namespace: str | None, ask: Callable[[], Awaitable[list[InfoReply]]]
     ) -> None:
         self.reasons: dict[str, str] = {}
+        #: That of this connection.
+        self.namespace = mesh.namespace
         self._mesh = mesh
         self._namespace = namespace
         self._ask = ask

@@ -23,7 +23,7 @@ from nats_mesh.explaining.foreseeing import Silence
 from nats_mesh_cli.bus import QUESTION_S, Replies, ask
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.silent import Silent, services_meant, silent_error
+from nats_mesh_cli.silent import Silent, Unheard, services_meant, silent_error
 
 __all__ = [
     "MAX_ASKED",
@@ -32,6 +32,7 @@ __all__ = [
     "silence_of",
     "silent_among",
     "silent_or",
+    "unheard",
 ]
 
 #: Of how many services, and of how many instances, it is asked.
@@ -46,9 +47,14 @@ _T = TypeVar("_T")
 
 async def silent_among(
     mesh: Mesh, infos: Iterable[InfoReply], called: Iterable[Sequence[str]] = ()
-) -> list[Silent]:
-    """Who is silent, as far as those in this namespace who answered (``infos``) know of him, or others who say which
-    services they have ``called``.
+) -> Sequence[Silent]:
+    """The silent ones of :func:`unheard`."""
+    return (await unheard(mesh, infos, called)).silent
+
+
+async def unheard(mesh: Mesh, infos: Iterable[InfoReply], called: Iterable[Sequence[str]] = ()) -> Unheard:
+    """Who does not answer, as far as those in this namespace who answered (``infos``) know of him, or others who say
+    which services they have ``called``.
 
     Of more than :data:`MAX_ASKED` instances or services some are not looked at: of each who tells, the first ones are.
     """
@@ -68,11 +74,15 @@ async def silent_among(
             freshest[each.key] = each
     order = _in_turn([each.key for each in told] for told in peers)
     asked = list(islice((freshest[key] for key in order if key in freshest), MAX_ASKED))
-    means, hung = await asyncio.gather(
-        silence_of(mesh, services), asyncio.gather(*(_hangs(mesh, each) for each in asked))
+    means, said = await asyncio.gather(
+        silence_of(mesh, services), asyncio.gather(*(_instance_means(mesh, each) for each in asked))
     )
-    found = [each for each, hangs in zip(asked, hung, strict=True) if hangs]
-    return sorted(found) + [Silent(each) for each in sorted(means) if means[each] is Silence.SILENT]
+    silent, ended = (
+        sorted(each for each, what in zip(asked, said, strict=True) if what is wanted)
+        for wanted in (Silence.SILENT, Silence.NOBODY)
+    )
+    silent += [Silent(each) for each in sorted(means) if means[each] is Silence.SILENT]
+    return Unheard(silent, ended)
 
 
 async def silent_or(mesh: Mesh, infos: Iterable[InfoReply], word: str, error: CliError) -> CliError:
@@ -125,27 +135,26 @@ async def _means(mesh: Mesh, service: str) -> Silence:
     # Only operators may command: all others ask where anybody may, though of all namespaces together.
     with suppress(PermissionDeniedError):
         return await _listened(mesh, service)
-    replies = await _ping(mesh, request_subject(Verb.PING, service))
     # An answer is of another namespace, or late: that tells nothing of those that do not answer.
-    if replies is None or replies.payloads:
-        return Silence.UNKNOWN
-    return Silence.NOBODY if replies.over.is_set() else Silence.SILENT
+    return await _pinged(mesh, request_subject(Verb.PING, service))
 
 
-async def _hangs(mesh: Mesh, instance: Silent) -> bool:
-    """Whether the server knows somebody to whom the instance's own subjects lead, and nobody answers there."""
-    replies = await _ping(mesh, request_subject(Verb.PING, instance.service, instance.instance))
-    return replies is not None and not replies.payloads and not replies.over.is_set()
+async def _instance_means(mesh: Mesh, instance: Silent) -> Silence:
+    """Of an instance that has not answered: its own subject leads to nobody, or to somebody who answers nothing."""
+    return await _pinged(mesh, request_subject(Verb.PING, instance.service, instance.instance))
 
 
-async def _ping(mesh: Mesh, subject: str) -> Replies | None:
-    """What comes back; ``None`` where it may not be asked."""
+async def _pinged(mesh: Mesh, subject: str) -> Silence:
+    """What it means that nothing comes back; ``UNKNOWN`` where something does, or it may not be asked."""
     try:
-        return await ask(mesh, subject, timeout_s=_ASK_S)
+        replies = await ask(mesh, subject, timeout_s=_ASK_S)
     except DisconnectedError:
         raise
     except CallError:
-        return None
+        return Silence.UNKNOWN
+    if replies.payloads:
+        return Silence.UNKNOWN
+    return Silence.NOBODY if replies.over.is_set() else Silence.SILENT
 
 
 async def _listened(mesh: Mesh, service: str) -> Silence:

@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.model import is_name
-from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.errors import FAILED, CliError
 from nats_mesh_cli.hints import listed
 from nats_mesh_cli.output import counted
@@ -16,8 +15,9 @@ __all__ = [
     "AFTER_SILENCE",
     "SILENT",
     "Silent",
+    "Unheard",
+    "heard_text",
     "not_among",
-    "not_shown",
     "services_meant",
     "silent_error",
     "silent_info",
@@ -56,8 +56,7 @@ class Silent(NamedTuple):
         """What is said of it in a list of those who ought to be there."""
         if not self.instance:
             return f"{self.service}: one is connected, and nobody answers"
-        heard = "" if self.heard_s is None else f", and its peers heard it {self.heard_s:.0f} s ago"
-        return f"{self.place} is connected and does not answer{heard}"
+        return f"{self.place} is connected and does not answer{heard_text(self)}"
 
     def called(self, word: str) -> bool:
         """Whether somebody means it by ``word``: the begin of its id or of its ``host-pid``, alone or behind its
@@ -66,6 +65,19 @@ class Silent(NamedTuple):
         if not name or not self.instance or (slash and self.service != service):
             return False
         return self.instance.startswith(name) or self.name.startswith(name)
+
+
+class Unheard(NamedTuple):
+    """Who does not answer: the ``silent`` are connected, and ``ended`` are instances that never said they leave (they
+    were killed, or have crashed) and are connected no more."""
+
+    silent: Sequence[Silent] = ()
+    ended: Sequence[Silent] = ()
+
+
+def heard_text(each: Silent) -> str:
+    """When its peers heard it, as the end of a sentence; empty where that is not known."""
+    return "" if each.heard_s is None else f", and its peers heard it {each.heard_s:.0f} s ago"
 
 
 def silent_text(found: Sequence[Silent]) -> str:
@@ -92,11 +104,6 @@ def silent_text(found: Sequence[Silent]) -> str:
 def _called(each: Silent) -> str:
     heard = "" if each.heard_s is None else f", heard {each.heard_s:.0f} s ago"
     return f"{each.service} {each.instance[:8]} ({each.name or 'no name'}{heard})"
-
-
-def not_shown(found: Iterable[Silent], members: Iterable[Member]) -> tuple[Silent, ...]:
-    """Those of them who have no row among the ``members`` of a view: it has one as long as presence knows of it."""
-    return tuple(not_among(found, {(each.service, each.id) for each in members if each.kind == "instance"}))
 
 
 def not_among(found: Iterable[Silent], known: Collection[tuple[str, str]]) -> list[Silent]:

@@ -28,7 +28,8 @@ from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, drawn, dump, render_list
 from nats_mesh_cli.present import must_be_there
 from nats_mesh_cli.promised import Promised, PromisedReader
-from nats_mesh_cli.silent import silent_text
+from nats_mesh_cli.silent import Silent, silent_text
+from nats_mesh_cli.silent_view import silent_now, with_silent
 from nats_mesh_cli.silent_watch import SilentWatch, look_for_silent
 from nats_mesh_cli.stat_records import By
 from nats_mesh_cli.stat_table import Shown, edges_table, stat_table
@@ -121,13 +122,17 @@ class Look:
         self._silence = silence
         self._promised = promised
 
-    @property
-    def head(self) -> str:
+    def head(self, snapshot: Snapshot) -> str:
         """What stands above the rows: who is silent; empty where nobody is known to be."""
-        return f"{self._silence.text}\n" if self._silence is not None and self._silence.text else ""
+        text = silent_text(self._silent(snapshot))
+        return f"{text}\n" if text else ""
+
+    def _silent(self, snapshot: Snapshot) -> tuple[Silent, ...]:
+        return () if self._silence is None else silent_now(snapshot, self._silence.found)
 
     async def records(self, snapshot: Snapshot) -> list[Record]:
         """The rows of a snapshot."""
+        snapshot = with_silent(snapshot, self._silent(snapshot))
         if self._promised is None:
             return self.view.records(snapshot, Promised())
         await self._promised.refresh()
@@ -165,7 +170,7 @@ async def _once(
                 hint=nearest(service, known),
                 code=FAILED,
             )
-    records = await look.records(snapshot)
+    records = await look.records(with_silent(snapshot, silent_now(snapshot, silent)))
     out.rows(records, view.shown(records), options.format, name=view.name, nothing=view.nothing)
 
 
@@ -254,7 +259,7 @@ async def _screen(look: Look, out: Out, *, wide: bool) -> None:
             snapshot = look.seen.snapshot()
             records = await look.records(snapshot)
             text = drawn(records, view.shown(records), out, wide=wide) if records else view.nothing
-            text = f"{_away(snapshot)}{look.head}{text}"
+            text = f"{_away(snapshot)}{look.head(snapshot)}{text}"
             drawing.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
             await anyio.sleep(_EVERY_S)
 

@@ -175,5 +175,7 @@ def edge_level(edge: Edge) -> Level:
 
 def member_level(member: Member) -> Level:
     """Of one instance or client."""
-    state: Level = "bad" if member.state == "suspect" else "" if member.state == "ready" else "warn"
+    state: Level = (
+        "bad" if member.state in ("suspect", "silent") else "" if member.state == "ready" else "warn"
+    )
     return worst(success_level(member.red.success), state, "warn" if member.rejected else "")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import anyio
+from msgspec.structs import replace
 
 from nats_mesh.core.members import Reason
 from nats_mesh_cli.bus import connected
@@ -17,7 +18,7 @@ from nats_mesh_cli.hints import namespace_text
 from nats_mesh_cli.live import Live, difference
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, drawn, dump, layout
-from nats_mesh_cli.silent import services_meant
+from nats_mesh_cli.silent import SILENT, services_meant, silent_info
 from nats_mesh_cli.silent_watch import SilentWatch
 from nats_mesh_cli.tables import Layout
 
@@ -50,20 +51,31 @@ async def watch(options: Options, out: Out, word: str, name: str | None, *, ever
         view = view_of(options, out, kind, live.reasons)
         silence = SilentWatch(mesh, options, out)
         await silence.look(services_meant(name))
-        if not _chosen(kind, live, name):
+        if not _chosen(kind, live, silence, name):
             out.note(f"no {kind.plural} in {namespace_text(namespace)} yet; waiting", "dim")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.follow)
+            tasks.start_soon(silence.follow, lambda: services_meant(name))
             try:
                 while True:
-                    view.update(_chosen(kind, live, name))
+                    view.update(_chosen(kind, live, silence, name))
                     await live.change(_FRAME_S)
             finally:
                 view.close()
 
 
-def _chosen(kind: Kind, live: Live, name: str | None) -> dict[Key, Record]:
-    records = records_of(kind, live.infos())
+def _chosen(kind: Kind, live: Live, silence: SilentWatch, name: str | None) -> dict[Key, Record]:
+    """What is to be shown. Who is silent stays, as long as others know of him: calls still reach him."""
+    infos = {(info.name, info.id): info for info in live.infos()}
+    here = {service for service, _ in infos}
+    for each in silence.found:
+        known = infos.get(each.key)
+        if known is not None:
+            if known.metadata.get("mesh.state") == "suspect":
+                infos[each.key] = replace(known, metadata={**known.metadata, "mesh.state": SILENT})
+        elif each.instance or (kind.plural == "services" and each.service not in here):
+            infos[each.key] = silent_info(each, live.namespace)
+    records = records_of(kind, list(infos.values()))
     return {
         (record["namespace"] or "", record["kind"], kind.name(record)): record
         for record in records

@@ -40,13 +40,14 @@ _READ_S: Final = 3.0
 
 class Sighting(NamedTuple):
     """An instance that ought to be there. Its last sign of life is ``silent_s`` old; ``revision`` is what it said then
-    that it follows."""
+    that it follows. ``recorded``: the sign is one of the audit, which has few of them; it may have lived on."""
 
     service: str
     instance: str
     name: str
     silent_s: float
     revision: tuple[int, int]
+    recorded: bool = False
 
 
 class Expected:
@@ -181,9 +182,11 @@ class Expected:
         if seen <= self._ended.get(key, seen - 1.0):
             return None
         signed = self._recorded.get(key)
-        if signed is not None and signed[1] == seen:  # it was not heard itself since
+        recorded = signed is not None and signed[1] == seen  # it was not heard itself since
+        if signed is not None and recorded:
             seen = signed[0]
-        return Sighting(found.service, found.id, found.name, max(0.0, self._now() - seen), found.revision)
+        silent_s = max(0.0, self._now() - seen)
+        return Sighting(found.service, found.id, found.name, silent_s, found.revision, recorded)
 
     def everybody(self) -> list[Sighting]:
         """All that presence shows now, by service and id."""

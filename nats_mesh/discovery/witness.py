@@ -108,4 +108,6 @@ def _subject(member: Member) -> str:
 
 
 def _silence(sighting: Sighting) -> str:
+    if sighting.recorded:
+        return f"does not answer; its last sign in the audit (it gives one a minute) is {sighting.silent_s:.0f} s old"
     return f"does not answer, and gave its last sign of life {sighting.silent_s:.0f} s ago"

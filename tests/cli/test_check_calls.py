@@ -25,7 +25,7 @@ from nats_mesh_cli.check_calls import (
     unserved,
 )
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN
-from nats_mesh_cli.silent import Silent
+from nats_mesh_cli.silent import Silent, Unheard
 from tests.cli.conftest import Shop
 from tests.cli.infos import mesh_info
 
@@ -120,28 +120,36 @@ def test_who_fell_silent_is_told_once() -> None:
     gone = Member(
         service="stock", instance="A", name="host-A", revision=(0, 0), answers=False, why="is silent"
     )
-    found = check_silent([gone], [], [], "", recalled=True)
+    found = check_silent([gone], Unheard(), [], "", recalled=True)
     assert (found.state, found.data) == (WARN, {"silent": ["stock (host-A)"]})
-    assert check_silent([gone], [], [("stock", "A")], "", recalled=True).state == GOOD
-    assert check_silent([], [], [], "the audit may not be read", recalled=False).state == SKIPPED
+    assert check_silent([gone], Unheard(), [("stock", "A")], "", recalled=True).state == GOOD
+    assert check_silent([], Unheard(), [], "the audit may not be read", recalled=False).state == SKIPPED
 
 
 def test_who_is_silent_by_the_word_of_others_is_told_once() -> None:
-    """An instance that peers tell of, and a service that callers do; neither where it is told of already. Without an
-    audit none is spoken of."""
-    gone = Member(service="stock", instance="A", answers=False, why="is silent")
+    """What peers, callers and the server say counts before what the audit does; each is told of once, a service as a
+    whole where no instance of it is. Who hangs is wrong, who has ended worth a look. Without an audit none is spoken
+    of."""
+    gone = [Member(service="stock", instance=each, answers=False, why="is missing") for each in "ABC"]
     silent = [
-        Silent("stock", "A", "host-A", 9.0), Silent("stock", "B", "host-B", 9.0), Silent("stock"), Silent("legacy"),
+        Silent("stock", "A", "host-A", 9.0), Silent("stock", "D", "host-D", 9.0), Silent("stock"), Silent("legacy"),
     ]  # fmt: skip
-    found = check_silent([gone], silent, [], "", recalled=False)
-    assert found.data == {"silent": ["stock (A)", "stock (host-B)", "legacy"]}
+    ended = [Silent("stock", "B", "host-B", 12.0)]
+    found = check_silent(gone, Unheard(silent, ended), [], "", recalled=False)
+    assert found.state == BAD
+    assert found.data == {
+        "silent": ["stock (host-A)", "stock (host-D)", "legacy", "stock (host-B)", "stock (C)"]
+    }
     assert found.text == (
-        "3 instances ought to be here: stock (A) is silent; "
-        "stock (host-B) is connected and does not answer, and its peers heard it 9 s ago; "
-        "legacy: one is connected, and nobody answers"
+        "5 instances ought to be here: "
+        "stock (host-A) is connected and does not answer, and its peers heard it 9 s ago; "
+        "stock (host-D) is connected and does not answer, and its peers heard it 9 s ago; "
+        "legacy: one is connected, and nobody answers; "
+        "stock (host-B) has ended without leaving, and its peers heard it 12 s ago; stock (C) is missing"
     )
-    assert check_silent([], silent[:1], [("stock", "A")], "", recalled=False).state == GOOD
-    assert "audit" not in check_silent([], [], [], "", recalled=False).text
+    assert check_silent(gone, Unheard([], ended), [], "", recalled=True).state == WARN
+    assert check_silent([], Unheard(silent[:1]), [("stock", "A")], "", recalled=False).state == GOOD
+    assert "audit" not in check_silent([], Unheard(), [], "", recalled=False).text
 
 
 def analysed(severity: str = "error", code: str = "NM0501") -> Analysed:

@@ -51,14 +51,16 @@ def frozen(place: Shop) -> Iterator[Shop]:
 def test_a_silent_instance_is_told_from_none(frozen: Shop) -> None:
     """Nobody answers for orders, but the server hands its calls on: a command that never heard of the instance says
     so, and of a service that nobody serves it does not."""
-    *silent, nobody = frozen.at_once(
-        ["get", "instances", "orders"], ["get", "services", "orders"], ["get", "endpoints", "orders.place"],
+    listed, *silent, nobody = frozen.at_once(
+        ["get", "services", "orders"], ["get", "instances", "orders"], ["get", "endpoints", "orders.place"],
         ["describe", "orders.place"], ["events", "orders"], ["fault", "orders", "--delay", "1ms"], ["drain", "orders"],
         ["log-level", "orders", "debug"], ["tap", "orders", "--duration", "100ms"],
         ["get", "instances", "ordres"],
     )  # fmt: skip
+    assert listed.code == 0
+    assert "silent" in listed.out
     for done in silent:
-        assert done.code == 1
+        assert done.code == 1, done
         assert "no instance of orders answers, but one is connected: it is silent" in done.err
     assert nobody.code == 1
     assert "silent" not in nobody.err
@@ -88,8 +90,10 @@ def test_what_is_called_and_silent_is_named_to_who_looks_at_everything(place: Sh
     for done in lists:
         assert done.code == 0
         assert "note: no instance of orders answers" in done.err
-        assert "orders" not in done.out
         assert "relay" in done.out
+    services, *others = lists
+    assert re.search(r"^orders +- +0/1 +0 +silent ", services.out, re.MULTILINE)
+    assert all("orders" not in done.out for done in others)
 
 
 def test_an_instance_that_hangs_beside_others_is_shown_as_silent(place: Shop) -> None:
@@ -106,10 +110,11 @@ def test_an_instance_that_hangs_beside_others_is_shown_as_silent(place: Shop) ->
         )
         os.kill(int(pids[2]), signal.SIGKILL)
         with stopped(pids[1]):
-            instances, services, table, described, drained, stat, why, gone = place.at_once(
+            instances, services, table, described, drained, stat, why, gone, whole, events, top = place.at_once(
                 ["get", "instances", "-o", "json"], ["get", "services", "-o", "json"], ["get", "instances"],
                 ["describe", hung["instance"][:12]], ["drain", hung["host_pid"]], ["stat", "--window", "2s"],
                 ["why", "stock.count", "-o", "json"], ["describe", killed["instance"]],
+                ["describe", "stock", "-o", "json"], ["events", "stock", "-o", "json"], ["top", "--once", "-o", "json"],
             )  # fmt: skip
             with place.background("events", "-f") as listening:
                 listening.wait_for(f"silent (hung, or stopped): stock {hung['instance'][:8]}")
@@ -132,6 +137,14 @@ def test_an_instance_that_hangs_beside_others_is_shown_as_silent(place: Shop) ->
     assert (described.code, drained.code, stat.code) == (1, 1, 0)
     assert gone.code == 1
     assert "silent" not in gone.err
+    assert re.search(r"^stock +1/2 ", stat.out, re.MULTILINE)
+    assert (whole.json["ready"], len(whole.json["instances"]), whole.json["state"]) == (1, 2, "partial")
+    happened = {(each["kind"], each["instance"]) for each in events.json}
+    assert ("instance.suspect", hung["instance"]) in happened
+    assert ("instance.gone", killed["instance"]) in happened
+    assert {each["instance"]: each["state"] for each in top.json["members"]}[hung["instance"]] == "silent"
+    (service,) = top.json["services"]
+    assert (service["ready"], service["instances"], service["suspect"]) == (1, 2, 1)
 
 
 def test_who_watches_is_told_who_is_silent_when_it_begins(frozen: Shop) -> None:

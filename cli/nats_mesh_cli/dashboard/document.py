@@ -24,7 +24,7 @@ from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.output import Record
 from nats_mesh_cli.policy_board import Board
 from nats_mesh_cli.policy_history import policy_record
-from nats_mesh_cli.silent import Silent, not_shown, silent_text
+from nats_mesh_cli.silent import Silent, silent_text
 from nats_mesh_cli.together import Alike, events_together
 from nats_mesh_cli.trouble import Level, breakers_level, edge_level, is_bad, service_level
 
@@ -64,10 +64,10 @@ class Picture:
 
 
 def document(
-    snapshot: Snapshot, picture: Picture, board: Board, *, tls: bool, silent: Iterable[Silent] = ()
+    snapshot: Snapshot, picture: Picture, board: Board, *, tls: bool, silent: Sequence[Silent] = ()
 ) -> dict[str, dict[str, Record]]:
     """Everything the page shows at once, by section and key; ``tls``: the server takes nothing unencrypted;
-    ``silent`` are connected and answer nothing, as others know."""
+    ``silent`` are connected and answer nothing, as others know, and the snapshot has them, too."""
     services = {service.name: service for service in snapshot.services}
     links = [(edge.source, called_text(edge.service)) for edge in snapshot.edges]
     places = picture.places({*services, *(name for link in links for name in link)}, links)
@@ -115,7 +115,7 @@ def _mesh(
     board: Board,
     head: tuple[int, int],
     verdicts: Sequence[Verdict],
-    silent: Iterable[Silent],
+    silent: Sequence[Silent],
     *,
     tls: bool,
 ) -> Record:
@@ -133,7 +133,7 @@ def _mesh(
         "instances": sum(service.instances for service in snapshot.services),
         "breakers_open": sum(each.state.value == _OPEN for each in snapshot.breakers),
         "ejected": len({(each.service, each.ejected) for each in snapshot.ejections}),
-        "silent": silent_text(not_shown(silent, snapshot.members)),
+        "silent": silent_text(silent),
         "ignored": snapshot.ignored,
         "overflowed": snapshot.overflowed,
         "policies_known": board.known,

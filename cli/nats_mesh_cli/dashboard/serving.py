@@ -27,6 +27,7 @@ from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, dump
 from nats_mesh_cli.policy_board import Board, Reader
+from nats_mesh_cli.silent_view import silent_now, with_silent
 from nats_mesh_cli.silent_watch import EVERY_S, SilentWatch
 
 __all__ = ["dashboard", "listening"]
@@ -114,7 +115,8 @@ async def _serve(
     hub, board = Hub(secrets.token_hex(4)), Board()
 
     def service(name: str) -> Record | None:
-        return service_document(view.snapshot(), name)
+        heard = view.snapshot()
+        return service_document(with_silent(heard, silent_now(heard, silence.found)), name)
 
     _quiet_logging()
     server = _Server(
@@ -156,8 +158,10 @@ async def _pump(mesh: Mesh, view: MeshView, silence: SilentWatch, hub: Hub, boar
         if not hub.browsers:
             hub.rest()
             await hub.wanted()
-        snapshot = view.snapshot()
-        told = document(snapshot, picture, board, tls=_encrypted(mesh), silent=silence.found)
+        heard = view.snapshot()
+        silent = silent_now(heard, silence.found)
+        snapshot = with_silent(heard, silent)
+        told = document(snapshot, picture, board, tls=_encrypted(mesh), silent=silent)
         hub.put(told, trends(snapshot))
         await anyio.sleep(_EVERY_S)
 

@@ -12,6 +12,7 @@ from nats_mesh.telemetry.happened import Happened
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.snapshots import Member
 from nats_mesh_cli.output import age
+from nats_mesh_cli.silent import SILENT
 from nats_mesh_cli.top.words import clock
 
 __all__ = ["MAX_EVENTS", "Comings"]
@@ -19,6 +20,8 @@ __all__ = ["MAX_EVENTS", "Comings"]
 #: How many such events are remembered of who came, and how many of who fell silent, went and is back: a fleet that
 #: starts takes no room from one that dies. Nor do the instances that one service makes up, from those of others.
 MAX_EVENTS: Final = 200
+#: The states of those who are not heard as they promised.
+_QUIET: Final = frozenset({"suspect", SILENT})
 
 
 class Comings:
@@ -60,15 +63,17 @@ class Comings:
             old = before.get(key)
             if old is None:
                 heard_s = self._gone.pop(key, None)
-                if heard_s is None:
+                if member.state == SILENT:
+                    self._tell(EventKind.INSTANCE_SUSPECT, member, at, ": connected, and answers nothing")
+                elif heard_s is None:
                     self._tell(EventKind.INSTANCE_JOINED, member, member.started or at)
                 else:  # when it started says nothing: it went after that
                     silent = age(max(0.0, wall_s - heard_s))
                     self._tell(
                         EventKind.INSTANCE_ALIVE, member, at, f", is back: it was not heard for {silent}"
                     )
-            elif old.state != member.state and "suspect" in (old.state, member.state):
-                if member.state == "suspect":
+            elif (old.state in _QUIET) != (member.state in _QUIET):
+                if member.state in _QUIET:
                     last = _last_heard(wall_s - member.heard_s)
                     self._tell(EventKind.INSTANCE_SUSPECT, member, at, f", it has fallen silent, {last}")
                 else:

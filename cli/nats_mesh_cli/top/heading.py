@@ -125,7 +125,7 @@ def _alerts(promised: Promised) -> list[Cell]:
 
 
 def _silent(found: Sequence[Silent]) -> list[Cell]:
-    """Who is connected and answers nothing, and has no row."""
+    """Who is connected and answers nothing."""
     if not found:
         return []
     first = found[0]

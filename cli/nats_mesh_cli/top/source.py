@@ -15,7 +15,7 @@ from nats_mesh_cli.options import Options
 from nats_mesh_cli.output import Out
 from nats_mesh_cli.policy_board import Board, Reader
 from nats_mesh_cli.promised import PromisedReader
-from nats_mesh_cli.silent import not_shown
+from nats_mesh_cli.silent_view import silent_now, with_silent
 from nats_mesh_cli.silent_watch import SilentWatch
 from nats_mesh_cli.top.asking import Tap, policy_lines
 from nats_mesh_cli.top.comings import Comings
@@ -48,7 +48,9 @@ class Source:
 
     def data(self) -> Data:
         """Everything as it is now."""
-        mesh = self._told(self._view.snapshot())
+        heard = self._view.snapshot()
+        silent = silent_now(heard, self.silence.found)
+        mesh = self._told(with_silent(heard, silent))
         board = self._board
         if board.revisions is not self._read:
             self._read, self._policies = board.revisions, policy_lines(board.revisions)
@@ -62,7 +64,7 @@ class Source:
             tapped=self.tap.told,
             settled=self._settled(mesh),
             promised=self._promised.now(),
-            silent=not_shown(self.silence.found, mesh.members),
+            silent=silent,
         )
 
     def _settled(self, mesh: Snapshot) -> bool:

@@ -67,6 +67,7 @@ _STATES: Final = {
     "joining": Cell("○ joining", WARN),
     "draining": Cell("○ draining", WARN),
     "suspect": Cell("✗ suspect", BAD),
+    "silent": Cell("✗ silent", BAD),
     "SYNCED": Cell("✓ SYNCED", GOOD),
     "STALE": Cell("▲ STALE", WARN),
     "REJECTED": Cell("✗ REJECTED", BAD),

@@ -35,7 +35,7 @@ views.service = {
       { head: "Instance", cell: (row) => row.name || row.id, sort: (row) => row.name },
       { head: "Id", cell: (row) => row.id, sort: (row) => row.id },
       { head: "Version", cell: (row) => row.version, sort: (row) => row.version },
-      { head: "State", short: true, cell: (row) => `${{ ready: "●", suspect: "✕" }[row.state] || "▲"} ${row.state}`, kind: (row) => ({ ready: "ok", suspect: "bad" })[row.state] || "warn", sort: (row) => row.state },
+      { head: "State", short: true, cell: (row) => `${{ ready: "●", suspect: "✕", silent: "✕" }[row.state] || "▲"} ${row.state}`, kind: (row) => ({ ready: "ok", suspect: "bad", silent: "bad" })[row.state] || "warn", sort: (row) => row.state },
       rateCell("Calls/s", "rate_per_s"), successCell, timeCell("p99", "p99_ms"),
       { head: "In flight", num: true, cell: (row) => row.capacity.in_flight, sort: (row) => row.capacity.in_flight },
       { head: "To the bus", num: true, cell: (row) => time(row.rtt_ms), sort: (row) => row.rtt_ms || 0 },
