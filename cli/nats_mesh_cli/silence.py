@@ -49,8 +49,9 @@ MAX_ASKED: Final = 256
 AFTER_SILENCE: Final = "'nats-mesh why' says what becomes of a call; it has to go on, or to be restarted"
 #: The state of an instance that is connected and answers nothing.
 SILENT: Final = "silent"
-#: No instance has this id: theirs are made by chance, and longer.
+#: No instance has this id: theirs are made by chance, and longer. And no service this name, which is reserved.
 _NO_ID: Final = "none"
+_NO_SERVICE: Final = "anonymous"
 #: How long an answer is waited for where it may still come (seconds): everybody was asked just before.
 _ASK_S: Final = 1.0
 #: How many are named in a sentence.
@@ -111,10 +112,7 @@ async def silent_among(
             freshest[key] = each
     order = _in_turn([(each.service, each.instance) for each in told] for told in peers)
     asked = list(islice((freshest[key] for key in order if key in freshest), MAX_ASKED))
-    means, hung = await asyncio.gather(
-        silence_of(mesh, services), asyncio.gather(*(_hangs(mesh, each) for each in asked))
-    )
-    found = [each for each, hangs in zip(asked, hung, strict=True) if hangs]
+    means, found = await asyncio.gather(silence_of(mesh, services), _hanging(mesh, asked))
     return sorted(found) + [Silent(each) for each in sorted(means) if means[each] is Silence.SILENT]
 
 
@@ -132,9 +130,10 @@ def silent_text(found: Sequence[Silent]) -> str:
             "is over"
         )
     if services:
+        more = f" and {len(services) - _NAMED} more" if len(services) > _NAMED else ""
         parts.append(
-            f"no instance of {', '.join(services)} answers, but one is connected: it is silent (hung, or stopped), and "
-            "calls to it wait until their time is over"
+            f"no instance of {', '.join(services[:_NAMED])}{more} answers, but one is connected: it is silent "
+            "(hung, or stopped), and calls to it wait until their time is over"
         )
     return "; ".join(parts)
 
@@ -207,7 +206,13 @@ async def client_pings(mesh: Mesh) -> list[PingReply]:
 
 async def silence_of(mesh: Mesh, services: Collection[str]) -> dict[str, Silence]:
     """Of each service of which nobody has answered, what that means; raises :class:`~nats_mesh.DisconnectedError`."""
-    found = await asyncio.gather(*(_means(mesh, each) for each in services))
+    if not services:
+        return {}
+    nobody, *found = await asyncio.gather(*(_means(mesh, each) for each in (_NO_SERVICE, *services)))
+    if (
+        nobody is Silence.SILENT
+    ):  # somebody listens to everything (`nats sub '>'`): that tells nothing of a service
+        found = [Silence.UNKNOWN if each is Silence.SILENT else each for each in found]
     return dict(zip(services, found, strict=True))
 
 
@@ -225,12 +230,34 @@ def _in_turn(lists: Iterable[Sequence[_T]]) -> Iterable[_T]:
 async def _means(mesh: Mesh, service: str) -> Silence:
     # Only operators may command: all others ask where anybody may, though of all namespaces together.
     with suppress(PermissionDeniedError):
-        return await _listened(mesh, service)
+        listened = await _listened(mesh, service)
+        if listened is Silence.SILENT and await _answers(mesh, service):
+            return Silence.UNKNOWN
+        return listened
     replies = await _ping(mesh, request_subject(Verb.PING, service))
     # An answer is of another namespace, or late: that tells nothing of those that do not answer.
     if replies is None or replies.payloads:
         return Silence.UNKNOWN
     return Silence.NOBODY if replies.over.is_set() else Silence.SILENT
+
+
+async def _answers(mesh: Mesh, service: str) -> bool:
+    """Whether an instance of this namespace answers when it has time for it: that it had none before is no silence."""
+    replies = await _ping(mesh, request_subject(Verb.PING, service))
+    for payload in () if replies is None else replies.payloads:
+        with suppress(CodecError):
+            if parse_ping(payload).metadata.get("mesh.namespace") == mesh.namespace:
+                return True
+    return False
+
+
+async def _hanging(mesh: Mesh, asked: Sequence[Silent]) -> list[Silent]:
+    """Those of them who hang; nobody where somebody listens to everything, and the server would say it of all."""
+    if not asked:
+        return []
+    nobody = Silent(_NO_SERVICE, _NO_ID)
+    everybody, *hung = await asyncio.gather(*(_hangs(mesh, each) for each in (nobody, *asked)))
+    return [] if everybody else [each for each, hangs in zip(asked, hung, strict=True) if hangs]
 
 
 async def _hangs(mesh: Mesh, instance: Silent) -> bool:
