@@ -10,10 +10,10 @@ its peers it has not heard for the longest, and which services it calls (:mod:`n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, zip_longest
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from nats_mesh import CallError, DisconnectedError, Mesh, PermissionDeniedError
 from nats_mesh.discovery.overdue import called_in, overdue_in
@@ -208,11 +208,18 @@ async def silence_of(mesh: Mesh, services: Collection[str]) -> dict[str, Silence
     """Of each service of which nobody has answered, what that means; raises :class:`~nats_mesh.DisconnectedError`."""
     if not services:
         return {}
-    nobody, *found = await asyncio.gather(*(_means(mesh, each) for each in (_NO_SERVICE, *services)))
+    asks = _listened
+    try:
+        nobody = await asks(mesh, _NO_SERVICE)
+    except PermissionDeniedError:
+        # Only operators may command: all others ask where anybody may, though of all namespaces together.
+        asks = _asked
+        nobody = await asks(mesh, _NO_SERVICE)
     if (
         nobody is Silence.SILENT
     ):  # somebody listens to everything (`nats sub '>'`): that tells nothing of a service
-        found = [Silence.UNKNOWN if each is Silence.SILENT else each for each in found]
+        return dict.fromkeys(services, Silence.UNKNOWN)
+    found = await asyncio.gather(*(_means(mesh, each, asks) for each in services))
     return dict(zip(services, found, strict=True))
 
 
@@ -227,13 +234,18 @@ def _in_turn(lists: Iterable[Sequence[_T]]) -> Iterable[_T]:
                 yield each  # type: ignore[misc]  # what is not the filling is of a list
 
 
-async def _means(mesh: Mesh, service: str) -> Silence:
-    # Only operators may command: all others ask where anybody may, though of all namespaces together.
-    with suppress(PermissionDeniedError):
-        listened = await _listened(mesh, service)
-        if listened is Silence.SILENT and await _answers(mesh, service):
-            return Silence.UNKNOWN
-        return listened
+async def _means(
+    mesh: Mesh, service: str, asks: Callable[[Mesh, str], Coroutine[Any, Any, Silence]]
+) -> Silence:
+    try:
+        found = await asks(mesh, service)
+    except PermissionDeniedError:
+        found = await _asked(mesh, service)
+    return Silence.UNKNOWN if found is Silence.SILENT and await _answers(mesh, service) else found
+
+
+async def _asked(mesh: Mesh, service: str) -> Silence:
+    """As :func:`_listened`, for whoever may not command."""
     replies = await _ping(mesh, request_subject(Verb.PING, service))
     # An answer is of another namespace, or late: that tells nothing of those that do not answer.
     if replies is None or replies.payloads:
@@ -253,11 +265,10 @@ async def _answers(mesh: Mesh, service: str) -> bool:
 
 async def _hanging(mesh: Mesh, asked: Sequence[Silent]) -> list[Silent]:
     """Those of them who hang; nobody where somebody listens to everything, and the server would say it of all."""
-    if not asked:
+    if not asked or await _hangs(mesh, Silent(_NO_SERVICE, _NO_ID)):
         return []
-    nobody = Silent(_NO_SERVICE, _NO_ID)
-    everybody, *hung = await asyncio.gather(*(_hangs(mesh, each) for each in (nobody, *asked)))
-    return [] if everybody else [each for each, hangs in zip(asked, hung, strict=True) if hangs]
+    hung = await asyncio.gather(*(_hangs(mesh, each) for each in asked))
+    return [each for each, hangs in zip(asked, hung, strict=True) if hangs]
 
 
 async def _hangs(mesh: Mesh, instance: Silent) -> bool:

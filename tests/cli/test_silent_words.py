@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import logging
+
 import pytest
 
-from nats_mesh import Service
+from nats_mesh import Mesh, Service
 from nats_mesh.core.presence import State
 from nats_mesh.discovery.overdue import Overdue, overdue_metadata
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.explaining.foreseeing import Silence
+from nats_mesh.settings import Settings
+from nats_mesh.testing.plugin import NatsServerFactory
+from nats_mesh_cli.options import Options
+from nats_mesh_cli.output import Out
 from nats_mesh_cli.silence import Silent, silence_of, silent_among, silent_text
+from nats_mesh_cli.silent_watch import SilentWatch
 from tests.harness import open_bus
 from tests.rawnats import raw_nats
 
@@ -65,6 +73,26 @@ async def test_who_is_connected_and_answers_nothing_is_silent(
     ):
         (found,) = await silent_among(bus.mesh, [orders_that_knows("killed", "hung")])
         assert (found.service, found.instance, found.heard_s) == ("orders", "hung", 9.0)
+
+
+async def test_who_may_not_ask_is_refused_once(
+    nats_server_factory: NatsServerFactory, mesh_namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Servers log each refusal: whoever looks on does not try again, and is told once that nobody knows."""
+    denied = 'authorization { users = [ {user: v, password: v, permissions: {publish: {deny: "$SRV.>"}}} ] }'
+    server = nats_server_factory(config=denied)
+    settings = Settings(servers=(server.url.replace("//", "//v:v@"),), namespace=mesh_namespace)
+    stderr = io.StringIO()
+    out = Out(io.StringIO(), stderr)
+    async with Mesh("viewer", settings=settings) as mesh:
+        watch = SilentWatch(mesh, Options(), out)
+        with caplog.at_level(logging.WARNING):
+            await watch.look()
+            refused = len(caplog.records)
+            assert refused
+            await watch.look()
+            assert len(caplog.records) == refused
+    assert stderr.getvalue().count("who is silent is not known") == 1
 
 
 async def test_a_sentence_names_some_of_many_services() -> None:
