@@ -23,6 +23,7 @@ from nats_mesh.core.registry import BEAT_FACTOR, SUSPECT_AFTER
 from nats_mesh.discovery.messages import BASE_INTERVAL_S, MAX_BYTES, nominal_interval_s
 from nats_mesh.discovery.overdue import MAX_OVERDUE, Overdue
 from nats_mesh.errors import UNREADABLE
+from nats_mesh.model import is_name
 from nats_mesh.wire.subjects import Subjects, reply_allowed
 from nats_mesh.wire.transport import Transport
 
@@ -108,7 +109,7 @@ class Peers:
             self._forget(instance)
         elif instance in self._seen:
             self._seen[instance] = self._now()
-        elif len(self._seen) < _MAX_PEERS:
+        elif len(self._seen) < _MAX_PEERS and is_name(instance):
             self._meet(instance, payload)
         if self.watching and instance != self._instance:
             self._read(instance, payload)

@@ -191,6 +191,7 @@ async def test_those_not_heard_for_the_longest_are_told_of() -> None:
     await say("me")
     await say("well", name=7)
     await say("left", "leave")
+    await say("no~name")
     assert peers.overdue() == [
         Overdue(instance="hung", name="host-7", heard_s=2.0), Overdue(instance="well", heard_s=0.0),
     ]  # fmt: skip
@@ -244,6 +245,8 @@ def test_what_members_say_of_others_is_read_as_far_as_it_can_be() -> None:
         json.dumps([{**good, "heard_s": -1}]), json.dumps([good] * 2000),
     ):  # fmt: skip
         assert overdue_in({"mesh.peers": bad}) == []
+    beside = [{**good, "instance": "a.b"}, good, 7]
+    assert overdue_in({"mesh.peers": json.dumps(beside)}) == [Overdue(instance="a", heard_s=1.0)]
     assert len(overdue_in({"mesh.peers": json.dumps([good] * 100)})) == MAX_OVERDUE
     assert called_in({"mesh.calls": "a,b.c,,\x1b[0m,d"}) == ["a", "d"]
     assert called_in({"mesh.calls": "a," * 20_000}) == []
