@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import anyio.lowlevel
+
 from nats_mesh import Mesh
 from nats_mesh.core.shares import share_text
 from nats_mesh.discovery.services_api import InfoReply, Verb, request_subject
@@ -40,12 +42,15 @@ __all__ = [
     "get",
     "kind_of",
     "plural_of",
+    "read_in_turns",
     "records_of",
     "short_ids",
     "show",
 ]
 
 _SHORT = 8
+#: How many answers are read before others get their turn.
+_AT_ONCE: Final = 100
 _STATES = {
     "ready": "ok",
     "partial": "warn",
@@ -230,7 +235,7 @@ async def fetch(mesh: Mesh, options: Options, out: Out, service: str | None = No
     """Everything that answers ``$SRV.INFO``, of any namespace; what could not be read is said."""
     subject = request_subject(Verb.INFO, None if service is None else check_name("service", service))
     replies = await ask(mesh, subject, timeout_s=options.timeout_s or QUESTION_S)
-    infos, illegible = read_infos(replies.payloads)
+    infos, illegible = await read_in_turns(replies.payloads)
     if illegible:
         out.note(
             f"note: left out {counted(illegible, 'answer')} on {subject}, not of the Services API", "warn"
@@ -238,6 +243,19 @@ async def fetch(mesh: Mesh, options: Options, out: Out, service: str | None = No
     if replies.overflow:
         out.note(f"note: {counted(replies.overflow, 'more instance')} answered than can be shown", "warn")
     return infos
+
+
+async def read_in_turns(payloads: Sequence[bytes]) -> tuple[list[InfoReply], int]:
+    """As :func:`~nats_mesh_cli.catalog.read_infos`, while others get their turn: what thousands say takes long to read,
+    and whoever looks on asks now and then."""
+    found: dict[tuple[str, str], InfoReply] = {}
+    illegible = 0
+    for at in range(0, len(payloads), _AT_ONCE):
+        infos, bad = read_infos(payloads[at : at + _AT_ONCE])
+        found |= {(info.name, info.id): info for info in infos}
+        illegible += bad
+        await anyio.lowlevel.checkpoint()
+    return [found[key] for key in sorted(found)], illegible
 
 
 def short_ids(instances: Sequence[Record]) -> list[Record]:

@@ -10,10 +10,10 @@ its peers it has not heard for the longest, and which services it calls (:mod:`n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, zip_longest
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from nats_mesh import CallError, DisconnectedError, Mesh, PermissionDeniedError
 from nats_mesh.discovery.overdue import called_in, overdue_in
@@ -37,8 +37,9 @@ __all__ = [
 
 #: Of how many services, and of how many instances, it is asked.
 MAX_ASKED: Final = 256
-#: No instance has this id: theirs are made by chance, and longer.
+#: No instance has this id: theirs are made by chance, and longer. And no service this name, which is reserved.
 _NO_ID: Final = "none"
+_NO_SERVICE: Final = "anonymous"
 #: How long an answer is waited for where it may still come (seconds): everybody was asked just before.
 _ASK_S: Final = 1.0
 
@@ -74,9 +75,7 @@ async def unheard(mesh: Mesh, infos: Iterable[InfoReply], called: Iterable[Seque
             freshest[each.key] = each
     order = _in_turn([each.key for each in told] for told in peers)
     asked = list(islice((freshest[key] for key in order if key in freshest), MAX_ASKED))
-    means, said = await asyncio.gather(
-        silence_of(mesh, services), asyncio.gather(*(_instance_means(mesh, each) for each in asked))
-    )
+    means, said = await asyncio.gather(silence_of(mesh, services), _instances_mean(mesh, asked))
     silent, ended = (
         sorted(each for each, what in zip(asked, said, strict=True) if what is wanted)
         for wanted in (Silence.SILENT, Silence.NOBODY)
@@ -116,7 +115,20 @@ async def client_pings(mesh: Mesh) -> list[PingReply]:
 
 async def silence_of(mesh: Mesh, services: Collection[str]) -> dict[str, Silence]:
     """Of each service of which nobody has answered, what that means; raises :class:`~nats_mesh.DisconnectedError`."""
-    found = await asyncio.gather(*(_means(mesh, each) for each in services))
+    if not services:
+        return {}
+    asks = _listened
+    try:
+        nobody = await asks(mesh, _NO_SERVICE)
+    except PermissionDeniedError:
+        # Only operators may command: all others ask where anybody may, though of all namespaces together.
+        asks = _asked
+        nobody = await asks(mesh, _NO_SERVICE)
+    if (
+        nobody is Silence.SILENT
+    ):  # somebody listens to everything (`nats sub '>'`): that tells nothing of a service
+        return dict.fromkeys(services, Silence.UNKNOWN)
+    found = await asyncio.gather(*(_means(mesh, each, asks) for each in services))
     return dict(zip(services, found, strict=True))
 
 
@@ -131,30 +143,59 @@ def _in_turn(lists: Iterable[Sequence[_T]]) -> Iterable[_T]:
                 yield each  # type: ignore[misc]  # what is not the filling is of a list
 
 
-async def _means(mesh: Mesh, service: str) -> Silence:
-    # Only operators may command: all others ask where anybody may, though of all namespaces together.
-    with suppress(PermissionDeniedError):
-        return await _listened(mesh, service)
+async def _means(
+    mesh: Mesh, service: str, asks: Callable[[Mesh, str], Coroutine[Any, Any, Silence]]
+) -> Silence:
+    try:
+        found = await asks(mesh, service)
+    except PermissionDeniedError:
+        found = await _asked(mesh, service)
+    return Silence.UNKNOWN if found is Silence.SILENT and await _answers(mesh, service) else found
+
+
+async def _asked(mesh: Mesh, service: str) -> Silence:
+    """As :func:`_listened`, for whoever may not command."""
     # An answer is of another namespace, or late: that tells nothing of those that do not answer.
     return await _pinged(mesh, request_subject(Verb.PING, service))
 
 
-async def _instance_means(mesh: Mesh, instance: Silent) -> Silence:
-    """Of an instance that has not answered: its own subject leads to nobody, or to somebody who answers nothing."""
-    return await _pinged(mesh, request_subject(Verb.PING, instance.service, instance.instance))
+async def _answers(mesh: Mesh, service: str) -> bool:
+    """Whether an instance of this namespace answers when it has time for it: that it had none before is no silence."""
+    replies = await _ping(mesh, request_subject(Verb.PING, service))
+    for payload in () if replies is None else replies.payloads:
+        with suppress(CodecError):
+            if parse_ping(payload).metadata.get("mesh.namespace") == mesh.namespace:
+                return True
+    return False
+
+
+async def _instances_mean(mesh: Mesh, asked: Sequence[Silent]) -> list[Silence]:
+    """Of instances that have not answered: the own subject of each leads to nobody, or to somebody who answers nothing.
+    Where somebody listens to everything the server would say that of all, and nothing is known."""
+    if not asked:
+        return []
+    if await _pinged(mesh, request_subject(Verb.PING, _NO_SERVICE, _NO_ID)) is Silence.SILENT:
+        return [Silence.UNKNOWN] * len(asked)
+    subjects = [request_subject(Verb.PING, each.service, each.instance) for each in asked]
+    return list(await asyncio.gather(*(_pinged(mesh, each) for each in subjects)))
 
 
 async def _pinged(mesh: Mesh, subject: str) -> Silence:
     """What it means that nothing comes back; ``UNKNOWN`` where something does, or it may not be asked."""
+    replies = await _ping(mesh, subject)
+    if replies is None or replies.payloads:
+        return Silence.UNKNOWN
+    return Silence.NOBODY if replies.over.is_set() else Silence.SILENT
+
+
+async def _ping(mesh: Mesh, subject: str) -> Replies | None:
+    """What comes back; ``None`` where it may not be asked."""
     try:
-        replies = await ask(mesh, subject, timeout_s=_ASK_S)
+        return await ask(mesh, subject, timeout_s=_ASK_S)
     except DisconnectedError:
         raise
     except CallError:
-        return Silence.UNKNOWN
-    if replies.payloads:
-        return Silence.UNKNOWN
-    return Silence.NOBODY if replies.over.is_set() else Silence.SILENT
+        return None
 
 
 async def _listened(mesh: Mesh, service: str) -> Silence:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -27,10 +28,15 @@ async def look_for_silent(
 ) -> list[Silent]:
     """Ask everybody, and find out who is silent; of ``services`` alone, where some are named. ``called`` are services
     that are known to be called. Nobody is found where this credential may not ask."""
-    try:
-        infos, clients = await asyncio.gather(fetch(mesh, options, out), called_by_clients(mesh))
-    except PermissionDeniedError:
-        return []
+    with suppress(PermissionDeniedError):
+        return await _found(mesh, options, out, called, services)
+    return []
+
+
+async def _found(
+    mesh: Mesh, options: Options, out: Out, called: Sequence[str], services: Sequence[str]
+) -> list[Silent]:
+    infos, clients = await asyncio.gather(fetch(mesh, options, out), called_by_clients(mesh))
     found = await silent_among(mesh, infos, [called, services, *clients])
     return [each for each in found if not services or each.service in services]
 
@@ -39,7 +45,8 @@ class SilentWatch:
     """Finds out who is silent (``found``) every :data:`EVERY_S`; ``text`` says it, and is empty where nobody is.
 
     ``services``: only these count, where there are any. ``told``: whoever is new is said on stderr; else nothing is,
-    for those who draw on the whole terminal.
+    for those who draw on the whole terminal. A credential that may not ask is not tried again: servers
+    log each refusal.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class SilentWatch:
         self._out = out
         self._services = services
         self._told = told
+        self._denied = False
 
     @property
     def text(self) -> str:
@@ -59,10 +67,17 @@ class SilentWatch:
 
     async def look(self, called: Sequence[str] = ()) -> None:
         """Find out who is silent now; as it was while the bus is away."""
+        if self._denied:
+            return
         out = self._out if self._told else Out(io.StringIO(), io.StringIO())
         try:
-            found = await look_for_silent(self._mesh, self._options, out, called, services=self._services)
+            found = await _found(self._mesh, self._options, out, called, self._services)
         except DisconnectedError:
+            return
+        except PermissionDeniedError as error:
+            self._denied = True
+            if self._told:
+                self._out.note(f"note: who is silent is not known: {error.message}", "warn")
             return
         before, self.found = self.found, tuple(found)
         if not self._told:

@@ -128,7 +128,8 @@ def _groups(items: Iterable[_T], said: Callable[[_T], _Said]) -> list[list[_T]]:
             key = each.kind, each.target, what, each.member
             before = storms.get(key)
             if before is not None and abs(moment - before[0]) <= STORM_S:
-                found[number] = [*found.pop(before[1]), item]
+                found[number] = storm = found.pop(before[1])
+                storm.append(item)
             storms[key] = moment, number
     return list(found.values())
 

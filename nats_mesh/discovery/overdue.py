@@ -7,6 +7,7 @@ What they say decides nothing; it says whom to ask, and of whom the server knows
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Final
 
 import msgspec
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 #: How many peers one instance tells of, and how many of the services it calls a member does.
-MAX_OVERDUE: Final = 16
+MAX_OVERDUE: Final = 32
 MAX_CALLED: Final = 64
 #: How much of an answer is read (characters).
 _MAX_TEXT: Final = 16 << 10
@@ -43,7 +44,8 @@ class Overdue(msgspec.Struct, frozen=True, kw_only=True):
     heard_s: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 
 
-_decode = at_first_use(lambda: msgspec.json.Decoder(list[Overdue]).decode)
+_decode_list = at_first_use(lambda: msgspec.json.Decoder(list[msgspec.Raw]).decode)
+_decode = at_first_use(lambda: msgspec.json.Decoder(Overdue).decode)
 
 
 def overdue_metadata(found: list[Overdue]) -> dict[str, str]:
@@ -52,14 +54,16 @@ def overdue_metadata(found: list[Overdue]) -> dict[str, str]:
 
 
 def overdue_in(metadata: Mapping[str, str]) -> list[Overdue]:
-    """What an instance said of its peers; what cannot be read is nothing."""
+    """What an instance said of its peers; what cannot be read is nothing, and takes nothing from the others."""
     text = metadata.get(_PEERS, "")
+    found: list[Overdue] = []
     if not text or len(text) > _MAX_TEXT:
-        return []
-    try:
-        return _decode(text)[:MAX_OVERDUE]
-    except UNREADABLE:
-        return []
+        return found
+    with suppress(*UNREADABLE):
+        for each in _decode_list(text)[:MAX_OVERDUE]:
+            with suppress(*UNREADABLE):
+                found.append(_decode(each))
+    return found
 
 
 def called_metadata(services: Iterable[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from nats_mesh.core.registry import BEAT_FACTOR, SUSPECT_AFTER
 from nats_mesh.discovery.messages import BASE_INTERVAL_S, MAX_BYTES, nominal_interval_s
 from nats_mesh.discovery.overdue import MAX_OVERDUE, Overdue
 from nats_mesh.errors import UNREADABLE
+from nats_mesh.model import is_name
 from nats_mesh.wire.subjects import Subjects, reply_allowed
 from nats_mesh.wire.transport import Transport
 
@@ -108,7 +109,7 @@ class Peers:
             self._forget(instance)
         elif instance in self._seen:
             self._seen[instance] = self._now()
-        elif len(self._seen) < _MAX_PEERS:
+        elif len(self._seen) < _MAX_PEERS and is_name(instance):
             self._meet(instance, payload)
         if self.watching and instance != self._instance:
             self._read(instance, payload)
@@ -189,17 +190,19 @@ class Peers:
 
     def overdue(self) -> list[Overdue]:
         """The other instances that were not heard for the longest and have not left, at most
-        :data:`~nats_mesh.discovery.overdue.MAX_OVERDUE`: whoever asks finds out which of them answer."""
+        :data:`~nats_mesh.discovery.overdue.MAX_OVERDUE`: whoever asks finds out which of them answer.
+
+        Half of the places at most are for those who are no peers any more, the last of them first: a service whose
+        instances crash again and again hides nobody who hangs."""
         self.count()
         now = self._now()
         for each in [each for each, at in self._lost.items() if now - at >= _LOST_S]:
             self._forget(each)
-        known = [
-            (at, each) for each, at in (*self._lost.items(), *self._seen.items()) if each != self._instance
-        ]
+        lost = heapq.nlargest(MAX_OVERDUE // 2, [(at, each) for each, at in self._lost.items()])
+        seen = [(at, each) for each, at in self._seen.items() if each != self._instance]
         return [
             Overdue(instance=each, name=self._names.get(each, ""), heard_s=round(now - at, 1))
-            for at, each in heapq.nsmallest(MAX_OVERDUE, known)
+            for at, each in sorted(lost) + heapq.nsmallest(MAX_OVERDUE - len(lost), seen)
         ]
 
     def close(self) -> None:

@@ -133,6 +133,8 @@ class Fold:
         if known is None:
             return False
         known.left = True
+        # One that drains tells on, and presence will say no second time that it is gone.
+        known.instance = None
         self._drop((word.service, word.instance))
         return True
 
@@ -174,6 +176,8 @@ class Fold:
         told, last = known.told, known.seq
         step = known.take_number(message, now)
         if step is Step.REFUSED:
+            # Nothing of it counts, but somebody tells: a number that another one made up makes nobody suspect.
+            known.heard, known.late = now, False
             return False
         if step is Step.ANEW:
             # Messages of one member come in order: who goes on with lower numbers for so long is somebody else than who
@@ -376,8 +380,10 @@ class Fold:
     def _sweep(self, now: float) -> None:
         if not self.bus.connected:
             return  # silence says nothing while the bus is away
-        for key in [k for k, each in self.members.items() if now - each.heard >= SILENT_S]:
-            if self.members[key].instance is None:  # of instances presence decides
+        for key, each in list(self.members.items()):
+            # Of instances presence decides; who has said that it leaves, and tells no more, has left.
+            patience_s = LATE_S if each.left else SILENT_S
+            if each.instance is None and now - each.heard >= patience_s:
                 self._drop(key)
 
     def _drop(self, key: _Key) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import signal
 
+import anyio
 import msgspec
 import pytest
 
@@ -13,7 +14,7 @@ from nats_mesh.core.breaker import BreakerState
 from nats_mesh.telemetry.snapshots import NOTHING, Breaker, Ejection, Snapshot
 from nats_mesh_cli.breakers import breaker_records, breakers_table
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.get import KINDS, OTHERS, Kind, kind_of, plural_of
+from nats_mesh_cli.get import KINDS, OTHERS, Kind, kind_of, plural_of, read_in_turns
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, table
 from nats_mesh_cli.watch import view_of
@@ -42,6 +43,28 @@ def test_what_can_be_listed_is_found_by_any_of_its_names() -> None:
     assert "breakers" in caught.value.hint
     with pytest.raises(CliError):
         kind_of("edges")
+
+
+@pytest.mark.anyio
+async def test_what_thousands_say_is_read_while_others_get_their_turn() -> None:
+    """Each instance once, in order; what cannot be read is counted."""
+    said = {"type": "io.nats.micro.v1.info_response", "name": "orders", "version": "1.0.0", "endpoints": []}
+    answers = [json.dumps({**said, "id": f"i{number:04}"}).encode() for number in range(1000)]
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.sleep(0)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        infos, illegible = await read_in_turns([*reversed(answers), b"?", answers[0]])
+        tasks.cancel_scope.cancel()
+    assert [info.id for info in infos] == [f"i{number:04}" for number in range(1000)]
+    assert illegible == 1
+    assert turns >= 10
 
 
 def test_circuits_and_ejections_are_one_list() -> None:

@@ -256,6 +256,45 @@ def test_who_misses_telling_is_suspect_while_others_are_heard() -> None:
     assert tell(seconds=4) == {"i1": "ready", "i2": "ready"}
 
 
+def test_numbers_that_another_one_made_up_make_nobody_suspect() -> None:
+    """Where the bus does not check who publishes, one message of a high number has all others refused for a while: who
+    told it is not to be added up with who tells now, but both are somebody who tells."""
+    clock, fold = Clock(), Fold()
+    victim, other = Teller(clock, "orders", "i1"), Teller(clock, "orders", "i2")
+    fold.apply(instance(seen=clock.now), clock.now)
+    shown = set()
+    for second in range(10):
+        clock.now += 1.0
+        for each in (victim, other):
+            fold.apply(each.word(), clock.now)
+        if second == 4:
+            fold.apply(msgspec.structs.replace(victim.word(), seq=900), clock.now)
+        shown.add(member_of(fold.snapshot(clock.now), "i1").state)
+    assert shown == {"ready"}
+
+
+def test_an_instance_that_drains_is_draining_and_then_gone() -> None:
+    """It leaves presence first, and tells of its last calls as long as they run: presence says no second time that it
+    is gone, and nobody is suspect who has left."""
+    clock, fold = Clock(), Fold()
+    orders, other = Teller(clock, "orders", "i1"), Teller(clock, "web", "w1")
+
+    def after(seconds: int, *which: Teller, state: State) -> dict[str, str]:
+        for _ in range(seconds):
+            clock.now += 1.0
+            for each in which:
+                fold.apply(msgspec.structs.replace(each.word(), state=state), clock.now)
+            fold.snapshot(clock.now)
+        return {each.id: each.state for each in fold.snapshot(clock.now).members if each.service == "orders"}
+
+    fold.apply(instance(seen=clock.now), clock.now)
+    assert after(5, orders, other, state=State.READY) == {"i1": "ready"}
+    fold.apply(Gone("orders", "i1"), clock.now)
+    assert after(2, orders, other, state=State.DRAINING) == {"i1": "draining"}
+    assert after(4, other, state=State.READY) == {"i1": "draining"}
+    assert after(1, other, state=State.READY) == {}
+
+
 def test_conditions_become_rows() -> None:
     """Limits and queues add up; open circuits, ejections and policies stand at whoever has them, and in sums."""
     clock, fold = Clock(), Fold()

@@ -191,6 +191,7 @@ async def test_those_not_heard_for_the_longest_are_told_of() -> None:
     await say("me")
     await say("well", name=7)
     await say("left", "leave")
+    await say("no~name")
     assert peers.overdue() == [
         Overdue(instance="hung", name="host-7", heard_s=2.0), Overdue(instance="well", heard_s=0.0),
     ]  # fmt: skip
@@ -227,7 +228,9 @@ async def test_of_many_that_fell_silent_the_latest_are_remembered() -> None:
         clock.advance(0.01)
     clock.advance(60.0)
     assert peers.count() == 1
-    assert [each.instance for each in peers.overdue()] == [f"i{136 + n}" for n in range(MAX_OVERDUE)]
+    assert [each.instance for each in peers.overdue()] == [
+        f"i{200 - MAX_OVERDUE // 2 + n}" for n in range(MAX_OVERDUE // 2)
+    ]
 
 
 def test_what_members_say_of_others_is_read_as_far_as_it_can_be() -> None:
@@ -244,6 +247,8 @@ def test_what_members_say_of_others_is_read_as_far_as_it_can_be() -> None:
         json.dumps([{**good, "heard_s": -1}]), json.dumps([good] * 2000),
     ):  # fmt: skip
         assert overdue_in({"mesh.peers": bad}) == []
+    beside = [{**good, "instance": "a.b"}, good, 7]
+    assert overdue_in({"mesh.peers": json.dumps(beside)}) == [Overdue(instance="a", heard_s=1.0)]
     assert len(overdue_in({"mesh.peers": json.dumps([good] * 100)})) == MAX_OVERDUE
     assert called_in({"mesh.calls": "a,b.c,,\x1b[0m,d"}) == ["a", "d"]
     assert called_in({"mesh.calls": "a," * 20_000}) == []
@@ -282,3 +287,24 @@ def test_a_member_says_whom_it_calls() -> None:
             assert calls[("front", "ping")] == ["relay"]
 
     run_virtual(main)
+
+
+@pytest.mark.anyio
+async def test_who_crashes_again_and_again_hides_nobody_who_hangs() -> None:
+    """Half of the places are for those that are peers still, however many have ended without leaving."""
+    bus, clock = MemoryBus(), ManualClock()
+    transport = await bus.connect(ConnectOptions(name="many"))
+    peers = Peers(
+        service="many", subjects=Subjects("default"), transport=transport, clock=clock, enforced=True
+    )
+    for number in range(60):
+        transport.publish(f"mesh.default.presence.many.crashed{number}", b"{}", "_INBOX.many.c.s.0")
+    await transport.fence()
+    clock.advance(4 * nominal_interval_s(60) + 1.0)
+    assert peers.count() == 1
+    transport.publish("mesh.default.presence.many.hung", b"{}", "_INBOX.many.c.s.0")
+    await transport.fence()
+    clock.advance(1.0)
+    told = [each.instance for each in peers.overdue()]
+    assert "hung" in told
+    assert len(told) == MAX_OVERDUE // 2 + 1
