@@ -328,8 +328,10 @@ class MeshView:
         self._news.set()
 
     def on_reconnect(self) -> None:
-        """Everybody is heard again with the next lease."""
+        """Everybody is heard again with the next lease; what has happened meanwhile is asked for."""
         self._bus()
+        if self._asking is not None:
+            self._asking.again()
         self._made = None
         self._news.set()
 
