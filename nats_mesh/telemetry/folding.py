@@ -97,6 +97,8 @@ class Fold:
         self.groups = Groups(durations=durations)
         #: Calls of several edges together: to a service, to an endpoint, and (by no name) all of them.
         self.summed: dict[tuple[str, ...], Summed] = {}
+        #: Edges without calls of callers that have left, and since when they are.
+        self.quiet: dict[tuple[str, str, str], float] = {}
         self.events = Happened(_MAX_EVENTS)
         self.bus = Bus(True)
         self.away_since: float | None = None
