@@ -16,7 +16,7 @@ from nats_mesh.model import check_name
 from nats_mesh.policy import PolicySet
 from nats_mesh.policy.telemetry_parts import Telemetry
 from nats_mesh.telemetry.leasing import hold_lease
-from nats_mesh.telemetry.slow import INJECTED, SlowCall, decode_slow, decode_slow_answer
+from nats_mesh.telemetry.slow import INJECTED, STOOD_STILL, SlowCall, decode_slow, decode_slow_answer
 from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.bus import CALLER, QUESTION_S, ask, connected
@@ -80,6 +80,7 @@ def record_of(call: SlowCall) -> Record:
         "fault_s": call.fault_s,
         "handler_s": call.handler_s,
         "own_s": call.own_s,
+        "stood_s": call.stood_s,
         "threshold_s": call.threshold_s,
         "p99_s": call.p99_s,
         "times_p99": None if not call.p99_s else round(call.duration_s / call.p99_s, 2),
@@ -99,16 +100,17 @@ def record_of(call: SlowCall) -> Record:
 
 def where_it_went(record: Record) -> str:
     """The parts of a call's time, the largest first: its queue, what a fault held it on purpose, the handler itself,
-    the calls that this made."""
+    the calls that this made, without the time in which the process itself stood still."""
     total = record["duration_s"] or 1.0
     parts: list[tuple[float, str]] = [
         (record["queue_s"], "queue"),
         (record["fault_s"], INJECTED),
         (record["own_s"], "itself"),
+        (record["stood_s"], STOOD_STILL),
     ]
     by_target: dict[str, list[tuple[float, float]]] = {}
     for step in record["steps"]:
-        during = step["at_s"], step["at_s"] + step["took_s"]
+        during = step["at_s"], step["at_s"] + max(0.0, step["took_s"] - step["stood_s"])
         by_target.setdefault(step["target"], []).append(during)
     for target, calls in by_target.items():  # those at the same time count once
         took = total - uncovered(0.0, total, calls)

@@ -17,7 +17,7 @@ from nats_mesh.telemetry.taps import BATCH_S
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.catalog import announcement_of, visible
 from nats_mesh_cli.connection import Connection
-from nats_mesh_cli.errors import DENIED, OK, CliError
+from nats_mesh_cli.errors import DENIED, FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import missing_service
 from nats_mesh_cli.options import Format, Options
@@ -53,34 +53,45 @@ async def tap(options: Options, out: Out, plan: Plan, *, name: str | None) -> in
     check(options, plan)
     async with connected(options, name or CALLER) as mesh:
         everything = await fetch(mesh, options, out)
-        nobody = await _nobody(plan, everything, mesh, out)
+        nobody, of_endpoint = await _nobody(plan, everything, mesh, out)
         # Where nobody is there who was named, the error at the end says it.
         unheard = _unheard(plan, everything, mesh.namespace) if nobody is None else ""
         tapper = _Tapper(mesh, plan, options.format, out, unheard)
-        heard = await tapper.run()
+        heard = await tapper.run(of_endpoint=of_endpoint)
     if nobody is not None and not heard:
         raise nobody
     return OK
 
 
-async def _nobody(plan: Plan, everything: list[InfoReply], mesh: Mesh, out: Out) -> CliError | None:
-    """Say what is asked for and not there; what ends a tap that hears nobody, where no service that was named is."""
-    gone: dict[str, CliError] = {}
+async def _nobody(
+    plan: Plan, everything: list[InfoReply], mesh: Mesh, out: Out
+) -> tuple[CliError | None, bool]:
+    """Say what is asked for and not there; what ends a tap that hears nothing of it, where nothing that was named is
+    there, and whether it is an endpoint that is missing of a service that is."""
+    gone: dict[tuple[str, str], CliError] = {}
+    services: set[str] = set()
+    named = sum([len(endpoints) or 1 for endpoints in plan.targets.values()])
     for service, endpoints in plan.targets.items():
         error = absent(everything, mesh.namespace, service)
         if error is not None:  # it may still come
             error = await silent_or(mesh, visible(everything, mesh.namespace), service, error)
-            gone[service] = error
+            gone |= {
+                (service, each): nobody_answered(service, mesh.namespace, error)
+                for each in endpoints or ("",)
+            }
+            services.add(service)
             say_absent(out, error)
             continue
         for endpoint in endpoints:
             error = absent(everything, mesh.namespace, service, endpoint)
             if error is not None:
+                text = f"{error.message}: no call of it was seen"
+                gone[service, endpoint] = CliError(text, hint=error.hint, code=FAILED)
                 say_absent(out, error)
-    if not gone or len(gone) < len(plan.targets):
-        return None
-    first, error = next(iter(gone.items()))
-    return nobody_answered(first, mesh.namespace, error)
+    if not gone or len(gone) < named:
+        return None, False
+    (service, _), error = next(iter(gone.items()))
+    return error, service not in services
 
 
 def _unheard(plan: Plan, everything: Sequence[InfoReply], namespace: str) -> str:
@@ -122,8 +133,8 @@ class _Tapper(Connection):
             why=plan.why or "",
         )
 
-    async def run(self) -> bool:
-        """Show calls to the end; whether any instance was heard."""
+    async def run(self, *, of_endpoint: bool = False) -> bool:
+        """Show calls to the end; whether any instance was heard, or with ``of_endpoint`` a call of what was named."""
         transport = self._mesh.client.transport
         transport.add_listener(self)
         try:
@@ -149,7 +160,7 @@ class _Tapper(Connection):
                 hint="operators may: use their credentials, --creds FILE",
                 code=DENIED,
             )
-        return self._feed.instances > 0
+        return self._feed.counts.ended > 0 if of_endpoint else self._feed.instances > 0
 
     async def _until_signal(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -1,5 +1,5 @@
-"""Events that say the same, as one row: a revision of policies that all members apply within seconds, and what one
-member tells again and again with a count of it (``… (512 so far)``). Pure.
+"""Events that say the same, as one row: a revision of policies that all members apply within seconds, a server that
+they lose or have back, and what one member tells again and again with a count of it (``… (512 so far)``). Pure.
 
 Of everything else each row stays: which of two breakers opened, or whose fault it was, is what a reader looks for.
 """
@@ -21,6 +21,11 @@ __all__ = ["STORM_S", "WITHIN_S", "Alike", "Repeated", "events_together", "recor
 WITHIN_S: Final = 5.0
 #: What is told again, by the same member and of the same, within so long of the time before (seconds) is one storm.
 STORM_S: Final = 60.0
+
+#: What comes to many members at once.
+_SHARED: Final = frozenset(
+    str(kind) for kind in (EventKind.POLICY_APPLIED, EventKind.BUS_LOST, EventKind.BUS_BACK)
+)
 
 _T = TypeVar("_T")
 #: How often something has happened, in the words of all events that are told ever more rarely.
@@ -76,7 +81,7 @@ def _event(group: Sequence[Event]) -> Event:
     if len(group) < 2:
         return first
     given = {name: getattr(first, name) for name in Event.__struct_fields__ if name != "wire"}
-    if first.kind != EventKind.POLICY_APPLIED:
+    if first.kind not in _SHARED:
         given |= {"at": last.at, "detail": _detail(_said(first), _said(last), len(group))}
         given["missed"] = sum(each.missed for each in group)
         return Repeated(**given, times=len(group), since=first.at)
@@ -88,7 +93,7 @@ def _record(group: Sequence[Record]) -> Record:
     first, last = group[0], group[-1]
     if len(group) < 2:
         return first
-    if str(first["kind"]) != EventKind.POLICY_APPLIED:
+    if str(first["kind"]) not in _SHARED:
         detail = _detail(_said_in(first), _said_in(last), len(group))
         return {**last, "detail": detail, "missed": sum(each.get("missed", 0) for each in group)}
     members = _members(map(_said_in, group))
@@ -107,7 +112,7 @@ def _members(told: Iterable[_Said]) -> tuple[tuple[str, str], ...]:
 def _groups(items: Iterable[_T], said: Callable[[_T], _Said]) -> list[list[_T]]:
     """By what each ``said``."""
     found: dict[int, list[_T]] = {}
-    begun: dict[tuple[str, str], tuple[float, list[_T]]] = {}
+    begun: dict[tuple[str, str, str], tuple[float, list[_T], set[tuple[str, str]]]] = {}
     storms: dict[tuple[str, str, str, tuple[str, str]], tuple[float, int]] = {}
     for number, item in enumerate(items):
         each = said(item)
@@ -115,13 +120,17 @@ def _groups(items: Iterable[_T], said: Callable[[_T], _Said]) -> list[list[_T]]:
         found[number] = group = [item]
         if moment is None:
             continue
-        if each.kind == EventKind.POLICY_APPLIED:
-            known = begun.get((each.target, each.detail))
-            if known is not None and abs(moment - known[0]) <= WITHIN_S:
+        if each.kind in _SHARED:
+            # How long a server was away differs by who tells of it.
+            same = each.kind, each.target, "" if each.kind == EventKind.BUS_BACK else each.detail
+            known = begun.get(same)
+            again = each.kind != EventKind.POLICY_APPLIED and known is not None and each.member in known[2]
+            if known is not None and abs(moment - known[0]) <= WITHIN_S and not again:
                 known[1].append(item)
+                known[2].add(each.member)
                 del found[number]
             else:
-                begun[each.target, each.detail] = moment, group
+                begun[same] = moment, group, {each.member}
             continue
         what, counts = _SO_FAR.subn("", each.detail)
         if counts:

@@ -55,6 +55,7 @@ _BAD: Final = frozenset(
     for kind in (
         EventKind.ALERT_FIRING,
         EventKind.BREAKER_OPEN,
+        EventKind.BUS_LOST,
         EventKind.CONFIG_REJECTED,
         EventKind.EJECTION_BEGAN,
         EventKind.EJECTION_PANIC,

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from nats_mesh.core.histogram import Histogram
 from nats_mesh.core.telemetry_rules import SlowRules
 
-__all__ = ["MIN_CALLS", "WINDOW_S", "Slow", "Slowness", "Tail", "uncovered"]
+__all__ = ["MIN_CALLS", "WINDOW_S", "Slow", "Slowness", "Tail", "stood", "uncovered"]
 
 #: How long calls count at least, and at most twice as long (seconds).
 WINDOW_S: Final = 60.0
@@ -127,3 +127,16 @@ def uncovered(start: float, end: float, parts: Iterable[tuple[float, float]]) ->
             left += begin - at
         at = max(at, stop)
     return left + max(0.0, end - at)
+
+
+def stood(
+    start: float, end: float, parts: Iterable[tuple[float, float]], stalls: Iterable[tuple[float, float]]
+) -> float:
+    """How much of the time from ``start`` to ``end`` lies in any of ``stalls``, which do not overlap, and in any of
+    ``parts``, which may."""
+    parts, both = list(parts), 0.0
+    for begin, stop in stalls:
+        begin, stop = max(begin, start), min(stop, end)
+        if stop > begin:
+            both += stop - begin - uncovered(begin, stop, parts)
+    return both

@@ -19,6 +19,7 @@ from nats_mesh.errors import (
     Refused,
     Status,
 )
+from nats_mesh.telemetry.flags import NEXT_TRY
 from nats_mesh.telemetry.kinds import EventKind
 
 __all__ = ["Circuit", "Tell", "is_failure"]
@@ -78,7 +79,7 @@ class Circuit:
             wait_s = self.breaker.retry_after_s(now)
             state = self.breaker.state.value.lower().replace("_", "-")
             raise CircuitOpenError(
-                f"the circuit of {self.where} is {state}: {self._why}; next try in {wait_s:.1f} s",
+                f"the circuit of {self.where} is {state}: {self._why}{NEXT_TRY}{wait_s:.1f} s",
                 retry_after_s=wait_s,
             )
         return permit

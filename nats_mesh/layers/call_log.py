@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from nats_mesh.clock import Clock
 from nats_mesh.core.envelope import sampled
-from nats_mesh.core.slowness import Slow, Slowness, uncovered
+from nats_mesh.core.slowness import Slow, Slowness, stood, uncovered
 from nats_mesh.core.telemetry_rules import AccessLogRules
 from nats_mesh.errors import Refused, Status
 from nats_mesh.layers.arrived import attempt_of, endpoint_of, queued_s, trace_of
@@ -121,6 +121,8 @@ class SlowWatch:
         came, end = call.received, call.received + took_s
         queue_s, fault_s = queued_s(call, took_s), call.held_s
         calls = [] if call.context is None else call.context.own_calls or []
+        during = [(start, stop) for _, start, stop, _ in calls]
+        stalls = [each for each in self._slow.stalls if each[1] > came]
         self._slow.tell(
             endpoint=endpoint_of(call),
             caller=call.caller,
@@ -129,7 +131,8 @@ class SlowWatch:
             duration_s=took_s,
             queue_s=queue_s,
             fault_s=fault_s,
-            own_s=uncovered(came + queue_s + fault_s, end, [(start, stop) for _, start, stop, _ in calls]),
+            own_s=uncovered(came + queue_s + fault_s, end, during),
+            stood_s=stood(came + queue_s + fault_s, end, during, stalls) if stalls else 0.0,
             threshold_s=slow.threshold_s,
             p99_s=slow.p99_s,
             policy=watched.policy,
@@ -141,6 +144,7 @@ class SlowWatch:
                     at_s=max(0.0, round(start - came, 6)),
                     took_s=max(0.0, round(stop - start, 6)),
                     status=str(status),
+                    stood_s=round(stood(start, stop, [(start, stop)], stalls), 6) if stalls else 0.0,
                 )
                 for target, start, stop, status in calls
             ],

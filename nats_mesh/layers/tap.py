@@ -40,7 +40,7 @@ class CallTap:
         try:
             taps, succeeded = self._taps, call.status is _OK
             if took_s < taps.least_s or (succeeded and taps.only_failed):
-                taps.pass_by()
+                taps.pass_by(endpoint_of(call))
                 return
             endpoint = endpoint_of(call)
             status = OK if succeeded else str(Status.UNKNOWN if call.status is None else call.status)

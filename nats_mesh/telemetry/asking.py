@@ -69,19 +69,25 @@ class Asking:
         self._on_ping = on_ping
         self._asked: list[str] = []
         self._came = asyncio.Event()
+        #: When it is asked again what is there (by ``now``).
+        self._due = 0.0
 
     def soon(self) -> None:
         """Somebody has come: have him know of the leases before they are renewed in any case."""
         self._came.set()
 
+    def again(self) -> None:
+        """The bus was away: ask at once what has happened meanwhile, and who is there."""
+        self._due = 0.0
+        self._came.set()
+
     async def run(self, each_time: Callable[[], None]) -> None:
         """Hold the leases until cancelled; ask now and then who is there, and what has happened."""
-        enough = 0.0
         while True:
             transport = self._transport()
-            ask = self._now() >= enough and transport.connected
+            ask = self._now() >= self._due and transport.connected
             if ask:
-                enough = self._now() + _ASK_EVERY_S
+                self._due = self._now() + _ASK_EVERY_S
                 self._question(transport, request_subject(Verb.PING), "$SRV", self._on_ping)
             for want in self._wants:
                 try:

@@ -2,7 +2,8 @@
 listens, remembered for whoever comes later.
 
 A member keeps its last :data:`MAX_EVENTS` events. They are published while an observer's lease on ``event`` runs,
-and whoever asks with an inbox gets those that are kept in answer. Telling an event must never be a burden on
+and whoever asks with an inbox gets those that are kept in answer. What happens while its connection is away, that one
+being lost and back as well, it tells with the next lease after that. Telling an event must never be a burden on
 what it tells of, so it costs a few microseconds, is bounded in rate by kind, and never raises.
 """
 
@@ -24,6 +25,7 @@ from nats_mesh.core.refill import Refill
 from nats_mesh.discovery.messages import rfc3339
 from nats_mesh.errors import CallError, CodecError
 from nats_mesh.telemetry.answering import Answering
+from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.wants import Wants
 from nats_mesh.wire.codecs import JSON
 from nats_mesh.wire.headers import one_line
@@ -58,6 +60,8 @@ _MAX_KINDS: Final = 64
 _MAX_TARGET, _MAX_DETAIL, _MAX_NUMBERS = 200, 400, 8
 _WANT: Final = "event"
 _WORD: Final = "[a-z][a-z0-9.-]{0,39}"
+#: Who connects with a name and a password, or a token, in an address.
+_SECRET: Final = re.compile(r"//[^/@\s]*@")
 _TEXT: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 
 _Text = Annotated[str, msgspec.Meta(pattern=_TEXT, max_length=_MAX_DETAIL)]
@@ -139,6 +143,9 @@ class Events:
         self._transport: Transport | None = None
         self._mux: ReplyMux | None = None
         self._wants: Wants | None = None
+        #: What nobody was told because the connection was away, and since when it is (by the monotonic clock).
+        self._untold: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._lost_at: float | None = None
 
     @property
     def failed(self) -> int:
@@ -156,6 +163,7 @@ class Events:
         kept = [msgspec.structs.replace(event, instance=instance) for event in self.recent]
         self.recent = deque(kept, maxlen=MAX_EVENTS)
         wants.on(_WANT, self._on_want)
+        transport.add_listener(self)
 
     def emit(self, kind: str, target: str, detail: str, **numbers: float) -> None:
         """Remember that this happened, and tell it where somebody listens. Never raises.
@@ -200,25 +208,62 @@ class Events:
         )
         bucket.missed = 0
         self.recent.append(event)
-        if self._wants is not None and self._wants.wanted(_WANT):
-            self._publish(self._subject, JSON.encode(event))
+        transport, wants = self._transport, self._wants
+        if transport is None or wants is None:
+            return
+        if not transport.connected or self._untold:  # what is told later keeps its order
+            self._untold.append(event)
+        elif wants.wanted(_WANT):
+            self._publish(event, transport)
+        if wants.wanted(_WANT):
+            self._tell_untold(transport)
 
-    def _publish(self, subject: str, body: bytes) -> None:
-        transport, mux = self._transport, self._mux
-        if transport is None or mux is None:
+    def _publish(self, event: Event, transport: Transport) -> None:
+        mux = self._mux
+        if mux is None:
             return
         try:
-            transport.publish(subject, body, mux.one_way("telemetry"))
+            transport.publish(self._subject, JSON.encode(event), mux.one_way("telemetry"))
         except CallError:
             self._failed += 1  # away: whoever comes back asks for what is kept
+
+    def _tell_untold(self, transport: Transport) -> None:
+        while self._untold and transport.connected:
+            self._publish(self._untold.popleft(), transport)
 
     def _on_want(self, observer: str, reply: str) -> None:
         if self._transport is not None:
             self._answering.lease(reply, tuple(self.recent), self._transport)
+            self._tell_untold(self._transport)
+
+    # -- the connection -----------------------------------------------------------------------------
+
+    def on_disconnect(self, reason: str) -> None:
+        """It is lost: remembered now, told once it is back."""
+        self._lost_at = self._clock.monotonic()
+        self.emit(EventKind.BUS_LOST, self._server(), _SECRET.sub("//", reason))
+
+    def on_reconnect(self) -> None:
+        """It is back: tell both, with the next lease where none runs any more."""
+        if self._lost_at is None:
+            return
+        away_s, self._lost_at = self._clock.monotonic() - self._lost_at, None
+        self.emit(
+            EventKind.BUS_BACK, self._server(), f"it was away for {away_s:.1f} s", away_s=round(away_s, 3)
+        )
+
+    def on_denied(self, operation: str, subject: str) -> None:
+        """The transport has logged it."""
+
+    def _server(self) -> str:
+        return "" if self._transport is None else self._transport.server
 
     def close(self) -> None:
         """Tell nobody any more; what is kept stays."""
+        if self._transport is not None:
+            self._transport.remove_listener(self)
         self._transport = self._mux = self._wants = None
+        self._untold.clear()
 
 
 def _line(text: str, limit: int) -> str:

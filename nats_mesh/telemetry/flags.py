@@ -22,8 +22,10 @@ from nats_mesh.errors import (
 )
 from nats_mesh.telemetry.series import FAILURES, Series
 
-__all__ = ["FLAGS", "flags_of_ended", "flags_of_error", "flags_of_refusal", "note_end"]
+__all__ = ["FLAGS", "NEXT_TRY", "flags_of_ended", "flags_of_error", "flags_of_refusal", "note_end"]
 
+#: Behind it stands how long a circuit refuses calls from now on.
+NEXT_TRY: Final = "; next try in "
 FLAGS: Final = ("UH", "UT", "UO", "URX", "RL", "DC", "FI", "DI", "NR")
 
 _REFUSED: Final = {
@@ -99,7 +101,9 @@ def note_end(
     text = ",".join(filter(None, flags))
     # What was refused unsent took no time that says anything of whoever was called.
     series.end(took_s if tried > 0 else None, status, text)
-    if failed and status in FAILURES:
+    # What opened a circuit says more than that it is open, and would be gone with the next call.
+    refused = isinstance(problem, CircuitOpenError) and series.last_error_text
+    if failed and status in FAILURES and not refused:
         series.last_error = _said(status, problem, text)
     return text
 
@@ -111,7 +115,8 @@ def _said(status: Status, problem: BaseException | None, flags: str) -> str:
         # A call may have flags for another reason than its error, whose text a handler wrote for its caller alone.
         own = not answered or problem.refused is not None or problem.fault
         if flags and own and problem.message:
-            return f"{status}: {problem.message}"
+            # What counts down is wrong as soon as it is remembered.
+            return f"{status}: {problem.message.partition(NEXT_TRY)[0]}"
         if answered or isinstance(problem, ApplicationError):
             return f"{status}, as its instance answered"
     return f"{status}: {type(problem).__name__}"

@@ -70,6 +70,8 @@ class Fold:
     fewer places than another one; services beyond ``max_services`` are put together as :data:`OTHER`, unless others are
     gone meanwhile.
 
+    While the bus is away time stands still here, and goes on when it is back: windows and trends keep what was known.
+
     ``overflowed`` counts words that found no room; ``ignored`` is for whoever hears them to count. ``durations``: the
     totals of rows have quantiles and buckets, too.
     """
@@ -95,9 +97,15 @@ class Fold:
         self.groups = Groups(durations=durations)
         #: Calls of several edges together: to a service, to an endpoint, and (by no name) all of them.
         self.summed: dict[tuple[str, ...], Summed] = {}
+        #: Edges without calls of callers that have left, and since when they are.
+        self.quiet: dict[tuple[str, str, str], float] = {}
         self.events = Happened(_MAX_EVENTS)
         self.bus = Bus(True)
         self.away_since: float | None = None
+        #: How long the bus was away before (seconds); of the last time alone until when, by the time of here, and how
+        #: long.
+        self._away_s = 0.0
+        self._away_last = (-math.inf, 0.0)
         self._max_members = max_members
         self._services = Placed(max_services)
         #: When some of these were let go last, as ``_looked``.
@@ -123,11 +131,7 @@ class Fold:
         if isinstance(word, Event):
             return word.namespace == self.namespace and self.events.take(word)
         if isinstance(word, Bus):
-            if word.connected:
-                self.away_since = None
-            elif self.away_since is None:
-                self.away_since = now
-            self.bus = word
+            self._bus(word, now)
             return True
         known = self.members.get((word.service, word.instance))
         if known is None:
@@ -138,6 +142,21 @@ class Fold:
         self._drop((word.service, word.instance))
         return True
 
+    def _bus(self, word: Bus, now: float) -> None:
+        since = self.away_since
+        if not word.connected and since is None:
+            self.away_since = now
+        elif word.connected and since is not None:
+            self._away_last = self._here(now), now - since
+            self.away_since = None
+            self._away_s += now - since
+            self._heard = -math.inf  # whoever was away says nothing about who is not heard
+        self.bus = word
+
+    def _here(self, now: float) -> float:
+        """The time of windows and of who was heard when: it stands still while the bus is away."""
+        return (now if self.away_since is None else min(now, self.away_since)) - self._away_s
+
     def snapshot(self, now: float, wall_s: float = 0.0) -> Snapshot:
         """All of it at ``now``."""
         *_, made = self.snapshot_by_bits(now, wall_s)
@@ -146,15 +165,15 @@ class Fold:
 
     def snapshot_by_bits(self, now: float, wall_s: float = 0.0) -> Iterator[Snapshot | None]:
         """As :meth:`snapshot`, with moments in between (:func:`nats_mesh.telemetry.showing.show`)."""
-        self._looked = now
-        self._sweep(now)
-        hears = self.bus.connected and now - self._heard <= _GAP_S and now - self._hears_since > MISSED_S
+        here = self._looked = self._here(now)
+        self._sweep(here)
+        hears = self.bus.connected and here - self._heard <= _GAP_S and here - self._hears_since > MISSED_S
         for known in self.members.values():
-            if hears and known.live and now - known.heard > MISSED_S:
+            if hears and known.live and here - known.heard > MISSED_S:
                 known.late = True
-            if known.live and now - known.told > LATE_S:
+            if known.live and here - known.told > LATE_S:
                 known.fall_silent()
-        return show(self, now, wall_s)
+        return show(self, now, here, wall_s)
 
     def answered(self) -> Iterator[tuple[str, str, Line]]:
         """Whatever instances told of calls they answered: their service, who called, and the series; of instances that
@@ -170,11 +189,12 @@ class Fold:
         key = (message.service, message.instance)
         if message.namespace != self.namespace:
             return False
-        known = self._known(key, now)
+        here = self._here(now)
+        known = self._known(key, here)
         if known is None:
             return False
         told, last = known.told, known.seq
-        step = known.take_number(message, now)
+        step = known.take_number(message, here)
         if step is Step.REFUSED:
             # Nothing of it counts, but somebody tells: a number that another one made up makes nobody suspect.
             known.heard, known.late = now, False
@@ -183,10 +203,10 @@ class Fold:
             # Messages of one member come in order: who goes on with lower numbers for so long is somebody else than who
             # told the high ones.
             self._begin_again(key, known)
-        known.heard = known.told = now
-        if now - self._heard > _GAP_S:
-            self._hears_since = now
-        self._heard = now
+        known.heard = known.told = here
+        if here - self._heard > _GAP_S:
+            self._hears_since = here
+        self._heard = here
         if step is not Step.SAME or known.message is None:
             known.message = msgspec.structs.replace(message, series=(), rows=())  # these are in its lines
         if message.condition is not UNSET:
@@ -194,16 +214,20 @@ class Fold:
         if not known.serves:  # a client has no presence: its last statistics say that it leaves
             known.left = message.state is State.DRAINING
         known.wake()
-        second, moment = int(now), known.moment(message)
+        second, moment = int(here), known.moment(message)
         if message.series:
             # How long a series that is new in this word was not there: since the word before, or the member's start.
-            gap_s = min(self.window_s, now - told if last and step is not Step.ANEW else message.since_s)
+            gap_s = message.since_s
+            if last and step is not Step.ANEW:
+                until, away_s = self._away_last
+                gap_s = here - told + (away_s if told <= until else 0.0)
+            gap_s = min(self.window_s, gap_s)
             for each in message.series:
                 self._series(known, message, each, moment, second, gap_s, now)
         if message.rows:
             known.take_rows(message, moment, second)
-        if now - self._looked >= self.window_s:
-            self._let_out(now)
+        if here - self._looked >= self.window_s:
+            self._let_out(here)
         return True
 
     def _let_out(self, now: float) -> None:
@@ -341,14 +365,15 @@ class Fold:
         key = (instance.service, instance.id)
         if instance.namespace != self.namespace:
             return False
-        known = self._known(key, now)
+        known = self._known(key, self._here(now))
         if known is None:
             return False
         self._place(instance.service, instance.service)
         known.instance = instance
         known.left = False
-        if instance.seen > known.heard:
-            known.heard, known.late = instance.seen, False
+        seen = self._here(instance.seen)
+        if seen > known.heard:
+            known.heard, known.late = seen, False
         return True
 
     def _begin_again(self, key: _Key, known: Known) -> None:

@@ -37,6 +37,9 @@ class EventKind(enum.StrEnum):
     #: A promise burns its budget too fast, and does so no more; told by one of those who watch.
     ALERT_FIRING = "alert.firing"
     ALERT_RESOLVED = "alert.resolved"
+    #: Of a member: its connection to the bus.
+    BUS_BACK = "bus.back"
+    BUS_LOST = "bus.lost"
     #: Of an instance: what operators do to it, and what it does by itself.
     FAULT_CLEARED = "fault.cleared"
     FAULT_ENDED = "fault.ended"

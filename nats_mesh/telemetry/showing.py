@@ -22,9 +22,10 @@ _GROUPS: Final = 256
 _ROWS: Final = 32
 
 
-def show(fold: Fold, now: float, wall_s: float) -> Iterator[Snapshot | None]:
-    """Everything that ``fold`` holds at ``now``: the snapshot comes last. Each ``None`` before it is a moment in which
-    whoever makes it may do something else, and in which the fold may hear more."""
+def show(fold: Fold, at: float, now: float, wall_s: float) -> Iterator[Snapshot | None]:
+    """Everything that ``fold`` holds at ``at``, which is ``now`` by the time of its windows: the snapshot comes last.
+    Each ``None`` before it is a moment in which whoever makes it may do something else, and in which the fold may hear
+    more."""
     for number, known in enumerate(list(fold.members.values())):
         known.settle()
         if number % _MEMBERS == _MEMBERS - 1:
@@ -59,13 +60,13 @@ def show(fold: Fold, now: float, wall_s: float) -> Iterator[Snapshot | None]:
     yield from _collect(members_of(fold, breakers, ejections, now), members)
     bus = fold.bus
     yield Snapshot(
-        at=now,
+        at=at,
         wall_s=wall_s,
         namespace=fold.namespace,
         window_s=fold.window_s,
         server=bus.server,
         connected=bus.connected,
-        away_s=0.0 if fold.away_since is None else now - fold.away_since,
+        away_s=0.0 if fold.away_since is None else at - fold.away_since,
         rtt_s=bus.rtt_s,
         red=red,
         trend=trend,

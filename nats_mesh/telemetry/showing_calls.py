@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -30,7 +30,10 @@ from nats_mesh.telemetry.summed import Summed
 if TYPE_CHECKING:
     from nats_mesh.telemetry.folding import Fold
 
-__all__ = ["CallsShown"]
+__all__ = ["QUIET_S", "CallsShown"]
+
+#: So long (seconds) without calls in the window an edge stays of whose caller nobody is there that tells of it.
+QUIET_S: Final = 60.0
 
 _Name = tuple[str, ...]
 
@@ -73,18 +76,26 @@ class CallsShown:
             del summed[name]
 
     def edges(self) -> Iterator[Edge]:
-        """One for each caller and service."""
+        """One for each caller and service; of callers that have left until there were no calls for :data:`QUIET_S`."""
         groups, now = self._fold.groups, self._now
+        here = {service for (service, _), known in self._fold.members.items() if known.serves}
+        quiet, self._fold.quiet = self._fold.quiet, {}
         for (source, service), side in sorted(self.reporters.items()):
             edge = side, source, service
             group = groups.edges.get(edge)
             if group is None:
                 continue  # forgotten since the row before
+            red = red_of(group)
+            tells = side == "out" and group.instances
+            if not tells and source not in here and not red.recent.requests and not red.in_flight:
+                since = self._fold.quiet[edge] = quiet.get(edge, now)
+                if now - since >= QUIET_S:
+                    continue  # its calls stay in the totals of whoever was called
             yield Edge(
                 source=source,
                 service=service,
                 reporter=side,
-                red=red_of(group),
+                red=red,
                 trend=group.trend(now),
                 endpoints={
                     name: red_of(place) for name, place in sorted(groups.places.get(edge, {}).items())

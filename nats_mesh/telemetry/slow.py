@@ -35,6 +35,7 @@ __all__ = [
     "MAX_CALLS",
     "MAX_LEARNING",
     "MAX_STEPS",
+    "STOOD_STILL",
     "SlowCall",
     "SlowCalls",
     "SlowRecent",
@@ -58,6 +59,8 @@ _BURST: Final = 64.0
 _KIND: Final = "slow"
 #: What the part of a call's time is called that a fault held it on purpose.
 INJECTED: Final = "injected delay"
+#: What the part is called in which the handler waited for others and its process did not run.
+STOOD_STILL: Final = "the process stood still"
 _LONGEST_S: Final = 1e7
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=_LONGEST_S)]
@@ -66,12 +69,14 @@ _Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029
 
 
 class SlowStep(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that the handler made: to ``target``, ``at_s`` after the slow call came, for ``took_s``."""
+    """A call that the handler made: to ``target``, ``at_s`` after the slow call came, for ``took_s``, in ``stood_s`` of
+    which the process stood still."""
 
     target: _Text
     at_s: _Seconds
     took_s: _Seconds
     status: _Status
+    stood_s: _Seconds = 0.0
 
 
 class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +84,9 @@ class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
 
     ``at`` is the wall time of its arrival. Of ``duration_s`` the first ``queue_s`` passed before it was looked at, then
     an injected delay held it for ``fault_s``, the rest is ``handler_s``, of which ``own_s`` is what no call of the
-    handler's own accounts for. ``steps`` are those calls, the longest where they are too many (then ``more`` are left
-    out; they count in ``own_s`` all the same). ``threshold_s`` is from when on such a call is slow, ``p99_s`` the
+    handler's own accounts for; for ``stood_s`` of what these do account for the process itself stood still, which is
+    nobody's fault who was called. ``steps`` are those calls, the longest where they are too many (then ``more`` are
+    left out; they count in ``own_s`` all the same). ``threshold_s`` is from when on such a call is slow, ``p99_s`` the
     endpoint's own 99th percentile, where it is known. ``missed`` slow calls before this one were too many to be kept.
     """
 
@@ -98,6 +104,7 @@ class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
     fault_s: _Seconds = 0.0
     handler_s: _Seconds = 0.0
     own_s: _Seconds = 0.0
+    stood_s: _Seconds = 0.0
     threshold_s: _Seconds = 0.0
     p99_s: _Seconds | None = None
     policy: _Text = ""
@@ -165,6 +172,11 @@ class SlowCalls:
         wants.on(_KIND, self._on_want)
 
     @property
+    def stalls(self) -> Sequence[tuple[float, float]]:
+        """When this process stood still lately: from and until (monotonic seconds)."""
+        return self._transport.stats.stalls
+
+    @property
     def failed(self) -> int:
         """Those that could not be sent."""
         return self._failed + self._answering.failed
@@ -189,6 +201,7 @@ class SlowCalls:
         queue_s: float,
         fault_s: float = 0.0,
         own_s: float,
+        stood_s: float = 0.0,
         threshold_s: float,
         p99_s: float | None,
         policy: str,
@@ -218,6 +231,7 @@ class SlowCalls:
             fault_s=_seconds(fault_s),
             handler_s=_seconds(duration_s - queue_s - fault_s),
             own_s=_seconds(own_s),
+            stood_s=_seconds(stood_s),
             threshold_s=_seconds(threshold_s),
             p99_s=None if p99_s is None else _seconds(p99_s),
             policy=policy[:256],
@@ -264,7 +278,9 @@ def said(call: SlowCall) -> str:
     parts = [f"queue {call.queue_s * 1e3:.1f} ms", f"itself {call.own_s * 1e3:.1f} ms"]
     if call.fault_s:
         parts.append(f"{INJECTED} {call.fault_s * 1e3:.1f} ms")
-    parts += [f"{step.target} {step.took_s * 1e3:.1f} ms" for step in call.steps]
+    if call.stood_s:
+        parts.append(f"{STOOD_STILL} {call.stood_s * 1e3:.1f} ms")
+    parts += [f"{step.target} {max(0.0, step.took_s - step.stood_s) * 1e3:.1f} ms" for step in call.steps]
     if call.more:
         parts.append(f"{call.more} more calls")
     return (

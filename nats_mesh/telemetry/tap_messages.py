@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nats_mesh.core.envelope import MAX_NAMES, Envelope, HeaderNames, RecordedCall, Share
 from nats_mesh.core.lazy import at_first_use
@@ -104,8 +105,9 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Calls that ended at one instance lately.
 
     ``seq`` counts the messages, so that who misses one knows. ``seen`` calls ended since the message before, of which
-    ``dropped`` belonged to the sample and found no room. ``sample`` and ``headers`` are what all observers together
-    have asked for: who asked for less takes less. ``concurrency`` has how many calls of each endpoint the instance
+    ``dropped`` belonged to the sample and found no room; ``seen_by`` is the former by endpoint, absent where that is
+    not known. ``sample`` and ``headers`` are what all observers together have asked for: who asked for less
+    takes less. ``concurrency`` has how many calls of each endpoint the instance
     declares to take at a time. ``filtered``: the instance knows filters, and has told of no others than those that
     somebody asked for. ``withheld`` calls somebody asked for, and a policy says that nobody may see them. ``crowded``:
     more observers ask than the instance tells apart; how many places each name has, where one has none for itself.
@@ -118,6 +120,7 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
     seq: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
     seen: Count = 0
     dropped: Count = 0
+    seen_by: Annotated[dict[Name, Count], msgspec.Meta(max_length=MAX_ENDPOINTS)] | UnsetType = UNSET
     sample: Share = 1.0
     headers: HeaderNames = ()
     concurrency: Annotated[
@@ -155,8 +158,11 @@ def encode_tap(message: TapMessage, max_bytes: int) -> list[bytes]:
     if len(body) <= max_bytes or len(message.calls) <= 1:
         return [body]
     half = len(message.calls) // 2
+    none: dict[str, int] | UnsetType = UNSET if message.seen_by is UNSET else {}
     first = msgspec.structs.replace(message, calls=message.calls[:half])
-    second = msgspec.structs.replace(message, calls=message.calls[half:], seen=0, dropped=0, withheld=0)
+    second = msgspec.structs.replace(
+        message, calls=message.calls[half:], seen=0, dropped=0, withheld=0, seen_by=none
+    )
     return encode_tap(first, max_bytes) + encode_tap(second, max_bytes)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import anyio
 import msgspec
+from msgspec import UNSET
 
 from nats_mesh.core.envelope import sampled
 from nats_mesh.core.numbering import Numbering
@@ -41,7 +42,8 @@ class Crowd(NamedTuple):
 
 
 class TapCounts(msgspec.Struct):
-    """``ended`` calls at the instances that were heard (whatever is wanted of them), of which ``shown`` were handed
+    """``ended`` calls at the instances that were heard (of the endpoints that were named, whatever else is wanted; of
+    all endpoints at instances that do not tell them apart), of which ``shown`` were handed
     out. Left out, though wanted: ``capped`` above the rate at an instance, ``over`` above the rate here, ``slow`` for
     want of whoever takes them, ``withheld`` because a policy shows them to nobody. ``lost`` messages never came,
     ``ignored`` ones were not believed. ``silent`` calls came without the bodies that were asked for."""
@@ -137,7 +139,11 @@ class TapSink(Generic[C]):
     def take(self, message: TapMessage) -> None:
         """What an instance tells."""
         counts = self.counts
-        counts.ended += message.seen
+        endpoints = self._targets.get(message.service, ())
+        if endpoints and message.seen_by is not UNSET:
+            counts.ended += sum([message.seen_by.get(each, 0) for each in endpoints])
+        else:
+            counts.ended += message.seen
         counts.capped += message.dropped
         counts.withheld += message.withheld
         if not message.filtered and len(self.older) < _MAX_INSTANCES:
@@ -148,7 +154,6 @@ class TapSink(Generic[C]):
             self._crowd_until = self._now() + LEASE_S
         elif self._crowd is not None and self._crowd.instance == instance:
             self._crowd = None
-        endpoints = self._targets.get(message.service, ())
         for call in message.calls:
             if not endpoints or call.endpoint in endpoints:
                 self._take(call, message)

@@ -7,12 +7,15 @@ what found no room is counted, and the count told. A caller never waits for an o
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from nats_mesh.clock import Clock
+from nats_mesh.core.presence import MAX_ENDPOINTS
 from nats_mesh.core.tap_filter import Tappable
 from nats_mesh.core.telemetry_rules import TapRules
 from nats_mesh.errors import CallError, CodecError
@@ -107,6 +110,8 @@ class Taps:
         self._bodies = 0
         self._seq = 0
         self._seen = 0
+        #: The same by endpoint.
+        self._seen_by: Counter[str] = Counter()
         self._dropped = 0
         self._withheld = 0
         #: Of the instance's own bound: how many seconds of its rate are left.
@@ -127,15 +132,16 @@ class Taps:
             self._rules[endpoint] = self._find(endpoint)
         return self._rules[endpoint]
 
-    def pass_by(self) -> None:
-        """A call has ended that nobody asks for."""
+    def pass_by(self, endpoint: str) -> None:
+        """A call of ``endpoint`` has ended that nobody asks for."""
         self._seen += 1
+        self._seen_by[endpoint] += 1
         if self._batch is None:
             self._batch = call_later(BATCH_S, self._send)
 
     def see(self, call: Tappable, trace: str) -> Shown | None:
         """A call of ``trace`` has ended: what to tell of it, with :meth:`tell`; ``None``: nothing."""
-        self.pass_by()
+        self.pass_by(call.endpoint)
         wanted = [held for held in self._wishes if held.wants(call, trace)]
         if not wanted:
             return None
@@ -254,6 +260,7 @@ class Taps:
             return
         calls, self._calls = tuple(self._calls), []
         seen, dropped, withheld = self._seen, self._dropped, self._withheld
+        seen_by, self._seen_by = self._seen_by, Counter()
         self._seen = self._dropped = self._withheld = self._bodies = 0
         self._seq += 1
         try:
@@ -265,6 +272,7 @@ class Taps:
                 seq=self._seq,
                 seen=seen,
                 dropped=dropped,
+                seen_by=dict(seen_by) if len(seen_by) <= MAX_ENDPOINTS else UNSET,
                 sample=self.wish.sample,
                 headers=self.wish.headers,
                 concurrency={
@@ -281,6 +289,7 @@ class Taps:
                 self._transport.publish(self._subject, body, self._mux.one_way("telemetry"))
         except CallError:
             self._seen += seen
+            self._seen_by += seen_by
             self._withheld += withheld
             self._dropped += dropped + len(calls)
 

@@ -19,6 +19,7 @@ from nats_mesh.model import check_name
 from nats_mesh.telemetry.asking import Asking
 from nats_mesh.telemetry.folding import Bus, Fold
 from nats_mesh.telemetry.hearing import Hearing
+from nats_mesh.telemetry.known import Known
 from nats_mesh.telemetry.snapshots import (
     Breaker,
     Capacity,
@@ -265,7 +266,8 @@ class MeshView:
 
     async def settled(self, timeout_s: float) -> bool:
         """Return once every member that is there has told what it had counted at this moment; false after the time
-        (:attr:`late` has those that had not). Who leaves meanwhile is not waited for."""
+        (:attr:`late` has those that had not). Who leaves meanwhile is not waited for, nor are other observers: those of
+        the same name that have made no calls."""
         end = self._now() + timeout_s
         first_word = self._now() + _FIRST_WORD_S
         wanted: dict[tuple[str, str], int] = {}
@@ -278,7 +280,7 @@ class MeshView:
             waits = [
                 key
                 for key, seq in wanted.items()
-                if key in members and not members[key].left and not members[key].has_told(seq)
+                if key in members and not members[key].has_told(seq) and self._matters(key, members[key])
             ]
             self._late = waits
             if not waits and now >= first_word:
@@ -287,6 +289,11 @@ class MeshView:
             if now >= end:
                 return False
             await self.news(min(0.1, end - now))
+
+    def _matters(self, key: tuple[str, str], known: Known) -> bool:
+        """Whether it may have something to tell that is not known yet."""
+        looks_on = key[0] == self._mesh.name and not known.serves and not known.lines
+        return not known.left and not looks_on
 
     @property
     def late(self) -> list[tuple[str, str]]:
@@ -328,8 +335,10 @@ class MeshView:
         self._news.set()
 
     def on_reconnect(self) -> None:
-        """Everybody is heard again with the next lease."""
+        """Everybody is heard again with the next lease; what has happened meanwhile is asked for."""
         self._bus()
+        if self._asking is not None:
+            self._asking.again()
         self._made = None
         self._news.set()
 

@@ -258,8 +258,9 @@ class Connection:
 
     def stalled(self, late_s: float) -> None:
         """The loop did not run for ``late_s``: what is read until the next PONG waited about that long."""
-        self.pulse = time.monotonic()
+        self.pulse = now = time.monotonic()
         self.stats.stall_s = max(self.stats.stall_s, late_s - PULSE_S)
+        self.stats.stalls.append((now - late_s + PULSE_S, now))
 
     def _beat(self) -> None:
         # Whether timers or sockets run first after a stall depends on the loop, so both look.

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["TransportStats"]
+from collections import deque
+from typing import Final
+
+__all__ = ["MAX_STALLS", "TransportStats"]
+
+#: How many of the last stalls of the event loop are kept.
+MAX_STALLS: Final = 64
 
 
 class TransportStats:
@@ -16,6 +22,7 @@ class TransportStats:
         "reconnects",
         "rtt_s",
         "stall_s",
+        "stalls",
     )
 
     def __init__(self) -> None:
@@ -29,3 +36,5 @@ class TransportStats:
         self.dropped_not_text = 0
         #: Age in seconds to give to what is being read: above 0 after the event loop stalled, until the next PONG.
         self.stall_s = 0.0
+        #: When the event loop stood still lately: from and until (monotonic seconds), the oldest first.
+        self.stalls: deque[tuple[float, float]] = deque(maxlen=MAX_STALLS)

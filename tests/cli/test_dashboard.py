@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ from nats_mesh_cli.dashboard.guard import host_of
 from nats_mesh_cli.dashboard.hub import FullError, Hub, difference
 from nats_mesh_cli.dashboard.layout import MAX_ROWS, arrange
 from nats_mesh_cli.dashboard.service_page import service_document
+from nats_mesh_cli.dashboard.serving import pump
 from nats_mesh_cli.policy_board import MAX_POLICIES, Board
 from nats_mesh_cli.policy_history import member_record
 from nats_mesh_cli.silent import Silent, silent_text
 from nats_mesh_cli.top.following import followers
 from nats_mesh_cli.top.model import Data
 from tests.cli.program import Background, run_cli, run_many
+from tests.harness import eventually
 from tests.snapshots import figures, red, snapshot
 
 pytestmark = pytest.mark.anyio
@@ -385,6 +388,40 @@ async def test_nobody_gets_what_is_old() -> None:
         assert not found
         _put(hub, 2)
     assert _events(found[0]) == [("full", "e1-2")]
+
+
+async def test_who_comes_after_a_pause_sees_what_is_found_out_then() -> None:
+    """What is asked for only while somebody looks on is asked before the first document, and not by everybody again;
+    where nobody answers the document comes all the same."""
+    hub, looks = Hub("e1"), 0
+    hangs = anyio.Event()
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            await hangs.wait()
+
+    async def first() -> int:
+        with hub.seat():
+            stream = hub.follow()
+            await anext(stream)
+            found = re.search(rb'"looks":(\d+)', await anext(stream))
+            assert found is not None
+            return int(found[1])
+
+    async with anyio.create_task_group() as tasks:
+        make = partial(
+            pump, hub, look, lambda: ({"s": {"a": {"looks": looks}}}, {}), every_s=0.01, first_s=0.1
+        )
+        tasks.start_soon(make)
+        await anyio.wait_all_tasks_blocked()
+        with hub.seat():  # somebody else stays
+            assert (await first(), await first()) == (1, 1)
+        for expected in (2, 3):
+            await eventually(lambda: hub._document is None)  # it rests
+            assert await first() == expected
+        tasks.cancel_scope.cancel()
 
 
 async def test_seats_are_bounded_and_given_back() -> None:

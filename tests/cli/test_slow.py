@@ -50,6 +50,16 @@ def test_the_parts_of_a_call_stand_the_largest_first() -> None:
     assert where_it_went(record_of(call(duration_s=0.0))) == ""
 
 
+def test_a_process_that_stood_still_is_named() -> None:
+    """Whoever was called has the rest: what it took, less that."""
+    waited = SlowStep(target="stock.reserve", at_s=0.1, took_s=24.7, status="DEADLINE_EXCEEDED", stood_s=23.7)
+    frozen = record_of(call(duration_s=25.0, own_s=0.3, stood_s=23.7, steps=(waited,)))
+    assert frozen["stood_s"] == 23.7
+    assert where_it_went(frozen) == (
+        "the process stood still 23.7 s (95%), stock.reserve 1.00 s (4%), itself 300 ms (1%)"
+    )
+
+
 def test_calls_are_ranked() -> None:
     """By what they took, or by how far that is above what is normal; what is normal nobody may know yet."""
     records = [

@@ -138,8 +138,27 @@ def test_nobody_there_is_said(shop: Shop) -> None:
     assert absent in done.err
     assert f"nobody answered to the name order in namespace {shop.namespace!r}" in done.err
     done = shop("tap", "orders.plase", "--duration", "100ms")
-    assert done.code == 0
-    assert "did you mean 'orders.place'?" in done.err
+    assert done.code == 1
+    assert done.err.count("did you mean 'orders.place'?") == 2
+    assert "orders has no endpoint 'plase': no call of it was seen" in done.err
+    assert shop("tap", "orders.plase", "orders.place", "--duration", "100ms").code == 0, (
+        "one of them is there"
+    )
+
+
+def test_the_calls_of_other_endpoints_are_not_counted(shop: Shop) -> None:
+    """Neither beside those that were asked for, nor where what was asked for is misspelt."""
+    with (
+        shop.background("tap", "orders.place", "--errors") as tap,
+        shop.background("tap", "orders.plase") as wrong,
+    ):
+        tap.wait_for("as they end")
+        wrong.wait_for("as they end")
+        assert shop("call", "orders.place", ORDER).code == 0
+        assert shop("call", "orders.boom").code == 1
+        assert (tap.interrupt(), wrong.interrupt()) == (0, 1)
+    assert "0 calls shown of 1 that ended, at 1 instance" in "".join(tap.err)
+    assert "0 calls shown of 0 that ended, at 1 instance" in "".join(wrong.err)
 
 
 def test_a_reader_that_does_not_read_costs_nothing_but_lines(shop: Shop) -> None:

@@ -391,6 +391,11 @@ async def test_what_is_read_after_a_stall_is_known_to_have_waited(
         await eventually(lambda: len(seen) == 2)
         assert seen[0] == 0.0
         assert 0.25 < seen[1] < PATIENCE_S
+        now = time.monotonic()
+        assert len(transport.stats.stalls) == 2
+        assert all(
+            0.25 < until - since < PATIENCE_S and until < now for since, until in transport.stats.stalls
+        )
         await eventually(lambda: transport.stats.stall_s == 0.0)
         assert transport.stats.reconnects == 0
 

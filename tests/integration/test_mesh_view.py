@@ -165,3 +165,23 @@ async def test_a_caller_that_has_left_is_not_waited_for(bus: Bus, tmp_path: Path
         (edge,) = [each for each in view.snapshot().edges if each.source == "short"]
         assert (edge.reporter, edge.red.total.requests) == ("out", 1)
         assert source(view) == before != [Standing().source]
+
+
+async def test_other_observers_are_not_waited_for(bus: Bus) -> None:
+    """Whoever looks on under the same name and makes no calls has nothing to tell; of who makes some it is missed."""
+    await bus.serve(orders())
+    watcher, idle, calling = [await bus.caller("viewer") for _ in range(3)]
+    async with MeshView(watcher) as view:
+
+        async def falls_silent(mesh: Mesh) -> None:
+            await eventually(lambda: ("viewer", mesh.client.transport.connection) in view.told)
+            assert mesh._wants is not None
+            mesh._wants.close()  # it hears of no lease any more
+
+        await falls_silent(idle)
+        assert await view.settled(5.0), view.late
+        assert await calling.call("orders.place", 3, returns=int) == 3
+        await eventually(lambda: [each for each in view.snapshot().edges if each.source == "viewer"])
+        await falls_silent(calling)
+        assert not await view.settled(3.5)
+        assert view.late == [("viewer", calling.client.transport.connection)]

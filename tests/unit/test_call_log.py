@@ -291,6 +291,33 @@ def test_a_slow_call_says_where_its_time_went() -> None:
     run_virtual(main)
 
 
+def test_a_process_that_stood_still_blames_nobody_who_was_called() -> None:
+    """It was stopped while its handler waited, and saw the answer when it went on: that time is named for what it is.
+    What stood still outside of its calls is its own, as far as anybody can say."""
+
+    async def main() -> None:
+        async with MemoryMesh(*shop(policies("slow: 200ms"))) as mesh:
+            instance = instance_of(mesh, "shop")
+            now = instance._clock.monotonic()
+            # The handler itself until 0.1 s, stock until 0.4 s.
+            instance.transport.stats.stalls += [
+                (now - 5.0, now - 4.0),
+                (now + 0.05, now + 0.3),
+                (now + 0.35, now + 9),
+            ]
+            await mesh.call("shop.buy", "tea")
+            (call,) = slow_of(mesh)
+            (step,) = call.steps
+            assert call.own_s == pytest.approx(0.1, abs=0.01)
+            assert call.stood_s == pytest.approx(0.25, abs=0.01)
+            assert step.took_s == pytest.approx(0.3, abs=0.01)
+            assert step.stood_s == pytest.approx(0.25, abs=0.01)
+            assert "the process stood still 25" in said(call)
+            assert [each.stood_s for each in slow_of(mesh, "stock")] == [0.0], "another process"
+
+    run_virtual(main)
+
+
 def test_calls_at_the_same_time_count_once() -> None:
     """Of a handler that waits for many calls at once nothing is left for itself; the longest are named."""
 

@@ -233,11 +233,59 @@ async def test_questions_are_answered_at_a_bounded_rate(rig: Rig) -> None:
 
 
 async def test_a_connection_that_is_away_is_no_trouble(rig: Rig) -> None:
-    """What cannot be told is kept."""
+    """What cannot be told is kept, and so is that it is away, with the reason, without what is nobody's business."""
+    await rig.want()
+    rig.transport.cut("nats://ann:secret@bus:4222: unexpected EOF")
+    rig.events.emit("happened", "x", "y")
+    assert rig.events.failed == 0
+    lost, happened = rig.events.recent
+    assert (lost.kind, lost.target) == ("bus.lost", rig.transport.server)
+    assert lost.detail == "nats://bus:4222: unexpected EOF"
+    assert happened.kind == "happened"
+
+
+async def test_what_happened_while_the_connection_was_away_is_told_when_it_is_back(rig: Rig) -> None:
+    """With the next lease, in its order, once: that it was lost, what else there was, and for how long it was away."""
     await rig.want()
     rig.transport.cut()
     rig.events.emit("happened", "x", "y")
-    assert (len(rig.events.recent), rig.events.failed) == (1, 1)
+    rig.clock.advance(LEASE_S + 36.2)
+    rig.transport.mend()
+    assert rig.published() == [], "nobody's lease runs"
+    await rig.want()
+    told_then = [decode_event(payload) for _, _, payload in rig.published()]
+    assert [event.kind for event in told_then] == ["bus.lost", "happened", "bus.back"]
+    assert (told_then[2].detail, told_then[2].numbers) == ("it was away for 41.2 s", {"away_s": 41.2})
+    await rig.want()
+    assert len(rig.published()) == 3
+
+
+async def test_a_short_absence_is_told_while_a_lease_runs(rig: Rig) -> None:
+    """No new one is waited for."""
+    await rig.want()
+    rig.transport.cut()
+    rig.clock.advance(0.2)
+    rig.transport.mend()
+    assert [decode_event(payload).kind for _, _, payload in rig.published()] == ["bus.lost", "bus.back"]
+
+
+async def test_a_connection_that_flaps_is_told_at_a_bounded_rate(rig: Rig) -> None:
+    """As of every kind; how many were left out is said."""
+    for _ in range(1000):
+        rig.transport.cut()
+        rig.transport.mend()
+    assert len(rig.events.recent) == 2 * BURST
+    assert len(rig.events._untold) <= MAX_EVENTS
+    rig.clock.advance(1.0)
+    rig.transport.cut()
+    assert rig.events.recent[-1].missed == 1000 - BURST
+
+
+async def test_who_is_closed_remembers_nothing_of_the_connection(rig: Rig) -> None:
+    """It listens no more."""
+    rig.events.close()
+    rig.transport.cut()
+    assert not rig.events.recent
 
 
 async def test_closed_it_remembers_and_is_silent(rig: Rig) -> None:

@@ -111,6 +111,23 @@ def test_what_was_not_usual_is_counted_once(
     assert sum((told.flags or {}).values()) == sum(flagged.values())
 
 
+def test_a_circuit_does_not_hide_what_opened_it() -> None:
+    """Its refusals are remembered where there is nothing else to say, without a countdown; any later failure is."""
+    series = Series(("out", "stock", "reserve", "orders", ""), 0.0, ErrorOrder(lambda: 0.0))
+    refusal = CircuitOpenError("the circuit of stock.reserve is open: 9 of 12 failed; next try in 22.5 s")
+
+    def ends(problem: CallError, tried: int) -> str:
+        note_end(series, 0.01, problem.status, problem, tried, 0, False, delayed=False)
+        return series.last_error
+
+    assert ends(refusal, 0) == "UNAVAILABLE: the circuit of stock.reserve is open: 9 of 12 failed"
+    silent = DeadlineExceededError("no answer in 1.000 s")
+    assert ends(silent, 1) == "DEADLINE_EXCEEDED: no answer in 1.000 s"
+    assert ends(refusal, 0) == "DEADLINE_EXCEEDED: no answer in 1.000 s"
+    assert series.by_status["UNAVAILABLE"] == 2, "they count all the same"
+    assert ends(DisconnectedError("gone"), 1) == "UNAVAILABLE: DisconnectedError"
+
+
 def test_a_reading_finds_a_call_in_both_tables_or_in_none() -> None:
     """Another thread never tells of a call that is about to be flagged as of one without flags, nor takes it from one
     that has none: what is left of a status without flags is the same at each reading."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nats_mesh.core.slowness import MIN_CALLS, WINDOW_S, Slow, Slowness, Tail, uncovered
+from nats_mesh.core.slowness import MIN_CALLS, WINDOW_S, Slow, Slowness, Tail, stood, uncovered
 from nats_mesh.core.telemetry_rules import SlowRules
 
 
@@ -95,3 +95,20 @@ def test_the_rest_of_the_time_is_counted_once(start: int, length: int, parts: li
         1 for second in range(start, end) if not any(begin <= second < stop for begin, stop in parts)
     )
     assert uncovered(float(start), float(end), parts) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("parts", "stalls", "expected"),
+    [
+        ([], [(1.0, 2.0)], 0.0),
+        ([(0.0, 10.0)], [], 0.0),
+        ([(1.0, 9.0)], [(2.0, 4.0), (5.0, 6.0)], 3.0),
+        ([(1.0, 3.0), (2.0, 4.0)], [(0.0, 10.0)], 3.0),
+        ([(-5.0, 20.0)], [(-3.0, 1.0), (9.0, 30.0)], 2.0),
+    ],
+)
+def test_what_stood_still_in_parts_counts_once(
+    parts: list[tuple[float, float]], stalls: list[tuple[float, float]], expected: float
+) -> None:
+    """Of a time from 0 to 10; of parts at the same time once."""
+    assert stood(0.0, 10.0, parts, stalls) == pytest.approx(expected)

@@ -89,7 +89,7 @@ def test_filters_are_applied_at_the_instance() -> None:
         sent = b"".join(
             [payload for subject, _, _, payload in mesh.bus.recorded if ".telemetry.tap." in subject]
         )
-        assert (sent.count(b"INTERNAL"), sent.count(b'"slow"')) == (1, 0)
+        assert (sent.count(b"INTERNAL"), sent.count(b'"endpoint":"slow"')) == (1, 0)
         for only, endpoints in (
             (Filter(slow_s=0.2), ["slow"]),
             (Filter(headers=(("tenant", "acme"),)), ["buy"]),
@@ -99,8 +99,11 @@ def test_filters_are_applied_at_the_instance() -> None:
         ):
             found, _ = await seen(mesh, calls, only=only)
             assert [call.endpoint for call in found] == endpoints
-        found, _ = await seen(mesh, calls, targets={"shop": ("slow",), "other": ()})
+        found, feed = await seen(mesh, calls, targets={"shop": ("slow",), "other": ()})
         assert [call.endpoint for call in found] == ["slow"]
+        assert feed.counts.ended == 1, "of what was asked for, not of all"
+        found, feed = await seen(mesh, calls, targets={"shop": ("buy", "slo")}, only=Filter(failed=True))
+        assert (len(found), feed.counts.ended) == (1, 2)
         found, _ = await seen(mesh, calls, targets={"other": ()})
         assert found == []
 

@@ -38,6 +38,7 @@ from nats_mesh.telemetry.tap_messages import (
     recorded_call,
     together,
 )
+from nats_mesh.telemetry.tap_sink import TapSink
 from nats_mesh.telemetry.wants import LEASE_S
 from nats_mesh.testing import MemoryMesh, run_virtual
 from nats_mesh.wire.codecs import JSON
@@ -266,6 +267,33 @@ def test_a_large_batch_travels_in_parts() -> None:
     assert [call.bytes_in for part in read for call in part.calls] == list(range(64))
     assert (sum(part.seen for part in read), sum(part.dropped for part in read)) == (100, 5)
     assert {part.seq for part in read} == {1}
+
+
+def test_the_calls_of_an_endpoint_are_said_once() -> None:
+    """In the first part; an instance that does not tell them apart says so in none."""
+    calls = [envelope(headers=tuple((f"h{n}", "v" * 200) for n in range(20))) for n in range(16)]
+    for fields, first, rest in (
+        ({"seen_by": {"place": 40}}, {"place": 40}, {}),
+        ({}, msgspec.UNSET, msgspec.UNSET),
+    ):
+        parts = [decode_tap(body) for body in encode_tap(message(*calls, seen=40, **fields), 32 * 1024)]
+        assert len(parts) > 1
+        assert [part.seen_by for part in parts] == [first, *[rest] * (len(parts) - 1)]
+
+
+def test_an_instance_that_does_not_tell_endpoints_apart_counts_all() -> None:
+    """An older one: of what was named nobody knows how many ended."""
+    sink = TapSink(
+        lambda call, _: call,
+        namespace="default",
+        enforced=True,
+        now=lambda: 0.0,
+        targets={"orders": ("place",)},
+    )
+    sink.take(message(envelope(), seen=9))
+    assert sink.counts.ended == 9
+    sink.take(message(envelope(), seen=9, seen_by={"place": 2, "cancel": 7}))
+    assert sink.counts.ended == 11
 
 
 # -- leases -------------------------------------------------------------------------------------------

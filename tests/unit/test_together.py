@@ -124,3 +124,26 @@ def test_a_later_storm_is_another_one() -> None:
     found = events_together([denied(1, 1), later])
     assert [type(each) for each in found] == [Event, Event]
     assert len(events_together([denied(1, 2), later])) == 1
+
+
+def test_a_server_that_several_lose_is_one_event() -> None:
+    """So is that it is back, though each was without it for another time; who loses it again has another row."""
+    lost = {"kind": "bus.lost", "target": "nats://a:4222", "detail": "unexpected EOF"}
+    back = {"kind": "bus.back", "target": "nats://a:4222"}
+    told = [
+        applied("a", 1, **lost),
+        applied("b", 1, **lost, service="cart"),
+        applied("a", 2, **back, detail="it was away for 1.0 s"),
+        applied("b", 3, **back, detail="it was away for 2.1 s", service="cart"),
+        applied("a", 4, **lost),
+        applied("c", 4, **{**lost, "detail": "stale connection"}),
+    ]
+    found = events_together(told)
+    assert found[2:] == told[4:]
+    assert [each.members for each in found[:2] if isinstance(each, Alike)] == [
+        (("shop", "a"), ("cart", "b")),
+        (("shop", "a"), ("cart", "b")),
+    ]
+    assert [each["service"] for each in records_together([record_of(each) for each in told])] == [
+        "2 members", "2 members", "shop", "shop",
+    ]  # fmt: skip

@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import anyio
@@ -21,7 +21,7 @@ from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.dashboard.app import application
 from nats_mesh_cli.dashboard.document import Picture, document, trends
-from nats_mesh_cli.dashboard.hub import Hub
+from nats_mesh_cli.dashboard.hub import Document, Hub
 from nats_mesh_cli.dashboard.service_page import service_document
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.options import Format, Options
@@ -30,9 +30,11 @@ from nats_mesh_cli.policy_board import Board, Reader
 from nats_mesh_cli.silent_view import silent_now, with_silent
 from nats_mesh_cli.silent_watch import EVERY_S, SilentWatch
 
-__all__ = ["dashboard", "listening"]
+__all__ = ["dashboard", "listening", "pump"]
 
 _EVERY_S: Final = 1.0
+#: How long the first document for somebody who comes waits for what is asked for then (seconds).
+_FIRST_S: Final = 2.0
 #: Connections at a time, those of streams and of everything else; what is beyond gets 503.
 _CONNECTIONS: Final = 256
 _BACKLOG: Final = 64
@@ -112,7 +114,8 @@ async def _serve(
     names: Sequence[str],
     announce: Callable[[], None],
 ) -> None:
-    hub, board = Hub(secrets.token_hex(4)), Board()
+    hub = Hub(secrets.token_hex(4))
+    around = _Around(mesh, view, silence, hub)
 
     def service(name: str) -> Record | None:
         heard = view.snapshot()
@@ -135,9 +138,9 @@ async def _serve(
     )
     async with anyio.create_task_group() as tasks:
         await tasks.start(_end_on_signal, hub, server)
-        tasks.start_soon(_pump, mesh, view, silence, hub, board)
-        tasks.start_soon(_look_for_silent, silence, hub)
-        tasks.start_soon(_read_policies, mesh, hub, board)
+        tasks.start_soon(pump, hub, around.look, around.document)
+        tasks.start_soon(around.look_for_silent)
+        tasks.start_soon(around.read_policies)
         announce()
         await server.serve(sockets=[bound])
         tasks.cancel_scope.cancel()
@@ -151,34 +154,72 @@ async def _end_on_signal(hub: Hub, server: uvicorn.Server, *, task_status: TaskS
             server.should_exit = True
 
 
-async def _pump(mesh: Mesh, view: MeshView, silence: SilentWatch, hub: Hub, board: Board) -> None:
-    """A document a second, while some browser looks on."""
-    picture = Picture()
+async def pump(
+    hub: Hub,
+    look: Callable[[], Awaitable[None]],
+    make: Callable[[], tuple[Document, Mapping[str, list[float]]]],
+    *,
+    every_s: float = _EVERY_S,
+    first_s: float = _FIRST_S,
+) -> None:
+    """``make`` a document every ``every_s``, while some browser looks on. What is only asked for then (``look``) is
+    asked for before the first one after a time without any, which waits for that no longer than ``first_s``."""
     while True:
         if not hub.browsers:
             hub.rest()
             await hub.wanted()
-        heard = view.snapshot()
-        silent = silent_now(heard, silence.found)
+            with anyio.move_on_after(first_s):
+                await look()
+        hub.put(*make())
+        await anyio.sleep(every_s)
+
+
+class _Around:
+    """What the view does not hear by itself: the policies, and who is silent. Both are asked for while some browser
+    looks on."""
+
+    def __init__(self, mesh: Mesh, view: MeshView, silence: SilentWatch, hub: Hub) -> None:
+        self._mesh = mesh
+        self._view = view
+        self._silence = silence
+        self._hub = hub
+        self._board = Board()
+        self._reader = Reader(mesh, self._board)
+        self._reading = anyio.Lock()
+        self._picture = Picture()
+
+    def document(self) -> tuple[Document, Mapping[str, list[float]]]:
+        """All of it as it is now."""
+        heard = self._view.snapshot()
+        tls, silent = _encrypted(self._mesh), silent_now(heard, self._silence.found)
         snapshot = with_silent(heard, silent)
-        told = document(snapshot, picture, board, tls=_encrypted(mesh), silent=silent)
-        hub.put(told, trends(snapshot))
-        await anyio.sleep(_EVERY_S)
+        return document(snapshot, self._picture, self._board, tls=tls, silent=silent), trends(snapshot)
 
+    async def look(self) -> None:
+        """Ask for everything at once."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._read)
+            tasks.start_soon(self._silence.look)
 
-async def _look_for_silent(silence: SilentWatch, hub: Hub) -> None:
-    while True:
-        await hub.wanted()
-        await silence.look()
-        await anyio.sleep(EVERY_S)
+    async def _read(self) -> None:
+        async with self._reading:
+            await self._reader.read()
 
+    async def look_for_silent(self) -> None:
+        """Ask now and then who is silent, until cancelled."""
+        while True:
+            await self._hub.wanted()
+            await anyio.sleep(EVERY_S)
+            if self._hub.browsers:
+                await self._silence.look()
 
-async def _read_policies(mesh: Mesh, hub: Hub, board: Board) -> None:
-    reader = Reader(mesh, board)
-    while True:
-        await hub.wanted()
-        await reader.read()
-        await reader.pause()
+    async def read_policies(self) -> None:
+        """Read the policies now and then, until cancelled."""
+        while True:
+            await self._hub.wanted()
+            await self._reader.pause()
+            if self._hub.browsers:
+                await self._read()
 
 
 def _encrypted(mesh: Mesh) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+
+from rich.cells import cell_len
 
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.output import age, counted
@@ -20,6 +23,8 @@ __all__ = ["banner", "numbers", "title"]
 #: How wide the small curves are, and from which width on there are any (cells).
 _TREND = 8
 _TREND_FROM = 70
+#: How many lines the reason may take where it does not stand beside the banner.
+_WHY_LINES = 2
 _DENIALS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
@@ -56,18 +61,35 @@ def title(state: State, facts: Facts, width: int) -> Line:
     return [*left, Cell(" " * blank), *right]
 
 
-def banner(state: State, width: int) -> Line | None:
-    """What is wrong with the view itself, where something is."""
+def banner(state: State, width: int) -> list[Line]:
+    """What is wrong with the view itself, where something is: a line, and more where a reason needs them."""
     mesh = state.data.mesh
     if not mesh.connected:
-        why = f" ({words.clean(state.data.away)})" if state.data.away else ""
-        text = f"✗ THE BUS IS AWAY since {age(mesh.away_s)}: figures are old, trying again{why}"
-        return [Cell(clip(text, width), "bold red")]
+        return [[Cell(clip(text, width), "bold red")] for text in _away(state, width)]
     if mesh.overflowed:
         left = counted(mesh.overflowed, "word was", "words were")
         text = f"▲ more instances or series than can be kept: {left} left out"
-        return [Cell(clip(text, width), words.WARN)]
-    return None
+        return [[Cell(clip(text, width), words.WARN)]]
+    return []
+
+
+def _away(state: State, width: int) -> list[str]:
+    """Why the bus is away matters more than what follows of it, and is cut last."""
+    told = f"✗ THE BUS IS AWAY since {age(state.data.mesh.away_s)}"
+    more = (": figures are old, trying again", ": figures are old", "")
+    why = words.clean(state.data.away)
+    if why:
+        lines = [f"{told}{each} ({why})" for each in more]
+        fits = next((each for each in lines if cell_len(each) <= width), None)
+        if fits is not None:
+            return [fits]
+    first = next((f"{told}{each}" for each in more if cell_len(told + each) <= width), told)
+    return [
+        first,
+        *textwrap.wrap(
+            why, width - 2, max_lines=_WHY_LINES, placeholder="…", initial_indent="  ", subsequent_indent="  "
+        ),
+    ]
 
 
 def _gave_up(share: float) -> list[Cell]:

@@ -113,8 +113,9 @@ def event_page(event: Event) -> Page:
         **{name: f"{value:g}" for name, value in event.numbers.items()},
         "left out": f"{event.missed} of this kind before it" if event.missed else "",
     }
-    # Of a revision there is nothing to describe.
-    target = "" if event.kind == EventKind.POLICY_APPLIED else event.target
+    # Of a revision, or of a server, there is nothing to describe.
+    nothing = (EventKind.POLICY_APPLIED, EventKind.BUS_LOST, EventKind.BUS_BACK)
+    target = "" if event.kind in nothing else event.target
     about = (target or event.service, "") if event.service else None
     return replace(_page(event.kind, facts), about=about)
 

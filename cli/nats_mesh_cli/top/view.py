@@ -37,7 +37,10 @@ def render(state: State, size: Size) -> Frame:
     facts = facts_of(state.data)
     top = [
         ruled([Cell(" "), *title(state, facts, width - 4)], width, "┌", "┐", " "),
-        boxed([Cell(" "), *(banner(state, width - 4) or numbers(state, width - 4))], width),
+        *[
+            boxed([Cell(" "), *line], width)
+            for line in banner(state, width - 4) or [numbers(state, width - 4)]
+        ],
         ruled([Cell(" "), *_tabs(state, width - 4), Cell(" ")], width, "├", "┤"),
     ]
     room = size.height - len(top) - 1
