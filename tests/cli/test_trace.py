@@ -224,28 +224,28 @@ def test_every_layer_may_have_refused_it(layer: str) -> None:
     ("fields", "told", "outcome"),
     [
         (
-            {"status": "DEADLINE_EXCEEDED", "flags": "UT", "error": "no answer in 3.000 s", "why": "sampled"},
+            {"status": "DEADLINE_EXCEEDED", "flags": "UT", "error": "no answer in 3 s", "why": "sampled"},
             "sent; no instance told of it: a silent instance, or it was lost",
-            "its caller was told: DEADLINE_EXCEEDED, no answer in 3.000 s; its time was up",
+            "its caller was told: DEADLINE_EXCEEDED, no answer in 3 s; its time was up",
         ),
         (
             {
                 "status": "CANCELLED",
                 "flags": "DC",
-                "error": "given up by its caller after 3.000 s",
+                "error": "given up by its caller after 3 s",
                 "why": "error",
             },
             "sent; no instance told of it: a silent instance, or it was lost, or answered too late",
-            "given up by its caller after 3.000 s",
+            "given up by its caller after 3 s",
         ),
         (
             {
                 "status": "CANCELLED",
                 "flags": "DC",
-                "error": "given up by its caller after 0.100 s, before it was sent",
+                "error": "given up by its caller after 100 ms, before it was sent",
             },
             "not sent: its caller gave it up before",
-            "given up by its caller after 0.100 s, before it was sent",
+            "given up by its caller after 100 ms, before it was sent",
         ),
         (
             {"status": "UNAVAILABLE", "flags": "UH", "error": "nobody serves b"},

@@ -678,7 +678,7 @@ def test_a_call_that_was_given_up_says_so_in_words_of_its_own() -> None:
             await seen.traces()
             (told,) = [each for each in seen.spans if each.kind == "client"]
             assert (told.status, told.flags) == ("CANCELLED", "DC")
-            assert told.error == "given up by its caller after 0.500 s"
+            assert told.error == "given up by its caller after 500 ms"
 
     run_virtual(main)
 
