@@ -28,6 +28,11 @@ from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop
 from tests.unit.test_traces import TRACE, changed, span, three_hops
 
+UNKEPT = (
+    "calls that went well leave no spans where their trace is not sampled: what a service waited for them is in its "
+    "own time"
+)
+
 # -- drawn ------------------------------------------------------------------------------------------
 
 
@@ -51,6 +56,18 @@ own time: c 4.50 ms, b 2.50 ms, a 600 µs"""
 def test_a_waterfall_shows_who_waited_for_whom() -> None:
     """Each span below the one it was called from, at its time; attempts by themselves; what failed says so in words."""
     assert waterfall(assemble(three_hops()), 80) == PICTURE
+
+
+def test_own_time_is_a_bound_where_calls_left_no_spans() -> None:
+    """What went well in a trace that is not sampled is not there, and its time is in that of who waited for it."""
+    unsampled = [msgspec.structs.replace(each, why="error") for each in three_hops()]
+    assert notes_of(assemble(three_hops())) == []
+    assert notes_of(assemble(unsampled)) == [UNKEPT]
+    text = waterfall(assemble(unsampled), None)
+    assert "own time at most: c 4.50 ms, b 2.50 ms, a 600 µs\n" in text
+    assert text.endswith(f"note: {UNKEPT}")
+    refused = changed(changed(unsampled[:2], "1", refused="breaker"), "2", refused="concurrency")
+    assert notes_of(assemble(refused)) == [], "no handler ran"
 
 
 def deep(error: str = "it did not go well, ") -> Trace:

@@ -516,6 +516,11 @@ def test_without_a_sample_failures_leave_spans_all_the_same() -> None:
             assert shape[0] == "client front/page INTERNAL"
             assert shape[1] == ".server front/page INTERNAL"
             assert ".....attempt deep/get UNAVAILABLE" in shape
+            told = {each.error for each in (await seen.traces())[-1].spans if each.name == "front/page"}
+            assert "internal error" in told, "no more at the caller"
+            assert any(
+                each.startswith("internal error; at the instance RemoteError from mid.") for each in told
+            ), "the instance says from whom the error came"
 
     run_virtual(main)
 
