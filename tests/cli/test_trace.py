@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from nats_mesh.policy import PolicySet
+from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.span_messages import SpanMessage, let_go
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of
@@ -479,6 +479,53 @@ def test_why_spans_are_missing_is_said_by_its_reason() -> None:
     (alone,) = gaps(3, {"rate": 10**9})
     assert "3 spans came faster" in alone
     assert gaps(0, {"rate": 5}) == []
+
+
+async def why_of(
+    monkeypatch: pytest.MonkeyPatch, spans: list[RecordedSpan], policies: PolicySet, fmt: Format
+) -> str:
+    """What `why --trace` prints of a trace of these spans, with these policies now."""
+
+    @contextlib.asynccontextmanager
+    async def connected(*_: object) -> AsyncIterator[None]:
+        yield
+
+    async def look(*_: object, timeout_s: float) -> Found:
+        return Found(traces={TRACE: {each.id: each for each in spans}}, notes=())
+
+    async def look_around(*_: object, name: str | None) -> Seen:
+        return Seen(policies=policies)
+
+    for each in (connected, look, look_around):
+        monkeypatch.setattr(why_trace, each.__name__, each)
+    data = io.StringIO()
+    assert await why_trace.why_trace(Options(format=fmt), Out(data, io.StringIO()), TRACE, None) == 0
+    return data.getvalue()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("policy", "took_us", "told"),
+    [
+        ("timeout: 3ms", 3_100, "its time was over: such a call has 3ms, said by Destination/b"),
+        ("timeout: 3ms", 500_000, "its time was another one: such a call has 3ms, said by Destination/b"),
+        ("balancer: queue", 5_000_100, "its time was over: such a call has 5s, said by the default"),
+    ],
+)
+async def test_why_says_whose_timeout_a_call_ran_out_of(
+    monkeypatch: pytest.MonkeyPatch, policy: str, took_us: int, told: str
+) -> None:
+    """Where its length is that of the timeout of such calls; else that it must have had another."""
+    text = f"apiVersion: mesh/v1\nkind: Destination\nmetadata: {{name: b}}\nspec: {{target: {{service: b}}, {policy}}}"
+    late = changed(three_hops()[:4], "3", status="DEADLINE_EXCEEDED", flags="UT", took_us=took_us)
+    for fmt in (Format.TABLE, Format.JSON):
+        data = await why_of(monkeypatch, late, PolicySet.of(parse(text)), fmt)
+        if fmt is Format.TABLE:
+            assert told in data
+            assert data.count("said by") == 1, "those that ended otherwise have none"
+        else:
+            (timeout,) = [each["timeout"] for each in json.loads(data)["calls"] if each["timeout"]]
+            assert timeout["fits"] is ("over" in told)
 
 
 # -- as typed ---------------------------------------------------------------------------------------
