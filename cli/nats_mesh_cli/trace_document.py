@@ -64,6 +64,7 @@ def record_of(summary: Summary) -> Record:
         "flagged": [each._asdict() for each in summary.flagged],
         "refusals": [each._asdict() for each in summary.refusals],
         "injected": list(summary.injected),
+        "only_refused": summary.only_refused,
     }
 
 
