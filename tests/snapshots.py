@@ -58,7 +58,7 @@ def red(calls: int = 1000, errors: int = 10, at_s: float = 0.004, last_error: st
         in_flight=calls // 250,
         retry_share=0.05 / 1.05 if calls else 0.0,
         flags={"UT": errors} if errors else {},
-        last_error=last_error or ("ValueError (its text is in the log)" if errors else ""),
+        last_error=last_error or ("ValueError (its text is in the log of host-7)" if errors else ""),
         recent=recent,
         total=figures(calls * 10, errors * 10, at_s),
         attempts=round(calls * 10.5),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from nats_mesh.core.sync_state import policy_label
@@ -18,6 +18,7 @@ from nats_mesh_cli.hints import listed, nearest
 __all__ = [
     "by_key",
     "changes_called",
+    "gone_of",
     "is_instance",
     "missing",
     "revision_called",
@@ -38,8 +39,17 @@ def without_revision(name: str) -> tuple[str, int | None]:
     return (name, None) if match is None else (match[1], int(match[2]))
 
 
-def selected(name: str, known: Iterable[str], *, place: str = "in the store") -> list[str]:
-    """The keys that ``KIND/NAME``, ``KIND`` or ``Kind.name`` means; :class:`CliError` where it means none."""
+def gone_of(log: Iterable[Revision]) -> frozenset[str]:
+    """The keys of a log under which nothing stands any more."""
+    last = {each.key: each.value for each in log}
+    return frozenset(key for key, value in last.items() if value is None)
+
+
+def selected(
+    name: str, known: Iterable[str], *, place: str = "in the store", gone: Collection[str] = ()
+) -> list[str]:
+    """The keys that ``KIND/NAME``, ``KIND`` or ``Kind.name`` means; :class:`CliError` where it means none. Those of the
+    ``known`` that are ``gone`` are called so where they are proposed."""
     keys = list(known)
     kind, _, rest = name.partition("/" if "/" in name else ".")
     kinds = {key.partition(".")[0] for key in keys}
@@ -56,26 +66,40 @@ def selected(name: str, known: Iterable[str], *, place: str = "in the store") ->
         raise CliError(
             f"there are no policies of kind {kind!r} {place}", hint=nearest(kind, kinds), code=FAILED
         )
-    raise missing(f"{match or kind}.{rest}", keys, place=place)
+    raise missing(f"{match or kind}.{rest}", keys, place=place, gone=gone)
 
 
-def missing(key: str, known: Iterable[str], *, place: str = "in the store") -> CliError:
+def missing(
+    key: str, known: Iterable[str], *, place: str = "in the store", gone: Collection[str] = ()
+) -> CliError:
     """What to say where no policy has this key: the nearest name of its kind, the same name of another, or what there
-    is."""
+    is; of those that are ``gone``, that they were deleted."""
     kind, _, name = key.partition(".")
     keys = list(known)
-    same = [policy_label(each) for each in keys if each.partition(".")[2] == name]
-    own = {each.partition(".")[2]: policy_label(each) for each in keys if each.startswith(f"{kind}.")}
+    same = [_called(each, gone) for each in keys if each.partition(".")[2] == name]
+    own = {each.partition(".")[2]: each for each in keys if each.startswith(f"{kind}.")}
     near = difflib.get_close_matches(name, own, n=1, cutoff=0.6)  # their kind would make all of them alike
     if same:
         hint = f"did you mean {', '.join(sorted(same))}?"
     elif near:
-        hint = f"did you mean {own[near[0]]!r}?"
+        nearest_key = own[near[0]]
+        hint = f"did you mean {policy_label(nearest_key)!r}{_deleted(nearest_key, gone)}?"
     elif own:
-        hint = f"there are: {listed(own.values())}"
+        stand = [policy_label(each) for each in own.values() if each not in gone]
+        were = [policy_label(each) for each in own.values() if each in gone]
+        parts = [("there are", stand), ("deleted", were)]
+        hint = "; ".join([f"{word}: {listed(labels)}" for word, labels in parts if labels])
     else:
         hint = nearest(f"{kind}/{name}", map(policy_label, keys)) or "there are no policies"
     return CliError(f"there is no {policy_label(key)} {place}", hint=hint, code=FAILED)
+
+
+def _called(key: str, gone: Collection[str]) -> str:
+    return f"{policy_label(key)}{_deleted(key, gone)}"
+
+
+def _deleted(key: str, gone: Collection[str]) -> str:
+    return " (deleted)" if key in gone else ""
 
 
 def is_instance(record: Mapping[str, Any], word: str, *, whole: bool = False) -> bool:

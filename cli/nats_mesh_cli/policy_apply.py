@@ -17,7 +17,7 @@ from nats_mesh.policy.problems import place
 from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.errors import FAILED, OK, CliError, problem_documents
 from nats_mesh_cli.get import fetch
-from nats_mesh_cli.naming import missing, revision_called, selected
+from nats_mesh_cli.naming import gone_of, missing, revision_called, selected
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record
 from nats_mesh_cli.policy_bus import opened
@@ -136,7 +136,9 @@ async def undo(options: Options, out: Out, names: Sequence[str], revision: str |
     ):
         snapshot = await store.snapshot()
         log = await store.log()
-        keys = {key for name in names for key in selected(name, {each.key: each for each in log})}
+        known, deleted = {each.key: each for each in log}, gone_of(log)
+        place = "in the store, nor in what it keeps of before"
+        keys = {key for name in names for key in selected(name, known, place=place, gone=deleted)}
         if revision is None:
             back = last_change(log, keys)
             out.note(told(back, " ".join(["policy undo", *map(policy_label, back.found)])))

@@ -19,7 +19,7 @@ from nats_mesh.policy.reader import MAX_DEPTH
 from nats_mesh.wire.kv import KvError
 from nats_mesh_cli.errors import FAILED, OK, CliError, one_line
 from nats_mesh_cli.instants import instant, shown_time
-from nats_mesh_cli.naming import changes_called, revision_called, selected, without_revision
+from nats_mesh_cli.naming import changes_called, gone_of, revision_called, selected, without_revision
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, counted, dump, render_list
 from nats_mesh_cli.policy_bus import opened
@@ -213,7 +213,7 @@ async def _history(
         if of := changes_called(name, log):
             changes.add(of[0].change)
         else:
-            keys.update(selected(without_revision(name)[0], known, place="in the history"))
+            keys.update(selected(without_revision(name)[0], known, place="in the history", gone=gone_of(log)))
     created: set[str] = set()
     records: list[Record] = []
     for each in log:

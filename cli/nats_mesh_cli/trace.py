@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import anyio
 
@@ -11,7 +11,7 @@ from nats_mesh import Mesh
 from nats_mesh.model import check_name
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.span_store import SpanStore
-from nats_mesh.telemetry.spans import MAX_TRACE, Trace, assemble, summary_of, traces_of
+from nats_mesh.telemetry.spans import MAX_TRACE, Summary, Trace, assemble, summary_of, traces_of
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import OK, CliError
 from nats_mesh_cli.options import Format, Options
@@ -104,15 +104,30 @@ def show_list(found: Found, options: Options, out: Out, query: Query) -> int:
             out.note(f"the latest {shown} of {len(chosen)}; --limit shows more", "dim")
         if shown > len(records):
             out.note(
-                "neighbours that say the same are one row, the latest of them with their COUNT; --each shows every one",
+                "neighbours that say the same are one row, the latest of them with their COUNT, and so are all such "
+                "refusals; --each shows every one",
                 "dim",
             )
+        _note_refusals(chosen, chosen[-shown:], out)
         if not summaries:
             out.note(
                 "--watch --sample 100% samples every trace while you watch; a Telemetry policy says how many else",
                 "dim",
             )
     return OK
+
+
+def _note_refusals(chosen: Sequence[Summary], listed: Sequence[Summary], out: Out) -> None:
+    """Where most of what is listed was only refused, how to see the others, such as what failed by itself."""
+    refused = sum([each.only_refused for each in listed])
+    if 2 * refused <= len(listed):
+        return
+    others = sum([not each.only_refused for each in chosen])
+    if others:
+        out.note(
+            f"most failed for nothing but a refusal (an open circuit, a limit): --no-refused lists the other {others}",
+            "dim",
+        )
 
 
 async def _watch(mesh: Mesh, options: Options, out: Out, query: Query) -> int:

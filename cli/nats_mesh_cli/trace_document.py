@@ -10,7 +10,7 @@ from nats_mesh.core.slowness import uncovered
 from nats_mesh.telemetry.spans import Placed, Skew, Summary, Trace, summary_of
 from nats_mesh_cli.output import Record, counted, millis
 
-__all__ = ["document_of", "notes_of", "reasons_of", "record_of", "took_text", "where_of"]
+__all__ = ["document_of", "notes_of", "reasons_of", "record_of", "sampled", "took_text", "where_of"]
 
 _SHORT = 8
 #: What a layer of its caller means that did not send a call, where its name alone does not say it.
@@ -64,6 +64,7 @@ def record_of(summary: Summary) -> Record:
         "flagged": [each._asdict() for each in summary.flagged],
         "refusals": [each._asdict() for each in summary.refusals],
         "injected": list(summary.injected),
+        "only_refused": summary.only_refused,
     }
 
 
@@ -155,7 +156,7 @@ def _span(placed: Placed) -> Record:
 
 def where_of(trace: Trace) -> list[Record]:
     """Where the time went: of each service, how long its instances worked while they waited for nobody, the longest
-    first."""
+    first. Calls whose spans were not kept (:func:`sampled`) are no waiting that anybody knows of."""
     own: dict[str, float] = {}
     above: list[tuple[Placed, list[tuple[float, float]]]] = []
 
@@ -178,6 +179,11 @@ def where_of(trace: Trace) -> list[Record]:
     ]
 
 
+def sampled(trace: Trace) -> bool:
+    """Whether calls that went well left their spans, too."""
+    return any(span.why == "sampled" for span in trace.spans)
+
+
 def notes_of(trace: Trace) -> list[str]:
     """What a person must know to read it rightly."""
     notes = []
@@ -194,6 +200,11 @@ def notes_of(trace: Trace) -> list[str]:
                 f"the clock of {who} is about {millis(abs(skew.moved_us) / 1e6)} {way} of its caller's: its spans are "
                 "moved by that"
             )
+    if not sampled(trace) and any(span.kind == "server" and not span.refused for span in trace.spans):
+        notes.append(
+            "calls that went well leave no spans where their trace is not sampled: what a service waited for them is "
+            "in its own time"
+        )
     if trace.lost:
         spans = counted(trace.lost, "span (…) was", "spans (…) were")
         notes.append(

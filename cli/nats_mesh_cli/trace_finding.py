@@ -48,14 +48,15 @@ _DIGITS = frozenset("0123456789abcdef")
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which traces: those in which ``service`` has a part, that took ``slow_s`` or longer, in which something failed,
     whose first call ended with one of ``statuses``, of which a reason (:func:`reasons_of`) has ``why`` in it, in
-    capitals or not, that began after ``since``; the latest ``limit`` rows, ``each`` trace in its own. ``sampling``: so
-    many are sampled while they are watched."""
+    capitals or not, that are no mere refusals where it is ``unrefused``, that began after ``since``; the latest
+    ``limit`` rows, ``each`` trace in its own. ``sampling``: so many are sampled while they are watched."""
 
     service: str | None = None
     slow_s: float = 0.0
     error: bool = False
     statuses: tuple[str, ...] = ()
     why: str = ""
+    unrefused: bool = False
     since: str = "-15m"
     limit: int = SHOWN
     each: bool = False
@@ -71,6 +72,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
             and (not self.error or summary.errors > 0)
             and (not self.statuses or summary.status in self.statuses)
             and (not self.why or self._says_why(summary))
+            and not (self.unrefused and summary.only_refused)
         )
 
     def _says_why(self, summary: Summary) -> bool:

@@ -1,4 +1,4 @@
-"""The list of ``trace``: its columns, and neighbours that say the same put together. Pure."""
+"""The list of ``trace``: its columns, and those that say the same put together. Pure."""
 
 from __future__ import annotations
 
@@ -76,22 +76,32 @@ def columns_for(records: Sequence[Record], *, slow: bool) -> tuple[Column, ...]:
 def together(traces: Sequence[Summary], limit: int) -> tuple[list[Record], int]:
     """The latest ``limit`` rows of traces in their order, and for how many traces they stand. Neighbours with the same
     first call, status and reasons are one row: the latest of them, with a ``count``, and ``within_s`` from the first
-    one's begin to its own (seconds). What went well and has no reason to tell is looked at one by one."""
+    one's begin to its own (seconds). So are refusals with others between them: what made a circuit open must be found
+    among what it refused. What went well and has no reason to tell is looked at one by one."""
     rows: list[Record] = []
     last: tuple[object, ...] | None = None
-    stood_for = latest_us = 0
+    #: By what refusals say, the place of their row; by place, when the trace began that the row shows.
+    refusals: dict[tuple[object, ...], int] = {}
+    begins: list[int] = []
+    stood_for = 0
     for summary in reversed(traces):
         record = record_of(summary)
         why = reasons_of(record)
         same = (summary.caller, summary.service, summary.endpoint, _status(record), *why)
-        if same == last:
-            rows[-1]["count"] += 1
-            rows[-1]["within_s"] = (latest_us - summary.start_us) / 1e6
+        place = refusals.get(same) if summary.only_refused else None
+        if place is None and same == last:
+            place = len(rows) - 1
+        if place is not None:
+            rows[place]["count"] += 1
+            rows[place]["within_s"] = (begins[place] - summary.start_us) / 1e6
         elif len(rows) >= limit:
             break
         else:
             rows.append({**record, "count": 1, "within_s": 0.0})
-            latest_us, last = summary.start_us, same if why or summary.status != "OK" else None
+            begins.append(summary.start_us)
+            last = same if why or summary.status != "OK" else None
+            if summary.only_refused:
+                refusals[same] = len(rows) - 1
         stood_for += 1
     return rows[::-1], stood_for
 

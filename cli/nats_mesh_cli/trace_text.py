@@ -14,7 +14,7 @@ from nats_mesh.telemetry.spans import Placed, Trace, summary_of
 from nats_mesh_cli.errors import one_line
 from nats_mesh_cli.fitting import fitted
 from nats_mesh_cli.output import counted, millis, paint
-from nats_mesh_cli.trace_document import notes_of, took_text, where_of
+from nats_mesh_cli.trace_document import notes_of, sampled, took_text, where_of
 from nats_mesh_cli.trace_lines import Label, Plan, painted, plan_for
 
 __all__ = ["NARROWEST", "waterfall"]
@@ -161,5 +161,6 @@ def _foot(trace: Trace, color: bool) -> list[str]:
     where = where_of(trace)
     if len(where) > 1:
         shown = [f"{each['service']} {millis(each['own_ms'] / 1e3)}" for each in where[:_SHOWN_WHERE]]
-        lines.append(f"own time: {', '.join(shown)}")
+        most = "" if sampled(trace) else " at most"
+        lines.append(f"own time{most}: {', '.join(shown)}")
     return [*lines, *(paint(f"note: {each}", "warn", color) for each in notes_of(trace))]

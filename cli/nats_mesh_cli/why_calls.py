@@ -81,6 +81,7 @@ def calls_of(trace: Trace) -> list[Record]:
                 "offset_ms": call.first.offset_us / 1e3,
                 "duration_ms": span.took_us / 1e3,
                 "route": span.route,
+                "told_by_caller": span.kind == "client",
                 "steps": list(steps_of(call)),
             }
         )

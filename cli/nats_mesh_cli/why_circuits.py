@@ -22,6 +22,8 @@ __all__ = [
     "ejected_of",
     "ejected_text",
     "elsewhere_problems",
+    "elsewhere_texts",
+    "only_trials",
     "open_texts",
     "refusals_of",
 ]
@@ -103,13 +105,15 @@ def _trial(circuits: Sequence[Record]) -> str:
 
 
 def refusals_of(caller: str, way: Way, told: Told, circuits: Sequence[Record] | None) -> list[Ending]:
-    """How these calls end where the circuit is open at every instance of the caller, and no trial is due by then."""
+    """How these calls end where the circuit is open at every instance of the caller, and no trial is due by then: not
+    sure where one does not tell when."""
     left = 1.0 - sum([each.share for each in way.endings if not each.sent])
     if not circuits or told.untold or left <= 0.0 or any(each["state"] != _OPEN for each in circuits):
         return []
     fault = None if way.target.effects is None else way.target.effects.fault
     held_s = 0.0 if fault is None else fault.delay_s  # a route's delay comes first
-    if min(each["retry_after_s"] or 0.0 for each in circuits) <= held_s:
+    waits = [each["retry_after_s"] for each in circuits]
+    if any(wait_s is not None and wait_s <= held_s for wait_s in waits):
         return []
     where = _share(caller, told, told.told, of=len(told.told))
     return [
@@ -118,6 +122,7 @@ def refusals_of(caller: str, way: Way, told: Told, circuits: Sequence[Record] | 
             status=Status.UNAVAILABLE,
             reason=f"the circuit is open at {where}, {_trial(circuits)}",
             sent=False,
+            sure=None not in waits,
         )
     ]
 
@@ -135,6 +140,33 @@ def circuit_problems(caller: str, told: Told, way: Way, circuits: Sequence[Recor
 
 def elsewhere_problems(callers: Mapping[str, Told], way: Way) -> list[Record]:
     """Where nobody said who calls: which ``callers`` have an open circuit for these calls."""
+    found = _open_elsewhere(callers, way)
+    if not found:
+        return []
+    message = (
+        f"the circuit for {aim_text(way.target)} is open at {_places(found)}: their calls are refused, unsent"
+    )
+    return [{"what": "circuit", "message": message, "hint": f"--from {found[0][0]} tells of its calls"}]
+
+
+def elsewhere_texts(callers: Mapping[str, Told], ways: Sequence[Way]) -> list[str]:
+    """The same in short."""
+    found = []
+    for way in ways:
+        if those := _open_elsewhere(callers, way):
+            to = "" if way.share >= 1.0 - ROUNDING else f" to {aim_text(way.target)}"
+            found.append(f"refused{to} at {_places(those)}, whose circuit is open")
+    return list(dict.fromkeys(found))
+
+
+def _places(found: Sequence[tuple[str, str]]) -> str:
+    places = "; ".join([place for _, place in found[:_NAMED]])
+    more = f"; and of {counted(len(found) - _NAMED, 'other caller')}" if len(found) > _NAMED else ""
+    return f"{places}{more}"
+
+
+def _open_elsewhere(callers: Mapping[str, Told], way: Way) -> list[tuple[str, str]]:
+    """The callers whose circuit for these calls is open, each with where that is."""
     where = way.target.service, way.target.endpoint, way.target.subset
     found = []
     for caller, told in sorted(callers.items()):
@@ -145,26 +177,27 @@ def elsewhere_problems(callers: Mapping[str, Told], way: Way) -> list[Record]:
         ]
         if refuse:
             found.append((caller, _share(caller, told, refuse, of=len(told.told) + len(told.untold))))
-    if not found:
-        return []
-    places = "; ".join([place for _, place in found[:_NAMED]])
-    more = f"; and of {counted(len(found) - _NAMED, 'other caller')}" if len(found) > _NAMED else ""
-    message = (
-        f"the circuit for {aim_text(way.target)} is open at {places}{more}: their calls are refused, unsent"
-    )
-    return [{"what": "circuit", "message": message, "hint": f"--from {found[0][0]} tells of its calls"}]
+    return found
+
+
+def only_trials(document: Record, ways: Sequence[Record]) -> bool:
+    """Whether the circuits of all these ways are open wherever their caller is, so that nothing but a trial passes."""
+    if not ways or any(not each["told"] for each in document["caller_instances"] or ()):
+        return False
+    return all(way["circuits"] and all(each["state"] == _OPEN for each in way["circuits"]) for way in ways)
 
 
 def open_texts(document: Record, ways: Sequence[Record]) -> list[str]:
     """In short, where the circuits of some ways are open and a call may come through all the same."""
     found = []
     for way in ways:
-        refuse = len([each for each in way["circuits"] or () if each["state"] == _OPEN])
+        refuse = [each for each in way["circuits"] or () if each["state"] == _OPEN]
         if refuse:
+            due = f" ({_trial(refuse)})" if any(each["retry_after_s"] == 0.0 for each in refuse) else ""
             total = counted(len(document["caller_instances"]), "instance")
             whole = "" if way["share"] >= 1.0 - ROUNDING else f" to {way['text']}"
             found.append(
-                f"refused{whole} at {refuse} of {total} of {document['caller']}, whose circuit is open"
+                f"refused{whole} at {len(refuse)} of {total} of {document['caller']}, whose circuit is open{due}"
             )
     return list(dict.fromkeys(found))
 

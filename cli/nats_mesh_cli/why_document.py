@@ -19,6 +19,7 @@ from nats_mesh_cli.why_circuits import (
     circuits_of,
     ejected_of,
     elsewhere_problems,
+    elsewhere_texts,
     refusals_of,
 )
 from nats_mesh_cli.why_delays import delays_of
@@ -108,7 +109,7 @@ def document_of(
         "fails_wholly": fails >= 1.0 - _ROUNDING,
         "fails_surely": sum([way["share"] * surely(way) for way in ways]) >= 1.0 - _ROUNDING,
     }
-    document["summary"] = summary_of(document)
+    document["summary"] = summary_of(document, elsewhere_texts(callers, explained.ways))
     return document
 
 

@@ -154,7 +154,7 @@ class _Outbound:
         return circuits_text(self._question.caller, self._told, circuits_of(self._way, self._told))
 
     def _attempt_timeout(self, layer: Record) -> str:
-        times = [duration_text(round(each, 3)) for each in self._way.attempt_s]
+        times = [duration_text(float(f"{each:.4g}")) for each in self._way.attempt_s]
         if len(times) == 1:
             return f"its attempt has {times[0]}"
         return f"its attempts have {', then '.join(times)}, where each uses up its own"

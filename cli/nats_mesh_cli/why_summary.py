@@ -8,15 +8,16 @@ from nats_mesh.core.shares import share_text
 from nats_mesh.errors import Status
 from nats_mesh_cli.chain_text import duration_text
 from nats_mesh_cli.output import Record
-from nats_mesh_cli.why_circuits import open_texts
+from nats_mesh_cli.why_circuits import only_trials, open_texts
 from nats_mesh_cli.why_delays import delay_texts
 from nats_mesh_cli.why_words import ROUNDING
 
 __all__ = ["summary_of", "surely"]
 
 
-def summary_of(document: Record) -> str:
-    """What would become of it, in short."""
+def summary_of(document: Record, elsewhere: Sequence[str] = ()) -> str:
+    """What would become of it, in short; ``elsewhere`` is what becomes of it at those who call, where nobody said who
+    does."""
     if document["fails_wholly"]:
         how = "surely" if document["fails_surely"] else "most likely"
         text = f"would {how} fail: {'; '.join(_failures(document['ways']))}"
@@ -30,17 +31,19 @@ def summary_of(document: Record) -> str:
     where = ", ".join(
         name if share >= 1.0 - ROUNDING else f"{name} with {share_text(share)}" for name, share in ordered
     )
+    live = [way for way in document["ways"] if way["fails"] < 1.0]
     text = f"would reach {where}"
+    if only_trials(document, live):
+        text = f"would fail, or reach {where} as a trial"
     if failures := _failures(document["ways"]):
         sure = all(each["sure"] for way in document["ways"] for each in way["endings"])
         how = "would" if sure else "would most likely"
         text += f"; {how} fail with {share_text(document['fails'])} ({'; '.join(failures)})"
-    live = [way for way in document["ways"] if way["fails"] < 1.0]
     times = sorted({way["timeout_s"] for way in live})
     attempts = sorted({way["attempts"] for way in live})
     text += f"; within {' or '.join(map(duration_text, times))}"
     most = " or ".join(map(str, attempts))
-    text += "".join(f"; {each}" for each in [*delay_texts(live), *open_texts(document, live)])
+    text += "".join(f"; {each}" for each in [*delay_texts(live), *open_texts(document, live), *elsewhere])
     return f"{text}; {'one attempt' if most == '1' else f'up to {most} attempts'}"
 
 

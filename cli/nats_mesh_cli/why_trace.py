@@ -24,6 +24,7 @@ from nats_mesh_cli.why import Seen, look_around
 from nats_mesh_cli.why_calls import calls_of
 from nats_mesh_cli.why_document import document_of
 from nats_mesh_cli.why_text import render
+from nats_mesh_cli.why_timeouts import timeout_of_call, timeout_text
 
 __all__ = ["why_trace"]
 
@@ -74,6 +75,7 @@ async def why_trace(
     explained = _explained(questions, seen)
     for call in calls:
         call["why"] = explained.get((call["caller"], call["service"], call["endpoint"]))
+        call["timeout"] = timeout_of_call(call)
     if options.format.structured:
         document = {"trace": trace.trace, "notes": notes_of(trace), "calls": calls}
         out.data(dump(document, options.format, pretty=out.tty))
@@ -142,6 +144,8 @@ def _text(
         for step in call["steps"]:
             mark = paint("✓", "ok", color) if step["ok"] else paint("✗", "bad", color)
             lines.append(f"  {mark} {step['layer'].ljust(_LAYER)}{step['happened']}")
+        if call["timeout"] is not None:
+            lines.append(f"  {paint('now', 'dim', color)} {timeout_text(call['timeout'])}")
         why = call["why"]
         if why is not None and not full:
             lines.append(f"  {paint('now', 'dim', color)} such a call {why['summary']}")

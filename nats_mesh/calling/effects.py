@@ -10,6 +10,7 @@ import anyio
 from nats_mesh.calling.exchange import Effects, Target
 from nats_mesh.calling.heads import PlainHeads, request_block
 from nats_mesh.context import Context
+from nats_mesh.core.durations import duration_text
 from nats_mesh.errors import CallError, DeadlineExceededError, Executed
 from nats_mesh.model import Request
 from nats_mesh.policy.scopes import Place
@@ -68,8 +69,8 @@ class Affecting:
                 await anyio.sleep(max(0.0, min(fault.delay_s, left)))
                 if fault.delay_s >= left:
                     error = DeadlineExceededError(
-                        f"{self._who(effects)} delays it by {fault.delay_s:g} s on purpose, "
-                        f"and it had {max(0.0, left):.3f} s",
+                        f"{self._who(effects)} delays it by {duration_text(fault.delay_s)} on purpose, "
+                        f"and it had {duration_text(max(0.0, left))}",
                         executed=Executed.NO,
                     )
                     error.fault = "delay"

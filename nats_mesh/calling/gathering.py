@@ -13,6 +13,7 @@ from nats_mesh.calling.asked import Asked, AskedTelling
 from nats_mesh.calling.exchange import Target, encode_value
 from nats_mesh.calling.heads import request_block, trace_of
 from nats_mesh.context import Context
+from nats_mesh.core.durations import duration_text
 from nats_mesh.core.trace import TraceContext
 from nats_mesh.errors import CallError, DeadlineExceededError, Executed, NoInstancesError, Status
 from nats_mesh.model import Request
@@ -255,7 +256,7 @@ class Gathering:
         if self.errors:
             parts.append(f"failed: {_some([f'{i} ({e.status})' for i, e in self.errors.items()])}")
         if self._outstanding:
-            parts.append(f"no answer in {took_s:.3f} s: {_some(list(self._outstanding))}")
+            parts.append(f"no answer in {duration_text(took_s)}: {_some(list(self._outstanding))}")
         return "; ".join(parts)
 
 

@@ -16,7 +16,7 @@ from nats_mesh.core.breaker import BreakerState
 from nats_mesh.core.budget import RetryBudget
 from nats_mesh.core.deadline import DEFAULT_TIMEOUT_S
 from nats_mesh.core.hedge import Hedger
-from nats_mesh.core.router import Leg, Path
+from nats_mesh.core.router import Leg, Path, aims
 from nats_mesh.core.rules import BalancerRules, BudgetRules, EjectionRules, RetryRules, SubsetRules
 from nats_mesh.discovery.fleets import FleetDirectory
 from nats_mesh.endpoint import Contract
@@ -34,6 +34,8 @@ _MAX_KEPT = 4096
 
 #: Makes a target for a service, an endpoint, the contract its callers know, and a subset (empty: every instance).
 MakeTarget: TypeAlias = Callable[[str, str, "Contract | None", str], Target]
+#: Service, endpoint, subset.
+_Way: TypeAlias = "tuple[str, str, str]"
 _GroupKey: TypeAlias = "tuple[str, SubsetRules | None, BalancerRules, EjectionRules]"
 
 K = TypeVar("K")
@@ -65,7 +67,7 @@ class Outbound:
         self._tell = tell
         self._zone = zone
         self._make = make
-        self._circuits: dict[tuple[str, str, str], tuple[OutboundRules, Circuit | None]] = {}
+        self._circuits: dict[_Way, tuple[OutboundRules, Circuit | None]] = {}
         self._budgets: dict[tuple[str, BudgetRules], RetryBudget] = {}
         self._groups: dict[_GroupKey, Group] = {}
         #: How often an instance of each service was ejected.
@@ -111,10 +113,15 @@ class Outbound:
                     self.sample(target.routing.targets())
 
     def apply(self, policies: PolicySet, targets: Iterable[Target]) -> None:
-        """Follow ``policies`` from now on; calls under way end as they began."""
+        """Follow ``policies`` from now on; calls under way end as they began. Circuits of ways that no call takes any
+        more are let go of: no trial would ever close one."""
         self.policies = policies
+        used: set[_Way] = set()
         for target in list(targets):
             self.compose(target)
+            used |= _ways_of(target)
+        for way in [each for each in self._circuits if each not in used]:
+            self._let_go(way)
 
     def compose(self, target: Target) -> None:
         """Put a target's layers together; what has not changed is kept as it is, with its state."""
@@ -131,7 +138,9 @@ class Outbound:
                 if target.routing is not None:
                     target.routing.close()
                 target.routing = self._routing(target, rules) if rules.routing else None
-            target.circuit = self._circuit(target, rules)
+            own = (target.service, target.endpoint, target.subset)
+            # The words of others would open the circuit of a way that no call of this caller takes.
+            target.circuit = self._circuit(target, rules) if own in _ways_of(target) else None
             if before is None or before.retry != rules.retry:
                 target.retries = self._retries(target, rules.retry)
             if before is None or _chosen_by(before) != _chosen_by(rules):
@@ -201,6 +210,17 @@ class Outbound:
             verdicts = None if breaker is None else breaker.verdicts
             self._opinions.breakers.follow(target.service, target.endpoint, made, verdicts)
         return made
+
+    def _let_go(self, way: _Way) -> None:
+        """Forget the circuit of a way that no call takes."""
+        service, endpoint, subset = way
+        _, circuit = self._circuits.pop(way)
+        if circuit is None:
+            return
+        if not subset:
+            self._opinions.breakers.follow(service, endpoint, None, None)
+        if not circuit.breaker.closed:
+            self._tell(EventKind.BREAKER_CLOSED, circuit.where, "a route sends no call this way any more")
 
     def _retries(self, target: Target, rules: RetryRules) -> Retries | None:
         """``None`` where there is one attempt, with all the time of its call."""
@@ -273,6 +293,18 @@ class Outbound:
             return request.headers.get(header)
 
         return by_header
+
+
+def _ways_of(target: Target) -> set[_Way]:
+    """The ways that calls of a target may take."""
+    own = (target.service, target.endpoint, target.subset)
+    rules = target.rules
+    if not target.mesh or rules is None or not rules.routing:
+        return {own}
+    return {
+        (leg.service or target.service, leg.endpoint or target.endpoint, leg.subset)
+        for leg in aims(rules.routing)
+    }
 
 
 def _chosen_by(rules: OutboundRules) -> tuple[SubsetRules | None, BalancerRules, EjectionRules]:

@@ -21,6 +21,7 @@ from nats_mesh.calling.hedging import Race, Raced
 from nats_mesh.calling.reading import Reading
 from nats_mesh.calling.watching import AttemptEnd, CallEnd
 from nats_mesh.context import Context
+from nats_mesh.core.durations import duration_text
 from nats_mesh.core.trace import TraceContext
 from nats_mesh.discovery.directory import Directory
 from nats_mesh.errors import (
@@ -218,7 +219,7 @@ class Sender:
                 except Deadline:
                     silent = True
                     failed = DeadlineExceededError(
-                        f"no answer in {self._now() - start:.3f} s", executed=Executed.MAYBE
+                        f"no answer in {duration_text(self._now() - start)}", executed=Executed.MAYBE
                     )
                 except BaseException as error:
                     if race is not None:

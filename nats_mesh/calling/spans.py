@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from nats_mesh.calling.exchange import Target
 from nats_mesh.calling.heads import span_above
 from nats_mesh.calling.watching import CallEnd
+from nats_mesh.core.durations import duration_text
 from nats_mesh.core.sampling import reason
 from nats_mesh.errors import (
     CallError,
@@ -80,7 +81,7 @@ def _words(error: BaseException, call: CallEnd) -> str:
     given up."""
     if isinstance(error, CancelledError):
         unsent = "" if call.sent else UNSENT
-        return f"{GIVEN_UP} after {call.end - call.start:.3f} s{unsent}"
+        return f"{GIVEN_UP} after {duration_text(call.end - call.start)}{unsent}"
     return error.message if isinstance(error, CallError) else str(error)
 
 

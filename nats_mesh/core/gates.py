@@ -18,6 +18,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
+from nats_mesh.core.durations import duration_text
 from nats_mesh.core.histogram import Histogram
 from nats_mesh.core.shares import share_text
 
@@ -182,10 +183,12 @@ class Window:
         if took_s is None or new.took.count < least:
             return self._too_few(side, least)
         share = f"p{gate.quantile * 100:g}"
-        said = f"{share} is {_time(took_s)} over {new.took.count} calls, as {side} count"
+        said = f"{share} is {duration_text(took_s)} over {new.took.count} calls, as {side} count"
         numbers = {"calls": float(new.took.count), "took-ms": took_s * 1000.0}
         if gate.maximum_s is not None and took_s > gate.maximum_s:
-            return Verdict(Outcome.FAILS, f"{said}: at most {_time(gate.maximum_s)} is allowed", numbers)
+            return Verdict(
+                Outcome.FAILS, f"{said}: at most {duration_text(gate.maximum_s)} is allowed", numbers
+            )
         if gate.ratio is not None:
             old = self._old(side, least, durations=True)
             before_s = None if old is None else old.took.quantile(gate.quantile)
@@ -195,7 +198,8 @@ class Window:
                 )
             numbers |= {"old-took-ms": before_s * 1000.0}
             if took_s > gate.ratio * before_s:
-                text = f"{said}: at most {gate.ratio:g} times that of the old subset ({_time(before_s)}) is allowed"
+                old_text = f"that of the old subset ({duration_text(before_s)})"
+                text = f"{said}: at most {gate.ratio:g} times {old_text} is allowed"
                 return Verdict(Outcome.FAILS, text, numbers)
         return Verdict(Outcome.HOLDS)
 
@@ -231,7 +235,3 @@ def _size(sample: Sample, *, durations: bool) -> int:
 
 def _percent(share: float) -> str:
     return share_text(share, 3)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms" if seconds < 1.0 else f"{seconds:.3g} s"

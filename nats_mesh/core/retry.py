@@ -31,6 +31,7 @@ __all__ = [
     "condition_of",
     "decide",
     "failure_of",
+    "longest_backoff_s",
 ]
 
 #: With less time left after the wait, seconds, another attempt cannot end well: no timeout on the wire is shorter.
@@ -164,11 +165,17 @@ def backoff_s(rules: BackoffRules, attempt: int, chance: Callable[[], float]) ->
     return min(wait_s, rules.max_s) * (1.0 - rules.jitter + 2.0 * rules.jitter * chance())
 
 
+def longest_backoff_s(rules: BackoffRules, attempt: int) -> float:
+    """The longest wait that jitter makes of the one after ``attempt``, seconds."""
+    return backoff_s(rules, attempt, lambda: 1.0)
+
+
 def attempt_timeout_s(rules: RetryRules, attempt: int, remaining_s: float, *, may_follow: bool) -> float:
     """How long ``attempt`` may take, seconds; never more than ``remaining_s``.
 
-    Half of what is left where another may follow after a time-out: ``may_follow`` (the call is idempotent), attempts
-    are left, and ``attempt-timeout`` is retried. ``per_try_timeout_s`` bounds it in any case.
+    Half of what is left where another may follow after a time-out: ``may_follow`` (the call is idempotent, and the
+    other half has time for another), attempts are left, and ``attempt-timeout`` is retried. ``per_try_timeout_s``
+    bounds it in any case.
     """
     timeout_s = remaining_s
     if may_follow and attempt < rules.attempts and "attempt-timeout" in rules.retry_on:

@@ -23,7 +23,7 @@ from nats_mesh.core.shares import share_text
 from nats_mesh.errors import Status
 
 __all__ = [
-    "Fault", "Leg", "Match", "Mirror", "Path", "Rule", "Sticky", "Values", "choose", "draw", "key_of", "laid",
+    "Fault", "Leg", "Match", "Mirror", "Path", "Rule", "Sticky", "Values", "aims", "choose", "draw", "key_of", "laid",
     "position", "relevant", "standing",
 ]  # fmt: skip
 
@@ -161,6 +161,16 @@ def laid(rules: Sequence[Rule]) -> Path:
         fault = fault if rule.fault is None else rule.fault
         sticky = sticky if rule.sticky is None else rule.sticky
     return Path(rules=tuple(rules), legs=legs, mirrors=mirrors, fault=fault, sticky=sticky)
+
+
+def aims(routing: Sequence[Sequence[Rule]]) -> frozenset[Leg]:
+    """Every destination that a call may get to, whatever its headers; with an empty leg where none of the rules it
+    meets may say one. ``routing`` are the :func:`relevant` rules of each route. Too many rather than too few: that
+    one rule keeps calls from another one is seen only within a route."""
+    found = {leg for rules in routing for rule in rules for leg in rule.legs or () if leg.weight > 0}
+    if not any(rules and not rules[-1].matches and all(rule.legs for rule in rules) for rules in routing):
+        found.add(Leg())
+    return frozenset(found)
 
 
 def draw(

@@ -11,6 +11,7 @@ import msgspec
 
 from nats_mesh.calling.exchange import Target
 from nats_mesh.core.budget import RetryBudget
+from nats_mesh.core.durations import duration_text
 from nats_mesh.core.retry import MIN_ATTEMPT_S
 from nats_mesh.discovery.services_api import InfoReply
 from nats_mesh.errors import (
@@ -148,7 +149,7 @@ def endings_of(
     fault = None if target.effects is None else target.effects.fault
     if fault is not None and fault.delay_s >= timeout_s:
         share = min(1.0, fault.delay_share)
-        reason = f"a route delays it by {fault.delay_s:g} s, and it has {timeout_s:g} s"
+        reason = f"a route delays it by {duration_text(fault.delay_s)}, and it has {duration_text(timeout_s)}"
         found.append(Ending(share=share, status=Status.DEADLINE_EXCEEDED, reason=reason, sent=False))
         left -= share
     if fault is not None and fault.abort is not None and left > 0.0:

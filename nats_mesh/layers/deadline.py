@@ -6,6 +6,7 @@ from typing import Final
 
 from nats_mesh.core.age import AgeGauge
 from nats_mesh.core.deadline import MAX_TIMEOUT_S
+from nats_mesh.core.durations import duration_text
 from nats_mesh.errors import Refused, Status
 from nats_mesh.layers.base import Arrival, Refusal
 from nats_mesh.wire import headers as h
@@ -93,10 +94,11 @@ class DeadlineGate:
         now = call.started or call.received
         if call.deadline <= now:
             waited = age_s + now - call.received
+            had = f"{duration_text(timeout_s)} were left when it was sent"
             return Refusal(
                 Status.DEADLINE_EXCEEDED,
                 Refused.DEADLINE,
-                f"expired on arrival: {timeout_s:.3f} s were left when it was sent, it waited {waited:.3f} s",
+                f"expired on arrival: {had}, it waited {duration_text(waited)}",
             )
         return None
 

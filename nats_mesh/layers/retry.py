@@ -10,7 +10,14 @@ from collections.abc import Callable
 from typing import Final
 
 from nats_mesh.core.budget import RetryBudget
-from nats_mesh.core.retry import MIN_ATTEMPT_S, Decision, attempt_timeout_s, decide, failure_of
+from nats_mesh.core.retry import (
+    MIN_ATTEMPT_S,
+    Decision,
+    attempt_timeout_s,
+    decide,
+    failure_of,
+    longest_backoff_s,
+)
 from nats_mesh.core.rules import RetryRules
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.errors import CallError, DeadlineExceededError
@@ -30,7 +37,17 @@ _INJECTED = Decision(False, 0.0, False, "injected on purpose")
 class Retries:
     """The retries of one destination endpoint. ``made`` counts them, ``denied`` those the budget had no room for."""
 
-    __slots__ = ("_chance", "_tell", "bounded", "budget", "denied", "made", "rules", "where")
+    __slots__ = (
+        "_chance",
+        "_halved_from_s",
+        "_tell",
+        "bounded",
+        "budget",
+        "denied",
+        "made",
+        "rules",
+        "where",
+    )
 
     def __init__(
         self, rules: RetryRules, budget: RetryBudget, chance: Callable[[], float], where: str, tell: Tell
@@ -44,9 +61,19 @@ class Retries:
         self.denied = 0
         self._chance = chance
         self._tell = tell
+        #: By attempt but the last: with less than this left, seconds, half of it has no room for the longest wait and
+        #: another attempt.
+        self._halved_from_s = [
+            2.0 * (longest_backoff_s(rules.backoff, attempt) + MIN_ATTEMPT_S)
+            for attempt in range(1, rules.attempts)
+        ]
 
     def time_for(self, now: float, attempt: int, remaining_s: float, *, idempotent: bool) -> float:
-        """How long this attempt may take, seconds: all the time there is where the budget has no other for it."""
+        """How long this attempt may take, seconds: all the time there is where there is no time for another, or the
+        budget has none for it."""
+        halved_from_s = self._halved_from_s
+        if idempotent and attempt <= len(halved_from_s):
+            idempotent = remaining_s >= halved_from_s[attempt - 1]
         timeout_s = attempt_timeout_s(self.rules, attempt, remaining_s, may_follow=idempotent)
         if timeout_s < remaining_s and self.budget.left(now) < 1.0:
             return attempt_timeout_s(self.rules, attempt, remaining_s, may_follow=False)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from nats_mesh.calling.condition import display_name
 from nats_mesh.errors import ApplicationError, CallError, DeadlineExceededError, Refused, Status
 from nats_mesh.layers.base import Arrival
 from nats_mesh.layers.duplicates import DuplicateError
@@ -89,5 +90,18 @@ class Failing:
             extra={"service": self._service, "endpoint": name, "caller": call.caller},
         )  # fmt: skip
         # Anybody may ask for statistics, and the text is not meant for anybody.
-        call.series.last_error = f"{type(error).__name__} (its text is in the log)"
+        cause = f"{_kind_of(error)} (its text is in the log of {display_name()})"
+        call.series.last_error = cause
         self._replier.fail(call, Status.INTERNAL, INTERNAL_TEXT)
+        call.problem = (
+            f"{INTERNAL_TEXT}; at the instance {cause}"  # for operators; what the caller got is on its way
+        )
+
+
+def _kind_of(error: BaseException) -> str:
+    """What kind of error it was, and from whom it came where it was the answer to another call: no word of its text."""
+    kind = type(error).__name__
+    if isinstance(error, CallError) and error.endpoint:
+        whose = f"{error.service}.{error.endpoint}" if error.service else error.endpoint
+        return f"{kind} from {whose}: {error.status}"
+    return kind

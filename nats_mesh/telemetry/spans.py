@@ -121,7 +121,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     everything of it had ended, ``before_us`` by how much something stands before its first call (clocks that contradict
     each other), ``retries`` how many attempts were made beyond each first. ``flags`` are those of all its calls,
     ``flagged`` which call had which, those of the first call first, ``refusals`` who did not let some of them through,
-    ``injected`` what was done to some on purpose; each once.
+    ``injected`` what was done to some on purpose; each once. ``only_refused``: all that failed did so because somebody
+    did not let a call through, and no handler failed by itself.
     """
 
     trace: str
@@ -144,6 +145,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     refusals: tuple[Refusal, ...] = ()
     injected: tuple[str, ...] = ()
     before_us: int = 0
+    only_refused: bool = False
 
     @property
     def rest_us(self) -> int:
@@ -234,6 +236,7 @@ def summary_of(trace: Trace) -> Summary:
         flagged=_flagged(spans),
         refusals=tuple(dict.fromkeys(_refusals(spans)))[:MAX_TOLD],
         injected=tuple(sorted({what for span in spans for what in _injected(span)})),
+        only_refused=_only_refused(spans),
     )
 
 
@@ -248,6 +251,14 @@ def _refusals(spans: Iterable[RecordedSpan]) -> Iterator[Refusal]:
         if layer := refused_by(span):
             side = "inbound" if span.kind == "server" else "outbound"
             yield Refusal(side, layer, span.service, span.endpoint)
+
+
+def _only_refused(spans: Sequence[RecordedSpan]) -> bool:
+    """Whether below everything that failed stands a refusal: what failed by itself called nothing that failed."""
+    ill = [span for span in spans if failed(span.status) or refused_by(span)]
+    above = {span.parent for span in ill}
+    roots = [span for span in ill if span.id not in above]
+    return bool(roots) and all(refused_by(span) for span in roots)
 
 
 def _flagged(spans: Sequence[RecordedSpan]) -> tuple[Flagged, ...]:

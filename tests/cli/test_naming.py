@@ -9,7 +9,14 @@ import pytest
 from nats_mesh.policy.bus.revisions import Revision
 from nats_mesh_cli.audit_records import is_about
 from nats_mesh_cli.errors import CliError
-from nats_mesh_cli.naming import changes_called, is_instance, revision_called, selected, without_revision
+from nats_mesh_cli.naming import (
+    changes_called,
+    gone_of,
+    is_instance,
+    revision_called,
+    selected,
+    without_revision,
+)
 
 KEYS = ["Destination.orders", "Route.orders", "Route.orders-canary"]
 LOG = [
@@ -52,6 +59,40 @@ def test_a_name_that_is_not_there_gets_one_that_is(name: str, said: str, hint: s
         selected(name, KEYS)
     assert hint in caught.value.hint
     assert caught.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("Route/nope", "there are: Route/orders; deleted: Route/orders-canary"),
+        ("Route/orders-canari", "did you mean 'Route/orders-canary' (deleted)?"),
+        ("Limit/orders-canary", "did you mean Route/orders-canary (deleted)?"),
+        ("Destination/nope", "deleted: Destination/orders"),
+    ],
+)
+def test_what_was_deleted_is_not_said_to_be_there(name: str, hint: str) -> None:
+    """It can be named where it can come back, and it is told what it is."""
+    gone = {"Route.orders-canary", "Destination.orders"}
+    with pytest.raises(CliError) as caught:
+        selected(name, KEYS, gone=gone)
+    assert caught.value.hint == hint
+
+
+def test_what_stands_there_is_known_by_the_last_revision() -> None:
+    """A policy that came back is not gone."""
+
+    def step(sequence: int, key: str, value: bytes | None) -> Revision:
+        return Revision(
+            key=key, sequence=sequence, value=value, time="", operator="", message="", change="", back_to=None
+        )
+
+    log = [
+        step(1, "Route.a", b"1"),
+        step(2, "Route.a", None),
+        step(3, "Route.b", None),
+        step(4, "Route.b", b"2"),
+    ]
+    assert gone_of(log) == {"Route.a"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from nats_mesh.policy import PolicySet
+from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.span_messages import SpanMessage, let_go
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of
@@ -27,6 +27,11 @@ from nats_mesh_cli.why import Seen
 from nats_mesh_cli.why_calls import calls_of
 from tests.cli.conftest import Shop
 from tests.unit.test_traces import TRACE, changed, span, three_hops
+
+UNKEPT = (
+    "calls that went well leave no spans where their trace is not sampled: what a service waited for them is in its "
+    "own time"
+)
 
 # -- drawn ------------------------------------------------------------------------------------------
 
@@ -51,6 +56,18 @@ own time: c 4.50 ms, b 2.50 ms, a 600 µs"""
 def test_a_waterfall_shows_who_waited_for_whom() -> None:
     """Each span below the one it was called from, at its time; attempts by themselves; what failed says so in words."""
     assert waterfall(assemble(three_hops()), 80) == PICTURE
+
+
+def test_own_time_is_a_bound_where_calls_left_no_spans() -> None:
+    """What went well in a trace that is not sampled is not there, and its time is in that of who waited for it."""
+    unsampled = [msgspec.structs.replace(each, why="error") for each in three_hops()]
+    assert notes_of(assemble(three_hops())) == []
+    assert notes_of(assemble(unsampled)) == [UNKEPT]
+    text = waterfall(assemble(unsampled), None)
+    assert "own time at most: c 4.50 ms, b 2.50 ms, a 600 µs\n" in text
+    assert text.endswith(f"note: {UNKEPT}")
+    refused = changed(changed(unsampled[:2], "1", refused="breaker"), "2", refused="concurrency")
+    assert notes_of(assemble(refused)) == [], "no handler ran"
 
 
 def deep(error: str = "it did not go well, ") -> Trace:
@@ -224,28 +241,28 @@ def test_every_layer_may_have_refused_it(layer: str) -> None:
     ("fields", "told", "outcome"),
     [
         (
-            {"status": "DEADLINE_EXCEEDED", "flags": "UT", "error": "no answer in 3.000 s", "why": "sampled"},
+            {"status": "DEADLINE_EXCEEDED", "flags": "UT", "error": "no answer in 3 s", "why": "sampled"},
             "sent; no instance told of it: a silent instance, or it was lost",
-            "its caller was told: DEADLINE_EXCEEDED, no answer in 3.000 s; its time was up",
+            "its caller was told: DEADLINE_EXCEEDED, no answer in 3 s; its time was up",
         ),
         (
             {
                 "status": "CANCELLED",
                 "flags": "DC",
-                "error": "given up by its caller after 3.000 s",
+                "error": "given up by its caller after 3 s",
                 "why": "error",
             },
             "sent; no instance told of it: a silent instance, or it was lost, or answered too late",
-            "given up by its caller after 3.000 s",
+            "given up by its caller after 3 s",
         ),
         (
             {
                 "status": "CANCELLED",
                 "flags": "DC",
-                "error": "given up by its caller after 0.100 s, before it was sent",
+                "error": "given up by its caller after 100 ms, before it was sent",
             },
             "not sent: its caller gave it up before",
-            "given up by its caller after 0.100 s, before it was sent",
+            "given up by its caller after 100 ms, before it was sent",
         ),
         (
             {"status": "UNAVAILABLE", "flags": "UH", "error": "nobody serves b"},
@@ -462,6 +479,53 @@ def test_why_spans_are_missing_is_said_by_its_reason() -> None:
     (alone,) = gaps(3, {"rate": 10**9})
     assert "3 spans came faster" in alone
     assert gaps(0, {"rate": 5}) == []
+
+
+async def why_of(
+    monkeypatch: pytest.MonkeyPatch, spans: list[RecordedSpan], policies: PolicySet, fmt: Format
+) -> str:
+    """What `why --trace` prints of a trace of these spans, with these policies now."""
+
+    @contextlib.asynccontextmanager
+    async def connected(*_: object) -> AsyncIterator[None]:
+        yield
+
+    async def look(*_: object, timeout_s: float) -> Found:
+        return Found(traces={TRACE: {each.id: each for each in spans}}, notes=())
+
+    async def look_around(*_: object, name: str | None) -> Seen:
+        return Seen(policies=policies)
+
+    for each in (connected, look, look_around):
+        monkeypatch.setattr(why_trace, each.__name__, each)
+    data = io.StringIO()
+    assert await why_trace.why_trace(Options(format=fmt), Out(data, io.StringIO()), TRACE, None) == 0
+    return data.getvalue()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("policy", "took_us", "told"),
+    [
+        ("timeout: 3ms", 3_100, "its time was over: such a call has 3ms, said by Destination/b"),
+        ("timeout: 3ms", 500_000, "its time was another one: such a call has 3ms, said by Destination/b"),
+        ("balancer: queue", 5_000_100, "its time was over: such a call has 5s, said by the default"),
+    ],
+)
+async def test_why_says_whose_timeout_a_call_ran_out_of(
+    monkeypatch: pytest.MonkeyPatch, policy: str, took_us: int, told: str
+) -> None:
+    """Where its length is that of the timeout of such calls; else that it must have had another."""
+    text = f"apiVersion: mesh/v1\nkind: Destination\nmetadata: {{name: b}}\nspec: {{target: {{service: b}}, {policy}}}"
+    late = changed(three_hops()[:4], "3", status="DEADLINE_EXCEEDED", flags="UT", took_us=took_us)
+    for fmt in (Format.TABLE, Format.JSON):
+        data = await why_of(monkeypatch, late, PolicySet.of(parse(text)), fmt)
+        if fmt is Format.TABLE:
+            assert told in data
+            assert data.count("said by") == 1, "those that ended otherwise have none"
+        else:
+            (timeout,) = [each["timeout"] for each in json.loads(data)["calls"] if each["timeout"]]
+            assert timeout["fits"] is ("over" in told)
 
 
 # -- as typed ---------------------------------------------------------------------------------------

@@ -72,18 +72,56 @@ def shown(fmt: Format, query: Query, traces: list[dict[str, Any]], out: io.Strin
 
 def test_neighbours_that_say_the_same_are_one_row() -> None:
     """The latest of them, how many, and the span of time; another first call, status or reason begins another row."""
+    late = [trace(number, 10 * number, status="DEADLINE_EXCEEDED") for number in (1, 2, 3)]
+    rows, stood_for = together(summaries(*late, aborted(4, 40), *late), 50)
+    assert [(each["count"], each["within_s"], int(each["trace"], 16)) for each in rows] == [
+        (3, 0.02, 3), (1, 0.0, 4), (3, 0.02, 3),
+    ]  # fmt: skip
+    assert stood_for == 7
+
+
+def test_refusals_that_say_the_same_are_one_row_wherever_they_stand() -> None:
+    """So that what failed by itself is found among them; those of another call are others."""
     rows, stood_for = together(summaries(*BURIED), 50)
     assert [(each["count"], each["within_s"], int(each["trace"], 16)) for each in rows] == [
-        (20, 0.19, 20), (1, 0.0, 21), (40, 0.39, 61), (1, 0.0, 62),
+        (1, 0.0, 21), (60, 0.6, 61), (1, 0.0, 62),
     ]  # fmt: skip
     assert stood_for == 62
+
+
+def test_what_failed_by_itself_is_no_mere_refusal() -> None:
+    """A trace in which a handler failed, and then a circuit opened, is what one looks for; above a refusal everybody
+    fails because of it."""
+    mere, root, aborted_one = summaries(refused(1, 0), trace(2, 0, status="INTERNAL"), aborted(3, 0))
+    assert [each.only_refused for each in (mere, root, aborted_one)] == [True, False, False]
+    above = changed(three_hops()[:3], "3", status="UNAVAILABLE", refused="breaker")
+    above = changed(changed(above, "1", status="INTERNAL"), "2", status="INTERNAL")
+    assert summary_of(assemble(above)).only_refused
+    assert not summary_of(assemble(three_hops())).only_refused, "its first attempt was answered"
+    both = changed(three_hops(), "5", status="UNAVAILABLE", refused="breaker")
+    assert not summary_of(assemble(both)).only_refused
+    well = trace(4, 0)
+    assert not summary_of(assemble(well.values())).only_refused
+    assert not Query(unrefused=True).takes(mere)
+    assert Query(unrefused=True).takes(root)
+
+
+@pytest.mark.parametrize("out", [Terminal, io.StringIO])
+def test_where_refusals_fill_a_list_it_is_said_how_to_leave_them_out(out: type[io.StringIO]) -> None:
+    """In the table of a terminal and of a pipe, where there is anything else at all."""
+    hint = "--no-refused lists the other 1"
+    assert hint in shown(Format.TABLE, Query(), BURIED, out())[1]
+    assert "--no-refused" not in shown(Format.TABLE, Query(), [refused(1, 0), refused(2, 1)], out())[1]
+    lines, notes = shown(Format.TABLE, Query(unrefused=True), BURIED, out())
+    assert (len(lines), "--no-refused" in notes) == (2, False)
+    assert "--no-refused" not in shown(Format.JSON, Query(), BURIED, io.StringIO())[1]
 
 
 def test_the_limit_counts_rows() -> None:
     """Not the traces that they stand for; the latest row has all of its own."""
     rows, stood_for = together(summaries(*BURIED), 2)
     assert [each["count"] for each in rows] == [40, 1]
-    assert stood_for == 41
+    assert stood_for == 41, "what comes before a row that finds no room is not looked at"
 
 
 def test_what_went_well_is_not_put_together() -> None:
@@ -98,9 +136,9 @@ def test_a_terminal_has_one_row_for_many_and_others_have_each(monkeypatch: pytes
     """-o json and wide, a pipe and --each show every one; it is said how."""
     monkeypatch.setenv("COLUMNS", "200")
     lines, notes = shown(Format.TABLE, Query(), BURIED, Terminal())
-    assert len(lines) == 5
+    assert len(lines) == 4
     assert lines[0].split()[:4] == ["TIME", "TRACE", "COUNT", "WITHIN"]
-    assert lines[1].split()[2:5] == ["20", "190", "ms"]
+    assert lines[2].split()[2:5] == ["60", "600", "ms"]
     assert "--each" in notes
     for fmt, query, out in (
         (Format.TABLE, Query(limit=100, each=True), Terminal()),

@@ -126,7 +126,6 @@ def test_a_call_is_sure_to_fail_where_every_circuit_is_open() -> None:
         (told(breaker("a"), breaker("b"), ids="ab", untold="c"), PLAIN),
         (told(breaker("a"), breaker("b", HALF, None), ids="ab"), PLAIN),
         (told(breaker("a"), breaker("b", retry_after_s=0.0), ids="ab"), PLAIN),
-        (told(breaker("a"), breaker("b", retry_after_s=None), ids="ab"), PLAIN),
         (told(breaker("a", retry_after_s=0.9), ids="a"), DELAYED),
         (told(), PLAIN),
         (told(ids=""), PLAIN),
@@ -139,6 +138,23 @@ def test_what_may_come_through_is_not_called_sure_to_fail(heard: Told, text: str
     assert (found["fails"], found["fails_surely"]) == (0.0, False)
     assert bool(found["problems"]) is bool(heard.breakers)
     assert ("whose circuit is open" in found["summary"]) is bool(heard.breakers)
+
+
+def test_the_sentence_does_not_call_reached_what_is_refused_everywhere() -> None:
+    """Where a trial is due it is that or nothing; where one does not say when, it is likely to fail."""
+    one = document(PLAIN, told=told(breaker("a", retry_after_s=0.0), ids="a"))
+    assert one["summary"].startswith("would fail, or reach reviews.get as a trial; within ")
+    assert (
+        "refused at 1 of 1 instance of web, whose circuit is open (the next call there is a trial)"
+        in one["summary"]
+    )
+    some = document(PLAIN, told=told(breaker("a", retry_after_s=0.0), ids="ab"))["summary"]
+    unheard = document(PLAIN, told=told(breaker("a", retry_after_s=0.0), ids="a", untold="b"))["summary"]
+    assert some.startswith("would reach reviews.get;")
+    assert unheard.startswith("would reach reviews.get;")
+    unknown = document(PLAIN, told=told(breaker("a"), breaker("b", retry_after_s=None), ids="ab"))
+    assert (unknown["fails"], unknown["fails_surely"]) == (1.0, False)
+    assert unknown["summary"].startswith("would most likely fail: UNAVAILABLE, the circuit is open at all 2 ")
 
 
 def test_who_is_refused_meets_no_silent_instance() -> None:
@@ -156,7 +172,9 @@ def test_without_a_caller_those_whose_circuit_is_open_are_named() -> None:
         "kiosk": told(breaker("k", endpoint="put"), ids="k"),
         "app": told(ids="x"),
     }
-    (problem,) = document(PLAIN, told=Told(asked=False), callers=callers)["problems"]
+    found = document(PLAIN, told=Told(asked=False), callers=callers)
+    (problem,) = found["problems"]
+    assert "; refused at 1 of 2 instances of web (a), whose circuit is open; " in found["summary"]
     assert problem == {
         "what": "circuit",
         "message": "the circuit for reviews.get is open at 1 of 2 instances of web (a): their calls are refused, "

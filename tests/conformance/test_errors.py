@@ -243,7 +243,7 @@ async def test_a_nested_failure_is_the_inner_affair_of_the_handler(bus: Bus) -> 
         await ctx.call("nobody.there")
 
     await bus.serve(back)
-    await bus.serve(front)
+    served = await bus.serve(front)
     with pytest.raises(OutOfStock) as stock:
         await bus.mesh.call("front.declared", raises=(OutOfStock,))
     assert (stock.value.service, stock.value.sku) == ("front", "b-17")
@@ -251,6 +251,10 @@ async def test_a_nested_failure_is_the_inner_affair_of_the_handler(bus: Bus) -> 
         with pytest.raises(RemoteError) as caught:
             await bus.mesh.call(f"front.{endpoint}", raises=(OutOfStock, NoInstancesError))
         assert (caught.value.status, caught.value.message) == (Status.INTERNAL, "internal error")
+    told = {each.endpoint: each.last_error for each in served.stats if each.last_error}
+    whose = f"(its text is in the log of {served.name})"
+    assert told["undeclared"] == f"OutOfStock from shop.buy: FAILED_PRECONDITION {whose}"
+    assert told["missing"] == f"NoInstancesError from nobody.there: UNAVAILABLE {whose}"
 
 
 async def test_time_that_runs_out_in_a_nested_call_is_said_so(bus: Bus) -> None:

@@ -315,6 +315,8 @@ def test_attempts_have_the_times_that_calls_give_them() -> None:
     (way,) = explained(policies(SUBSETS), idempotent=True, timeout_s=4.0).ways
     assert way.attempt_s == pytest.approx((2.0, 1.975))
     assert way.most_attempts == 2
+    (way,) = explained(policies(SUBSETS), idempotent=True, timeout_s=0.02).ways
+    assert (way.attempt_s, way.most_attempts) == ((0.02,), 1)  # no other has time after the wait
     (way,) = explained(policies(SUBSETS), idempotent=False, timeout_s=4.0).ways
     assert way.attempt_s == (4.0,)
     assert way.most_attempts == 2  # where it surely did not run

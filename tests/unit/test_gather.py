@@ -286,7 +286,7 @@ def test_at_the_deadline_there_is_what_there_is() -> None:
         assert sorted(gathered.answers) == MANY[7:]
         assert (gathered.missing, gathered.errors, gathered.complete) == (tuple(MANY[:7]), {}, False)
         assert gathered.why == (
-            "193 of 200 wanted answers; no answer in 0.300 s: i000, i001, i002, i003, i004 and 2 more"
+            "193 of 200 wanted answers; no answer in 300 ms: i000, i001, i002, i003, i004 and 2 more"
         )
         await anyio.sleep(0.0)
         assert len(scene.crowd.cancelled) == 7

@@ -36,8 +36,8 @@ def test_what_callers_alone_know_is_told_of_the_service() -> None:
     told = LastError(f"web was told: {OPEN}", None)
     both = {("orders", ""): told, ("orders", "place"): told}
     assert last_errors(seen("", circuits=False)) == both
-    assert last_errors(seen("ValueError (its text is in the log)", circuits=True)) == both
-    assert last_errors(seen("ValueError (its text is in the log)", circuits=False)) == {}
+    assert last_errors(seen("ValueError (its text is in the log of host-7)", circuits=True)) == both
+    assert last_errors(seen("ValueError (its text is in the log of host-7)", circuits=False)) == {}
     assert last_errors(seen(OPEN, circuits=True)) == {}, "nobody is told anything else"
     (record,) = service_records(seen("", circuits=True), "service")
     assert record["last_error"] == told.text
@@ -88,7 +88,7 @@ def test_a_later_error_of_callers_goes_before_an_old_one_of_the_instances() -> N
     """What was told an hour ago explains nothing of now. Both ends of one call tell of it at about the same time: then
     the instances' own word stands."""
     for served_at, met_at, callers in ((10.0, 3600.0, True), (10.0, 11.0, False), (None, 3600.0, False)):
-        mesh = seen("ValueError (its text is in the log)", circuits=False)
+        mesh = seen("ValueError (its text is in the log of host-7)", circuits=False)
         (service,), (batch, web) = mesh.services, mesh.edges
         served = msgspec.structs.replace(service.served, last_error_at=served_at)
         met = msgspec.structs.replace(web.red, last_error_at=met_at)

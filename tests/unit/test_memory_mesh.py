@@ -81,6 +81,27 @@ def test_hours_pass_at_once_in_virtual_time() -> None:
     run_virtual(main)
 
 
+def test_a_call_with_no_time_for_another_attempt_waits_with_all_of_it() -> None:
+    """Its only attempt does not end at half of the time, and the error says the time in its own unit."""
+    slow = Service("slow", version="1.0.0")
+
+    @slow.endpoint(idempotent=True)
+    async def nap(seconds: float) -> str:
+        await anyio.sleep(seconds)
+        return "well"
+
+    async def scenario() -> str:
+        async with MemoryMesh(slow) as mesh:
+            assert await mesh.call("slow.nap", 0.008, timeout=0.011, idempotent=True) == "well"
+            mesh.bus.fault = lambda subject, publisher: "drop" if ".rpc." in subject else None
+            with pytest.raises(DeadlineExceededError) as caught:
+                await mesh.call("slow.nap", 0.0, timeout=0.0125, idempotent=True)
+            assert caught.value.attempts == 1
+            return caught.value.message
+
+    assert run_virtual(scenario) == "no answer in 12.5 ms"
+
+
 def test_virtual_time_waits_for_worker_threads() -> None:
     """A plain-function handler runs in a real thread; virtual time does not jump over it."""
 

@@ -8,8 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from nats_mesh import Context, DisconnectedError, Executed, Service
+from nats_mesh import Context, DisconnectedError, Executed, NoInstancesError, RemoteError, Service
 from nats_mesh.calling import client as client_module
+from nats_mesh.core.breaker import BreakerState
 from nats_mesh.following import Follower
 from nats_mesh.mesh import Mesh
 from nats_mesh.policy import PolicySet, parse
@@ -84,6 +85,51 @@ def test_a_change_of_policies_gives_back_what_nobody_uses() -> None:
             caller.client.apply(PolicySet.empty())
             assert kept(caller) == (0, 0, 0)
             assert await caller.call("shop.get") == 1
+
+    run_virtual(work)
+
+
+QUICK = "target: {service: shop}, retry: {attempts: 1}, breaker: {minCalls: 2}"
+ROUTED = (
+    f"apiVersion: mesh/v1\nkind: Destination\nmetadata: {{name: a}}\nspec: {{{QUICK}, SUBSETS}}\n---\n".replace(
+        "SUBSETS", "subsets: {v1: {version: 1.0.0}}"
+    )
+    + "apiVersion: mesh/v1\nkind: Route\nmetadata: {name: r}\n"
+    "spec: {target: {service: shop}, rules: [{match: {headers: {x: a}}, split: [{subset: v1}]}, RULE]}\n"
+)
+
+
+def test_the_circuit_of_a_way_that_no_call_takes_any_more_is_let_go_of() -> None:
+    """No trial would ever close it. While some call may still take that way, it stays as it is."""
+    service = Service("shop", version="1.0.0")
+
+    @service.endpoint()
+    async def get() -> int:
+        raise RuntimeError("on purpose")
+
+    async def work() -> None:
+        async with MemoryMesh(service) as mesh, mesh.client("web", policies=policies(QUICK)) as caller:
+            outbound, state = caller.client.outbound, caller.client.outbound.circuits
+
+            async def follow(text: str) -> None:
+                caller.client.apply(PolicySet.of(parse(text)))
+                await anyio.sleep(2.0)  # what leads to a subset is held for a second
+
+            for _ in range(2):
+                with pytest.raises(RemoteError):
+                    await caller.call("shop.get")
+            assert state() == [("shop", "get", "", BreakerState.OPEN)]
+            await follow(ROUTED.replace("RULE", "{match: {headers: {x: b}}, split: [{subset: v1}]}"))
+            assert state() == [("shop", "get", "", BreakerState.OPEN)]
+            await follow(ROUTED.replace("RULE", "{split: [{subset: v1}]}"))
+            assert (state(), outbound.broken(caller.client.now())) == ([], [])
+            last = list(caller.events.recent)[-1]
+            assert (last.kind, last.detail) == ("breaker.closed", "a route sends no call this way any more")
+            with pytest.raises(NoInstancesError):  # the instance follows no policies, and is in no subset
+                await caller.call("shop.get")
+            assert state() == [("shop", "get", "v1", BreakerState.CLOSED)]
+            caller.client.apply(policies(QUICK))
+            assert state() == [("shop", "get", "", BreakerState.CLOSED)]
 
     run_virtual(work)
 

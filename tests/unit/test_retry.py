@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nats_mesh.core.budget import RetryBudget
 from nats_mesh.core.retry import (
     MIN_ATTEMPT_S,
     REASONS,
@@ -36,6 +37,7 @@ from nats_mesh.errors import (
     RemoteError,
     Status,
 )
+from nats_mesh.layers.retry import Retries
 
 ALL_CONDITIONS: frozenset[RetryCondition] = frozenset(
     {"refused", "unavailable", "attempt-timeout", "resource-exhausted", "internal"}
@@ -310,6 +312,60 @@ def test_the_time_of_an_attempt(
 ) -> None:
     """Half of what is left where another attempt may follow a time-out, else all; a limit per attempt bounds both."""
     assert attempt_timeout_s(rules, attempt, remaining_s, may_follow=may_follow) == expected_s
+
+
+def retries_with(rules: RetryRules) -> Retries:
+    """Those of a caller whose budget has room."""
+    budget = RetryBudget(rules.budget)
+    budget.deposit(0.0)
+    return Retries(rules, budget, middle, "a.get", lambda kind, target, detail: None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "attempt", "remaining_s", "expected_s"),
+    [
+        (RetryRules(), 1, 0.003, 0.003),
+        (
+            RetryRules(),
+            1,
+            0.0619,
+            0.0619,
+        ),  # the other half, and not all of the longest wait and a millisecond
+        (RetryRules(), 1, 0.0621, 0.03105),
+        (RetryRules(), 2, 1.0, 1.0),
+        (RetryRules(attempts=3), 2, 0.1, 0.1),  # this wait is twice as long
+        (RetryRules(attempts=3), 2, 0.2, 0.1),
+        (RetryRules(backoff=BackoffRules(initial_s=0.0, max_s=0.0)), 1, 0.003, 0.0015),
+        (RetryRules(backoff=BackoffRules(initial_s=0.0, max_s=0.0)), 1, 0.0015, 0.0015),
+        (RetryRules(per_try_timeout_s=0.002), 1, 0.003, 0.002),
+    ],
+)
+def test_an_attempt_has_all_the_time_where_no_other_fits(
+    rules: RetryRules, attempt: int, remaining_s: float, expected_s: float
+) -> None:
+    """Half of the time is kept back for another attempt only where that finds room there after any wait."""
+    assert retries_with(rules).time_for(0.0, attempt, remaining_s, idempotent=True) == expected_s
+
+
+@given(
+    remaining_s=st.floats(0.0, 2.0),
+    attempt=st.integers(1, 4),
+    initial_s=st.floats(0.0, 0.3),
+    jitter=st.floats(0.0, 1.0),
+    chance=st.floats(0.0, 1.0, exclude_max=True),
+)
+def test_time_that_is_kept_back_is_used(
+    remaining_s: float, attempt: int, initial_s: float, jitter: float, chance: float
+) -> None:
+    """Where an attempt gets less than there is, another one follows its time-out, whatever the jitter."""
+    backoff = BackoffRules(initial_s=initial_s, max_s=max(0.25, initial_s), jitter=jitter)
+    rules = RetryRules(attempts=4, backoff=backoff)
+    has_s = retries_with(rules).time_for(0.0, attempt, remaining_s, idempotent=True)
+    if has_s < remaining_s:
+        late = Failure(Status.DEADLINE_EXCEEDED, MAYBE, attempt_timed_out=True)
+        left_s = remaining_s - has_s + 1e-9  # two roundings
+        decision = decide(rules, attempt, late, idempotent=True, remaining_s=left_s, chance=lambda: chance)
+        assert decision.again
 
 
 # -- from errors ------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from nats_mesh.core.matcher import (
     in_patterns,
     matches_pattern,
 )
-from nats_mesh.core.router import Leg, Match, Rule, Sticky, choose, draw, laid, position, relevant
+from nats_mesh.core.router import Leg, Match, Rule, Sticky, aims, choose, draw, laid, position, relevant
 
 SCOPE = ("reviews", "")
 
@@ -92,6 +92,19 @@ def test_only_rules_that_can_be_met_remain() -> None:
     assert relevant(rules, "web", "get")[1].matches == ()
     assert [each.index for each in relevant(rules, "cart", "list")] == [2, 3]
     assert [each.index for each in relevant(rules, "cart", "get")] == [3]
+
+
+def test_the_destinations_of_a_route_are_those_that_a_call_may_get_to() -> None:
+    """Where some call may meet no rule with a destination it goes to the endpoint itself; nobody goes to a leg without
+    weight, and a rule for every call leaves nobody out."""
+    some = Match(headers=(HeaderTest(name="x", exact="a"),))
+    itself, one, two, never = Leg(), Leg(subset="v1"), Leg(subset="v2"), Leg(subset="v3", weight=0)
+    led = rule(0, legs=(one, two, never))
+    assert aims([]) == {itself}
+    assert aims([(led,)]) == {one, two}
+    assert aims([(rule(0, matches=(some,), legs=(one,)),)]) == {itself, one}
+    assert aims([(rule(0, matches=(some,)), led)]) == {itself, one, two}
+    assert aims([(rule(0, matches=(some,)),), (led,)]) == {one, two}
 
 
 def test_rules_of_several_routes_are_laid_over_each_other() -> None:

@@ -516,6 +516,11 @@ def test_without_a_sample_failures_leave_spans_all_the_same() -> None:
             assert shape[0] == "client front/page INTERNAL"
             assert shape[1] == ".server front/page INTERNAL"
             assert ".....attempt deep/get UNAVAILABLE" in shape
+            told = {each.error for each in (await seen.traces())[-1].spans if each.name == "front/page"}
+            assert "internal error" in told, "no more at the caller"
+            assert any(
+                each.startswith("internal error; at the instance RemoteError from mid.") for each in told
+            ), "the instance says from whom the error came"
 
     run_virtual(main)
 
@@ -678,7 +683,7 @@ def test_a_call_that_was_given_up_says_so_in_words_of_its_own() -> None:
             await seen.traces()
             (told,) = [each for each in seen.spans if each.kind == "client"]
             assert (told.status, told.flags) == ("CANCELLED", "DC")
-            assert told.error == "given up by its caller after 0.500 s"
+            assert told.error == "given up by its caller after 500 ms"
 
     run_virtual(main)
 

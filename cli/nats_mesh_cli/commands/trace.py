@@ -48,6 +48,13 @@ def _trace(
         str | None,
         typer.Option("--why", metavar="TEXT", help="Those with these words in WHY: 'fault', 'circuit open'."),
     ] = None,
+    refused: Annotated[
+        bool,
+        typer.Option(
+            "--refused/--no-refused",
+            help="With those that failed for nothing but a refusal: an open circuit, a limit.",
+        ),
+    ] = True,
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="From then on: a TIME as it is shown, or -5m.")
     ] = "-15m",
@@ -56,7 +63,7 @@ def _trace(
         bool,
         typer.Option(
             "--each",
-            help="A row for each, also of neighbours that say the same (a terminal's table has one for them).",
+            help="A row for each, also of those that say the same (a terminal's table has one for them).",
         ),
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show those that come.")] = False,
@@ -85,6 +92,7 @@ def _trace(
         error=error,
         statuses=statuses_of(status or []),
         why=why or "",
+        unrefused=not refused,
         since=since,
         limit=limit,
         each=each,
