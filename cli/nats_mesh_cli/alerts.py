@@ -9,7 +9,6 @@ import anyio
 import msgspec
 
 from nats_mesh import CodecError
-from nats_mesh.model import check_name
 from nats_mesh.telemetry.alert_messages import (
     Alert,
     Burn,
@@ -29,6 +28,7 @@ from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.alert_watch import Watcher, watches
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import FAILED, OK, CliError
+from nats_mesh_cli.hints import service_given
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, age, dump, paint
@@ -88,7 +88,7 @@ _COLUMNS: Final = (
 async def alerts(options: Options, out: Out, *, service: str | None, name: str | None) -> int:
     """Show what whoever watches knows; exit code 1 where something fires, and where nobody knows."""
     if service is not None:
-        check_name("service", service)
+        service_given(service, "alerts {}")
     async with connected(options, name or CALLER, calls=True) as mesh:
         client = mesh.client
         duty = Duty(DUTY, mesh.namespace, transport=client.transport, mux=client.mux)

@@ -189,9 +189,10 @@ def instance_of(prefix: str, infos: Sequence[InfoReply], *, services: bool = Fal
             raise CliError(f"{prefix!r} is a service", hint=f"its instances: {listed(own)}", code=FAILED)
         hint = "nothing runs here"
         if records:
-            names = [name for r in records for name in (r["instance"], r["host_pid"]) if name]
-            names += [r["service"] for r in records] if services else []
-            hint = f"{did_you_mean(prefix, names)} 'nats-mesh get instances' lists them".strip()
+            names = [r["host_pid"] for r in records if r["host_pid"]]
+            guess = did_you_mean(prefix, [*names, *({r["service"] for r in records} if services else ())])
+            there = [f"{r['service']}/{r['host_pid'] or r['instance']}" for r in records]
+            hint = f"{guess} there are: {listed(there)}; 'nats-mesh get instances' has their ids".strip()
         if services:
             raise CliError(f"there is no instance and no service {prefix!r}", hint=hint, code=FAILED)
         raise CliError(f"there is no instance {prefix!r}", hint=hint, code=FAILED)

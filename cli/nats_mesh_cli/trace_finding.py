@@ -21,7 +21,6 @@ from nats_mesh.wire.kv import KvAbsentError, KvError
 from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.errors import FAILED, CliError
-from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant
 from nats_mesh_cli.output import counted
 from nats_mesh_cli.trace_document import reasons_of, record_of
@@ -214,8 +213,7 @@ def one_of(found: Found, which: str) -> Mapping[str, RecordedSpan]:
     if not names:
         raise CliError(
             f"no trace {which!r} is known",
-            hint=nearest(digits, [name[:ID] for name in found.traces])
-            or "traces are kept for minutes; 'nats-mesh trace' lists those that are",
+            hint="traces are kept for minutes; 'nats-mesh trace' lists those that are",
             code=FAILED,
         )
     shown = ", ".join(sorted(names)[:3])
