@@ -492,3 +492,16 @@ def test_classes_of_durations_hold_every_call() -> None:
     assert sum(bar.share for bar in bars) == pytest.approx(1.0)
     assert classes((), (0.001,)) == ()
     assert [len(bounds_for(lines)) for lines in (3, 5, 9, 12, 60)] == [4, 4, 8, 11, 11]
+
+
+def test_the_reason_of_the_last_error_shows_beside_a_table() -> None:
+    """Its status and text stand on as many lines as they need, up to three; its age takes few cells."""
+    text = "web was told: UNAVAILABLE: no instance of cart takes calls (EndOfError)"
+    red = numbers(error=text)
+    services = tuple(
+        msgspec.structs.replace(each, red=red, served=red) if each.name == "cart" else each
+        for each in MESH.services
+    )
+    data = msgspec.structs.replace(DATA, mesh=msgspec.structs.replace(MESH, services=services, edges=()))
+    pane = [line.split("│")[2] for line in drawn(data, Size(80, 24)).plain.splitlines()[18:23]]
+    assert text in " ".join(" ".join(pane).split())
