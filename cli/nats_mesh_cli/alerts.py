@@ -14,6 +14,7 @@ from nats_mesh.telemetry.alert_messages import (
     Burn,
     Standing,
     brief,
+    coming_of,
     decode_standing,
     limit_of,
     limit_text,
@@ -46,7 +47,8 @@ def record_of(alert: Alert) -> Record:
     found: Record = msgspec.to_builtins(alert)
     pair = limit_of(alert)
     limit = None if pair is None else {"burn": pair.factor, "windows_s": [pair.long_s, pair.short_s]}
-    return {**found, "limit": limit}
+    coming = coming_of(alert)
+    return {**found, "limit": limit, "coming": None if coming is None else coming._asdict()}
 
 
 def _burn(record: Record, window_s: float) -> str:
@@ -66,8 +68,18 @@ def _promised(record: Record) -> str:
     return f"{promise_text(msgspec.convert(record, Alert))} over {span_text(record['window_s'])}"
 
 
+def _level(record: Record) -> str:
+    """``ok → page``: it is well, and will not be for long."""
+    return str(record["level"]) + (f" → {record['coming']['level']}" if record["coming"] else "")
+
+
+def _level_style(record: Record) -> str:
+    soon = record["coming"] and record["level"] == "ok"
+    return "warn" if soon else LEVEL_STYLES[str(record["level"])]
+
+
 _COLUMNS: Final = (
-    Column("LEVEL", lambda r: str(r["level"]), style=lambda r: LEVEL_STYLES[str(r["level"])], drop=2),
+    Column("LEVEL", lambda r: _level(r), style=lambda r: _level_style(r), drop=2),
     Column("SERVICE", lambda r: str(r["service"]), style=lambda r: "name", drop=0),
     Column("OBJECTIVE", lambda r: str(r["objective"]), drop=0),
     Column("PROMISED", _promised),
