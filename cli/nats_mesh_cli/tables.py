@@ -17,6 +17,7 @@ __all__ = [
     "Layout",
     "Record",
     "clip",
+    "is_empty",
     "layout",
     "paint",
     "plain",
@@ -83,9 +84,14 @@ class Layout:
         return "\n".join([self.head(color=color), *(self.row(record, color=color) for record in records)])
 
     def fits(self, record: Record) -> bool:
-        """Whether a row of it keeps to the columns; what the last one has may be longer."""
+        """Whether a row of it keeps to the columns; what the last one has may be longer, and on a terminal text that
+        may be cut."""
         sized = zip(self.columns[:-1], self.sizes, strict=False)
-        return all(width(_cell(column, record)) <= size for column, size in sized)
+        return all(
+            width(_cell(column, record)) <= size
+            for column, size in sized
+            if self.room is None or not column.short
+        )
 
     @property
     def shape(self) -> tuple[tuple[str, int], ...]:
@@ -150,7 +156,7 @@ class _Narrow:
             min(size, column.short) if column.short else size
             for column, size in zip(columns, self._wanted, strict=True)
         ]
-        self._empty = [_is_empty(column, records) for column in columns]
+        self._empty = [is_empty(column, records) for column in columns]
         self._kept: list[int] = []
 
     def kept(self, least: Sequence[int]) -> list[tuple[Column, int]]:
@@ -192,7 +198,7 @@ def widest(records: Sequence[Record], columns: Sequence[Column]) -> list[Record]
     return [records[at] for at in sorted(found)]
 
 
-def _is_empty(column: Column, records: Sequence[Record]) -> bool:
+def is_empty(column: Column, records: Sequence[Record]) -> bool:
     """Whether it says nothing of any of them, and is no name."""
     return bool(column.drop and records) and all(_cell(column, record) == "-" for record in records)
 

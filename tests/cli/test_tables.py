@@ -104,6 +104,18 @@ def test_rows_that_come_are_as_wide_as_they_are(monkeypatch: pytest.MonkeyPatch)
     assert max(map(width, lines)) <= 52
 
 
+def test_what_nobody_said_has_a_column_from_when_somebody_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table that grows: it was hidden for want of room and of words."""
+    monkeypatch.setenv("COLUMNS", "42")
+    screen = Terminal()
+    rows = Rows(Out(screen, io.StringIO()), Format.TABLE, COLUMNS, (0,) * 6)
+    for why in ("", "", "open", "open"):
+        rows.show([{"name": "orders", "why": why}])
+    lines = CODES.sub("", screen.getvalue()).splitlines()
+    assert [("WHY" in line) for line in lines if "NAME" in line] == [False, True]
+    assert [line.endswith("open") for line in lines] == [False, False, False, False, True, True]
+
+
 def test_what_is_hidden_is_said() -> None:
     """How many columns, and how they are seen; nothing where none is."""
     assert layout(RECORDS, COLUMNS, room=200).note == ""
