@@ -9,12 +9,12 @@ import anyio
 import msgspec
 
 from nats_mesh import CodecError
-from nats_mesh.model import check_name
 from nats_mesh.telemetry.alert_messages import (
     Alert,
     Burn,
     Standing,
     brief,
+    coming_of,
     decode_standing,
     limit_of,
     limit_text,
@@ -29,6 +29,7 @@ from nats_mesh.wire.kv import KvAbsentError
 from nats_mesh_cli.alert_watch import Watcher, watches
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import FAILED, OK, CliError
+from nats_mesh_cli.hints import service_given
 from nats_mesh_cli.instants import shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, age, dump, paint
@@ -46,7 +47,8 @@ def record_of(alert: Alert) -> Record:
     found: Record = msgspec.to_builtins(alert)
     pair = limit_of(alert)
     limit = None if pair is None else {"burn": pair.factor, "windows_s": [pair.long_s, pair.short_s]}
-    return {**found, "limit": limit}
+    coming = coming_of(alert)
+    return {**found, "limit": limit, "coming": None if coming is None else coming._asdict()}
 
 
 def _burn(record: Record, window_s: float) -> str:
@@ -66,8 +68,18 @@ def _promised(record: Record) -> str:
     return f"{promise_text(msgspec.convert(record, Alert))} over {span_text(record['window_s'])}"
 
 
+def _level(record: Record) -> str:
+    """``ok → page``: it is well, and will not be for long."""
+    return str(record["level"]) + (f" → {record['coming']['level']}" if record["coming"] else "")
+
+
+def _level_style(record: Record) -> str:
+    soon = record["coming"] and record["level"] == "ok"
+    return "warn" if soon else LEVEL_STYLES[str(record["level"])]
+
+
 _COLUMNS: Final = (
-    Column("LEVEL", lambda r: str(r["level"]), style=lambda r: LEVEL_STYLES[str(r["level"])], drop=2),
+    Column("LEVEL", lambda r: _level(r), style=lambda r: _level_style(r), drop=2),
     Column("SERVICE", lambda r: str(r["service"]), style=lambda r: "name", drop=0),
     Column("OBJECTIVE", lambda r: str(r["objective"]), drop=0),
     Column("PROMISED", _promised),
@@ -88,7 +100,7 @@ _COLUMNS: Final = (
 async def alerts(options: Options, out: Out, *, service: str | None, name: str | None) -> int:
     """Show what whoever watches knows; exit code 1 where something fires, and where nobody knows."""
     if service is not None:
-        check_name("service", service)
+        service_given(service, "alerts {}")
     async with connected(options, name or CALLER, calls=True) as mesh:
         client = mesh.client
         duty = Duty(DUTY, mesh.namespace, transport=client.transport, mux=client.mux)

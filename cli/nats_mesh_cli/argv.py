@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nats_mesh_cli.errors import CliError, did_you_mean
+from nats_mesh_cli.errors import CliError, did_you_mean, option_meant
 
 __all__ = ["Level", "arrange", "level_of"]
 
@@ -23,10 +23,12 @@ _HELP = {"--help": 0, "-h": 0}
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A command or a group of commands: its options with the number of values each takes, its subcommands."""
+    """A command or a group of commands: its options with the number of values each takes, its subcommands, and what
+    its arguments are called (``None``: it takes any number of them)."""
 
     options: Mapping[str, int] = field(default_factory=dict)
     children: Mapping[str, Level] = field(default_factory=dict)
+    arguments: tuple[str, ...] | None = None
 
 
 def level_of(command: Any) -> Level:
@@ -37,11 +39,14 @@ def level_of(command: Any) -> Level:
             values = 0 if parameter.is_flag or getattr(parameter, "count", False) else parameter.nargs
             options |= dict.fromkeys((*parameter.opts, *parameter.secondary_opts), values)
     children = {name: level_of(child) for name, child in getattr(command, "commands", {}).items()}
-    return Level(options, children)
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    names = tuple((each.metavar or each.name.upper()).strip("[]") for each in arguments)
+    return Level(options, children, None if any(each.nargs != 1 for each in arguments) else names)
 
 
 def arrange(argv: Sequence[str], root: Level, program: str = "nats-mesh") -> list[str]:
-    """``argv`` in the order typer wants; :class:`CliError` for unknown commands and options and missing values.
+    """``argv`` in the order typer wants; :class:`CliError` for unknown commands and options, for missing values and
+    for arguments that are left over.
 
     A line without a command asks which there are: it gets a ``--help``.
     """
@@ -72,10 +77,22 @@ class _Line:
                 self._arguments.append(token)
         if self._levels[-1].children and not self._arguments and not self._asks():
             self._options[-1].append("--help")  # a group by itself: which commands there are
+        self._look_at_arguments()
         result = list(self._options[0])
         for name, options in zip(self._names[1:], self._options[1:], strict=True):
             result += [name, *options]
         return [*result, "--", *self._arguments] if self._arguments else result
+
+    def _look_at_arguments(self) -> None:
+        names = self._levels[-1].arguments
+        if names is None or self._levels[-1].children or len(self._arguments) <= len(names) or self._asks():
+            return
+        over = ", ".join(repr(word) for word in self._arguments[len(names) :])
+        hint = f"see '{self._path()} --help'"
+        if names:
+            hint = f"give one {names[-1]} at a time, in quotes where it has blanks; {hint}"
+        takes = f"takes {' and '.join(names)}, and no more" if names else "takes no name"
+        raise CliError(f"{' '.join(self._names[1:])} {takes}: {over} is left over", hint=hint)
 
     def _asks(self) -> bool:
         return any(option in _HELP for options in self._options for option in options)
@@ -132,7 +149,7 @@ class _Line:
 
     def _unknown(self, name: str) -> CliError:
         known = [option for level in self._levels for option in level.options]
-        hint = did_you_mean(name, known) or f"see '{self._path()} --help'"
+        hint = option_meant(name, known) or f"see '{self._path()} --help'"
         return CliError(f"{' '.join(self._names[1:]) or self._names[0]}: no option {name}", hint=hint)
 
     def _path(self) -> str:

@@ -6,7 +6,7 @@ such, and what is missing is said.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -24,9 +24,9 @@ from nats_mesh_cli.errors import FAILED, OK, CliError
 from nats_mesh_cli.hints import nearest
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Column, Out, Record, counted, dump, layout
+from nats_mesh_cli.output import Column, Out, Record, counted, dump
+from nats_mesh_cli.rows import Growing
 from nats_mesh_cli.store_errors import store_errors
-from nats_mesh_cli.tables import Layout
 
 __all__ = ["audit", "reading"]
 
@@ -202,7 +202,8 @@ class _Rows:
         self.passed: set[str] = set()
         self._about = about
         self._out, self._format = out, fmt
-        self._layout: Layout | None = None
+        self._growing = Growing(out, _COLUMNS, _LEAST, wide=fmt is Format.WIDE)
+        self._begun = False
         self._first: list[Record] = []
 
     def show(self, records: Iterable[Record]) -> None:
@@ -219,8 +220,8 @@ class _Rows:
                 self._out.data(dump([record], Format.YAML).rstrip("\n"))
             elif self._format is Format.JSON:
                 self._out.data(f"{'[' if self.count == 1 else ','}{dump(record, Format.JSON)}")
-            elif self._layout is not None:
-                self._out.data(self._layout.row(record, color=self._out.color))
+            elif self._begun:
+                self._rows([record])
             else:
                 self._first.append(record)
                 if len(self._first) >= _FIRST:
@@ -230,15 +231,17 @@ class _Rows:
         """Show what was kept back."""
         if not self._first:
             return
-        found = layout(
-            self._first, _COLUMNS, wide=self._format is Format.WIDE, least=_LEAST, room=self._out.columns
-        )
-        self._out.data(found.head(color=self._out.color))
-        if found.note:
-            self._out.note(found.note, "dim")
-        first, self._first, self._layout = self._first, [], found
-        for record in first:
-            self._out.data(found.row(record, color=self._out.color))
+        first, self._first, self._begun = self._first, [], True
+        self._rows(first)
+
+    def _rows(self, records: Sequence[Record]) -> None:
+        head, note = self._growing.take(records)
+        if head:
+            self._out.data(head)
+        if note:
+            self._out.note(note, "dim")
+        for record in records:
+            self._out.data(self._growing.row(record))
 
     def close(self) -> None:
         """The end."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import anyio
+from anyio.abc import TaskStatus
 
 from nats_mesh import CallError, DisconnectedError, Mesh, NoInstancesError, PermissionDeniedError, Status
 from nats_mesh.core.shares import share_text
@@ -42,7 +44,7 @@ def bench(
     codec: str,
     name: str | None,
 ) -> int:
-    """Load and report; 0 where every call succeeded. Ctrl-C reports what there is by then."""
+    """Load and report; 0 where every call succeeded. Ctrl-C and SIGTERM report what there is by then."""
     parse_target(target)
     check_codec_name(codec)
     if options.format is Format.NAME:
@@ -63,7 +65,7 @@ def bench(
             out.data(dump(document, options.format, pretty=out.tty))
         else:
             out.text(render(document, color=out.color))
-    if interrupted:
+    if interrupted or work.ended:
         return INTERRUPTED
     return _exit_code(tally, work.last_error)
 
@@ -79,6 +81,7 @@ def _exit_code(tally: Tally, last_error: CallError | None) -> int:
 class _Work:
     def __init__(self, options: Options, out: Out, target: str, value: Any, headers: Any, codec: str) -> None:
         self.last_error: CallError | None = None
+        self.ended = False  # by a signal
         self._options = options
         self._out = out
         self._target = target
@@ -94,10 +97,21 @@ class _Work:
             self._declared = await declared_options(mesh, self._target, self._options.timeout_s)
             await self._try_once(mesh)
             async with anyio.create_task_group() as beside:
+                await beside.start(self._end_on_signal, beside.cancel_scope)
                 if self._out.stderr.isatty():
                     beside.start_soon(self._progress, tally)
                 await run_load(self._call, plan, tally, time.perf_counter)
                 beside.cancel_scope.cancel()
+
+    async def _end_on_signal(
+        self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """SIGTERM ends the load as Ctrl-C does: what was measured by then is the report."""
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                self.ended = True
+                scope.cancel()
 
     async def _try_once(self, mesh: Mesh) -> None:
         """One call ahead, not counted: what cannot work is said once and with its remedy."""

@@ -19,7 +19,7 @@ from nats_mesh.telemetry.snapshots import Edge, Snapshot
 from nats_mesh_cli.catalog import fault_effect, fault_records, instance_record
 from nats_mesh_cli.checks import BAD, GOOD, SKIPPED, WARN, Finding
 from nats_mesh_cli.errors import one_line
-from nats_mesh_cli.output import counted
+from nats_mesh_cli.output import counted, part_text, rate_text
 from nats_mesh_cli.silent import Unheard, heard_text, not_among
 from nats_mesh_cli.trouble import gave_up_level, success_level, worst
 
@@ -156,7 +156,8 @@ def check_unserved(
 
 
 def check_edges(snapshot: Snapshot) -> Finding:
-    """How calls went while we listened: who fails whom, and what is given up."""
+    """How calls went while we listened: who fails whom, and what is given up. Of those that are as bad, the ones whose
+    callee itself is failed by nobody stand first: what goes wrong there is met by all above."""
     edges = [edge for edge in _called(snapshot) if edge.red.recent.requests]
     levels = [
         (worst(success_level(each.red.success), gave_up_level(each.red.gave_up)), each) for each in edges
@@ -169,21 +170,45 @@ def check_edges(snapshot: Snapshot) -> Finding:
         requests = sum(edge.red.recent.requests for edge in edges)
         text = f"{counted(requests, 'call')} on {counted(len(edges), 'edge')} went well"
         return Finding("calls", GOOD, text, data={"edges": len(edges), "requests": requests})
+    depths = _depths(wrong)
+    wrong.sort(key=lambda each: (each not in bad, depths[each.source, each.service]))
     told = [f"{each.source} → {each.service} ({_went(each)})" for each in wrong]
-    remedy = "'nats-mesh edges' shows them all; 'nats-mesh trace --error' lists calls that failed"
+    first = wrong[0]
+    remedy = (
+        f"begin with {first.source} → {first.service}: 'nats-mesh edges {first.service} --by endpoint' shows its "
+        f"calls, 'nats-mesh trace --error --service {first.service}' those that failed"
+    )
     data = {"edges": [f"{each.source} → {each.service}" for each in wrong]}
     return Finding("calls", BAD if bad else WARN, f"calls go wrong: {_some(told)}", remedy, data)
 
 
+def _depths(edges: Sequence[Edge]) -> dict[tuple[str, str], int]:
+    """Of each edge, on how many of these calls its callee depends one behind the other; services that call each other
+    in a circle are as deep as each other."""
+    below: dict[str, list[str]] = {}
+    for edge in edges:
+        below.setdefault(edge.source, []).append(edge.service)
+    deep: dict[str, int] = dict.fromkeys((edge.service for edge in edges), 0)
+    for _ in range(len(deep)):  # no way without a circle is longer
+        known = dict(deep)
+        for service in deep:
+            deep[service] = max((known[each] + 1 for each in below.get(service, ())), default=0)
+        if deep == known:
+            break
+    return {(edge.source, edge.service): deep[edge.service] for edge in edges}
+
+
 def _went(edge: Edge) -> str:
-    """How many of all calls failed and were given up: shares of different things would not add up."""
+    """Which shares of all calls failed and were given up, and of how many: edges are looked at for different times, so
+    counts could not be compared."""
     recent = edge.red.recent
     parts = [
-        f"{count} {what}"
+        f"{part_text(count / recent.requests)} {what}"
         for count, what in ((recent.errors, "failed"), (recent.given_up, "given up by the caller"))
         if count
     ]
-    return f"of {counted(recent.requests, 'call')} {', '.join(parts)}"
+    rate = f" of {rate_text(edge.red.rate_per_s)} calls/s" if edge.red.rate_per_s else ""
+    return f"{', '.join(parts)}{rate}"
 
 
 def check_policies(found: Sequence[Analysed], source: str | None) -> Finding:

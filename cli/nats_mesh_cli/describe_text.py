@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nats_mesh_cli.catalog import fault_text
+from nats_mesh_cli.catalog import fault_effect, fault_text
 from nats_mesh_cli.chain_text import options_table, side
 from nats_mesh_cli.get import short_ids
 from nats_mesh_cli.output import Column, age, counted, millis, paint, table, width
@@ -32,6 +32,7 @@ _INSTANCES = (
     Column("REQUESTS", lambda r: _text(r.get("requests")), right=True),
     Column("ERRORS", lambda r: _text(r.get("errors")), right=True),
     Column("AGE", lambda r: age(r["age_s"]), right=True),
+    Column("FAULTS", lambda r: "; ".join(map(fault_effect, r["faults"])), style=lambda _: "bad"),
 )
 
 
@@ -59,8 +60,9 @@ def render(document: dict[str, Any], *, color: bool = False, columns: int | None
 def _instances(records: Sequence[dict[str, Any]], color: bool, columns: int | None) -> str:
     """Their table; where there is no room, ids are as short as tells them apart, and then nothing else names them."""
     short = short_ids(records)
-    narrow = tuple(each for each in _INSTANCES if each is not _HOST_PID)
-    for rows, shown in ((records, _INSTANCES), (short, _INSTANCES), (short, narrow)):
+    with_faults = _INSTANCES if any(each["faults"] for each in records) else _INSTANCES[:-1]
+    narrow = tuple(each for each in with_faults if each is not _HOST_PID)
+    for rows, shown in ((records, with_faults), (short, with_faults), (short, narrow)):
         size = max(width(line) for line in table(rows, shown).split("\n"))
         if columns is None or size + len(_INDENT) <= columns:
             break
@@ -103,6 +105,13 @@ def _facts(document: dict[str, Any], color: bool) -> list[str]:
         facts[f"plug-ins, {which}"] = ", ".join(names)
     if kind == "instance" and document["full"]:
         facts["full"] = "it asks for no more calls from the queue for now"
+    if faults := document["faults"]:
+        where = len({each["instance"] for each in faults})
+        facts["faults"] = paint(
+            f"{counted(len(faults), 'fault is', 'faults are')} in force, at {counted(where, 'instance')}: see below",
+            "bad",
+            color,
+        )
     if labels := document.get("labels"):
         facts["labels"] = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
     if kind == "endpoint" and document["running"]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nats_mesh_cli.misread import number_problem
+
 if TYPE_CHECKING:
     from nats_mesh.errors import CallError, PolicyError
 
@@ -32,6 +34,7 @@ __all__ = [
     "did_you_mean",
     "exit_code_of",
     "one_line",
+    "option_meant",
     "problem_documents",
 ]
 
@@ -71,6 +74,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {names[found[0]]!r}?" if found else ""
 
 
+def option_meant(word: str, known: Iterable[str]) -> str:
+    """The same for options: what all begin with makes none near, and one may be written in part (``--dur``)."""
+    names = {name[2:]: name for name in known if name.startswith("--")}
+    bare = word.lower().removeprefix("--")
+    begun = [name for name in names if name.startswith(bare)]
+    if not word.startswith("--") or len(bare) < 2:
+        return ""
+    found = begun if len(begun) == 1 else difflib.get_close_matches(bare, names, n=1, cutoff=0.7)
+    return f"did you mean {names[found[0]]!r}?" if found else ""
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code for what ended a command."""
     if isinstance(error, CliError):
@@ -100,7 +114,7 @@ def as_cli_error(error: BaseException) -> CliError | None:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "nats-mesh"
         return CliError(
-            one_line(formatted).replace("Value error, ", "").rstrip("."),
+            number_problem(error) or one_line(formatted).replace("Value error, ", "").rstrip("."),
             hint=f"see '{path} --help'",
             code=code,
         )

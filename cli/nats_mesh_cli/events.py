@@ -11,7 +11,6 @@ from nats_mesh.clock import SYSTEM_CLOCK
 from nats_mesh.core.presence import incarnation
 from nats_mesh.discovery.observer import Observer
 from nats_mesh.discovery.services_api import InfoReply
-from nats_mesh.model import check_name
 from nats_mesh.telemetry.events import is_kind
 from nats_mesh.telemetry.kinds import EventKind
 from nats_mesh.telemetry.wants import LEASE_S
@@ -23,7 +22,7 @@ from nats_mesh_cli.errors import CliError, did_you_mean
 from nats_mesh_cli.event_feed import Feed
 from nats_mesh_cli.event_records import joins, not_heard
 from nats_mesh_cli.get import fetch
-from nats_mesh_cli.hints import listed
+from nats_mesh_cli.hints import listed, service_given
 from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, counted
@@ -79,7 +78,7 @@ async def events(
             )
     moment = "" if since is None else instant(since)
     if service is not None:
-        check_name("service", service)
+        service_given(service, "events {}")
     if fmt is Format.NAME:
         raise CliError("events: an event has no name", hint="use -o json, jsonl, yaml, or leave -o out")
     if follow and fmt in (Format.JSON, Format.YAML):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio.lowlevel
@@ -38,6 +38,7 @@ __all__ = [
     "KINDS",
     "OTHERS",
     "Kind",
+    "columns_for",
     "fetch",
     "get",
     "kind_of",
@@ -121,6 +122,8 @@ class Kind:
 _AGE = Column("AGE", lambda r: age(r["age_s"]), right=True, drop=14)
 _NAMESPACE = Column("NAMESPACE", _namespace, wide=True, drop=15)
 _KIND = Column("KIND", _text("kind"), style=lambda r: "dim" if r["kind"] == FOREIGN else "", drop=45)
+#: Shown by itself where an operator set some.
+_FAULTS = Column("FAULTS", _faults, wide=True, style=lambda r: "bad", drop=4, short=12)
 
 KINDS = {
     "services": Kind(
@@ -158,7 +161,7 @@ KINDS = {
             Column("HOST-PID", _text("host_pid"), wide=True, drop=20),
             Column("FULL", lambda r: "yes" if r["full"] else "", wide=True, style=lambda r: "warn", drop=5),
             Column("METRICS", _metrics, right=True, wide=True, drop=40),
-            Column("FAULTS", _faults, wide=True, style=lambda r: "bad", drop=4, short=12),
+            _FAULTS,
             _NAMESPACE,
             Column("LABELS", _labels, wide=True, drop=60, short=12),
         ),
@@ -281,7 +284,13 @@ def records_of(kind: Kind, infos: Sequence[InfoReply]) -> list[Record]:
 def show(kind: Kind, records: Sequence[Record], options: Options, out: Out) -> None:
     """Print a list in the form asked for."""
     shown = records if options.format.structured or kind.plural != "instances" else short_ids(records)
-    out.rows(shown, kind.columns, options.format, name=kind.name)
+    out.rows(shown, columns_for(kind, records), options.format, name=kind.name)
+
+
+def columns_for(kind: Kind, records: Sequence[Record]) -> tuple[Column, ...]:
+    """The columns for these records: faults have theirs from when there are some."""
+    some = any(record.get("faults") for record in records)
+    return tuple([replace(each, wide=False) if some and each is _FAULTS else each for each in kind.columns])
 
 
 async def get(options: Options, out: Out, word: str, name: str | None, *, everywhere: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nats_mesh.discovery.services_api import InfoReply
+from nats_mesh.model import check_name, is_name
 from nats_mesh_cli.errors import FAILED, CliError, did_you_mean
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "nearest",
     "no_endpoint",
     "no_service",
+    "service_given",
 ]
 
 _LISTED = 8
@@ -36,6 +38,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def namespace_text(namespace: str | None) -> str:
     """Where was looked, for a sentence."""
     return "any namespace" if namespace is None else f"namespace {namespace!r}"
+
+
+def service_given(word: str, instead: str) -> str:
+    """``word``, which has to be the name of a service; whoever named an endpoint learns the line for its service, which
+    is ``instead`` with the name in it. :class:`CliError`, or :class:`~nats_mesh.ConfigError` where it is neither."""
+    service, _, endpoint = word.partition(".")
+    if is_name(service) and is_name(endpoint):
+        text = f"{word!r} names an endpoint, and a service is wanted"
+        raise CliError(text, hint=f"'nats-mesh {instead.format(service)}'")
+    return check_name("service", word)
 
 
 def missing_service(service: str, infos: Sequence[InfoReply], namespace: str | None) -> str:

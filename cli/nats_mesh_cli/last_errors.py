@@ -38,9 +38,9 @@ def error_text(error: LastError, now: float) -> str:
     return aged_text(error.text, error.age_s(now))
 
 
-def aged_text(text: str, age_s: float | None) -> str:
-    """As :func:`error_text`, of an age that is known already."""
-    return text if age_s is None or not text else f"{age(age_s)} ago · {text}"
+def aged_text(text: str, age_s: float | None, *, brief: bool = False) -> str:
+    """As :func:`error_text`, of an age that is known already; ``brief``: where the text needs the room."""
+    return text if age_s is None or not text else f"{age(age_s)}{'' if brief else ' ago'} · {text}"
 
 
 def last_errors(snapshot: Snapshot) -> dict[tuple[str, str], LastError]:

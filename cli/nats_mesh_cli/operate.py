@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import anyio
+import msgspec
 
 from nats_mesh import CallError, Mesh, Status
 from nats_mesh.core.shares import read_share
 from nats_mesh.discovery.commands import (
     LEVELS,
+    MAX_OPERATOR,
+    MAX_REASON,
     Answer,
     Command,
     Drain,
@@ -32,6 +35,7 @@ from nats_mesh_cli.naming import is_instance
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Column, Out, Record, dump
 from nats_mesh_cli.silence import silent_or
+from nats_mesh_cli.who import operator_name
 
 __all__ = ["drain", "fault", "fault_command", "instance_of", "level_command", "log_level", "percent", "tell"]
 
@@ -71,6 +75,7 @@ def fault_command(
     share: float | None,
     lasting_s: float | None,
     clear: bool,
+    reason: str = "",
 ) -> FaultCommand:
     """The command that these options mean; :class:`CliError` where they do not go together."""
     given = [
@@ -83,10 +88,12 @@ def fault_command(
         )
         if value is not None
     ]
+    if len(reason) > MAX_REASON:
+        raise CliError(f"fault: -m takes at most {MAX_REASON} characters, these are {len(reason)}")
     if clear:
         if given:
             raise CliError(f"fault: --clear takes everything away; leave out {', '.join(given)}")
-        return FaultCommand(endpoint=endpoint, clear=True)
+        return FaultCommand(endpoint=endpoint, clear=True, reason=reason)
     if delay_s is None and abort is None:
         raise CliError(
             "fault: say what shall go wrong",
@@ -103,6 +110,7 @@ def fault_command(
             raise CliError(f"fault: {abort!r} is no status to abort with", hint=hint)
     return FaultCommand(
         endpoint=endpoint,
+        reason=reason,
         delay_ms=(delay_s or 0.0) * 1000.0,
         abort=status,
         share=1.0 if share is None else share,
@@ -110,12 +118,17 @@ def fault_command(
     )
 
 
+def _signed(command: Command, name: str | None) -> Command:
+    """The command with who gives it: the bus vouches for a name that all who use this program may share."""
+    return msgspec.structs.replace(command, operator=operator_name(name)[:MAX_OPERATOR])
+
+
 async def drain(options: Options, out: Out, prefix: str, *, back: bool, name: str | None) -> int:
     """Drain one instance, or take that ``back``; the exit code."""
     async with connected(options, name or CALLER) as mesh:
         infos = visible(await fetch(mesh, options, out), mesh.namespace)
         chosen = await _instance(mesh, prefix, infos, services=True)
-        answers = await tell(mesh, options, [chosen], Undrain() if back else Drain())
+        answers = await tell(mesh, options, [chosen], _signed(Undrain() if back else Drain(), name))
     return _show(options, out, answers, single=True)
 
 
@@ -144,7 +157,7 @@ async def log_level(options: Options, out: Out, target: str, command: LogLevel, 
         single = not chosen
         if single:
             chosen = [await _instance(mesh, target, infos, services=True)]
-        answers = await tell(mesh, options, chosen, command)
+        answers = await tell(mesh, options, chosen, _signed(command, name))
     return _show(options, out, answers, single=single)
 
 
@@ -165,7 +178,7 @@ async def fault(
         chosen = records if instance is None else [await _instance(mesh, instance, infos)]
         if any(record["kind"] != MESH for record in chosen):
             raise CliError(f"{service} is outside the mesh: nothing can be injected into it", code=FAILED)
-        answers = await tell(mesh, options, chosen, command)
+        answers = await tell(mesh, options, chosen, _signed(command, name))
     return _show(options, out, answers)
 
 
@@ -189,9 +202,10 @@ def instance_of(prefix: str, infos: Sequence[InfoReply], *, services: bool = Fal
             raise CliError(f"{prefix!r} is a service", hint=f"its instances: {listed(own)}", code=FAILED)
         hint = "nothing runs here"
         if records:
-            names = [name for r in records for name in (r["instance"], r["host_pid"]) if name]
-            names += [r["service"] for r in records] if services else []
-            hint = f"{did_you_mean(prefix, names)} 'nats-mesh get instances' lists them".strip()
+            names = [r["host_pid"] for r in records if r["host_pid"]]
+            guess = did_you_mean(prefix, [*names, *({r["service"] for r in records} if services else ())])
+            there = [f"{r['service']}/{r['host_pid'] or r['instance']}" for r in records]
+            hint = f"{guess} there are: {listed(there)}; 'nats-mesh get instances' has their ids".strip()
         if services:
             raise CliError(f"there is no instance and no service {prefix!r}", hint=hint, code=FAILED)
         raise CliError(f"there is no instance {prefix!r}", hint=hint, code=FAILED)

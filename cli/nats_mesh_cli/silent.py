@@ -12,10 +12,10 @@ from nats_mesh_cli.hints import listed
 from nats_mesh_cli.output import counted
 
 __all__ = [
-    "AFTER_SILENCE",
     "SILENT",
     "Silent",
     "Unheard",
+    "after_silence",
     "heard_text",
     "not_among",
     "services_meant",
@@ -24,8 +24,6 @@ __all__ = [
     "silent_text",
 ]
 
-#: What to do about a silent instance.
-AFTER_SILENCE: Final = "'nats-mesh why' says what becomes of a call; it has to go on, or to be restarted"
 #: The state of an instance that is connected and answers nothing.
 SILENT: Final = "silent"
 #: How many are named in a sentence.
@@ -101,6 +99,26 @@ def silent_text(found: Sequence[Silent]) -> str:
     return "; ".join(parts)
 
 
+def after_silence(found: Sequence[Silent], word: str = "") -> str:
+    """What to do about who is silent. ``word`` is what somebody asked for: it names the call of which ``why`` tells
+    more; empty where nothing is to be said of ``why``, as in ``why`` itself."""
+    names = [each.name for each in found if each.name]
+    one = len(found) == 1
+    who = "it" if one else "them"
+    hosts = [name.rpartition("-") for name in names]
+    if one and names and hosts[0][2].isdecimal():
+        how = f"kill -CONT {hosts[0][2]} on {hosts[0][0]}"
+    else:
+        how = "kill -CONT PID"
+    todo = f"let {who} go on ({how}) or restart {who}"
+    if not word:
+        return todo
+    service, point, endpoint = word.partition(".")
+    if not point or not endpoint:
+        service, endpoint = found[0].service, "ENDPOINT"
+    return f"{todo}; 'nats-mesh why {service}.{endpoint}' says what becomes of a call"
+
+
 def _called(each: Silent) -> str:
     heard = "" if each.heard_s is None else f", heard {each.heard_s:.0f} s ago"
     return f"{each.service} {each.instance[:8]} ({each.name or 'no name'}{heard})"
@@ -129,7 +147,7 @@ def silent_error(found: Iterable[Silent], word: str) -> CliError | None:
     is silent; ``None`` where it is none of those who were ``found`` so."""
     silent, services = list(found), services_meant(word)
     meant = [each for each in silent if each.called(word)] or [s for s in silent if s.service in services]
-    return CliError(silent_text(meant), hint=AFTER_SILENCE, code=FAILED) if meant else None
+    return CliError(silent_text(meant), hint=after_silence(meant, word), code=FAILED) if meant else None
 
 
 def services_meant(word: str | None) -> list[str]:

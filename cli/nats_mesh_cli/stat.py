@@ -13,17 +13,17 @@ import anyio
 
 from nats_mesh import Mesh
 from nats_mesh.errors import PermissionDeniedError
-from nats_mesh.model import check_name
 from nats_mesh.telemetry.series import OTHER
 from nats_mesh.telemetry.snapshots import Snapshot
 from nats_mesh.telemetry.watching import MeshView
 from nats_mesh_cli.breakers import breakers_table
 from nats_mesh_cli.bus import CALLER, connected
+from nats_mesh_cli.catalog import visible
 from nats_mesh_cli.connection import Connection
 from nats_mesh_cli.errors import BUS, DENIED, FAILED, CliError
-from nats_mesh_cli.get import Kind
+from nats_mesh_cli.get import Kind, fetch
 from nats_mesh_cli.heard import SETTLE_S, listened, untold
-from nats_mesh_cli.hints import nearest
+from nats_mesh_cli.hints import missing_service, namespace_text, nearest, service_given
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, drawn, dump, render_list
 from nats_mesh_cli.present import must_be_there
@@ -48,6 +48,8 @@ async def stat(
     options: Options, out: Out, services: Sequence[str], *, by: By, window_s: float | None, watch: bool
 ) -> None:
     """Show the figures of services; exit code 1 where one that is named is neither here nor was called."""
+    for service in services:
+        service_given(service, "stat {} --by endpoint")
     await _show(options, out, services, stat_table(by, services), window_s, watch)
 
 
@@ -55,19 +57,21 @@ async def edges(
     options: Options, out: Out, services: Sequence[str], *, by: By, window_s: float | None, watch: bool
 ) -> None:
     """Show who calls whom, and how that goes."""
+    for service in services:
+        service_given(service, "edges {} --by endpoint")
     await _show(options, out, services, edges_table(by, services), window_s, watch)
 
 
 async def breakers(options: Options, out: Out, name: str | None, *, watch: bool) -> None:
     """Show the circuits that are not closed, and who gets no calls: all, or those of a service at either end."""
+    if name is not None:
+        service_given(name, "get breakers {}")
     await _show(options, out, [] if name is None else [name], breakers_table(name), None, watch)
 
 
 async def _show(
     options: Options, out: Out, services: Sequence[str], view: Shown, window_s: float | None, watch: bool
 ) -> None:
-    for service in services:
-        check_name("service", service)
     if window_s is not None and window_s < SHORTEST_S:
         raise CliError(
             f"--window {window_s:g}s is too short",
@@ -171,7 +175,16 @@ async def _once(
                 code=FAILED,
             )
     records = await look.records(with_silent(snapshot, silent_now(snapshot, silent)))
-    out.rows(records, view.shown(records), options.format, name=view.name, nothing=view.nothing)
+    nothing = view.nothing if records else f"{view.nothing}{await _elsewhere(mesh, options, out)}"
+    out.rows(records, view.shown(records), options.format, name=view.name, nothing=nothing)
+
+
+async def _elsewhere(mesh: Mesh, options: Options, out: Out) -> str:
+    """Where was looked, and where services are; empty where some are here."""
+    infos = await fetch(mesh, options, out)
+    if visible(infos, mesh.namespace):
+        return ""
+    return f" ({namespace_text(mesh.namespace)}); {missing_service('', infos, mesh.namespace)}"
 
 
 def _complain(seen: MeshView, snapshot: Snapshot, out: Out) -> None:

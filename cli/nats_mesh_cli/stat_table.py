@@ -59,13 +59,13 @@ def _of_capacity(key: str, text: Callable[[Any], str]) -> Callable[[Record], str
 
 _NUMBERS = (
     Column("SUCCESS", _success, right=True, style=_how, drop=4),
-    Column("RPS", lambda r: _number(r["rate_per_s"]), right=True, drop=35),
+    Column("RPS", lambda r: _number(r["rate_per_s"]), right=True, drop=5),
     Column("ACTUAL", lambda r: _number(r["attempts_per_s"]), right=True, drop=75),
     Column("P50", lambda r: millis(r["p50_s"]), right=True, drop=80),
     Column("P90", lambda r: millis(r["p90_s"]), right=True, drop=95),
     Column("P95", lambda r: millis(r["p95_s"]), right=True, drop=90),
     Column("P99", lambda r: millis(r["p99_s"]), right=True, drop=40),
-    Column("IN FLIGHT", lambda r: str(r["in_flight"]), right=True, drop=9),
+    Column("IN FLIGHT", lambda r: str(r["in_flight"]), right=True, drop=10),
 )
 
 
@@ -106,6 +106,7 @@ _LAST = Column(
     style=lambda _: "dim",
     drop=2,
     short=16,
+    brief=lambda r: aged_text(r["last_error"], r["last_error_age_s"], brief=True),
 )
 _CAPACITY = (
     Column("LIMIT", _of_capacity("concurrency_limit", str), right=True, wide=True, drop=70),

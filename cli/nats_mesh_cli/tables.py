@@ -10,12 +10,30 @@ from typing import Any, TypeAlias
 
 from nats_mesh_cli.errors import one_line
 
-__all__ = ["Column", "Layout", "Record", "clip", "layout", "paint", "plain", "table", "width"]
+__all__ = [
+    "FINE",
+    "TEXT",
+    "Column",
+    "Layout",
+    "Record",
+    "clip",
+    "is_empty",
+    "layout",
+    "paint",
+    "plain",
+    "table",
+    "widest",
+    "width",
+]
 
 Record: TypeAlias = dict[str, Any]
 
 _STYLES = {"ok": "32", "warn": "33", "bad": "31", "dim": "2", "bold": "1", "name": "36", "part": "35"}
 _GAP = "  "
+#: From this ``drop`` on a column tells less than more of a text would.
+FINE = 10
+#: How much of a text is enough before such columns come (cells).
+TEXT = 40
 _CODE = re.compile("\x1b\\[[0-9]{1,2}m")
 
 
@@ -25,7 +43,8 @@ class Column:
 
     Where a terminal is too narrow, ``brief`` is how its cell reads, and text of which the beginning says enough is cut
     down to ``short`` cells (0: it is not cut, as what is cut cannot be copied). Those with ``drop`` 0 stand (names),
-    and of the others what finds room: the lowest ``drop`` first, of equal ones the leftmost.
+    and of the others what finds room: the lowest ``drop`` first, of equal ones the leftmost. One that is empty in all
+    rows comes last; one with ``drop`` :data:`FINE` or more comes after texts that were cut have :data:`TEXT` cells.
     """
 
     header: str
@@ -65,9 +84,19 @@ class Layout:
         return "\n".join([self.head(color=color), *(self.row(record, color=color) for record in records)])
 
     def fits(self, record: Record) -> bool:
-        """Whether a row of it keeps to the columns; what the last one has may be longer."""
+        """Whether a row of it keeps to the columns; what the last one has may be longer, and on a terminal text that
+        may be cut."""
         sized = zip(self.columns[:-1], self.sizes, strict=False)
-        return all(width(_cell(column, record)) <= size for column, size in sized)
+        return all(
+            width(_cell(column, record)) <= size
+            for column, size in sized
+            if self.room is None or not column.short
+        )
+
+    @property
+    def shape(self) -> tuple[tuple[str, int], ...]:
+        """What its head shows: names and widths."""
+        return tuple((column.header, size) for column, size in zip(self.columns, self.sizes, strict=True))
 
     @property
     def note(self) -> str:
@@ -102,7 +131,8 @@ def layout(
     room: int | None = None,
 ) -> Layout:
     """How a table of ``columns`` is laid out that begins with ``records``. ``least``: how wide each of ``columns`` is
-    at least, those of ``-o wide`` included, where wider records may follow. ``room``: see :class:`Layout`."""
+    at least, those of ``-o wide`` included, where wider records may follow and there is room. ``room``: see
+    :class:`Layout`."""
     asked = [
         (column, size)
         for column, size in zip(columns, least or [0] * len(columns), strict=True)
@@ -111,32 +141,66 @@ def layout(
     shown = [(column, _size(column, records, size)) for column, size in asked]
     if room is None or _total(shown) <= room:
         return _laid(shown, room, 0)
-    shown = [
-        (column, size) if column.brief is None else (brief := _brief(column), _size(brief, records, 0))
-        for column, size in shown
-    ]
-    wanted = dict(shown)
-    shown = [(column, min(size, column.short) if column.short else size) for column, size in shown]
-    kept: set[int] = set()
-    for at in sorted(range(len(shown)), key=lambda at: (shown[at][0].drop, at)):
-        if (
-            not kept
-            or not shown[at][0].drop
-            or _total([each for number, each in enumerate(shown) if number in kept or number == at]) <= room
-        ):
-            kept.add(at)
-    shown = [each for at, each in enumerate(shown) if at in kept]
-    shown = _squeezed(shown, room)
-    sizes = [size for _, size in shown]
-    for at, (column, size) in enumerate(shown):  # what is left over is for what was cut, from the left
-        sizes[at] += max(
-            0, min(wanted.get(column, 0) - size, room - sum(sizes) - len(_GAP) * (len(sizes) - 1))
-        )
-    return _laid(
-        [(column, size) for (column, _), size in zip(shown, sizes, strict=True)],
-        room,
-        len(asked) - len(shown),
-    )
+    narrow = _Narrow([_brief(column) for column, _ in asked], records, room)
+    kept = narrow.kept([size for _, size in asked])
+    return _laid(_squeezed(kept, room), room, len(asked) - len(kept))
+
+
+class _Narrow:
+    """Which columns find room, and how much of it."""
+
+    def __init__(self, columns: Sequence[Column], records: Sequence[Record], room: int) -> None:
+        self._columns, self._room = columns, room
+        self._wanted = [_size(column, records, 0) for column in columns]
+        self._sizes = [
+            min(size, column.short) if column.short else size
+            for column, size in zip(columns, self._wanted, strict=True)
+        ]
+        self._empty = [is_empty(column, records) for column in columns]
+        self._kept: list[int] = []
+
+    def kept(self, least: Sequence[int]) -> list[tuple[Column, int]]:
+        """Those that stand, each with its cells, ``least`` of them where there is room."""
+        everything = range(len(self._columns))
+        fine = [self._empty[at] or self._columns[at].drop >= FINE for at in everything]
+        order = sorted(everything, key=lambda at: (self._empty[at], self._columns[at].drop, at))
+        self._keep([at for at in order if not fine[at]])
+        self._lengthen(TEXT)
+        self._keep([at for at in order if fine[at]])
+        self._lengthen(self._room)
+        for at in self._kept[:-1]:  # nothing stands to the right of the last one
+            if self._columns[at].brief is None and not self._columns[at].short:
+                self._grow(at, least[at])
+        return [(self._columns[at], self._sizes[at]) for at in self._kept]
+
+    def _keep(self, order: Sequence[int]) -> None:
+        for at in order:
+            if not self._kept or not self._columns[at].drop or len(_GAP) + self._sizes[at] <= self._left():
+                self._kept.append(at)
+        self._kept.sort()
+
+    def _lengthen(self, most: int) -> None:
+        """What is left over is for texts that were cut, from the left."""
+        for at in self._kept:
+            if self._columns[at].short:
+                self._grow(at, min(self._wanted[at], most))
+
+    def _grow(self, at: int, most: int) -> None:
+        self._sizes[at] += max(0, min(most - self._sizes[at], self._left()))
+
+    def _left(self) -> int:
+        return self._room - sum(self._sizes[at] for at in self._kept) - len(_GAP) * (len(self._kept) - 1)
+
+
+def widest(records: Sequence[Record], columns: Sequence[Column]) -> list[Record]:
+    """Of ``records`` those by which a table of all of them is laid out: of each column the one with the widest cell."""
+    found = {max(range(len(records)), key=lambda at: width(_cell(column, records[at]))) for column in columns}
+    return [records[at] for at in sorted(found)]
+
+
+def is_empty(column: Column, records: Sequence[Record]) -> bool:
+    """Whether it says nothing of any of them, and is no name."""
+    return bool(column.drop and records) and all(_cell(column, record) == "-" for record in records)
 
 
 def _squeezed(shown: Sequence[tuple[Column, int]], room: int) -> list[tuple[Column, int]]:

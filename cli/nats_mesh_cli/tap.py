@@ -21,11 +21,11 @@ from nats_mesh_cli.errors import DENIED, FAILED, OK, CliError
 from nats_mesh_cli.get import fetch
 from nats_mesh_cli.hints import missing_service
 from nats_mesh_cli.options import Format, Options
-from nats_mesh_cli.output import Out, Record, counted, dump, layout
+from nats_mesh_cli.output import Out, Record, counted, dump
 from nats_mesh_cli.present import absent, nobody_answered, say_absent
 from nats_mesh_cli.printing import Printer
+from nats_mesh_cli.rows import Growing
 from nats_mesh_cli.silence import silent_or
-from nats_mesh_cli.tables import Layout
 from nats_mesh_cli.tap_given import Plan, check
 from nats_mesh_cli.tap_order import ORDER_S, InOrder
 from nats_mesh_cli.tap_text import (
@@ -280,7 +280,7 @@ class _Rows:
 
     def __init__(self, printer: Printer, fmt: Format, out: Out) -> None:
         self._printer, self._format, self._out, self._color = printer, fmt, out, out.color
-        self._layout: Layout | None = None
+        self._growing = Growing(out, COLUMNS, WIDTHS, wide=fmt is Format.WIDE)
         self._begun = False
 
     def show(self, call: SeenCall) -> bool:
@@ -298,13 +298,12 @@ class _Rows:
         return shown
 
     def _row(self, record: Record) -> bool:
-        if self._layout is None:
-            wide, room = self._format is Format.WIDE, self._out.columns
-            self._layout = layout([record], COLUMNS, wide=wide, least=WIDTHS, room=room)
-            self._printer.put(self._layout.head(color=self._color))
-            if self._layout.note:
-                self._out.note(self._layout.note, "dim")
-        line = self._layout.row(record, color=self._color)
+        head, note = self._growing.take([record])
+        if head:
+            self._printer.put(head)
+        if note:
+            self._out.note(note, "dim")
+        line = self._growing.row(record)
         return self._printer.put("\n".join([line, *body_lines(record, color=self._color)]))
 
     def close(self) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import anyio
 
 from nats_mesh import Mesh
-from nats_mesh.model import check_name
 from nats_mesh.telemetry.span_parts import RecordedSpan
 from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.telemetry.spans import MAX_TRACE, Summary, Trace, assemble, summary_of, traces_of
 from nats_mesh_cli.bus import CALLER, connected
 from nats_mesh_cli.errors import OK, CliError
+from nats_mesh_cli.hints import service_given
 from nats_mesh_cli.options import Format, Options
 from nats_mesh_cli.output import Out, Record, counted, dump
 from nats_mesh_cli.present import must_be_there
@@ -62,7 +62,7 @@ def _knows(found: Found, name: str) -> bool:
 
 def _check(options: Options, which: str | None, query: Query) -> None:
     if query.service is not None:
-        check_name("service", query.service)
+        service_given(query.service, "trace --service {}")
     if which is not None:
         digits_of(which)  # before anything is made or asked
     if which is not None and query.watch:

@@ -21,8 +21,7 @@ from nats_mesh.wire.kv import KvAbsentError, KvError
 from nats_mesh.wire.subjects import ALL
 from nats_mesh.wire.vouching import member_of
 from nats_mesh_cli.errors import FAILED, CliError
-from nats_mesh_cli.hints import nearest
-from nats_mesh_cli.instants import instant
+from nats_mesh_cli.instants import instant, shown_time
 from nats_mesh_cli.output import counted
 from nats_mesh_cli.trace_document import reasons_of, record_of
 
@@ -176,17 +175,18 @@ def _since(traces: dict[str, dict[str, RecordedSpan]], since: str) -> dict[str, 
     }
 
 
-def let_go_notes(dropped: Mapping[str, int]) -> list[str]:
-    """What to say of the spans that members let go, by the reason. Pure."""
+def let_go_notes(dropped: Mapping[str, int], last: Mapping[str, str]) -> list[str]:
+    """What to say of the spans that members let go, by the reason, and when each said so ``last``. Pure."""
     notes = []
     for reason, count in sorted(dropped.items()):
         text = _LET_GO[reason].format(spans=counted(count, "span"), rate=RATE_PER_S, kept=KEPT)
-        notes.append(f"note: traces may have gaps: {text}")
+        when = f", last at {shown_time(last[reason])}" if reason in last else ""
+        notes.append(f"note: traces may have gaps: {text}{when}")
     return notes
 
 
 def _warnings(store: SpanStore, heard: Heard) -> list[str]:
-    notes = let_go_notes(store.dropped)
+    notes = let_go_notes(store.dropped, store.dropped_at)
     if store.untrusted or heard.ignored:
         count = store.untrusted.total() + heard.ignored
         notes.append(
@@ -216,8 +216,7 @@ def one_of(found: Found, which: str) -> Mapping[str, RecordedSpan]:
     if not names:
         raise CliError(
             f"no trace {which!r} is known",
-            hint=nearest(digits, [name[:ID] for name in found.traces])
-            or "traces are kept for minutes; 'nats-mesh trace' lists those that are",
+            hint="traces are kept for minutes; 'nats-mesh trace' lists those that are",
             code=FAILED,
         )
     shown = ", ".join(sorted(names)[:3])

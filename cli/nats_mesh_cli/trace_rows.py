@@ -17,6 +17,8 @@ __all__ = ["COLUMNS", "LEAST", "columns_for", "together"]
 
 #: So many reasons stand in a table; -o json has all of them.
 _REASONS: Final = 3
+#: How many digits of an id tell the traces of a list apart where there is little room.
+_BRIEF: Final = 8
 #: How many times longer than its first call a trace goes on so that it is worth a column.
 _MUCH: Final = 2.0
 
@@ -31,11 +33,17 @@ COLUMNS: Final = (
         "TIME",
         lambda r: shown_time(str(r["at"])),
         drop=10,
-        brief=lambda r: shown_time(str(r["at"]))[11:],
+        brief=lambda r: shown_time(str(r["at"]))[11:19],
     ),
-    Column("TRACE", lambda r: str(r["trace"])[:ID], style=lambda r: "name", drop=0),
+    Column(
+        "TRACE",
+        lambda r: str(r["trace"])[:ID],
+        style=lambda r: "name",
+        drop=0,
+        brief=lambda r: str(r["trace"])[:_BRIEF],
+    ),
     Column("CALL", lambda r: f"{r['service']}.{r['endpoint']}", drop=0),
-    Column("FROM", lambda r: str(r["caller"]), drop=25),
+    Column("FROM", lambda r: str(r["caller"]), drop=8),
     Column("DURATION", lambda r: millis(r["duration_ms"] / 1e3), right=True, drop=12),
     _TOTAL,
     Column("SPANS", lambda r: str(r["spans"]), right=True, drop=40),

@@ -12,7 +12,7 @@ from nats_mesh.policy import PolicySet
 from nats_mesh_cli.errors import did_you_mean
 from nats_mesh_cli.hints import listed, missing_endpoint, missing_service
 from nats_mesh_cli.output import Record, counted
-from nats_mesh_cli.silent import AFTER_SILENCE, Silent, silent_text
+from nats_mesh_cli.silent import Silent, after_silence, silent_text
 
 __all__ = ["problems_of"]
 
@@ -38,7 +38,7 @@ def problems_of(
         if service not in services:
             found.append(_unserved(service, explained, everything, policies.namespace))
         elif hung := [each for each in silent if each.service == service]:
-            found.append(_problem("silent", silent_text(hung), AFTER_SILENCE))
+            found.append(_problem("silent", silent_text(hung), after_silence(hung)))
     for service, endpoint in dict.fromkeys(
         [
             (question.service, question.endpoint),
@@ -81,7 +81,7 @@ def _unserved(
     means = [way.silence for way in explained.ways if way.target.service == service]
     if Silence.SILENT in means:
         text = f"no instance of {service!r} answers, and one is connected: it is silent (hung, or stopped)"
-        hint = "it has to go on, or to be restarted; 'nats-mesh get instances -w' shows when it is back"
+        hint = f"{after_silence([Silent(service)])}; 'nats-mesh get instances -w' shows when it is back"
         return _problem("service", text, hint)
     nobody = Silence.NOBODY in means
     text = f"nobody serves {service!r} here" if nobody else f"no instance of {service!r} answers here"

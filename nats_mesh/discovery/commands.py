@@ -19,6 +19,8 @@ __all__ = [
     "COMMANDS",
     "LEVELS",
     "MAX_BYTES",
+    "MAX_OPERATOR",
+    "MAX_REASON",
     "VERSION",
     "Answer",
     "CheckConfig",
@@ -35,6 +37,9 @@ __all__ = [
 VERSION: Final = 1
 #: The largest body of a command or an answer that is read.
 MAX_BYTES: Final = 64 * 1024
+#: The longest texts that a command may have (characters).
+MAX_OPERATOR: Final = 128
+MAX_REASON: Final = 256
 
 Level: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 #: The log levels there are, by name.
@@ -42,9 +47,12 @@ LEVELS: Final[dict[str, Level]] = {each: each for each in get_args(Level)}
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
-    """What every command has."""
+    """What every command has. ``operator`` is who gives it, in his own words (``ada@laptop``): it proves nothing, the
+    subject does; ``reason`` is why."""
 
     version: Literal[1] = VERSION
+    operator: Annotated[str, msgspec.Meta(max_length=MAX_OPERATOR)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON)] = ""
 
 
 class Drain(Command, frozen=True, kw_only=True, tag="drain"):

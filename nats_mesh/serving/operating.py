@@ -21,8 +21,11 @@ from nats_mesh.core.presence import State
 from nats_mesh.core.seldom import worth_saying
 from nats_mesh.discovery.announcer import Announcer
 from nats_mesh.discovery.commands import (
+    MAX_OPERATOR,
+    MAX_REASON,
     Answer,
     CheckConfig,
+    Command,
     Drain,
     FaultCommand,
     LogLevel,
@@ -108,13 +111,13 @@ class Operating:
         try:
             command = decode_command(payload)
             if isinstance(command, Drain):
-                self._later(self.drain(f"by {operator}", _OPERATOR), reply)
+                self._later(self.drain(_by(operator, command), _OPERATOR), reply)
             elif isinstance(command, Undrain):
-                self._later(self.undrain(f"by {operator}", _OPERATOR), reply)
+                self._later(self.undrain(_by(operator, command), _OPERATOR), reply)
             elif isinstance(command, FaultCommand):
-                self._answer(reply, True, self._fault(command, operator))
+                self._answer(reply, True, self._fault(command, _by(operator, command)))
             elif isinstance(command, LogLevel):
-                self._answer(reply, True, self._log_level(command, operator))
+                self._answer(reply, True, self._log_level(command, _by(operator, command)))
             elif isinstance(command, CheckConfig):
                 self._answer(reply, True, self._check_config(command))
         except CodecError:
@@ -225,7 +228,7 @@ class Operating:
 
     # -- faults -------------------------------------------------------------------------------------
 
-    def _fault(self, command: FaultCommand, operator: str) -> str:
+    def _fault(self, command: FaultCommand, by: str) -> str:
         endpoint, dispatcher = command.endpoint, self._dispatcher
         if endpoint != EVERY and endpoint not in dispatcher.served:
             known = ", ".join(sorted(dispatcher.served))
@@ -237,7 +240,7 @@ class Operating:
             if not ended:
                 return "there was no fault to clear"
             text = f"cleared {', '.join(name or 'that of all endpoints' for name in ended)}"
-            self._events.emit(EventKind.FAULT_CLEARED, self._target(endpoint), f"by {operator}: {text[:300]}")
+            self._events.emit(EventKind.FAULT_CLEARED, self._target(endpoint), f"{by}: {text[:300]}")
             return text
         fault = Fault(
             until=self._now() + command.for_ms / 1000.0,
@@ -251,11 +254,11 @@ class Operating:
         self._events.emit(
             EventKind.FAULT_SET,
             self._target(endpoint),
-            f"by {operator}: {text}",
+            f"{by}: {text}",
             share=command.share,
             for_ms=command.for_ms,
         )
-        log.warning("%s: a fault is injected, by %s: %s", self._service, operator, text)
+        log.warning("%s: a fault is injected, %s: %s", self._service, by, text)
         return text
 
     def _target(self, endpoint: str) -> str:
@@ -294,13 +297,13 @@ class Operating:
 
     # -- logging ------------------------------------------------------------------------------------
 
-    def _log_level(self, command: LogLevel, operator: str) -> str:
+    def _log_level(self, command: LogLevel, by: str) -> str:
         if command.level == "RESET":
             text = self._levels.reset(command.logger)
         else:
             for_s = None if command.for_ms is None else command.for_ms / 1000.0
             text = self._levels.set(command.logger, command.level, for_s)
-        self._events.emit(EventKind.LOG_LEVEL, self._instance, f"by {operator}: {text}")
+        self._events.emit(EventKind.LOG_LEVEL, self._instance, f"{by}: {text}")
         return text
 
     def _level_ended(self, name: str, level: str) -> None:
@@ -315,6 +318,14 @@ class Operating:
             self._timer.cancel()
             self._timer = None
         self._transport.unsubscribe(self._subscription)
+
+
+def _by(name: str, command: Command) -> str:
+    """Who says so, and why: first the ``name`` that the bus vouches for, then what he calls himself."""
+    said = one_line(command.operator, MAX_OPERATOR) if command.operator.strip() else ""
+    reason = one_line(command.reason, MAX_REASON) if command.reason.strip() else ""
+    more = ": ".join(each for each in (said if said != name else "", reason) if each)
+    return f"by {name} ({more})" if more else f"by {name}"
 
 
 def _status(name: str) -> Status:

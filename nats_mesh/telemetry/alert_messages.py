@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from nats_mesh.core.burn import Pair, is_whole, pairs_for
+from nats_mesh.core.burn import Level, Pair, is_whole, pairs_for
 from nats_mesh.core.lazy import at_first_use
 from nats_mesh.core.presence import Instant, Name
 from nats_mesh.core.shares import share_text
@@ -20,10 +20,12 @@ __all__ = [
     "Alert",
     "AlertKey",
     "Burn",
+    "Coming",
     "LevelName",
     "Standing",
     "brief",
     "burn_text",
+    "coming_of",
     "decode_standing",
     "encode_standing",
     "limit_of",
@@ -134,14 +136,48 @@ def limit_of(alert: Alert) -> Pair | None:
     return None
 
 
+class Coming(NamedTuple):
+    """A level that will be in force ``in_s`` seconds from now, if calls go on as in the short window of its pair."""
+
+    level: LevelName
+    in_s: float
+
+
+def coming_of(alert: Alert) -> Coming | None:
+    """The most urgent level above the one in force whose short window burns above its limit, and that only waits for
+    its windows to be long enough; ``None`` where there is none. It is a forecast, and no level: nothing fires by it."""
+    seen = {burn.window_s: burn for burn in alert.burns}
+    found: list[tuple[int, float]] = []
+    for pair in pairs_for(alert.share, alert.window_s):
+        long, short = seen.get(pair.long_s), seen.get(pair.short_s)
+        if long is None or short is None or pair.level <= Level[alert.level.upper()]:
+            continue
+        # Shorter windows know first that it is over.
+        if all(burn.burn >= pair.factor for burn in alert.burns if burn.window_s <= pair.short_s):
+            # In each second at this rate a window gets its part of what is missing.
+            in_s = max((pair.factor - _sure(burn)) * burn.window_s / short.burn for burn in (long, short))
+            if in_s > 0.0:
+                found.append((-pair.level, in_s))
+    if not found:
+        return None
+    level, in_s = min(found)
+    return Coming("page" if -level == Level.PAGE else "ticket", in_s)
+
+
 def limit_text(alert: Alert) -> str:
-    """That in words: ``14.4 over 1h and 5m``; empty where it is ``ok``."""
-    if alert.level == "ok":
-        return ""
-    pair = limit_of(alert)
-    if pair is None:
-        return "none any more"
-    return f"{pair.factor:g} over {span_text(pair.long_s)} and {span_text(pair.short_s)}"
+    """That in words: ``14.4 over 1h and 5m``, and what is coming: ``page in 3m at this rate``; empty where it is ``ok``
+    and goes on so."""
+    parts = []
+    if alert.level != "ok":
+        pair = limit_of(alert)
+        parts.append(
+            "none any more"
+            if pair is None
+            else f"{pair.factor:g} over {span_text(pair.long_s)} and {span_text(pair.short_s)}"
+        )
+    if coming := coming_of(alert):
+        parts.append(f"{coming.level} in {span_text(max(1.0, coming.in_s))} at this rate")
+    return "; ".join(parts)
 
 
 def span_text(seconds: float) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from nats_mesh.clock import rfc3339
 from nats_mesh.errors import CodecError
 from nats_mesh.telemetry.span_messages import decode_spans, let_go, spans_of
 from nats_mesh.telemetry.span_parts import RecordedSpan
@@ -39,7 +40,8 @@ _FROM_STREAM: Final = b"\r\nNats-Stream:"
 
 class SpanStore:
     """The spans that a namespace keeps. ``untrusted`` counts what was not believed, by reason; ``dropped`` what members
-    say they let go, by the reason (``UNSAID``: none that is known here); ``cut``: there were more than
+    say they let go, by the reason (``UNSAID``: none that is known here), and ``dropped_at`` when they said so last
+    (RFC 3339; none where nobody knows); ``cut``: there were more than
     :data:`MAX_READ`. Methods raise :class:`~nats_mesh.wire.kv.KvError` where nobody answers,
     :class:`~nats_mesh.wire.kv.KvAbsentError` where there is no stream."""
 
@@ -48,6 +50,7 @@ class SpanStore:
     ) -> None:
         self.untrusted: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.dropped_at: dict[str, str] = {}
         self.cut = False
         name = f"mesh_spans_{subjects.namespace}"
         self.log = KvLog(
@@ -105,16 +108,22 @@ class SpanStore:
         if message.headers.count(_FROM_STREAM) != 1:
             self.untrusted["forged"] += 1
             return []
-        return self.spans(service, instance, message.value or b"")
+        return self.spans(service, instance, message.value or b"", at=message.time)
 
-    def spans(self, service: str, instance: str, body: bytes) -> list[RecordedSpan]:
-        """What is to be believed of a message that ``service`` and ``instance`` published."""
+    def spans(self, service: str, instance: str, body: bytes, *, at: str = "") -> list[RecordedSpan]:
+        """What is to be believed of a message that ``service`` and ``instance`` published, ``at`` an instant that is
+        known, else when its last span ended."""
         try:
             message = decode_spans(body, service=service, instance=instance, namespace=self._namespace)
         except CodecError:
             self.untrusted["malformed"] += 1
             return []
-        self.dropped.update(let_go(message))
+        if dropped := let_go(message):
+            self.dropped.update(dropped)
+            if not at and message.spans:
+                at = rfc3339(max(span.end_us for span in message.spans) / 1e6)
+            if at:
+                self.dropped_at |= {reason: max(at, self.dropped_at.get(reason, "")) for reason in dropped}
         return spans_of(message)
 
     async def info(self) -> Mapping[str, Any]:

@@ -141,8 +141,9 @@ def test_bench_of_what_fails_is_a_failure(shop: Shop) -> None:
     assert "did you mean 'orders'?" in missing.err
 
 
-def test_ctrl_c_reports_what_there_is_by_then(shop: Shop) -> None:
-    """A load that is broken off still tells its figures, and ends with 130, quietly."""
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_reports_what_there_is_by_then(end: signal.Signals, shop: Shop) -> None:
+    """A load that is broken off still tells its figures, and ends with 130, quietly: by Ctrl-C, and by who stops it."""
 
     def served() -> int:
         (done,) = shop.many(["describe", "stock.count", "-o", "json"])
@@ -153,7 +154,7 @@ def test_ctrl_c_reports_what_there_is_by_then(shop: Shop) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while served() < before + 100:
             assert time.monotonic() < deadline, "the load never began"
-        assert running.end(signal.SIGINT) == 130
+        assert running.end(end) == 130
     report = json.loads(running.out[0])
     assert report["calls"] == report["ok"] > 0
     assert running.err == []

@@ -99,11 +99,11 @@ def test_what_is_called_and_has_no_instance_is_wrong() -> None:
     [
         (edge(), GOOD, "100 calls on 1 edge went well"),
         (edge(ok=0), SKIPPED, "nobody has told of calls"),
-        (edge(failed=50), BAD, "orders → stock (of 150 calls 50 failed)"),
-        (edge(ok=995, failed=5), WARN, "orders → stock (of 1000 calls 5 failed)"),
-        (edge(gave_up=100), BAD, "orders → stock (of 200 calls 100 given up by the caller)"),
-        (edge(gave_up=5), WARN, "orders → stock (of 105 calls 5 given up by the caller)"),
-        (edge(ok=0, failed=2, gave_up=98), BAD, "(of 100 calls 2 failed, 98 given up by the caller)"),
+        (edge(failed=50), BAD, "orders → stock (33.3% failed)"),
+        (edge(ok=995, failed=5), WARN, "orders → stock (0.5% failed)"),
+        (edge(gave_up=100), BAD, "orders → stock (50.0% given up by the caller)"),
+        (edge(gave_up=5), WARN, "orders → stock (4.8% given up by the caller)"),
+        (edge(ok=0, failed=2, gave_up=98), BAD, "(2.0% failed, 98.0% given up by the caller)"),
     ],
 )
 def test_calls_that_go_wrong_are_told_by_edge(found: Edge, state: str, words: str) -> None:
@@ -112,6 +112,31 @@ def test_calls_that_go_wrong_are_told_by_edge(found: Edge, state: str, words: st
     finding = check_edges(seen(found))
     assert finding.state == state
     assert words in finding.text
+
+
+def test_the_cause_of_failing_calls_stands_first() -> None:
+    """An edge whose callee is failed by nobody goes before those above it, which only pass it on; a circle ends, and
+    what is worse goes before what is deeper. The remedy names the first one."""
+
+    def between(source: str, service: str, failed: int = 50) -> Edge:
+        red = msgspec.structs.replace(edge(failed=failed, ok=100 - failed).red, rate_per_s=20.0)
+        return Edge(source=source, service=service, reporter="out", red=red)
+
+    chain = [
+        between("a", "b"),
+        between("b", "c"),
+        between("c", "d"),
+        between("web", "a"),
+        between("web", "d"),
+    ]
+    found = check_edges(seen(*chain))
+    assert found.data["edges"] == ["c → d", "web → d", "b → c", "a → b", "web → a"]
+    assert "c → d (50.0% failed of 20 calls/s)" in found.text
+    assert found.remedy.startswith("begin with c → d: 'nats-mesh edges d --by endpoint'")
+    circle = check_edges(seen(between("a", "b"), between("b", "a"), between("b", "c")))
+    assert circle.data["edges"][0] == "b → c"
+    little = check_edges(seen(between("a", "b", 50), between("b", "c", 1), between("c", "d", 1)))
+    assert little.data["edges"][0] == "a → b"
 
 
 def test_who_fell_silent_is_told_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import Any
 
@@ -15,6 +16,7 @@ from nats_mesh_cli.catalog import announcement_of, fault_text, instance_record
 from nats_mesh_cli.errors import FAILED, USAGE, CliError
 from nats_mesh_cli.event_records import membership
 from nats_mesh_cli.operate import fault_command, instance_of, percent
+from nats_mesh_cli.who import operator_name
 from tests.cli.conftest import Shop
 from tests.cli.infos import foreign_info, mesh_info
 
@@ -150,6 +152,27 @@ def test_drain_and_undrain(shop: Shop) -> None:
     assert after.code == 0, after.err
 
 
+def test_a_fault_is_seen_where_its_service_is_looked_at(shop: Shop) -> None:
+    """At the head of `describe` and in its table of instances, and in `get instances` without -o wide; its event names
+    the person at the keyboard and the reason."""
+    _, described, listed, events, _, after, quiet = shop.many(
+        ["fault", "stock", "--delay", "1ms", "--for", "10m", "-m", "game day"],
+        ["describe", "stock"],
+        ["get", "instances", "stock"],
+        ["events", "stock", "--kind", "fault", "-o", "json"],
+        ["fault", "stock", "--clear"],
+        ["describe", "stock"],
+        ["get", "instances", "stock"],
+    )
+    assert "1 fault is in force, at 1 instance: see below" in described.out
+    assert re.search(r"AGE +FAULTS\n.* delay 1 ms$", described.out, re.M)
+    assert "all: delay 1 ms for 100%" in listed.out
+    assert events.json[-1]["detail"].startswith(f"by nats-mesh ({operator_name(None)}: game day): delay 1 ms")
+    assert "FAULTS" not in quiet.out
+    assert "in force" not in after.out
+    assert "FAULTS" not in after.out
+
+
 def test_a_fault_is_injected_seen_and_cleared(shop: Shop) -> None:
     """Calls of that endpoint fail as asked, others do not; `get`, `describe` and `events` show it."""
     orders = ids(shop)["orders"]
@@ -174,7 +197,7 @@ def test_a_fault_is_injected_seen_and_cleared(shop: Shop) -> None:
     assert described.json["faults"][0]["abort"] == "UNAVAILABLE"
     found = [event for event in events.json if event["kind"] == "fault.set"]
     assert found[-1]["target"] == "orders.place"
-    assert found[-1]["detail"].startswith("by nats-mesh: ")
+    assert found[-1]["detail"].startswith(f"by nats-mesh ({operator_name(None)}): ")
     assert (cleared.code, cleared.json[0]["message"]) == (0, "cleared place")
     assert after.code == 0, after.err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from nats_mesh_cli.options import Format
 from nats_mesh_cli.output import Out, drawn
 from nats_mesh_cli.rows import Rows
 from nats_mesh_cli.stat_table import edges_table, stat_table
-from nats_mesh_cli.tables import Column, Record, clip, layout, table, width
+from nats_mesh_cli.tables import FINE, Column, Record, clip, layout, table, width
 
 COLUMNS = (
     Column("TIME", lambda r: "2026-11-26T16:48:10Z", drop=5, brief=lambda r: "16:48:10Z"),
@@ -68,6 +69,51 @@ def test_a_text_has_all_the_room_that_is_left() -> None:
     assert text[1] == "16:48:10Z  orders  12.5 ms  99.5 ms  OPEN   the circuit is …"
     assert text[2] == "16:48:10Z  日本    12.5 ms  99.5 ms  OPEN   日本語日本語"
     assert table(RECORDS, COLUMNS).split("\n")[1].startswith("2026-11-26T16:48:10Z"), "a pipe has all of it"
+
+
+def test_more_of_a_text_is_worth_more_than_fine_figures() -> None:
+    """Of two kinds of figures the one that says little goes before a text that was cut has 40 cells; what matters
+    stays, with its width."""
+    columns = [*COLUMNS, Column("P90", lambda r: "50.5 ms", right=True, drop=FINE)]
+    long: list[Record] = [{"name": "orders", "why": "the circuit is open, as of ten calls nine failed"}]
+    shown = layout(long, columns, room=88)
+    assert [each.header for each in shown.columns] == ["TIME", "NAME", "P50", "P99", "STATE", "WHY"]
+    assert shown.sizes[-1] == 88 - (9 + 6 + 7 + 7 + 5 + 5 * 2)
+    assert [each.header for each in layout(RECORDS, columns, room=88).columns][-1] == "P90", "nothing was cut"
+
+
+def test_a_column_that_says_nothing_goes_first() -> None:
+    """Whatever it could say: of what is shown it tells nothing, and other columns do."""
+    assert headers(49, [{"name": "orders", "why": ""}]) == ["TIME", "NAME", "P50", "P99", "STATE", "WHY"]
+    assert headers(42, [{"name": "orders", "why": ""}]) == ["TIME", "NAME", "P50", "P99", "STATE"]
+    assert headers(42, [{"name": "orders", "why": "open"}]) == ["TIME", "NAME", "P99", "STATE", "WHY"]
+
+
+def test_rows_that_come_are_as_wide_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal nothing is hidden for what might come: what comes and needs other room gets a head of its own."""
+    monkeypatch.setenv("COLUMNS", "52")
+    screen, notes = Terminal(), io.StringIO()
+    rows = Rows(Out(screen, notes), Format.TABLE, COLUMNS, (24, 24, 12, 12, 12, 0))
+    for record in ({"name": "a", "why": "b"}, {"name": "c", "why": "b"}, {"name": "n" * 30, "why": "b"}):
+        rows.show([record])
+    lines = CODES.sub("", screen.getvalue()).splitlines()
+    heads = [line.split() for line in lines if "NAME" in line]
+    assert heads == [["TIME", "NAME", "P50", "P99", "STATE", "WHY"], ["NAME", "P99", "STATE", "WHY"]]
+    assert len(lines) == 5
+    assert notes.getvalue().count("hidden") == 1
+    assert max(map(width, lines)) <= 52
+
+
+def test_what_nobody_said_has_a_column_from_when_somebody_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table that grows: it was hidden for want of room and of words."""
+    monkeypatch.setenv("COLUMNS", "42")
+    screen = Terminal()
+    rows = Rows(Out(screen, io.StringIO()), Format.TABLE, COLUMNS, (0,) * 6)
+    for why in ("", "", "open", "open"):
+        rows.show([{"name": "orders", "why": why}])
+    lines = CODES.sub("", screen.getvalue()).splitlines()
+    assert [("WHY" in line) for line in lines if "NAME" in line] == [False, True]
+    assert [line.endswith("open") for line in lines] == [False, False, False, False, True, True]
 
 
 def test_what_is_hidden_is_said() -> None:
@@ -146,3 +192,21 @@ def test_a_table_that_is_drawn_or_grows_fits_too(monkeypatch: pytest.MonkeyPatch
     rows.show([{"name": "n" * 50, "why": "w" * 50}])
     assert max(width(CODES.sub("", line)) for line in screen.getvalue().splitlines()) <= 40
     assert notes.getvalue().count("hidden") == 1
+
+
+def test_a_narrow_stat_says_what_went_wrong() -> None:
+    """In 80 columns the last error has room for its status and its reason, and `edges` in 60 says how many calls."""
+    stat = stat_table("service", ()).columns
+    plain = [Column(c.header, lambda r: "x" * 5, c.wide, c.right, None, c.drop, c.short) for c in stat]
+    told = [
+        replace(c, text=lambda r: "0s · reviews was told: UNAVAILABLE: the circuit is open") if c.short else c
+        for c in plain
+    ]
+    found = layout([{}], told, room=80)
+    assert "UNAVAILABLE: the" in found.row({})
+    heads = [c.header for c in found.columns]
+    assert heads[0] == "SERVICE"
+    assert {"SUCCESS", "RPS", "LAST ERROR"} <= set(heads)
+    edges = edges_table("service", ()).columns
+    plain = [Column(c.header, lambda r: "x" * 10, c.wide, c.right, None, c.drop, c.short) for c in edges]
+    assert "RPS" in [c.header for c in layout([{}], plain, room=60).columns]

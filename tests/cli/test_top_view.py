@@ -28,7 +28,7 @@ from nats_mesh_cli.top.reducing import fed, reduce
 from nats_mesh_cli.top.state import State, start
 from nats_mesh_cli.top.view import MIN_SIZE, render
 from nats_mesh_cli.top.words import breaker_cell, duration_text, rate_text, success_cell, trend_text
-from tests.cli.top_data import ALERTED, DATA, EMPTY, GIVEN_UP, MESH, hostile, numbers
+from tests.cli.top_data import ALERTED, DATA, EMPTY, GIVEN_UP, MESH, burn, hostile, numbers
 from tests.snapshots import snapshot
 
 SCREENS = Path(__file__).parent / "screens"
@@ -492,3 +492,30 @@ def test_classes_of_durations_hold_every_call() -> None:
     assert sum(bar.share for bar in bars) == pytest.approx(1.0)
     assert classes((), (0.001,)) == ()
     assert [len(bounds_for(lines)) for lines in (3, 5, 9, 12, 60)] == [4, 4, 8, 11, 11]
+
+
+def test_an_objective_that_will_not_be_well_for_long_is_not_green() -> None:
+    """Its short window burns above its limit, and the long one was not seen for long enough: its page says when."""
+    (first, *_) = ALERTED.promised.alerts
+    burns = (burn(300.0, 79.0, 120.0), burn(3600.0, 79.0, 120.0))
+    soon = msgspec.structs.replace(first, level="ok", burns=burns)
+    data = msgspec.structs.replace(
+        ALERTED, promised=msgspec.structs.replace(ALERTED.promised, alerts=(soon,))
+    )
+    text = drawn(data, Size(120, 40), "", "enter").plain
+    assert "▲ soon" in text
+    assert "✓ ok" not in text
+    assert "limit page in 8.9m at this rate" in text
+
+
+def test_the_reason_of_the_last_error_shows_beside_a_table() -> None:
+    """Its status and text stand on as many lines as they need, up to three; its age takes few cells."""
+    text = "web was told: UNAVAILABLE: no instance of cart takes calls (EndOfError)"
+    red = numbers(error=text)
+    services = tuple(
+        msgspec.structs.replace(each, red=red, served=red) if each.name == "cart" else each
+        for each in MESH.services
+    )
+    data = msgspec.structs.replace(DATA, mesh=msgspec.structs.replace(MESH, services=services, edges=()))
+    pane = [line.split("│")[2] for line in drawn(data, Size(80, 24)).plain.splitlines()[18:23]]
+    assert text in " ".join(" ".join(pane).split())

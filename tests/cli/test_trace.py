@@ -7,6 +7,8 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -14,7 +16,10 @@ import pytest
 from nats_mesh.policy import PolicySet, parse
 from nats_mesh.telemetry.span_messages import SpanMessage, let_go
 from nats_mesh.telemetry.span_parts import RecordedSpan
+from nats_mesh.telemetry.span_store import SpanStore
 from nats_mesh.telemetry.spans import Trace, assemble, summary_of
+from nats_mesh.wire.codecs import JSON
+from nats_mesh.wire.subjects import Subjects
 from nats_mesh_cli import why_trace
 from nats_mesh_cli.errors import CliError
 from nats_mesh_cli.options import Format, Options
@@ -463,7 +468,27 @@ def gaps(dropped: int, reasons: dict[str, int]) -> list[str]:
         dropped=dropped,
         dropped_for=reasons,
     )
-    return let_go_notes(let_go(message))
+    return let_go_notes(let_go(message), {})
+
+
+@pytest.mark.anyio
+async def test_a_gap_says_when_it_was() -> None:
+    """By the server's time, where the stream has the message, the last of them: ten minutes later it is old news."""
+    nobody = cast(Any, SimpleNamespace(jetstream="$JS.API"))  # what members say is read, and nobody is asked
+    store = SpanStore(Subjects("x"), transport=nobody, mux=nobody)
+    for at, dropped in (
+        ("2026-11-27T12:00:02.5Z", 2),
+        ("2026-11-27T12:00:01Z", 1),
+        ("2026-11-27T12:00:09Z", 0),
+    ):
+        message = SpanMessage(
+            instance="b1", service="b", version="1.0.0", namespace="x", seq=1, dropped=dropped,
+            dropped_for={"rate": dropped},
+        )  # fmt: skip
+        store.spans("b", "b1", JSON.encode(message), at=at)
+    (note,) = let_go_notes(store.dropped, store.dropped_at)
+    assert "3 spans came faster than members tell of them" in note
+    assert note.endswith(", last at 2026-11-27T12:00:02.500Z")
 
 
 def test_why_spans_are_missing_is_said_by_its_reason() -> None:

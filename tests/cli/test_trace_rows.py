@@ -178,9 +178,9 @@ def test_why_stands_before_counts_in_a_narrow_terminal(monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "60")
     lines, notes = shown(Format.TABLE, Query(error=True), [*late, refused(3, 3, **call)], Terminal())
     assert lines == [
-        "TRACE         CALL              STATUS       WHY",
-        f"{'0' * 12}  productpage.page  DEADLINE_E…  out of time",
-        f"{'0' * 12}  productpage.page  UNAVAILABLE  refused: circu…",
+        "TRACE     CALL              STATUS           WHY",
+        f"{'0' * 8}  productpage.page  DEADLINE_EXCEE…  out of time",
+        f"{'0' * 8}  productpage.page  UNAVAILABLE      refused: circu…",
     ]
     assert "--each" in notes
     monkeypatch.setenv("COLUMNS", "67")

@@ -26,7 +26,7 @@ from nats_mesh.telemetry.snapshots import (
 from nats_mesh_cli.promised import Promised
 from nats_mesh_cli.top.model import CallLine, Data, PolicyLine
 
-__all__ = ["ALERTED", "DATA", "EMPTY", "GIVEN_UP", "MESH", "hostile", "numbers"]
+__all__ = ["ALERTED", "DATA", "EMPTY", "GIVEN_UP", "MESH", "burn", "hostile", "numbers"]
 
 _TREND = Trend(rates=tuple(float(n % 9) for n in range(60)), success=(1.0,) * 60, p99_s=(0.04,) * 60)
 

@@ -648,3 +648,19 @@ async def test_a_refused_caller_of_a_full_instance_is_told_so(bus: Bus, desk: De
             await caller.call("desk.hold", timeout=1.0)
         assert caught.value.refused is Refused.CONCURRENCY
         desk.release.set()
+
+
+async def test_an_event_says_who_gave_a_command_and_why(bus: Bus, desk: Desk) -> None:
+    """First the name that the bus vouches for, then what he calls himself, and the reason; control characters of
+    either are no part of it. Without them the name alone stands there."""
+    instance = await bus.serve(desk.service())
+    await one(bus, instance.id, FaultCommand(abort="INTERNAL", operator="ada@laptop", reason="game\nday"))
+    await one(bus, instance.id, FaultCommand(clear=True, reason="lunch"))
+    await one(bus, instance.id, Drain(operator="ada@laptop"))
+    await one(bus, instance.id, Undrain())
+    name = "ann"
+    told = {event.kind: event.detail for event in instance.events.recent}
+    assert told["fault.set"].startswith(f"by {name} (ada@laptop: game day): abort INTERNAL")
+    assert told["fault.cleared"].startswith(f"by {name} (lunch): cleared")
+    assert told["instance.draining"].startswith(f"by {name} (ada@laptop): draining")
+    assert told["instance.undrained"].startswith(f"by {name}: ")

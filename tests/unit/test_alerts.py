@@ -18,6 +18,7 @@ from nats_mesh.telemetry.alert_messages import (
     Burn,
     Standing,
     burn_text,
+    coming_of,
     decode_standing,
     encode_standing,
     limit_text,
@@ -415,6 +416,29 @@ def test_a_level_names_the_pair_of_windows_that_holds_it() -> None:
     watched.run(600, {PLACE: ended(10)})
     assert shown()[0] != "page"
     assert limit_text(msgspec.structs.replace(watched.book.alerts(watched.now)[0], level="ok")) == ""
+
+
+def test_what_is_coming_is_told_before_it_fires() -> None:
+    """While the short window burns above its limit and the long one was not seen for long enough, it is said which
+    level comes and when, and at this rate it comes then; nothing is said of what is well, or stands already."""
+    watched = Watched(promise())
+    watched.run(20, {PLACE: ended(100, 10)})
+    (alert,) = watched.book.alerts(watched.now)
+    coming = coming_of(alert)
+    assert alert.level == "ok"
+    assert coming is not None
+    assert coming.level == "page"
+    assert limit_text(alert) == f"page in {span_text(coming.in_s)} at this rate"
+    most_s = int(coming.in_s) + 1
+    watched.run(most_s - 15, {PLACE: ended(100, 10)})
+    assert watched.book.alerts(watched.now)[0].level != "page"
+    watched.run(20, {PLACE: ended(100, 10)})
+    (fires,) = watched.book.alerts(watched.now)
+    assert (fires.level, coming_of(fires)) == ("page", None)
+    well = Watched(promise())
+    well.run(20, {PLACE: ended(100, 10)})
+    well.run(400, {PLACE: ended(100)})
+    assert coming_of(well.book.alerts(well.now)[0]) is None, "it is over"
 
 
 def test_words_for_spans() -> None:

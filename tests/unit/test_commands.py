@@ -31,6 +31,7 @@ from nats_mesh.errors import CodecError, ConfigError
         FaultCommand(endpoint="place", delay_ms=200.0, abort="UNAVAILABLE", share=0.1, for_ms=1000.0),
         FaultCommand(clear=True),
         LogLevel(level="DEBUG"),
+        Drain(operator="ada@laptop", reason="game day"),
     ],
 )
 def test_a_command_is_read_as_it_was_written(command: Command) -> None:

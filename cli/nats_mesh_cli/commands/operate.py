@@ -75,6 +75,9 @@ def _fault(
         str | None, typer.Option("--instance", metavar="ID", help="In this instance alone.")
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="End what was injected.")] = False,
+    reason: Annotated[
+        str, typer.Option("-m", "--message", metavar="TEXT", help="Why; the event tells it.")
+    ] = "",
     name: As = None,
 ) -> None:
     """Inject a fault into running instances: delay calls, end them with an error, or both; or end that."""
@@ -82,7 +85,13 @@ def _fault(
     from nats_mesh_cli.operate import fault, fault_command
 
     command = fault_command(
-        target.partition(".")[2], delay_s=delay, abort=abort, share=share, lasting_s=lasting, clear=clear
+        target.partition(".")[2],
+        delay_s=delay,
+        abort=abort,
+        share=share,
+        lasting_s=lasting,
+        clear=clear,
+        reason=reason,
     )
     code = run_async(fault(options_of(ctx), out_of(ctx), target, command, instance=instance, name=name))
     raise typer.Exit(code)

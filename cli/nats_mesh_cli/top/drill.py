@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from nats_mesh.telemetry.snapshots import Edge, Endpoint, Red, Service
 from nats_mesh_cli.demo.layout import Cell
-from nats_mesh_cli.last_errors import error_text, last_error_of
+from nats_mesh_cli.last_errors import aged_text, last_error_of
 from nats_mesh_cli.measured import called_text
 from nats_mesh_cli.output import counted
 from nats_mesh_cli.top import words
@@ -21,7 +21,7 @@ from nats_mesh_cli.top.buckets import Bar, bars_of, bounds_for
 from nats_mesh_cli.top.columns import GAVE_UP, red_cells
 from nats_mesh_cli.top.following import Facts, facts_of
 from nats_mesh_cli.top.frame import Line
-from nats_mesh_cli.top.grid import Field, clip
+from nats_mesh_cli.top.grid import Field, clip, wrap
 from nats_mesh_cli.top.model import ARROW, Data
 from nats_mesh_cli.top.objectives import objective_lines
 from nats_mesh_cli.top.section import section
@@ -30,6 +30,8 @@ from nats_mesh_cli.trouble import is_bad, status_level, tells_of_trouble
 __all__ = ["errors_of", "latency_lines", "lines_of", "name_of", "red_of"]
 
 _MAX_ERRORS: Final = 50
+#: On how many lines the last of them stands.
+_ERROR_LINES: Final = 3
 #: How many lines the latency has on the page.
 _CLASSES: Final = 12
 _BAR: Final = "█"
@@ -127,9 +129,9 @@ def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
                 sign = words.leveled("", status_level(status))
                 lines.append([sign, Cell(clip(f"{status} ×{count}", width - 2))])
         better = None if caller else facts_of(data).errors.get((name, ""))
-        last = error_text(better or last_error_of(red), data.mesh.at)
-        if last:
-            lines.append([Cell("✗ ", words.BAD), Cell(clip(words.clean(last), width - 2))])
+        error = better or last_error_of(red)
+        last = aged_text(error.text, error.age_s(data.mesh.at), brief=True)
+        lines += _broken(words.clean(last), width - 2) if last else []
     for event in reversed(data.mesh.events):
         if len(lines) >= _MAX_ERRORS:
             break
@@ -151,6 +153,14 @@ def errors_of(drill: str, data: Data, width: int, height: int) -> list[Line]:
     if not lines:
         lines = [[Cell("✓ none lately", words.GOOD)]]
     return lines[:height]
+
+
+def _broken(text: str, width: int) -> list[Line]:
+    """An error on a few lines: its reason stands at its end."""
+    parts = wrap(text, width)
+    if len(parts) > _ERROR_LINES:
+        parts = [*parts[: _ERROR_LINES - 1], " ".join(parts[_ERROR_LINES - 1 :])]
+    return [[Cell("  " if at else "✗ ", words.BAD), Cell(clip(part, width))] for at, part in enumerate(parts)]
 
 
 def lines_of(drill: str, data: Data, width: int) -> list[Line]:

@@ -6,7 +6,15 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from nats_mesh.telemetry.alert_messages import Alert, Burn, limit_text, promise_text, seen_text, span_text
+from nats_mesh.telemetry.alert_messages import (
+    Alert,
+    Burn,
+    coming_of,
+    limit_text,
+    promise_text,
+    seen_text,
+    span_text,
+)
 from nats_mesh_cli.demo.layout import Cell
 from nats_mesh_cli.promised import Promised
 from nats_mesh_cli.top import words
@@ -39,11 +47,16 @@ def objective_lines(service: str, promised: Promised, width: int) -> list[Line]:
     return lines
 
 
+def _level(alert: Alert) -> str:
+    """What stands under LEVEL: an objective that is well, and will not be for long, is not green."""
+    return "soon" if alert.level == "ok" and coming_of(alert) else alert.level
+
+
 def _row(alert: Alert) -> dict[str, Cell]:
     some = f" of {','.join(alert.endpoints)}" if alert.endpoints else ""
     return {
         "name": Cell(words.clean(alert.objective), words.NAME),
-        "level": words.alert_cell(alert.level),
+        "level": words.alert_cell(_level(alert)),
         "for": Cell(span_text(alert.for_s)),
         "promised": Cell(words.clean(f"{promise_text(alert)} over {span_text(alert.window_s)}{some}")),
     }

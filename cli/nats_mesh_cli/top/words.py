@@ -60,6 +60,7 @@ _SIGNS: Final[dict[Level, tuple[str, str]]] = {
 _LEVELS: Final = {
     "page": Cell("✗ PAGE", BAD),
     "ticket": Cell("▲ TICKET", WARN),
+    "soon": Cell("▲ soon", WARN),
     "ok": Cell("✓ ok", GOOD),
 }
 _STATES: Final = {
@@ -140,7 +141,8 @@ def error_cell(error: LastError, now: float) -> Cell:
 
 
 def alert_cell(level: str | None) -> Cell:
-    """How an objective stands, or the worst of some; ``None`` where nothing is promised, or nobody watches."""
+    """How an objective stands, or the worst of some; ``None`` where nothing is promised, or nobody watches; ``soon``:
+    it is well and will not be for long."""
     return _NOTHING if level is None else _LEVELS[level]
 
 
