@@ -19,6 +19,7 @@ import pytest
 
 from nats_mesh import ConfigError
 from nats_mesh_cli.demo.logs import LogFile, Logs
+from nats_mesh_cli.who import operator_name
 from tests.cli.program import run_cli
 from tests.terminals import Terminal, eventually
 
@@ -234,8 +235,10 @@ def test_what_is_done_to_it_is_no_problem_of_its_own(family: Family) -> None:
     assert re.fullmatch(
         r"reviews:v2 \(pid \d+\) was killed by signal 9 \(by somebody else: a person, .*\)", killed
     )
-    assert fault.startswith(
-        "a fault was injected into ratings by nats-mesh: abort UNAVAILABLE for 100% of calls"
+    who = re.escape(operator_name(None))
+    assert re.match(
+        rf"a fault was injected into ratings by nats-mesh \({who}\): abort UNAVAILABLE for 100% of calls",
+        fault,
     )
     assert any(text.startswith("ratings failed") for text in found["caused"])
     assert f"done to it: {fault}" in family.told
