@@ -73,7 +73,10 @@ async def test_a_frozen_instance_is_named_and_no_success_is_said(
     frozen.freeze()
     code, said = await operator.apply(POLICY.format(timeout="7s"), "--timeout", "2s")
     assert code == 1, said
-    assert f"(service {frozen.id}): does not answer, and gave its last sign of life" in said
+    assert (
+        f"(service {frozen.id}): does not answer; its last sign in the audit (it gives one a minute) is "
+        in said
+    )
     assert "acknowledged by 1 of 1 member that answers" in said
     assert well.id not in said
     code, said = await operator.run("status", "-o", "wide")
